@@ -1,0 +1,59 @@
+"""Dynamic sparse training with SparseOpt: the pieces, for a training loop of your own.
+
+    from sparse_train import RigL, SparseOpt, SparseSGD, Topology, Updater
+
+Names are imported when they are first used, so that reading records needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparse_train.optim.ham import HAM, mirror_factor
+    from sparse_train.optim.renorm import Renorm
+    from sparse_train.optim.sgd import SparseSGD
+    from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
+    from sparse_train.sparsity.density import erk, uniform
+    from sparse_train.sparsity.growth import SET, RigL
+    from sparse_train.sparsity.topology import Topology
+    from sparse_train.sparsity.updater import Updater
+
+_HOMES = {
+    "HAM": "optim.ham",
+    "Renorm": "optim.renorm",
+    "RigL": "sparsity.growth",
+    "SET": "sparsity.growth",
+    "SparseOpt": "optim.sparseopt",
+    "SparseSGD": "optim.sgd",
+    "Topology": "sparsity.topology",
+    "Updater": "sparsity.updater",
+    "erk": "sparsity.density",
+    "mirror_factor": "optim.ham",
+    "neuron_scale": "optim.sparseopt",
+    "uniform": "sparsity.density",
+}
+
+__all__ = [
+    "HAM",
+    "SET",
+    "Renorm",
+    "RigL",
+    "SparseOpt",
+    "SparseSGD",
+    "Topology",
+    "Updater",
+    "erk",
+    "mirror_factor",
+    "neuron_scale",
+    "uniform",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

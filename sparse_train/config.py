@@ -1,0 +1,154 @@
+"""The top level of the configuration: its keys, their types, and which of them decide a result.
+
+The groups below it have no schema of their own: the constructors they name are their schema.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from sparse_train.errors import require, require_one_of
+
+# Raised when a change of the code alters results, so that old and new records never pass for the same run.
+NUMERICS = 1
+
+# What decides a result, and so a run's id. Never here: paths, workers, device, threads, logger, checkpoint intervals.
+SCIENCE = (
+    "task",
+    "dataset",
+    "model",
+    "init",
+    "topology",
+    "dst",
+    "optimizer",
+    "weight_decay_on",
+    "lr_schedule",
+    "sparsity",
+    "epochs",
+    "batch_size",
+    "seed",
+    "amp",
+    "channels_last",
+    "compile",
+    "scale",
+)
+
+# A key added later goes here with the value that means "as before": at that value it is left out of the id, so that
+# records committed before it existed keep theirs. Dotted path -> value.
+AS_BEFORE: dict[str, Any] = {}
+
+CHOICES = {
+    "amp": ("none", "bf16"),
+    "device": ("auto", "cpu", "cuda"),
+    "init": ("dense_fan_in", "own_fan_in"),
+    "weight_decay_on": ("all", "weights"),
+    "resume": ("auto", "fresh"),
+}
+
+
+@dataclass
+class Config:
+    """Every key of the top level; an unknown one is an error. `conf/config.yaml` says what each means."""
+
+    task: Any = MISSING
+    dataset: Any = MISSING
+    model: Any = MISSING
+    init: str = MISSING
+    topology: Any = MISSING
+    dst: Any = None
+    optimizer: Any = MISSING
+    weight_decay_on: str = MISSING
+    lr_schedule: Any = MISSING
+    logger: Any = None
+    artifact: Any = None
+
+    sparsity: float = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    momentum: float = MISSING
+    nesterov: bool = MISSING
+    weight_decay: float = MISSING
+    drop_fraction: float = MISSING
+    update_every: int = MISSING
+    seed: int = MISSING
+    scale: str = MISSING
+
+    amp: str = MISSING
+    channels_last: bool = MISSING
+    compile: bool = MISSING
+    device: str = MISSING
+    deterministic: bool = MISSING
+    threads: int | None = None
+    workers: int = MISSING
+
+    runs_dir: str = MISSING
+    data_dir: str = MISSING
+    download: bool = MISSING
+    resume: str = MISSING
+
+
+ConfigStore.instance().store("schema", Config)
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse values of the top level that no constructor sees.
+
+    Raises:
+        ConfigError: names the key and what would be right.
+    """
+    for key in cfg:  # Hydra itself lets +key=value through
+        require(key in Config.__dataclass_fields__, key, cfg[key], "no such key; see conf/config.yaml")
+    for key, options in CHOICES.items():
+        require_one_of(key, cfg[key], options)
+    require(0 <= cfg.sparsity < 1, "sparsity", cfg.sparsity, "must be in [0, 1): the share of weights that are zero")
+    require(cfg.epochs >= 1, "epochs", cfg.epochs, "must be at least 1")
+    require(cfg.batch_size >= 1, "batch_size", cfg.batch_size, "must be at least 1")
+    require(cfg.lr >= 0, "lr", cfg.lr, "must be at least 0")
+    require(0 <= cfg.momentum < 1, "momentum", cfg.momentum, "must be in [0, 1)")
+    require(cfg.weight_decay >= 0, "weight_decay", cfg.weight_decay, "must be at least 0")
+    require(0 <= cfg.drop_fraction <= 1, "drop_fraction", cfg.drop_fraction, "must be in [0, 1]")
+    require(cfg.update_every >= 1, "update_every", cfg.update_every, "must be at least 1: steps between mask updates")
+    require(cfg.seed >= 0, "seed", cfg.seed, "must be at least 0")
+    require(cfg.workers >= 0, "workers", cfg.workers, "must be at least 0")
+    require(cfg.threads is None or cfg.threads >= 1, "threads", cfg.threads, "must be at least 1, or null for all")
+    dense = cfg.topology.sparsity == 0 and cfg.sparsity != 0
+    require(not dense, "sparsity", cfg.sparsity, "dst=dense trains every weight: leave sparsity out, or use dst=static")
+
+
+def run_id(cfg: DictConfig) -> str:
+    """12 hexadecimal digits that depend on what decides the result, and on nothing else."""
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    science = {key: _canonical(resolved[key]) for key in SCIENCE}
+    for path, value in AS_BEFORE.items():
+        _leave_out(science, path.split("."), value)
+    text = json.dumps({"numerics": NUMERICS, **science}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _canonical(value: Any) -> Any:
+    """The value without what may change while the result stays: where a class lives, and 1 written as 1.0."""
+    if isinstance(value, dict):
+        return {
+            key: item.rsplit(".", 1)[-1] if key == "_target_" else _canonical(item)
+            for key, item in value.items()
+            if key != "_partial_"
+        }
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _leave_out(science: dict, path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        science = science.get(key)
+        if not isinstance(science, dict):
+            return
+    if path[-1] in science and science[path[-1]] == value:
+        del science[path[-1]]

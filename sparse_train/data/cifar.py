@@ -1,0 +1,41 @@
+"""CIFAR-100 (Krizhevsky 2009), read by torchvision."""
+
+from collections.abc import Sequence
+
+import torch
+from torchvision.datasets import CIFAR100
+
+from sparse_train.data.files import ensure
+from sparse_train.data.memory import Data, EvalSplit, Loading, TrainSplit, average_pool
+
+FILES = {
+    f"{CIFAR100.base_folder}/{name}": md5
+    for name, md5 in [*CIFAR100.train_list, *CIFAR100.test_list, (CIFAR100.meta["filename"], CIFAR100.meta["md5"])]
+}
+
+
+def cifar100(
+    loading: Loading,
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_size: int = 32,
+    pad: int = 4,
+    flip: bool = True,
+) -> Data:
+    """50,000 training and 10,000 test images of 100 classes, under `data_dir/cifar-100-python`.
+
+    Args:
+        image_size: 32, or a divisor of it: blocks of pixels are averaged.
+        pad, flip: augmentation, see `TrainSplit`.
+
+    The files are unpickled only after their MD5 has been checked.
+    """
+    fetch = (lambda: CIFAR100(loading.data_dir, download=True)) if loading.download else None
+    ensure(loading.data_dir, FILES, fetch, CIFAR100.url)
+    splits = []
+    for train in (True, False):
+        raw = CIFAR100(loading.data_dir, train=train)
+        images = torch.from_numpy(raw.data).permute(0, 3, 1, 2)
+        splits.append((average_pool(images, image_size), torch.tensor(raw.targets)))
+    train_split = TrainSplit(*splits[0], loading, mean, std, pad, flip)
+    return Data(train_split, EvalSplit(*splits[1], loading.device, mean, std), 100, 3, image_size)

@@ -1,0 +1,48 @@
+"""Is a downloaded data set there and whole?"""
+
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torchvision.datasets.utils import check_integrity
+
+from sparse_train.errors import ConfigError
+
+
+def ensure(data_dir: str, files: Mapping[str, str], download: Callable[[], object] | None, source: str) -> None:
+    """Make sure that every file is under `data_dir` with the right MD5, downloading what is missing.
+
+    Args:
+        files: path relative to `data_dir` -> MD5.
+        download: fetches the data set; None where downloading is not wanted.
+        source: where a user finds the data set, for the error.
+
+    Raises:
+        ConfigError: names each file that is missing or damaged. A damaged file is never replaced.
+    """
+    root = Path(data_dir)
+    if all(check_integrity(root / name, md5) for name, md5 in files.items()):
+        return
+    reason = "downloading is off (download=false)"
+    if damaged := [name for name in files if (root / name).exists() and not check_integrity(root / name, files[name])]:
+        reason = f"damaged (wrong MD5, delete to download again): {', '.join(damaged)}"
+    elif download is not None:
+        try:
+            _with_timeout(download, 30)
+            reason = "the download is incomplete"
+        except Exception as error:  # torchvision raises whatever its transport did
+            reason = f"the download failed ({type(error).__name__}: {error})"
+        if all(check_integrity(root / name, md5) for name, md5 in files.items()):
+            return
+    missing = [name for name in files if not (root / name).exists()]
+    right = f"put {', '.join(missing)} there, from {source}" if missing else f"get the data set from {source}"
+    raise ConfigError("data_dir", data_dir, f"{reason}; {right}")
+
+
+def _with_timeout(download: Callable[[], object], seconds: float) -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        download()
+    finally:
+        socket.setdefaulttimeout(before)

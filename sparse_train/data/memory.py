@@ -1,0 +1,166 @@
+"""Small data sets live on the training device; batches are gathered, augmented and normalized there as a whole."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from sparse_train.errors import require
+from sparse_train.randomness import generator
+
+Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 normalized, labels (B,) int64; both on the device
+
+
+class Loading(NamedTuple):
+    """How a data set is loaded, whichever it is. All but `batch_size` and `seed` leave the batches as they are.
+
+    Attributes:
+        data_dir: where the files are.
+        batch_size: the global one.
+        seed: of order and augmentation.
+        device: where the batches are wanted.
+        download: fetch missing files, where the data set can be fetched.
+        workers: processes that decode images, where there are images to decode.
+    """
+
+    data_dir: str
+    batch_size: int
+    seed: int
+    device: torch.device
+    download: bool = True
+    workers: int = 0
+
+
+class Split(Protocol):
+    """What the loop needs of a training or test set."""
+
+    samples: int  # in one epoch, as trained or tested on
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from the `start`-th on; the same every time it is called."""
+
+
+class Data(NamedTuple):
+    """A data set as the loop and the models see it."""
+
+    train: Split
+    test: Split
+    num_classes: int
+    in_channels: int
+    image_size: int
+
+
+class TrainSplit:
+    """Training batches: shuffled, randomly cropped and flipped, the last partial one dropped.
+
+    Order and augmentation of epoch e come from generators named (seed, "shuffle" / "augment", e), drawn for the whole
+    epoch at once, so any batch can be made again without those before it.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        labels: (N,).
+        loading: its batch size must be at most N.
+        mean, std: per channel, for pixels in [0, 1].
+        pad: black pixels added on each side before a random crop of the original size; 0 for no crops.
+        flip: mirror each image left to right with probability 1/2.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        loading: Loading,
+        mean: Sequence[float],
+        std: Sequence[float],
+        pad: int = 0,
+        flip: bool = False,
+    ):
+        self.batch_size, self.seed, device = loading.batch_size, loading.seed, loading.device
+        require_batches(self.batch_size, len(images))
+        self.size, self.pad, self.flip = images.shape[-1], pad, flip
+        # Channels last: a pixel's channels lie together for the gather, and the result is channels_last for free.
+        self.images = torch.nn.functional.pad(images, [pad] * 4).permute(0, 2, 3, 1).contiguous().to(device)
+        self.labels = labels.to(device)
+        self.normalize = Normalize(mean, std, device)
+        self.samples = len(self) * self.batch_size
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        order, rows, columns = (t.to(self.images.device) for t in self._draw(epoch))
+        for first in range(start * self.batch_size, self.samples, self.batch_size):
+            batch = slice(first, first + self.batch_size)
+            which = order[batch]
+            pixels = self.images[which[:, None, None], rows[batch, :, None], columns[batch, None, :]]
+            yield self.normalize(pixels), self.labels[which]
+
+    def _draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Order (N,), and for each place in it the rows (N, H) and columns (N, W) of the padded image to take."""
+        count, span = len(self.images), torch.arange(self.size)
+        order = torch.randperm(count, generator=generator(self.seed, "shuffle", epoch))
+        augment = generator(self.seed, "augment", epoch)
+        top, left = torch.randint(2 * self.pad + 1, (2, count, 1), generator=augment)
+        mirrored = torch.rand(count, 1, generator=augment) < (0.5 if self.flip else 0.0)
+        return order, top + span, left + torch.where(mirrored, span.flip(0), span)
+
+
+class EvalSplit:
+    """Test batches: in order, each image once, the last batch as small as it comes."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        device: torch.device,
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch_size: int = 1000,
+    ):
+        self.images = images.permute(0, 2, 3, 1).contiguous().to(device)
+        self.labels = labels.to(device)
+        self.batch_size, self.samples = batch_size, len(images)
+        self.normalize = Normalize(mean, std, device)
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.batch_size)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        for first in range(start * self.batch_size, self.samples, self.batch_size):
+            batch = slice(first, first + self.batch_size)
+            yield self.normalize(self.images[batch]), self.labels[batch]
+
+
+class Normalize:
+    """(B, H, W, C) uint8 -> (B, C, H, W) float32 in channels_last layout: (x / 255 - mean) / std."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device):
+        mean_, std_ = torch.tensor(list(mean), device=device), torch.tensor(list(std), device=device)
+        self.scale, self.shift = 1 / (255 * std_), -mean_ / std_
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, pixels.float(), self.scale).permute(0, 3, 1, 2)
+
+
+def require_batches(batch_size: int, images: int) -> None:
+    """An epoch must have at least one whole batch."""
+    require(1 <= batch_size <= images, "batch_size", batch_size, f"must be between 1 and the {images} training images")
+
+
+def average_pool(images: Tensor, size: int) -> Tensor:
+    """uint8 images (N, C, H, W) made `size` x `size` by averaging square blocks of pixels, rounded.
+
+    Raises:
+        ConfigError: if `size` does not divide the images' size.
+    """
+    full = images.shape[-1]
+    require(size > 0 and full % size == 0, "image_size", size, f"must divide the images' own size, {full}")
+    if size == full:
+        return images
+    block = full // size
+    blocks = images.view(*images.shape[:2], size, block, size, block)
+    return blocks.float().mean((3, 5)).round().to(torch.uint8)

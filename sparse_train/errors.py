@@ -1,0 +1,34 @@
+"""What can go wrong in a run that is not a bug."""
+
+from collections.abc import Collection
+
+
+class ConfigError(ValueError):
+    """A value that cannot work: says which key, what it was, and what would be right.
+
+    A `ValueError` for those who import the pieces; the entrypoint prints it as one line and exits with 1.
+
+    Args:
+        key: the configuration key, or the argument of the same name.
+        value: what was given.
+        right: what would have been right, in words.
+    """
+
+    def __init__(self, key: str, value: object, right: str):
+        super().__init__(f"{key}={value}: {right}")
+        self.key, self.value, self.right = key, value, right
+
+
+class DivergedError(RuntimeError):
+    """The loss of a run is no longer a number."""
+
+
+def require(condition: bool, key: str, value: object, right: str) -> None:
+    """Raise `ConfigError(key, value, right)` unless the condition holds."""
+    if not condition:
+        raise ConfigError(key, value, right)
+
+
+def require_one_of(key: str, value: object, options: Collection[str]) -> None:
+    """Raise a `ConfigError` that lists the options unless the value is one of them."""
+    require(value in options, key, value, f"must be one of {', '.join(options)}")

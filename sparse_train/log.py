@@ -1,0 +1,29 @@
+"""What a run tells while it runs: a progress bar on a terminal, plain lines elsewhere."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def say(line: str) -> None:
+    """One line to stderr that does not break a progress bar."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def progress(batches: Iterable[T], total: int, title: str) -> Iterator[T]:
+    """Pass the batches on, showing a bar if somebody watches."""
+    yield from tqdm(batches, title, total, leave=False, file=sys.stderr, disable=not sys.stderr.isatty(), unit="step")
+
+
+def epoch_line(row: dict, epochs: int) -> str:
+    """One epoch on one line."""
+    return (
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
+        f"  train loss {row['train_loss']:.4f} acc {row['train_acc']:5.2f}%"
+        f"  test loss {row['test_loss']:.4f} acc {row['test_acc']:5.2f}%"
+        f"  itop {row['itop_rate']:.3f}  {row['images_per_second']:,.0f} img/s"
+    )

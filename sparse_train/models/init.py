@@ -1,0 +1,36 @@
+"""Initial weights, drawn from named generators: the same on every rank, device and library version."""
+
+from math import sqrt
+
+import torch
+from torch import nn
+
+from sparse_train.randomness import generator
+from sparse_train.sparsity.topology import Topology
+
+
+@torch.no_grad()
+def kaiming_normal(model: nn.Module, seed: int) -> None:
+    """Every weight with ndim > 1 from N(0, 2 / fan_in), fan_in = in x k_h x k_w (He et al. 2015); its biases to 0.
+
+    Normalization parameters stay as the model made them.
+    """
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1:
+            std = sqrt(2 / weight[0].numel())
+            weight.copy_(torch.randn(weight.shape, generator=generator(seed, "init", name)) * std)
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+            module.bias.zero_()
+
+
+@torch.no_grad()
+def own_fan_in(topology: Topology) -> None:
+    """Scale each neuron's weights by sqrt(N / fan_in_i), so that their variance is 2 / fan_in_i (Evci et al. 2022).
+
+    This removes the differences in pre-activation variance between neurons from which Eq. 8 starts.
+    """
+    for name, weight in topology.weights.items():
+        fan_in = topology.masks[name].flatten(1).sum(1).clamp(min=1)
+        scale = (weight[0].numel() / fan_in).sqrt()
+        weight.mul_(scale.view(-1, *[1] * (weight.ndim - 1)))

@@ -1,0 +1,82 @@
+"""ResNet20 for small images (He et al. 2016, Section 4.2), with a width multiplier and a choice of shortcut."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparse_train.errors import require, require_one_of
+
+SHORTCUTS = ("conv3x3", "conv1x1", "pad")
+
+
+class PadShortcut(nn.Module):
+    """He et al.'s option A: subsample in space, fill the new channels with zeros."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
+        super().__init__()
+        self.extra, self.stride = out_channels - in_channels, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.extra // 2
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.extra - before))
+
+
+def shortcut_of(kind: str, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """The identity where the shape stays; elsewhere what `kind` says."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    if kind == "pad":
+        return PadShortcut(in_channels, out_channels, stride)
+    kernel = {"conv3x3": 3, "conv1x1": 1}[kind]
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with normalization, and a shortcut around them."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = shortcut_of(shortcut, in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet20(nn.Module):
+    """Three stages of three basic blocks with 16, 32 and 64 channels times `width`.
+
+    At width 1 with 3 input channels and 100 classes it has 297,136 weights in tensors with two or more dimensions
+    (`conv3x3` shortcuts).
+
+    Args:
+        num_classes, in_channels: of the data set.
+        width: multiplier of all channel counts.
+        shortcut: where the shape changes: "conv3x3" or "conv1x1", each with batch normalization, or "pad".
+    """
+
+    def __init__(self, num_classes: int, in_channels: int = 3, width: float = 1, shortcut: str = "conv3x3"):
+        super().__init__()
+        require_one_of("shortcut", shortcut, SHORTCUTS)
+        require(round(16 * width) >= 1, "width", width, "must leave at least one channel of 16")
+        narrow, middle, wide = (round(channels * width) for channels in (16, 32, 64))
+        self.conv1 = nn.Conv2d(in_channels, narrow, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(narrow)
+        self.layer1 = _stage(narrow, narrow, 1, shortcut)
+        self.layer2 = _stage(narrow, middle, 2, shortcut)
+        self.layer3 = _stage(middle, wide, 2, shortcut)
+        self.fc = nn.Linear(wide, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(x.mean((2, 3)))
+
+
+def _stage(in_channels: int, out_channels: int, stride: int, shortcut: str) -> nn.Sequential:
+    first = BasicBlock(in_channels, out_channels, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(out_channels, out_channels, 1, shortcut) for _ in range(2)))

@@ -1,0 +1,47 @@
+"""Hyperbolic Aware Minimization (Jacobs et al., ICLR 2026, arXiv 2506.02630): a mirror step after the base step."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparse_train.errors import require
+
+
+def mirror_factor(weight: Tensor, grad: Tensor, lr: float | Tensor, alpha: float, beta: float) -> Tensor:
+    """The factor that multiplies the weight:
+
+        exp( clamp( lr * (-alpha * sign(w) * g - beta), -5, 5 ) )
+
+    In the small-step limit the inverse metric is 1 + alpha |w| (Appendix A.1). A weight never changes its sign in
+    this step, and one that is 0 stays 0.
+
+    Args:
+        weight: w, as the base step left it.
+        grad: g, the gradient that the base step received: without momentum and weight decay.
+        lr: the scheduled learning rate.
+        alpha: strength of the hyperbolic geometry.
+        beta: decay towards 0, per unit of learning rate.
+    """
+    return weight.sign().mul_(grad).mul_(-alpha).sub_(beta).mul_(lr).clamp_(-5.0, 5.0).exp_()
+
+
+class HAM:
+    """The mirror slot of `SparseSGD`: w <- w * mirror_factor(w, g) for tensors with two or more dimensions.
+
+    Args:
+        alpha, beta: see `mirror_factor`. Table 4's "HAM hyperparameter h1 = 80" is read as alpha; the paper names no
+            beta (HAM's own default is 1e-3).
+    """
+
+    def __init__(self, alpha: float = 80.0, beta: float = 0.0):
+        for key, value in (("alpha", alpha), ("beta", beta)):
+            require(value >= 0, key, value, "must be at least 0")
+        self.alpha, self.beta = alpha, beta
+
+    @torch.no_grad()
+    def reflect(self, weights: Sequence[Tensor], grads: Sequence[Tensor], lr: float | Tensor) -> None:
+        """Take the mirror step in place on weights whose base step used `grads`."""
+        for weight, grad in zip(weights, grads, strict=True):
+            if weight.ndim > 1:
+                weight.mul_(mirror_factor(weight, grad, lr, self.alpha, self.beta))

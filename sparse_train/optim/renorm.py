@@ -1,0 +1,46 @@
+"""Gradient renormalization (Appendix F): keep the direction, bound the norm."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from sparse_train.errors import require, require_one_of
+
+
+class Renorm:
+    """The renormalization slot of `SparseSGD`: all gradients times `1 / max(||g||_2 / max_norm, 1)`.
+
+    With `max_norm = 1` this is Appendix F's 1 / max(||g||_2, 1). The norm is taken over all parameters together, after
+    the SparseOpt correction. Below `max_norm` it changes nothing, to the bit.
+
+    Args:
+        max_norm: the largest norm left alone.
+        over: "dense", the norm of the dense gradients (masked afterwards), or "masked", that of the gradients of
+            existing weights alone.
+    """
+
+    def __init__(self, max_norm: float = 1.0, over: str = "dense"):
+        require(max_norm > 0, "max_norm", max_norm, "must be above 0")
+        require_one_of("over", over, ("dense", "masked"))
+        self.max_norm, self.over = max_norm, over
+        self.steps = 0
+        self._clipped: Tensor | None = None
+
+    @torch.no_grad()
+    def scale(self, grads: Sequence[Tensor]) -> list[Tensor]:
+        """New gradients of norm at most `max_norm`; no host synchronisation."""
+        excess = get_total_norm(list(grads)) / self.max_norm
+        self._count(excess > 1)
+        return torch._foreach_mul(list(grads), 1 / excess.clamp(min=1))
+
+    def _count(self, clipped: Tensor) -> None:
+        self.steps += 1
+        self._clipped = clipped.long() if self._clipped is None else self._clipped + clipped
+
+    def clipped_share(self) -> float | None:
+        """Share of the steps since the last call in which the norm was bounded; None if there was none."""
+        share = int(self._clipped) / self.steps if self.steps else None
+        self.steps, self._clipped = 0, None
+        return share

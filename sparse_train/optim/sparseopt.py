@@ -1,0 +1,75 @@
+"""SparseOpt (arXiv 2605.27541, Eq. 12): undo the gradient skew that normalization causes in sparse layers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparse_train.errors import require, require_one_of
+from sparse_train.sparsity.topology import Topology
+
+AVERAGES = ("layer", "global", "none")
+
+
+def neuron_scale(mask: Tensor, average: float | Tensor | None = None) -> Tensor:
+    """The factor of each neuron's gradient, Eq. 12:
+
+        sqrt(1 - s_i) / sqrt(1 - s_avg),    s_i = 1 - fan_in_i / N
+
+    Neuron i is row i of the weight, one output unit or channel; fan_in_i its active and N its possible incoming
+    weights. (The paper writes columns: its arrays are (in, out).) A layer whose neurons all have the same fan-in gets
+    factors of exactly 1; a neuron without incoming weights gets 0.
+
+    Args:
+        mask: boolean, of the weight's shape (out, in, *kernel).
+        average: 1 - s_avg, to take another average than this layer's own mean over its neurons; 1.0 gives the
+            diagonal D alone.
+
+    Returns:
+        Tensor of shape (out, 1, ..., 1), broadcastable over the weight; float64, for the caller to round once.
+    """
+    fan_in = mask.flatten(1).sum(1, dtype=torch.float64)
+    # Counts of weights are exact in float64, so equal fan-ins give the ratio 1.0 to the bit.
+    reference = fan_in.mean() if average is None else average * mask[0].numel()
+    return (fan_in / reference).sqrt().view(-1, *[1] * (mask.ndim - 1))
+
+
+class SparseOpt:
+    """The preconditioning slot of `SparseSGD`: which layers Eq. 12 corrects, and against which average.
+
+    Args:
+        average: s_avg over the neurons of each "layer" (Eq. 12 as the authors' page has it), over those of all
+            corrected layers ("global"), or "none": D alone, as Appendix F on one reading.
+        layers: "all" sparse layers, only those "normalized" by a layer right after them (`Topology.normalized`), or a
+            list of weight names.
+        scale_decay: scale weight decay with the gradient. False adds it after the correction.
+    """
+
+    def __init__(self, average: str = "layer", layers: str | Sequence[str] = "all", scale_decay: bool = False):
+        require_one_of("average", average, AVERAGES)
+        named = not isinstance(layers, str) or layers in ("all", "normalized")
+        require(named, "layers", layers, "must be all, normalized, or a list of weight names")
+        self.average, self.layers, self.scale_decay = average, layers, scale_decay
+
+    def scales(self, topology: Topology) -> dict[str, Tensor]:
+        """Weight name -> its factors (`neuron_scale`) for every corrected layer."""
+        masks = {name: topology.masks[name] for name in self._corrected(topology)}
+        average = self._average(list(masks.values()))
+        return {name: neuron_scale(mask, average) for name, mask in masks.items()}
+
+    def _corrected(self, topology: Topology) -> Sequence[str]:
+        if self.layers == "all":
+            return list(topology.masks)
+        if self.layers == "normalized":
+            return topology.normalized
+        unknown = [name for name in self.layers if name not in topology.masks]
+        require(not unknown, "layers", unknown, f"no such sparse weights; there are {', '.join(topology.masks)}")
+        return self.layers
+
+    def _average(self, masks: list[Tensor]) -> Tensor | float | None:
+        """1 - s_avg, or None for each layer's own."""
+        if self.average == "layer":
+            return None
+        if self.average == "none":
+            return 1.0
+        return torch.cat([mask.flatten(1).mean(1, dtype=torch.float64) for mask in masks]).mean()

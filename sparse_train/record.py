@@ -1,0 +1,85 @@
+"""One run, one record: `runs/<id>/record.json`, `history.jsonl` and the checkpoint."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sparse_train.files import write_json, write_json_lines
+
+FORMAT = 1
+FINISHED = ("complete", "diverged")
+
+
+class Record:
+    """What a run leaves behind.
+
+    `record.json` holds id, status (running, complete, diverged, failed), configuration, final and best metrics, and
+    what `describe` says of the machine; `history.jsonl` one line per epoch. Accuracies are in percent.
+
+    Args:
+        runs_dir: the parent of all runs.
+        id: of this run (`config.run_id`); names its directory.
+    """
+
+    def __init__(self, runs_dir: str, id: str):  # noqa: A002  (what it is called everywhere)
+        self.id = id
+        self.dir = Path(runs_dir, id)
+        self.content = self._read()
+        self.history: list[dict] = []
+
+    @property
+    def status(self) -> str | None:
+        """None where there is no readable record."""
+        return self.content.get("status")
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do: the run has a result."""
+        return self.status in FINISHED
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.dir / "checkpoint.pt"
+
+    def clear(self) -> None:
+        """Forget an earlier attempt."""
+        shutil.rmtree(self.dir, ignore_errors=True)
+        self.content, self.history = {}, []
+
+    def start(self, history: list[dict], **facts) -> None:
+        """The run begins, or goes on after the epochs in `history`; `facts` are what the record says of it."""
+        self.history = list(history)
+        started = self.content.get("started") or _now()
+        self.content = {"format": FORMAT, "id": self.id, "status": "running", "started": started, **facts}
+        self._write()
+
+    def append(self, row: dict) -> None:
+        """One epoch is done."""
+        self.history.append(row)
+        self._write()
+
+    def finish(self, status: str, **facts) -> None:
+        """The last word: complete, diverged or failed."""
+        self.content.update(status=status, ended=_now(), **facts)
+        self._write()
+
+    def _write(self) -> None:
+        if self.history:
+            # The history first: a record that says complete has all its epochs beside it.
+            write_json_lines(self.dir / "history.jsonl", self.history)
+            best = max(self.history, key=lambda row: row["test_acc"])
+            seconds = sum(row["seconds"] for row in self.history)
+            self.content.update(final=self.history[-1], best=best, seconds=round(seconds, 3))
+        write_json(self.dir / "record.json", self.content)
+
+    def _read(self) -> dict:
+        try:
+            content = json.loads((self.dir / "record.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) and content.get("id") == self.id else {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,33 @@
+"""Which weights are followed by a normalization layer."""
+
+from torch import nn
+
+NORMALIZATIONS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.GroupNorm,
+    nn.LayerNorm,
+)
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def normalized_weights(model: nn.Module) -> list[str]:
+    """Names of the weights of linear and convolution layers that feed a normalization layer.
+
+    Read off the order in which the model registers its layers, activations passed over: true of models that define
+    each normalization right after its layer, as ours and timm's ResNets do.
+    """
+    names, previous = [], None
+    for name, module in model.named_modules():
+        if isinstance(module, NORMALIZATIONS):
+            if previous is not None:
+                names.append(f"{previous}.weight")
+            previous = None
+        elif isinstance(module, WEIGHTED):
+            previous = name
+    return names

@@ -1,0 +1,92 @@
+"""Dynamic sparse training: drop, then grow, every so often."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from sparse_train.errors import require, require_one_of
+from sparse_train.randomness import generator
+from sparse_train.sparsity.growth import GrowthScore
+from sparse_train.sparsity.masks import drop, grow
+from sparse_train.sparsity.schedule import DECAYS
+from sparse_train.sparsity.topology import Topology
+
+if TYPE_CHECKING:
+    from sparse_train.optim.sgd import SparseSGD
+
+
+class Updater:
+    """RigL, SET and whatever else differs only in its growth score (Evci et al. 2020, Algorithm 1).
+
+    At step t (counted from 0) with `t > 0`, `t % every == 0` and `t < stop_fraction * total_steps`, in each layer with
+    n active weights the `floor(f_t * n)` active weights of smallest magnitude are dropped and as many positions of
+    largest growth score are grown, among all that are then inactive, the ones dropped just now included. So the
+    number of active weights never changes. f_t decays from `drop_fraction` (`sparsity.schedule`), its progress being
+    t / (stop_fraction * total_steps).
+
+    A grown weight starts at 0 with zero momentum. One dropped and regrown in the same update has not left the network
+    and keeps both, as in the RigL authors' code and jaxpruner.
+
+    Args:
+        topology, optimizer: what to change. The weights' `.grad` must be that of the current step.
+        growth: the score, `RigL()` or `SET()` (`sparsity.growth`).
+        total_steps: steps of the whole run.
+        drop_fraction: f_0 in [0, 1].
+        every: steps between updates, at least 1.
+        stop_fraction: share of the run after which the topology stays, in [0, 1].
+        decay: "cosine" or "constant".
+        gradient: what the growth score sees: "raw", the loss gradient (Section 5), or "corrected", SparseOpt's
+            (bottom rows of Figures 5 and 10).
+        skip_step: leave out the optimizer's step where the topology is updated. The loop acts on it, not this class.
+        seed: of random growth scores.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        optimizer: "SparseSGD",
+        growth: GrowthScore,
+        total_steps: int,
+        drop_fraction: float = 0.3,
+        every: int = 100,
+        stop_fraction: float = 0.75,
+        decay: str = "cosine",
+        gradient: str = "raw",
+        skip_step: bool = True,
+        seed: int = 0,
+    ):
+        require(0 <= drop_fraction <= 1, "drop_fraction", drop_fraction, "must be in [0, 1]: active weights to replace")
+        require(every >= 1, "every", every, "must be at least 1: steps between mask updates")
+        require(0 <= stop_fraction <= 1, "stop_fraction", stop_fraction, "must be in [0, 1]: a share of the run")
+        require_one_of("decay", decay, DECAYS)
+        require_one_of("gradient", gradient, ("raw", "corrected"))
+        if gradient == "corrected":
+            right = "needs an optimizer that corrects gradients, such as optimizer=sparseopt"
+            require(optimizer.precondition is not None, "gradient", gradient, right)
+        self.topology, self.optimizer, self.seed = topology, optimizer, seed
+        self.growth, self.drop_fraction, self.every, self.gradient = growth, drop_fraction, every, gradient
+        self.last_step = stop_fraction * total_steps
+        self.decay, self.skip_step = DECAYS[decay], skip_step
+
+    def due(self, step: int) -> bool:
+        """Whether the topology changes at this step."""
+        return step > 0 and step % self.every == 0 and step < self.last_step
+
+    def fraction(self, step: int) -> float:
+        """f_t, the share of active weights to drop at this step."""
+        return self.decay(self.drop_fraction, step / self.last_step)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Drop and grow in every layer, then clear the momentum of what was dropped."""
+        corrections = self.optimizer.corrections() if self.gradient == "corrected" else {}
+        for name, weight in self.topology.weights.items():
+            mask, grad = self.topology.masks[name], weight.grad
+            # 1e-9: 0.29 * 100 is 29, not 28.999999999999996.
+            count = int(self.fraction(step) * self.topology.counts[name] * (1 + 1e-9))
+            if name in corrections:
+                grad = grad * corrections[name]
+            kept = drop(mask, weight.abs(), count)
+            score = self.growth(weight, grad, generator(self.seed, "growth", name, step))
+            self.topology.replace(name, grow(kept, score, count))
+        self.optimizer.mask_momentum()

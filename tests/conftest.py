@@ -1,0 +1,66 @@
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from torch import nn
+
+from sparse_train.__main__ import CONF
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Another number of threads changes the last bits."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def compose_config():
+    """A configuration as the command line would compose it."""
+
+    def composed(*overrides: str):
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", overrides=list(overrides))
+
+    return composed
+
+
+class SmallNet(nn.Module):
+    """Two normalized convolutions and a classifier: every kind of layer that matters, in milliseconds."""
+
+    def __init__(self, eps: float = 1e-5):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8, eps=eps)
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(8, eps=eps)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(self.bn2(self.conv2(x)))
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.fixture
+def small_net():
+    """The same network, with the same weights, every time it is called."""
+
+    def made(dtype=torch.float32, eps: float = 1e-5) -> SmallNet:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return SmallNet(eps).to(dtype)
+
+    return made
+
+
+@pytest.fixture
+def batch():
+    """The images and labels of one step, the same every time."""
+
+    def drawn(step: int, size: int = 8, dtype=torch.float32):
+        generator = torch.Generator().manual_seed(step)
+        images = torch.randn(size, 3, 6, 6, generator=generator, dtype=torch.float64).to(dtype)
+        return images, torch.randint(5, (size,), generator=generator)
+
+    return drawn

@@ -1,0 +1,198 @@
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate as hydra_instantiate
+from omegaconf import OmegaConf
+
+from sparse_train import config
+from sparse_train.__main__ import CONF
+from sparse_train.config import run_id
+from sparse_train.errors import ConfigError
+from sparse_train.targets import instantiate
+
+GROUPS = {
+    group: sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
+    for group in ("task", "dataset", "model", "dst", "optimizer", "renorm", "recipe", "scale", "logger")
+}
+OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
+
+
+def test_the_groups_hold_what_the_paper_needs():
+    assert GROUPS["dataset"] == ["cifar100", "digits", "imagenet", "mnist"]
+    assert GROUPS["model"] == ["mlp", "resnet20", "resnet50"]
+    assert GROUPS["dst"] == ["dense", "rigl", "set", "static"]
+    assert GROUPS["optimizer"] == ["ham", "sgd", "sparseopt", "sparseopt_ham"]
+    assert GROUPS["renorm"] == ["none", "unit"]
+    assert {"paper", "cpu", "smoke"} <= set(GROUPS["scale"])
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_instantiates(compose_config, group, option):
+    overrides = [f"{group}={option}"]
+    if option == "cpu":  # images of 16x16, which digits do not have
+        overrides.append("dataset=cifar100")
+    cfg = compose_config(*overrides)
+    config.check(cfg)
+    for key in ("task", "dataset", "model", "topology", "dst", "optimizer", "lr_schedule", "logger"):
+        if cfg[key] is not None:
+            assert callable(instantiate(cfg, key))
+
+
+@pytest.mark.parametrize("renorm", GROUPS["renorm"])
+@pytest.mark.parametrize(
+    ("optimizer", "slots"),
+    [
+        ("sgd", set()),
+        ("sparseopt", {"precondition"}),
+        ("ham", {"mirror"}),
+        ("sparseopt_ham", {"precondition", "mirror"}),
+    ],
+)
+def test_every_preset_has_exactly_its_slots(compose_config, small_net, optimizer, slots, renorm):
+    from sparse_train.sparsity.topology import Topology
+
+    model = small_net()
+    cfg = compose_config(f"optimizer={optimizer}", f"renorm={renorm}")
+    built = hydra_instantiate(cfg.optimizer)(model.parameters(), Topology(model, 0.5))
+    filled = {slot for slot in ("precondition", "renorm", "mirror") if getattr(built, slot) is not None}
+    assert filled == slots | ({"renorm"} if renorm == "unit" else set())
+
+
+def test_table_4_is_the_default_of_cifar(compose_config):
+    cfg = compose_config("dataset=cifar100", "model=resnet20", "dst=rigl", "optimizer=ham")
+    assert cfg.batch_size == 256
+    assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (0.1, 0.9, 5e-4)
+    assert cfg.optimizer.nesterov is False
+    assert cfg.weight_decay_on == "all"
+    assert cfg.topology.distribution == "erk"
+    assert (cfg.dst.drop_fraction, cfg.dst.every, cfg.dst.stop_fraction) == (0.3, 100, 0.75)
+    assert (cfg.dst.decay, cfg.dst.skip_step, cfg.dst.gradient) == ("cosine", True, "raw")
+    assert (cfg.optimizer.mirror.alpha, cfg.optimizer.mirror.beta) == (80, 0)
+    schedule = cfg.lr_schedule
+    assert (schedule.base_lr, schedule.warmup_epochs, schedule.init, schedule.end) == (0.1, 5, 0.0, 1e-6)
+    assert schedule.reference_batch is None
+    assert (cfg.model.width, cfg.model.shortcut) == (1, "conv3x3")
+
+
+def test_table_5_is_the_default_of_imagenet(compose_config):
+    cfg = compose_config("dataset=imagenet", "model=resnet50", "dst=set")
+    assert (cfg.batch_size, cfg.weight_decay_on) == (128, "weights")
+    assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.optimizer.weight_decay) == (0.1, 0.9, 1e-4)
+    assert (cfg.dst.drop_fraction, cfg.dst.every) == (0.3, 100)
+    schedule = cfg.lr_schedule
+    assert (schedule.warmup_epochs, schedule.init, schedule.end, schedule.reference_batch) == (5, 1e-5, 1e-5, 256)
+    assert cfg.model.zero_init_last is False
+
+
+# --- ids ---
+
+GOLDEN = {
+    (): "a8dfa423a0e9",
+    ("dataset=cifar100", "sparsity=0.95"): "a76bfae92fd9",
+    ("dataset=cifar100", "dst=set", "optimizer=sparseopt_ham", "renorm=unit", "seed=2", "epochs=200"): "b7fe6a29a51b",
+    ("dataset=imagenet", "model=resnet50", "optimizer=sgd", "sparsity=0.97", "epochs=270"): "94ea5c62700a",
+    ("dataset=mnist", "model=mlp", "dst=dense"): "fc13704fc3e0",
+    ("dataset=cifar100", "scale=cpu", "dst=static"): "3470a2d1815b",
+}
+
+
+@pytest.mark.parametrize("overrides", GOLDEN)
+def test_ids_of_committed_records_stay(compose_config, overrides):
+    assert run_id(compose_config(*overrides)) == GOLDEN[overrides]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "runs_dir=/elsewhere",
+        "data_dir=/elsewhere",
+        "device=cpu",
+        "threads=7",
+        "workers=0",
+        "logger=wandb",
+        "download=false",
+        "resume=fresh",
+        "deterministic=false",
+        "+artifact.title=Table",
+        "dataset=digits",
+        "dst.every=20",
+        "lr=0.10",
+        "model.width=1.0",
+    ],
+)
+def test_what_leaves_the_result_leaves_the_id(compose_config, override):
+    assert run_id(compose_config(override)) == run_id(compose_config())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "sparsity=0.91",
+        "seed=1",
+        "epochs=51",
+        "batch_size=32",
+        "lr=0.2",
+        "lr_schedule.warmup_epochs=3",
+        "amp=bf16",
+        "channels_last=true",
+        "compile=true",
+        "scale=cpu",
+        "init=own_fan_in",
+        "weight_decay_on=weights",
+        "topology.distribution=uniform",
+        "topology.exclude=[conv1.weight]",
+        "dst=set",
+        "dst.skip_step=false",
+        "dst.gradient=corrected",
+        "optimizer=sgd",
+        "optimizer.precondition.average=none",
+        "optimizer.precondition.scale_decay=true",
+        "renorm=unit",
+        "model.shortcut=pad",
+        "dataset.train_images=400",
+    ],
+)
+def test_what_changes_the_result_changes_the_id(compose_config, override):
+    assert run_id(compose_config(override)) != run_id(compose_config())
+
+
+def test_the_code_may_move_without_orphaning_records(compose_config):
+    cfg = compose_config()
+    moved = cfg.copy()
+    moved.model._target_ = "sparse_train.elsewhere.ResNet20"
+    assert run_id(moved) == run_id(cfg)
+    moved.model._target_ = "sparse_train.models.resnet_cifar.ResNet32"
+    assert run_id(moved) != run_id(cfg)
+
+
+def test_a_new_key_at_its_old_behaviour_keeps_the_id(compose_config, monkeypatch):
+    cfg = compose_config()
+    newer = OmegaConf.merge(OmegaConf.create(OmegaConf.to_container(cfg)), {"dst": {"noise": 0.0}})
+    assert run_id(newer) != run_id(cfg)
+    monkeypatch.setattr(config, "AS_BEFORE", {"dst.noise": 0.0, "optimizer.mirror.other": 1})
+    assert run_id(newer) == run_id(cfg)
+    newer.dst.noise = 0.5
+    assert run_id(newer) != run_id(cfg)
+
+
+def test_a_change_of_the_numerics_changes_every_id(compose_config, monkeypatch):
+    before = run_id(compose_config())
+    monkeypatch.setattr(config, "NUMERICS", 1000)
+    assert run_id(compose_config()) != before
+
+
+def test_ids_name_a_directory_and_nothing_else(compose_config):
+    assert Path(run_id(compose_config())).name.isalnum()
+
+
+# --- what a configuration may name ---
+
+
+@pytest.mark.parametrize("target", ["os.system", "webbrowser.open", "torch.hub.load", "torch.load", "builtins.eval"])
+@pytest.mark.parametrize("where", ["model", "optimizer.mirror", "dst.growth", "dataset.mean"])
+def test_foreign_targets_are_refused(compose_config, target, where):
+    cfg = compose_config("optimizer=sparseopt_ham")
+    OmegaConf.set_struct(cfg, False)
+    OmegaConf.update(cfg, where, {"_target_": target, "command": "true"}, merge=False)
+    with pytest.raises(ConfigError, match=rf"{where}.*_target_={target}: not one of the project's own"):
+        instantiate(cfg, where.split(".")[0])

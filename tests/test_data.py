@@ -1,0 +1,263 @@
+import hashlib
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import CIFAR100
+
+from sparse_train.data import cifar, mnist
+from sparse_train.data.digits import digits
+from sparse_train.data.imagenet import imagenet
+from sparse_train.data.memory import EvalSplit, Loading, TrainSplit, average_pool
+from sparse_train.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def loading(data_dir="nowhere", batch_size=4, seed=0, **options):
+    return Loading(str(data_dir), batch_size, seed, CPU, **{"download": False, **options})
+
+
+def numbered(count=10, size=6):
+    """Images that tell their own index and pixel: value = index in channel 0, row in 1, column in 2."""
+    images = torch.zeros(count, 3, size, size, dtype=torch.uint8)
+    images[:, 0] = torch.arange(count)[:, None, None] + 1
+    images[:, 1] = torch.arange(size)[:, None] + 1
+    images[:, 2] = torch.arange(size)[None, :] + 1
+    return images, torch.arange(count)
+
+
+def pixels(images):
+    """Undo mean 0 and std 1."""
+    return (images * 255).round().int()
+
+
+def train_split(**options):
+    return TrainSplit(*numbered(), loading(), [0.0] * 3, [1.0] * 3, **options)
+
+
+def test_an_epoch_has_every_image_once_but_the_last_partial_batch():
+    split = train_split()
+    batches = list(split.epoch(0))
+    assert len(split) == len(batches) == 2
+    assert split.samples == 8
+    labels = torch.cat([labels for _, labels in batches])
+    assert len(labels.unique()) == 8
+    for images, labels in batches:
+        assert images.shape == (4, 3, 6, 6)
+        assert images.dtype == torch.float32
+        assert torch.equal(pixels(images)[:, 0, 3, 3], labels.int() + 1)
+
+
+def test_order_and_augmentation_follow_seed_and_epoch_alone():
+    split = train_split(pad=2, flip=True)
+    first, other_epoch = list(split.epoch(3)), list(split.epoch(4))
+    torch.manual_seed(99)
+    again = list(train_split(pad=2, flip=True).epoch(3))
+    assert all(torch.equal(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True))
+    assert not torch.equal(first[0][0], other_epoch[0][0])
+    [late] = split.epoch(3, start=1)
+    assert torch.equal(late[0], first[1][0])
+
+
+def test_crops_shift_by_at_most_the_padding_and_fill_with_black():
+    seen_rows, seen_columns, mirrored = set(), set(), 0
+    split = train_split(pad=2, flip=True)
+    images = torch.cat([pixels(images) for epoch in range(60) for images, _ in split.epoch(epoch)])
+    for image in images:
+        rows, columns = image[1].amax(1), image[2].amax(0)  # numbers of the rows and columns taken; 0 is padding
+        row_steps = rows[rows > 0].diff()
+        column_steps = columns[columns > 0].diff()
+        assert (row_steps == 1).all()
+        assert (column_steps == column_steps[0]).all()
+        mirrored += int(column_steps[0] == -1)
+        seen_rows.add(int((rows == 0).sum()) * (1 if rows[0] == 0 else -1))
+        seen_columns.add(int((columns == 0).sum()))
+    assert seen_rows == {-2, -1, 0, 1, 2}
+    assert seen_columns == {0, 1, 2}
+    assert 0.4 < mirrored / len(images) < 0.6
+
+
+def test_without_augmentation_images_pass_through():
+    images, labels = next(iter(train_split().epoch(0)))
+    assert torch.equal(pixels(images), numbered()[0][labels].int())
+
+
+def test_the_test_set_comes_in_order_and_whole():
+    split = EvalSplit(*numbered(), CPU, [0.5] * 3, [0.25] * 3, batch_size=4)
+    batches = list(split.epoch())
+    assert [len(labels) for _, labels in batches] == [4, 4, 2]
+    assert len(split) == 3
+    assert torch.cat([labels for _, labels in batches]).tolist() == list(range(10))
+    expected = (numbered()[0].float() / 255 - 0.5) / 0.25
+    torch.testing.assert_close(torch.cat([images for images, _ in batches]), expected)
+
+
+def test_average_pool():
+    images = torch.tensor([[[[0, 4, 1, 2], [8, 0, 2, 1], [9, 9, 0, 0], [9, 9, 0, 255]]]], dtype=torch.uint8)
+    assert average_pool(images, 2).tolist() == [[[[3, 2], [9, 64]]]]
+    assert torch.equal(average_pool(images, 4), images)
+    for size in (3, 8, 0):
+        with pytest.raises(ConfigError, match=f"image_size={size}: must divide"):
+            average_pool(images, size)
+
+
+def test_digits_are_there_without_a_download():
+    data = digits(loading(batch_size=50), [0.3], [0.4])
+    assert (data.num_classes, data.in_channels, data.image_size) == (10, 1, 8)
+    assert data.train.samples == 500
+    assert data.test.samples == 1297
+    labels = torch.cat([labels for _, labels in data.test.epoch()])
+    assert labels.bincount(minlength=10).min() > 100
+    images, _ = next(iter(data.train.epoch(0)))
+    assert images.shape == (50, 1, 8, 8)
+    for batch_size in (0, 501):
+        with pytest.raises(ConfigError, match=f"batch_size={batch_size}: must be between 1 and the 500"):
+            digits(loading(batch_size=batch_size), [0.3], [0.4])
+    with pytest.raises(ConfigError, match="train_images=1797"):
+        digits(loading(), [0.3], [0.4], train_images=1797)
+
+
+# --- CIFAR-100: files of the right form with other images; their MD5s stand in for the official ones ---
+
+
+@pytest.fixture
+def cifar_dir(tmp_path, monkeypatch):
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    md5 = {}
+    for name, count in (("train", 40), ("test", 20), ("meta", 0)):
+        content = {"data": random.integers(0, 256, (count, 3072), dtype=np.uint8)}
+        content["fine_labels"] = list(range(count))
+        content["fine_label_names"] = [f"class {i}" for i in range(100)]
+        (folder / name).write_bytes(pickle.dumps(content))
+        md5[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    monkeypatch.setattr(CIFAR100, "train_list", [["train", md5["train"]]])
+    monkeypatch.setattr(CIFAR100, "test_list", [["test", md5["test"]]])
+    monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": md5["meta"]})
+    monkeypatch.setattr(cifar, "FILES", {f"cifar-100-python/{name}": value for name, value in md5.items()})
+    return tmp_path
+
+
+def test_cifar_is_read_as_torchvision_has_it(cifar_dir):
+    data = cifar.cifar100(loading(cifar_dir, batch_size=8), [0.0] * 3, [1.0] * 3)
+    assert (data.num_classes, data.in_channels, data.image_size) == (100, 3, 32)
+    raw = CIFAR100(str(cifar_dir), train=False)
+    images, labels = next(iter(data.test.epoch()))
+    assert torch.equal(pixels(images), torch.from_numpy(raw.data).permute(0, 3, 1, 2).int())
+    assert labels.tolist() == raw.targets
+    assert data.train.samples == 40
+    small = cifar.cifar100(loading(cifar_dir, batch_size=8), [0.0] * 3, [1.0] * 3, image_size=16)
+    assert next(iter(small.train.epoch(0)))[0].shape == (8, 3, 16, 16)
+
+
+def test_cifar_that_is_missing_or_damaged_is_named(cifar_dir, tmp_path):
+    with pytest.raises(ConfigError, match=r"data_dir=nowhere: downloading is off.*put cifar-100-python/train"):
+        cifar.cifar100(loading("nowhere"), [0.0] * 3, [1.0] * 3)
+    train = cifar_dir / "cifar-100-python" / "train"
+    whole = train.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
+        train.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"damaged \(wrong MD5.*cifar-100-python/train"):
+            cifar.cifar100(loading(cifar_dir, download=True), [0.0] * 3, [1.0] * 3)
+        assert train.read_bytes() == damaged, "a damaged file is the user's to delete"
+
+
+def test_a_failed_download_says_where_to_put_what(cifar_dir, tmp_path, monkeypatch):
+    def unreachable(self):
+        raise OSError("no route")
+
+    monkeypatch.setattr(CIFAR100, "download", unreachable)
+    with pytest.raises(ConfigError, match=r"the download failed \(OSError: no route\); put .*test.*https://"):
+        cifar.cifar100(loading(tmp_path / "empty", download=True), [0.0] * 3, [1.0] * 3)
+
+
+def test_a_download_is_used(cifar_dir, tmp_path, monkeypatch):
+    target = tmp_path / "fresh"
+    monkeypatch.setattr(CIFAR100, "download", lambda self: shutil.copytree(cifar_dir, target, dirs_exist_ok=True))
+    assert cifar.cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3).train.samples == 40
+
+
+# --- MNIST ---
+
+
+@pytest.fixture
+def mnist_dir(tmp_path, monkeypatch):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    random, md5 = np.random.default_rng(0), {}
+    for part, count in (("train", 12), ("t10k", 6)):
+        images = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        header = np.array([2051, count, 28, 28], dtype=">i4").tobytes()
+        labels = np.array([2049, count], dtype=">i4").tobytes() + bytes(i % 10 for i in range(count))
+        for kind, content in (("images-idx3", header + images.tobytes()), ("labels-idx1", labels)):
+            file = raw / f"{part}-{kind}-ubyte"
+            file.write_bytes(content)
+            md5[f"MNIST/raw/{file.name}"] = hashlib.md5(content).hexdigest()
+    monkeypatch.setattr(mnist, "FILES", md5)
+    return tmp_path
+
+
+def test_mnist(mnist_dir):
+    data = mnist.mnist(loading(mnist_dir), [0.1307], [0.3081])
+    assert (data.num_classes, data.in_channels, data.image_size) == (10, 1, 28)
+    assert data.train.samples == 12
+    assert data.test.samples == 6
+    assert mnist.mnist(loading(mnist_dir), [0.0], [1.0], image_size=14).image_size == 14
+    (mnist_dir / "MNIST/raw/t10k-labels-idx1-ubyte").write_bytes(b"short")
+    with pytest.raises(ConfigError, match=r"damaged.*t10k-labels-idx1-ubyte"):
+        mnist.mnist(loading(mnist_dir), [0.1307], [0.3081])
+
+
+# --- ImageNet: a folder of photos ---
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    random = np.random.default_rng(0)
+    for part, count in (("train", 5), ("val", 3)):
+        for name in ("n01", "n02"):
+            folder = tmp_path / "imagenet" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{i}.JPEG")
+    return tmp_path
+
+
+def folder_data(root, **options):
+    sizes = {"num_classes": 2, "image_size": 16, "resize": 20}
+    return imagenet(loading(root, **options), [0.5] * 3, [0.25] * 3, **sizes)
+
+
+def test_imagenet_is_the_same_with_and_without_workers(image_folder):
+    alone, helped = folder_data(image_folder), folder_data(image_folder, workers=2)
+    assert (len(alone.train), alone.train.samples, len(alone.test), alone.test.samples) == (2, 8, 2, 6)
+    for split in ("train", "test"):
+        for a, b in zip(getattr(alone, split).epoch(1), getattr(helped, split).epoch(1), strict=True):
+            assert a[0].shape[1:] == (3, 16, 16)
+            assert torch.equal(a[0], b[0])
+            assert torch.equal(a[1], b[1])
+
+
+def test_imagenet_starts_anywhere_and_leaves_the_ambient_state_alone(image_folder):
+    split = folder_data(image_folder).train
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first = list(split.epoch(0))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    [late] = split.epoch(0, start=1)
+    assert torch.equal(late[0], first[1][0])
+    assert not torch.equal(next(iter(split.epoch(1)))[0], first[0][0])
+
+
+def test_imagenet_that_is_missing_or_a_subset_is_named(image_folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"data_dir=.*put ImageNet's class folders under"):
+        folder_data(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"num_classes=1000: .* holds 2 class folders"):
+        imagenet(loading(image_folder), [0.5] * 3, [0.25] * 3)
+    with pytest.raises(ConfigError, match="batch_size=11: must be between 1 and the 10 training images"):
+        folder_data(image_folder, batch_size=11)

@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+from sparse_train.errors import ConfigError
+from sparse_train.models.imagenet import timm_model
+from sparse_train.models.init import kaiming_normal, own_fan_in
+from sparse_train.models.mlp import MLP
+from sparse_train.models.resnet_cifar import PadShortcut, ResNet20
+from sparse_train.sparsity.flops import layer_flops, relative_flops
+from sparse_train.sparsity.topology import Topology
+
+
+def weights(model):
+    return sum(p.numel() for p in model.parameters() if p.ndim > 1)
+
+
+@pytest.mark.parametrize(
+    ("shortcut", "expected"),
+    [("conv3x3", 297_136), ("conv1x1", 297_136 - (16 * 32 + 32 * 64) * 8), ("pad", 297_136 - (16 * 32 + 32 * 64) * 9)],
+)
+def test_resnet20(shortcut, expected):
+    model = ResNet20(100, shortcut=shortcut)
+    assert weights(model) == expected
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 100)
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in model.modules()) == 19 + (0 if shortcut == "pad" else 2)
+
+
+def test_width_multiplies_channels():
+    assert ResNet20(10, width=2).fc.in_features == 128
+    assert ResNet20(10, width=0.5).conv1.out_channels == 8
+    with pytest.raises(ConfigError, match="width=0"):
+        ResNet20(10, width=0)
+
+
+def test_pad_shortcut_keeps_values_and_fills_with_zeros():
+    x = torch.randn(1, 2, 4, 4)
+    y = PadShortcut(2, 4, 2)(x)
+    assert torch.equal(y[:, 1:3], x[:, :, ::2, ::2])
+    assert (y[:, [0, 3]] == 0).all()
+
+
+def test_mlp():
+    model = MLP(10, 1, 28, hidden=[64])
+    assert [tuple(p.shape) for p in model.parameters() if p.ndim > 1] == [(64, 784), (10, 64)]
+    assert model(torch.randn(3, 1, 28, 28)).shape == (3, 10)
+    assert sum(isinstance(m, torch.nn.BatchNorm1d) for m in MLP(10, 1, 8, [16, 8], "none").modules()) == 0
+
+
+def test_resnet50_is_timms_with_the_stride_in_the_3x3_convolution():
+    model = timm_model(1000, 3)
+    assert weights(model) == 25_502_912
+    assert model.layer2[0].conv1.stride == (1, 1)
+    assert model.layer2[0].conv2.stride == (2, 2)
+    assert (model.layer1[0].bn3.weight == 1).all()
+    assert (timm_model(1000, 3, zero_init_last=True).layer1[0].bn3.weight == 0).all()
+
+
+def test_initial_weights_follow_their_names_and_seed():
+    first, again, other = ResNet20(10), ResNet20(10), ResNet20(10)
+    for model, seed in ((first, 1), (again, 1), (other, 2)):
+        torch.manual_seed(hash(model) % 1000)
+        kaiming_normal(model, seed)
+    assert torch.equal(first.conv1.weight, again.conv1.weight)
+    assert not torch.equal(first.conv1.weight, other.conv1.weight)
+    assert first.layer3[2].conv2.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
+    assert (first.fc.bias == 0).all()
+
+
+def test_own_fan_in_gives_every_neuron_the_same_preactivation_variance():
+    model = MLP(10, 1, 28, hidden=[512])
+    kaiming_normal(model, 0)
+    topology = Topology(model, 0.9)
+    weight, mask = topology.weights["layers.1.weight"], topology.masks["layers.1.weight"]
+    before = weight.detach().clone()
+    own_fan_in(topology)
+    fan_in = mask.sum(1, keepdim=True)
+    torch.testing.assert_close(weight.detach(), before * (784 / fan_in).sqrt())
+    assert (weight.detach() ** 2).sum(1).mean() == pytest.approx(2.0, rel=0.05)
+
+
+def test_flops_by_hand():
+    model = ResNet20(10, in_channels=3)
+    flops = layer_flops(model, torch.zeros(1, 3, 32, 32))
+    assert len(flops) == 22
+    assert flops["conv1.weight"] == 2 * 3 * 16 * 9 * 32 * 32
+    assert flops["layer2.0.conv1.weight"] == 2 * 16 * 32 * 9 * 16 * 16
+    assert flops["fc.weight"] == 2 * 64 * 10
+    assert model.training
+    assert all(m.num_batches_tracked == 0 for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+def test_relative_flops_in_rigls_convention():
+    flops, densities = {"a": 100, "b": 300}, {"a": 0.5, "b": 0.1}
+    static = relative_flops(flops, densities)
+    assert static["inference_ratio"] == pytest.approx(80 / 400)
+    assert static["training_ratio"] == pytest.approx(80 / 400)
+    # a dense gradient every 101st step: (3 f_S * 100 + 2 f_S + f_D) / 101
+    rigl = relative_flops(flops, densities, 1 / 101)
+    assert rigl["training_ratio"] == pytest.approx((3 * 80 * 100 + 2 * 80 + 400) / 101 / 1200)
+    assert relative_flops(flops, {"a": 0.5})["inference_sparse"] == 350
+
+
+def test_resnet50_at_90_percent_costs_what_the_rigl_paper_says():
+    """Evci et al. 2020, Table 2: RigL with ERK at 90% sparsity needs 0.24 of the dense inference FLOPs."""
+    model = timm_model(1000, 3)
+    flops = layer_flops(model, torch.zeros(1, 3, 224, 224))
+    assert len(flops) == 54
+    ratio = relative_flops(flops, Topology(model, 0.9).densities())["inference_ratio"]
+    assert ratio == pytest.approx(0.24, abs=0.01)

@@ -1,0 +1,405 @@
+from math import cos, exp, pi, sqrt
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sparse_train.errors import ConfigError
+from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
+from sparse_train.optim.ham import mirror_factor
+from sparse_train.optim.lr import WarmupCosine
+from sparse_train.optim.sparseopt import neuron_scale
+from sparse_train.sparsity.topology import Topology
+
+# --- Eq. 12 ---
+
+
+def test_neuron_scale_by_hand():
+    # fan-ins 1 and 3 of 4: s = (3/4, 1/4), s_avg = 1/2, so sqrt(1/4 / 1/2) and sqrt(3/4 / 1/2)
+    mask = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)
+    assert neuron_scale(mask).flatten().tolist() == pytest.approx([sqrt(1 / 2), sqrt(3 / 2)])
+    assert neuron_scale(mask, average=1.0).flatten().tolist() == pytest.approx([sqrt(1 / 4), sqrt(3 / 4)])
+
+
+def test_neuron_scale_counts_channels_and_kernel():
+    mask = torch.zeros(2, 3, 2, 2, dtype=torch.bool)
+    mask[0, 0] = True  # 4 of 12
+    mask[1] = True  # 12 of 12
+    scale = neuron_scale(mask)
+    assert scale.shape == (2, 1, 1, 1)
+    assert scale.flatten().tolist() == pytest.approx([sqrt(4 / 8), sqrt(12 / 8)])
+
+
+@pytest.mark.parametrize("fan_in", [1, 3, 7, 10])
+def test_equal_fan_ins_give_exactly_one(fan_in):
+    mask = torch.zeros(13, 10, dtype=torch.bool)
+    mask[:, :fan_in] = True
+    assert (neuron_scale(mask) == 1.0).all()
+
+
+def test_a_neuron_without_inputs_gets_zero():
+    mask = torch.tensor([[0, 0], [1, 1]], dtype=torch.bool)
+    assert neuron_scale(mask).flatten().tolist() == pytest.approx([0.0, sqrt(2)])
+
+
+def test_averages_over_all_layers(small_net):
+    topology = Topology(small_net(), 0.7)
+    density = {name: mask.flatten(1).double().mean(1) for name, mask in topology.masks.items()}
+    average = torch.cat(list(density.values())).mean()
+    for name, scale in SparseOpt(average="global").scales(topology).items():
+        torch.testing.assert_close(scale.flatten(), (density[name] / average).sqrt())
+    for name, scale in SparseOpt(average="none").scales(topology).items():
+        torch.testing.assert_close(scale.flatten(), density[name].sqrt())
+
+
+def test_which_layers_are_corrected(small_net):
+    topology = Topology(small_net(), 0.7)
+    assert list(SparseOpt().scales(topology)) == ["conv1.weight", "conv2.weight", "fc.weight"]
+    assert list(SparseOpt(layers="normalized").scales(topology)) == ["conv1.weight", "conv2.weight"]
+    assert list(SparseOpt(layers=["fc.weight"]).scales(topology)) == ["fc.weight"]
+    with pytest.raises(ConfigError, match="no such sparse weights; there are conv1.weight"):
+        SparseOpt(layers=["fc"]).scales(topology)
+
+
+# --- HAM ---
+
+
+def test_mirror_factor_by_hand():
+    weight, grad = torch.tensor([[2.0, -1.0, 0.0, 1.0]]), torch.tensor([[0.5, 0.5, 7.0, -100.0]])
+    factor = mirror_factor(weight, grad, lr=0.1, alpha=2.0, beta=0.3)
+    # 0.1 * (-2 * 1 * 0.5 - 0.3), 0.1 * (-2 * -1 * 0.5 - 0.3), 0.1 * -0.3, and 0.1 * 200 clamped to 5
+    assert factor.flatten().tolist() == pytest.approx([exp(-0.13), exp(0.07), exp(-0.03), exp(5)])
+
+
+def test_ham_leaves_vectors_alone():
+    weight, bias = torch.ones(1, 2), torch.ones(2)
+    HAM(1.0).reflect([weight, bias], [torch.ones(1, 2), torch.ones(2)], 0.1)
+    assert weight.flatten().tolist() == pytest.approx([exp(-0.1)] * 2)
+    assert bias.tolist() == [1.0, 1.0]
+
+
+# --- renormalization ---
+
+
+def test_renorm_bounds_the_norm_over_all_tensors():
+    grads = [torch.tensor([3.0, 0.0]), torch.tensor([[0.0, 4.0]])]  # norm 5
+    scaled = Renorm().scale(grads)
+    assert scaled[0].tolist() == pytest.approx([0.6, 0.0])
+    assert scaled[1].flatten().tolist() == pytest.approx([0.0, 0.8])
+    assert Renorm(max_norm=2.5).scale(grads)[0].tolist() == pytest.approx([1.5, 0.0])
+
+
+def test_renorm_below_its_bound_is_no_op_to_the_bit():
+    grads = [torch.randn(5, 7) / 100, torch.randn(3) / 100]
+    assert all(torch.equal(a, b) for a, b in zip(grads, Renorm().scale(grads), strict=True))
+
+
+def test_renorm_counts_how_often_it_acts():
+    renorm = Renorm()
+    for norm in (0.5, 2.0, 3.0, 0.9):
+        renorm.scale([torch.tensor([norm])])
+    assert renorm.clipped_share() == 0.5
+    assert renorm.clipped_share() is None
+
+
+# --- the optimizer ---
+
+
+def trained(model, batch, steps=20, updates=(), **options):
+    """Train `model` on the fixed batches; `updates` are steps at which a layer's mask is turned around."""
+    topology = Topology(model, options.pop("sparsity", 0.6), exclude=options.pop("exclude", ()))
+    scheduled = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, **options}
+    optimizer = SparseSGD(model.parameters(), topology, **scheduled)
+    for step in range(steps):
+        if step in updates:
+            topology.replace("conv2.weight", topology.masks["conv2.weight"].flip(0))
+            optimizer.mask_momentum()
+        take_step(model, optimizer, batch(step))
+    return model
+
+
+def take_step(model, optimizer, batch):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(batch[0]), batch[1])
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_without_slots_and_masks_it_is_torchs_sgd(small_net, batch):
+    reference = small_net()
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True, "fused": True}
+    optimizer = torch.optim.SGD(reference.parameters(), **options)
+    for step in range(20):
+        take_step(reference, optimizer, batch(step))
+    assert same(trained(small_net(), batch, sparsity=0.0, nesterov=True), reference)
+
+
+def test_without_slots_it_is_sgd_on_the_weights_that_exist(small_net, batch):
+    reference = small_net()
+    topology = Topology(reference, 0.6)
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True)
+    for step in range(20):
+        optimizer.zero_grad()
+        images, labels = batch(step)
+        F.cross_entropy(reference(images), labels).backward()
+        for name, mask in topology.masks.items():
+            reference.get_parameter(name).grad *= mask
+        optimizer.step()
+    assert same(trained(small_net(), batch), reference)
+
+
+def test_sparseopt_on_uniform_fan_in_is_sgd_to_the_bit(small_net, batch):
+    def with_equal_rows(model, **options):
+        topology = Topology(model, 0.5)
+        for name, weight in topology.weights.items():
+            rows = torch.zeros(weight.shape, dtype=torch.bool).flatten(1)
+            rows[:, : rows.shape[1] // 2] = True
+            topology.replace(name, rows.view(weight.shape))
+        optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, weight_decay=5e-4, **options)
+        for step in range(20):
+            take_step(model, optimizer, batch(step))
+        return model
+
+    assert same(with_equal_rows(small_net(), precondition=SparseOpt()), with_equal_rows(small_net()))
+
+
+def test_sparseopt_changes_something_where_fan_ins_differ(small_net, batch):
+    assert not same(trained(small_net(), batch, precondition=SparseOpt()), trained(small_net(), batch))
+
+
+def test_ham_without_strength_is_sgd(small_net, batch):
+    assert same(trained(small_net(), batch, mirror=HAM(alpha=0.0, beta=0.0)), trained(small_net(), batch))
+    assert not same(trained(small_net(), batch, mirror=HAM(alpha=1.0)), trained(small_net(), batch))
+
+
+def test_a_step_in_full_by_hand():
+    """Precondition, renormalize over dense gradients, mask, SGD with momentum and decay, mirror, mask."""
+    model = nn.Linear(4, 2, bias=False)
+    topology = Topology(model, 0.5)
+    mask = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)
+    topology.replace("weight", mask)
+    w = torch.tensor([[0.5, 0, 0, 0], [-1.0, 0.25, 2.0, 0]])
+    buffer = torch.tensor([[0.1, 0, 0, 0], [0.2, -0.3, 0.4, 0]])
+    g = torch.tensor([[1.0, -2.0, 3.0, -4.0], [0.5, 1.5, -2.5, 3.5]])
+    with torch.no_grad():
+        model.weight.copy_(w)
+    model.weight.grad = g.clone()
+    slots = {"precondition": SparseOpt(), "renorm": Renorm(), "mirror": HAM(alpha=4.0, beta=0.1)}
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.2, momentum=0.9, weight_decay=0.01, **slots)
+    optimizer.state[model.weight]["momentum_buffer"] = buffer.clone()
+    optimizer.step()
+
+    corrected = g * torch.tensor([[sqrt(1 / 2)], [sqrt(3 / 2)]])
+    seen = corrected / corrected.norm() * mask
+    momentum = 0.9 * buffer + seen + 0.01 * w
+    base = w - 0.2 * momentum
+    expected = base * torch.exp(0.2 * (-4.0 * base.sign() * seen - 0.1))
+    torch.testing.assert_close(model.weight.detach(), expected)
+    torch.testing.assert_close(optimizer.state[model.weight]["momentum_buffer"], momentum)
+    assert torch.equal(model.weight.grad, g), "p.grad is only read"
+
+
+def test_the_norm_is_of_dense_or_of_masked_gradients():
+    model = nn.Linear(4, 1, bias=False)
+    moved = {}
+    for over in ("dense", "masked"):
+        topology = Topology(model, 0.5)
+        topology.replace("weight", torch.tensor([[True, False, False, False]]))
+        with torch.no_grad():
+            model.weight.zero_()
+        model.weight.grad = torch.tensor([[3.0, 4.0, 0.0, 0.0]])
+        SparseSGD(model.parameters(), topology, lr=1.0, renorm=Renorm(over=over)).step()
+        moved[over] = model.weight[0, 0].item()
+    assert moved == pytest.approx({"dense": -3 / 5, "masked": -1.0})
+
+
+def test_scaled_decay_scales_decay_and_gradient_alike(small_net):
+    model = small_net()
+    topology = Topology(model, 0.6)
+    optimizer = SparseSGD(
+        model.parameters(), topology, lr=0.5, weight_decay=0.1, precondition=SparseOpt(scale_decay=True)
+    )
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    for name, p in model.named_parameters():
+        mask = topology.masks.get(name, torch.ones_like(p))
+        scale = optimizer.corrections().get(name, 1.0)
+        torch.testing.assert_close(p.detach(), (before[name] - 0.5 * scale * (1 + 0.1 * before[name])) * mask)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_equivalence_with_another_initial_scale(small_net, batch, momentum):
+    """With a static mask and every sparse layer before BN, SparseOpt from w is SGD from w_i / sqrt(c_i).
+
+    c_i = sqrt((1 - s_i) / (1 - s_avg)); decay is added after the correction. The loss sees only the direction of a
+    weight that feeds BN, so its gradient scales with the inverse of its length. BN's eps is 1e-300, since torch
+    refuses 0: added to a variance, the same number.
+    """
+    options = {"lr": 0.1, "momentum": momentum, "weight_decay": 5e-4}
+
+    def prepared(**slots):
+        model = small_net(torch.float64, eps=1e-300)
+        topology = Topology(model, 0.6, exclude=["fc.weight"])
+        return model, topology, SparseSGD(model.parameters(), topology, **options, **slots)
+
+    sparseopt, topology, optimizer = prepared(precondition=SparseOpt())
+    sgd, sgd_topology, sgd_optimizer = prepared()
+    with torch.no_grad():
+        for name, weight in sgd_topology.weights.items():
+            weight.div_(neuron_scale(topology.masks[name]).sqrt())
+    images, _ = batch(1000, dtype=torch.float64)
+    for step in range(200):
+        data = batch(step, dtype=torch.float64)
+        assert take_step(sparseopt, optimizer, data) == pytest.approx(take_step(sgd, sgd_optimizer, data), abs=1e-9)
+    sparseopt.train(), sgd.train()
+    torch.testing.assert_close(sparseopt(images), sgd(images), rtol=0, atol=1e-8)
+    assert not same(sparseopt, sgd)
+
+
+def test_corrections_are_computed_only_when_masks_change(small_net, batch):
+    class Counting(SparseOpt):
+        calls = 0
+
+        def scales(self, topology):
+            self.calls += 1
+            return super().scales(topology)
+
+    counting = Counting()
+    trained(small_net(), batch, updates=(5, 9), precondition=counting)
+    assert counting.calls == 3
+
+
+# --- a real optimizer ---
+
+
+def test_it_resumes_from_its_state(small_net, batch):
+    model = small_net()
+    topology = Topology(model, 0.6)
+    slots = {"precondition": SparseOpt(), "mirror": HAM(8.0), "renorm": Renorm()}
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, **slots)
+    for step in range(6):
+        take_step(model, optimizer, batch(step))
+        if step == 2:
+            saved = [{k: v.clone() for k, v in model.state_dict().items()}, optimizer.state_dict()]
+            state = {p: {k: v.clone() for k, v in s.items()} for p, s in saved[1]["state"].items()}
+            saved[1] = {**saved[1], "state": state}
+    again = small_net()
+    resumed_topology = Topology(again, 0.6)
+    resumed = SparseSGD(again.parameters(), resumed_topology, lr=0.7, momentum=0.1, **slots)
+    again.load_state_dict(saved[0])
+    resumed.load_state_dict(saved[1])
+    for step in range(3, 6):
+        take_step(again, resumed, batch(step))
+    assert same(model, again)
+
+
+def test_schedulers_closures_and_groups_work(small_net, batch):
+    model = small_net()
+    topology = Topology(model, 0.6)
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": weights}, {"params": others, "weight_decay": 0.0, "lr": 0.0}]
+    optimizer = SparseSGD(groups, topology, lr=0.1, momentum=0.9, weight_decay=0.1)
+    assert isinstance(optimizer, torch.optim.SGD)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    before = [p.detach().clone() for p in others]
+
+    def closure():
+        optimizer.zero_grad()
+        images, labels = batch(0)
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        return loss
+
+    first = optimizer.step(closure).item()
+    scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == 0.05
+    assert optimizer.step(closure).item() < first
+    assert all(torch.equal(a, b) for a, b in zip(before, others, strict=True))
+
+
+def test_grad_scaler_unscales_before_the_slots(small_net, batch):
+    """Renormalization must see the true norm, not the loss scaler's."""
+    plain, scaled = small_net(), small_net()
+    for model in (plain, scaled):
+        topology = Topology(model, 0.6)
+        optimizer = SparseSGD(model.parameters(), topology, lr=0.1, precondition=SparseOpt(), renorm=Renorm())
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, enabled=model is scaled)
+        for step in range(5):
+            optimizer.zero_grad()
+            images, labels = batch(step)
+            scaler.scale(F.cross_entropy(model(images), labels)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    for a, b in zip(plain.parameters(), scaled.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_parameters_without_gradient_are_passed_over(small_net):
+    model = small_net()
+    topology = Topology(model, 0.6)
+    before = [p.detach().clone() for p in model.parameters()]
+    SparseSGD(model.parameters(), topology, lr=0.1, weight_decay=0.1, mirror=HAM()).step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SparseOpt(average="mean"), "average=mean: must be one of layer, global, none"),
+        (lambda: SparseOpt(layers="some"), "layers=some: must be all, normalized"),
+        (lambda: Renorm(max_norm=0), "max_norm=0: must be above 0"),
+        (lambda: Renorm(over="all"), "over=all: must be one of dense, masked"),
+        (lambda: HAM(alpha=-1), "alpha=-1: must be at least 0"),
+    ],
+)
+def test_slots_refuse_what_cannot_work(make, message):
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert str(caught.value).startswith(message)
+
+
+# --- schedules, Appendix E.2 ---
+
+
+def test_cifar_schedule_is_that_of_the_appendix():
+    schedule = WarmupCosine(0.1, 256, 195, 100, warmup_epochs=5, init=0.0, end=1e-6)
+    warmup, total = 5 * 195, 100 * 195
+    for t in range(total):
+        if t < warmup:
+            expected = 0.1 * t / warmup
+        else:
+            expected = 1e-6 + 0.5 * (0.1 - 1e-6) * (1 + cos((t - warmup) / (total - warmup) * pi))
+        assert schedule(t) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("batch_size", "peak"), [(128, 0.05), (256, 0.1), (1024, 0.4)])
+def test_imagenet_schedule_scales_with_the_global_batch(batch_size, peak):
+    steps = 1_281_167 // batch_size
+    schedule = WarmupCosine(0.1, batch_size, steps, 90, 5, init=1e-5, end=1e-5, reference_batch=256)
+    warmup, total = 5 * steps, 90 * steps
+    assert schedule(0) == 1e-5
+    assert schedule(warmup) == pytest.approx(peak)
+    for t in range(0, total, 997):
+        if t < warmup:
+            expected = 1e-5 + (peak - 1e-5) * t / warmup
+        else:
+            expected = 1e-5 + 0.5 * (peak - 1e-5) * (1 + cos((t - warmup) / (total - warmup) * pi))
+        assert schedule(t) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_run_shorter_than_its_warmup_ramps_up():
+    schedule = WarmupCosine(0.1, 256, 10, 2, warmup_epochs=5, init=0.0, end=1e-6)
+    assert [schedule(t) for t in range(20)] == pytest.approx([0.1 * t / 50 for t in range(20)])
+
+
+def test_no_warmup_starts_at_the_peak():
+    assert WarmupCosine(0.1, 256, 10, 2, warmup_epochs=0, init=0.0, end=0.0)(0) == 0.1

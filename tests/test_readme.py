@@ -1,0 +1,60 @@
+"""The README keeps its word."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def snippet():
+    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    return code
+
+
+def test_the_snippet_is_at_most_ten_lines_and_trains():
+    code = snippet()
+    assert len(code.strip().splitlines()) <= 10
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 4))
+    inputs = torch.randn(400, 20)
+    labels = (inputs[:, :4]).argmax(1)
+    batches = [(inputs[i : i + 40], labels[i : i + 40]) for _ in range(30) for i in range(0, 400, 40)]
+    names = {"model": model, "batches": batches, "loss": nn.CrossEntropyLoss()}
+    before = nn.functional.cross_entropy(model(inputs), labels).item()
+    exec(code, names)
+    assert nn.functional.cross_entropy(model(inputs), labels).item() < before / 2
+    topology = names["topology"]
+    assert topology.sparsity() > 0.89
+    assert topology.itop_rate() > 0.11, "the topology has moved"
+
+
+def test_every_make_target_that_the_readme_names_exists():
+    targets = set(re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"make ([a-z][a-z0-9-]+)", README))
+    assert named <= targets
+    assert {"quickstart", "test", "help"} <= named
+
+
+def test_make_help_explains_every_target():
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    [phony] = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [line.split()[1] for line in shown.splitlines()] == phony.split()
+
+
+def test_commands_of_the_readme_compose(compose_config):
+    from sparse_train import config
+
+    commands = re.findall(r"^python -m sparse_train ((?:[a-z_.]+=\S+ ?)+)", README, re.MULTILINE)
+    assert len(commands) >= 3
+    for overrides in commands:
+        config.check(compose_config(*overrides.split()))
+
+
+def test_files_that_the_readme_links_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target

@@ -1,0 +1,203 @@
+"""The command line, end to end."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("epochs=2", "model.width=0.25", "update_every=3", "threads=1")
+TIMES = ("seconds", "images_per_second")
+
+
+def command(*overrides, **environment):
+    """Run `python -m sparse_train`; returns exit status, stdout and stderr."""
+    run = [sys.executable, "-m", "sparse_train", *overrides]
+    done = subprocess.run(
+        run, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, timeout=600, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def trained(*overrides):
+    code, out, err = command(*QUICK, *overrides)
+    assert code == 0, err
+    return Path(out.splitlines()[-1])
+
+
+def record(run_dir):
+    return json.loads((run_dir / "record.json").read_text())
+
+
+def history(run_dir):
+    rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def tensors(value):
+    """All tensors in a nested state, in order."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors(item)
+
+
+def final_state(run_dir):
+    state = torch.load(run_dir / "checkpoint.pt", weights_only=True)
+    return {part: state[part] for part in ("model", "optimizer", "topology")}
+
+
+def same_state(first, second):
+    pairs = list(zip(tensors(final_state(first)), tensors(final_state(second)), strict=True))
+    assert len(pairs) > 50
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_run_leaves_its_record(tmp_path):
+    run_dir = trained(f"runs_dir={tmp_path}", "sparsity=0.8", "renorm=unit", "optimizer=sparseopt_ham")
+    assert run_dir.parent == tmp_path
+    content = record(run_dir)
+    assert content["id"] == run_dir.name
+    assert content["status"] == "complete"
+    assert content["config"]["sparsity"] == 0.8
+    assert content["choices"]["optimizer"] == "sparseopt_ham"
+    assert content["threads"] == 1
+    assert content["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert {"git", "hardware", "seconds", "started", "ended", "peak_memory_mib"} <= set(content)
+    assert 0 < content["flops"]["inference_ratio"] < content["flops"]["training_ratio"] < 1
+    assert content["layers"]["fc.weight"] == pytest.approx(0.8, abs=0.3)
+    rows = history(run_dir)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert content["final"]["test_acc"] == rows[-1]["test_acc"]
+    assert content["best"]["test_acc"] == max(row["test_acc"] for row in rows)
+    for row in rows:
+        assert row["realised_sparsity"] == pytest.approx(0.8, abs=1e-3)
+        assert 0.2 <= row["itop_rate"] <= 1
+        assert row["grad_norm"] > 0
+        assert 0 <= row["clipped_share"] <= 1
+        assert {"lr", "train_loss", "train_acc", "test_loss", "step"} <= set(row)
+    assert rows[-1]["itop_rate"] > 0.2, "RigL explores"
+    assert "/" not in json.dumps(content["versions"])
+
+
+def test_two_runs_are_the_same_to_the_bit_and_a_third_call_returns(tmp_path):
+    arguments = ("dst=set", "sparsity=0.9", "renorm=unit", "optimizer=sparseopt_ham")
+    first, second = trained(f"runs_dir={tmp_path / 'a'}", *arguments), trained(f"runs_dir={tmp_path / 'b'}", *arguments)
+    assert first.name == second.name
+    assert same_state(first, second)
+    assert history(first) == history(second)
+    before = {path: path.stat().st_mtime_ns for path in first.iterdir()}
+    assert trained(f"runs_dir={tmp_path / 'a'}", *arguments) == first
+    assert {path: path.stat().st_mtime_ns for path in first.iterdir()} == before
+    assert trained(f"runs_dir={tmp_path / 'a'}", *arguments, "resume=fresh") == first
+    assert {path: path.stat().st_mtime_ns for path in first.iterdir()} != before
+
+
+def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path):
+    """SIGKILL in mid-run, start again: the same weights, masks and history as unbroken."""
+    arguments = ("epochs=12", "optimizer=sparseopt_ham")
+    unbroken = trained(f"runs_dir={tmp_path / 'a'}", *arguments)
+    run_dir = tmp_path / "b" / unbroken.name
+    run = [sys.executable, "-m", "sparse_train", *QUICK, f"runs_dir={tmp_path / 'b'}", *arguments]
+    with subprocess.Popen(run, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (run_dir / "checkpoint.pt").exists():
+            time.sleep(0.01)
+        process.kill()
+    assert record(run_dir)["status"] == "running", "killed before its end"
+    assert trained(f"runs_dir={tmp_path / 'b'}", *arguments) == run_dir
+    assert same_state(run_dir, unbroken)
+    assert history(run_dir) == history(unbroken)
+    assert len(history(run_dir)) == 12
+
+
+@pytest.mark.parametrize("option", ["dst=rigl", "dst=static", "dst=dense", "amp=bf16", "channels_last=true"])
+def test_every_way_to_train_trains(tmp_path, option):
+    run_dir = trained(f"runs_dir={tmp_path}", option, "epochs=1")
+    assert record(run_dir)["status"] == "complete"
+    expected = 0.0 if option == "dst=dense" else 0.9
+    assert history(run_dir)[-1]["realised_sparsity"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_short_run_learns(tmp_path):
+    """Well above the 10% of chance: the loop trains, evaluates and keeps the topology."""
+    run_dir = trained(f"runs_dir={tmp_path}", "epochs=15", "sparsity=0.5", "model.width=0.5", "update_every=20")
+    assert record(run_dir)["final"]["test_acc"] > 60
+
+
+def test_a_sweep_goes_on_after_a_failing_cell(tmp_path):
+    code, out, err = command("--multirun", *QUICK, f"runs_dir={tmp_path}", "epochs=1", "model.shortcut=nothing,pad")
+    assert code == 1
+    assert "model.shortcut=nothing: must be one of conv3x3, conv1x1, pad" in err
+    assert record(Path(out.splitlines()[-1]))["config"]["model"]["shortcut"] == "pad"
+
+
+def test_a_diverging_run_says_so(tmp_path):
+    code, _, err = command(*QUICK, f"runs_dir={tmp_path}", "lr=1e30", "lr_schedule.warmup_epochs=0")
+    assert code == 1
+    assert "the train loss is" in err
+    [path] = tmp_path.glob("*/record.json")
+    assert json.loads(path.read_text())["status"] == "diverged"
+
+
+BAD_INPUT = {
+    "sparsity=1.2": "sparsity=1.2: must be in [0, 1)",
+    "sparsity=-0.1": "sparsity=-0.1: must be in [0, 1)",
+    "sparsity=0.9999999": "leaves no weight in",
+    "sparsity=most": "full_key: sparsity",
+    "dst=snip": "Could not find 'dst/snip'",
+    "dataset=cifar10": "Available options in 'dataset'",
+    "colour=red": "Key 'colour' not in 'Config'",
+    "+colour=red": "colour=red: no such key",
+    "dst.colour=red": "Key 'colour' is not in struct",
+    "+dst.colour=red": "unexpected keyword argument 'colour'",
+    "+optimizer.mirror.colour=red": "optimizer.mirror={'colour': 'red'}: needs a _target_",
+    "optimizer=ham +optimizer.mirror.colour=red": "HAM.__init__() got an unexpected keyword argument 'colour'",
+    "drop_fraction=1.5": "drop_fraction=1.5: must be in [0, 1]",
+    "dst.drop_fraction=-1": "drop_fraction=-1: must be in [0, 1]",
+    "dst.every=0": "dst.every=0: must be at least 1",
+    "update_every=0": "update_every=0: must be at least 1",
+    "epochs=0": "epochs=0: must be at least 1",
+    "epochs=1.5": "full_key: epochs",
+    "batch_size=5000": "batch_size=5000: must be between 1 and the 500 training images",
+    "batch_size=0": "batch_size=0: must be at least 1",
+    "lr=-1": "lr=-1.0: must be at least 0",
+    "momentum=1": "momentum=1.0: must be in [0, 1)",
+    "amp=fp8": "amp=fp8: must be one of none, bf16",
+    "device=tpu": "device=tpu: must be one of auto, cpu, cuda",
+    "threads=0": "threads=0: must be at least 1",
+    "init=zeros": "init=zeros: must be one of dense_fan_in, own_fan_in",
+    "topology.distribution=er": "topology.distribution=er: must be one of erk, uniform",
+    "topology.exclude=[conv7]": "topology.exclude=conv7: matches no weight of the model",
+    "topology.exclude=['*']": "leaves no sparse layer",
+    "dst=dense sparsity=0.5": "sparsity=0.5: dst=dense trains every weight",
+    "dst.gradient=corrected optimizer=sgd": "dst.gradient=corrected: needs an optimizer that corrects",
+    "renorm=unit optimizer.renorm.over=none": "must be one of dense, masked",
+    "model._target_=os.system": "model._target_=os.system: not one of the project's own",
+    "dataset=cifar100 download=false data_dir=/nowhere": "data_dir=/nowhere: downloading is off",
+    "dataset=mnist download=false data_dir=/nowhere": "put MNIST/raw/train-images-idx3-ubyte",
+    "dataset=imagenet data_dir=/nowhere": "data_dir=/nowhere: put ImageNet's class folders under",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD_INPUT)
+def test_bad_input_gives_one_clear_error(tmp_path, arguments):
+    code, out, err = command(f"runs_dir={tmp_path / 'runs'}", *arguments.split(" "))
+    assert code == 1
+    assert BAD_INPUT[arguments] in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not (tmp_path / "runs").exists(), "nothing that looks like a run"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none(tmp_path):
+    code, _, err = command(f"runs_dir={tmp_path / 'runs'}", "device=cuda")
+    assert code == 1
+    assert "device=cuda: this torch sees no CUDA device" in err
+    assert not (tmp_path / "runs").exists()

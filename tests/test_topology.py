@@ -1,0 +1,126 @@
+import pytest
+import torch
+from torch import nn
+
+from sparse_train.errors import ConfigError
+from sparse_train.models.imagenet import timm_model
+from sparse_train.models.resnet_cifar import ResNet20
+from sparse_train.sparsity.masks import drop, grow, random_mask
+from sparse_train.sparsity.topology import Topology
+
+
+def test_masks_cover_every_weight_and_zero_what_they_hide(small_net):
+    model = small_net()
+    topology = Topology(model, 0.5)
+    assert list(topology.masks) == ["conv1.weight", "conv2.weight", "fc.weight"]
+    for name, mask in topology.masks.items():
+        assert mask.dtype == torch.bool
+        assert mask.shape == model.get_parameter(name).shape
+        assert (model.get_parameter(name)[~mask] == 0).all()
+        assert (model.get_parameter(name)[mask] != 0).all()
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.97])
+@pytest.mark.parametrize("distribution", ["erk", "uniform"])
+def test_the_total_is_met_to_the_weight(sparsity, distribution):
+    topology = Topology(ResNet20(10), sparsity, distribution)
+    total = sum(mask.numel() for mask in topology.masks.values())
+    assert sum(int(mask.sum()) for mask in topology.masks.values()) == round((1 - sparsity) * total)
+    assert topology.sparsity() == pytest.approx(sparsity, abs=1 / total)
+
+
+def test_masks_follow_the_seed_and_the_layer_only(small_net):
+    first, again, other = (Topology(small_net(), 0.95, seed=seed) for seed in (1, 1, 2))
+    torch.manual_seed(123)
+    assert all(torch.equal(first.masks[name], again.masks[name]) for name in first.masks)
+    assert not any(torch.equal(first.masks[name], other.masks[name]) for name in first.masks)
+
+
+def test_excluded_weights_stay_dense(small_net):
+    topology = Topology(small_net(), 0.9, exclude=["fc.*"])
+    assert list(topology.masks) == ["conv1.weight", "conv2.weight"]
+    assert topology.sparsity() == pytest.approx(0.9, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sparsity": 1.0}, "sparsity=1.0"),
+        ({"sparsity": 0.5, "distribution": "erdos"}, "distribution=erdos: must be one of erk, uniform"),
+        ({"sparsity": 0.5, "exclude": ["conv9"]}, "exclude=conv9: matches no weight of the model; there are conv1"),
+        ({"sparsity": 0.5, "exclude": ["*"]}, "leaves no sparse layer"),
+        ({"sparsity": 0.999}, "leaves no weight in"),
+    ],
+)
+def test_what_cannot_work_is_named(small_net, arguments, message):
+    with pytest.raises(ConfigError) as caught:
+        Topology(small_net(), **arguments)
+    assert message in str(caught.value)
+
+
+def test_a_model_without_weights_is_refused():
+    with pytest.raises(ConfigError, match="leaves no sparse layer"):
+        Topology(nn.BatchNorm2d(4), 0.5)
+
+
+def test_normalized_weights_of_our_models_and_timms():
+    assert Topology(ResNet20(10), 0.5).normalized == [n for n in Topology(ResNet20(10), 0.5).masks if n != "fc.weight"]
+    resnet50 = Topology(timm_model(10, 3), 0.5)
+    assert resnet50.normalized == [name for name in resnet50.masks if name != "fc.weight"]
+
+
+def test_masks_have_the_layout_of_their_weights():
+    model = ResNet20(10).to(memory_format=torch.channels_last)
+    topology = Topology(model, 0.9)
+    contiguous = Topology(ResNet20(10), 0.9)
+    for name, mask in topology.masks.items():
+        assert mask.stride() == topology.weights[name].stride()
+        assert torch.equal(mask, contiguous.masks[name])
+
+
+def test_itop_counts_what_was_ever_active(small_net):
+    topology = Topology(small_net(), 0.5)
+    total = sum(mask.numel() for mask in topology.masks.values())
+    active = sum(topology.counts.values())
+    assert topology.itop_rate() == active / total
+    old = topology.masks["fc.weight"]
+    topology.replace("fc.weight", ~old)
+    assert topology.itop_rate() == (active + int((~old).sum())) / total
+    topology.replace("fc.weight", old)  # a step back explores nothing new
+    assert topology.itop_rate() == (active + int((~old).sum())) / total
+
+
+def test_a_dense_layer_counts_as_explored():
+    model = nn.Sequential(nn.Linear(2, 8, bias=False), nn.Linear(20, 10, bias=False))
+    topology = Topology(model, 0.2)
+    assert topology.masks["0.weight"].all()
+    assert topology.itop_rate() == pytest.approx(0.8, abs=0.003)
+
+
+def test_state_goes_to_another_topology_and_back(small_net):
+    first, second = Topology(small_net(), 0.5, seed=1), Topology(small_net(), 0.5, seed=2)
+    first.replace("fc.weight", ~first.masks["fc.weight"])
+    second.load_state_dict(first.state_dict())
+    assert all(torch.equal(first.masks[name], second.masks[name]) for name in first.masks)
+    assert second.itop_rate() == first.itop_rate()
+    assert all((second.weights[name][~mask] == 0).all() for name, mask in second.masks.items())
+    with pytest.raises(ValueError, match="other sparse tensors"):
+        Topology(small_net(), 0.5, exclude=["fc.weight"]).load_state_dict(first.state_dict())
+
+
+def test_random_masks_have_exact_counts_and_no_favourites():
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.stack([random_mask((4, 5), 7, generator) for _ in range(4000)])
+    assert (masks.flatten(1).sum(1) == 7).all()
+    share = masks.float().mean(0)  # standard error 0.0075
+    assert (share - 7 / 20).abs().max() < 0.035
+
+
+def test_drop_and_grow_take_what_the_scores_say():
+    mask = torch.tensor([1, 1, 0, 1, 0, 1, 0, 0], dtype=torch.bool)
+    score = torch.tensor([0.5, 0.1, 9.0, 0.3, 0.0, 0.2, 4.0, 7.0])
+    assert drop(mask, score, 2).int().tolist() == [1, 0, 0, 1, 0, 0, 0, 0]
+    assert grow(mask, score, 2).int().tolist() == [1, 1, 1, 1, 0, 1, 0, 1]
+    assert torch.equal(drop(mask, score, 0), mask)
+    assert grow(mask, score, 4).all()
+    assert not drop(mask, score, 4).any()

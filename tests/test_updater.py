@@ -1,0 +1,174 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sparse_train.errors import ConfigError
+from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
+from sparse_train.sparsity.growth import SET, RigL
+from sparse_train.sparsity.topology import Topology
+from sparse_train.sparsity.updater import Updater
+
+
+class Eight(nn.Module):
+    """One weight matrix of 2 neurons with 4 inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 4))
+
+
+def eight_weights(**options):
+    """The worked example: 4 of 8 weights are active.
+
+    position   0     1     2     3     4     5     6     7
+    weight     0.4  -0.1   .     .     0.3   .    -0.2   .
+    gradient  -9     1     2    -3     0.5   4     7    -5
+    """
+    model = Eight()
+    topology = Topology(model, 0.5)
+    topology.replace("weight", torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0]], dtype=torch.bool))
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.4, -0.1, 0, 0], [0.3, 0, -0.2, 0]]))
+    model.weight.grad = torch.tensor([[-9.0, 1, 2, -3], [0.5, 4, 7, -5]])
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, **options)
+    optimizer.state[model.weight]["momentum_buffer"] = topology.masks["weight"].float()
+    return model, topology, optimizer
+
+
+def flat(mask):
+    return "".join(str(int(bit)) for bit in mask.flatten())
+
+
+@pytest.mark.parametrize(
+    ("drop_fraction", "expected"),
+    [
+        (0.0, "11001010"),
+        (0.24, "11001010"),  # floor(0.24 * 4) = 0
+        (0.25, "10001011"),  # drops position 1 (|w| 0.1), grows 7 (|g| 5)
+        (0.5, "10001011"),  # drops 1 and 6, grows 6 (|g| 7) back and 7 (5)
+        (0.75, "10000111"),  # drops 1, 6, 4; grows 6, 7, 5
+        (1.0, "10000111"),  # drops all; grows 0 (9), 6 (7), 7 (5), 5 (4)
+    ],
+)
+def test_rigl_on_eight_weights(drop_fraction, expected):
+    model, topology, optimizer = eight_weights()
+    before = model.weight.detach().clone()
+    Updater(topology, optimizer, RigL(), 100, drop_fraction, every=1, decay="constant").update(1)
+    mask = topology.masks["weight"]
+    assert flat(mask) == expected
+    kept = mask & (before != 0)  # dropped and regrown in one update: never gone
+    assert torch.equal(model.weight[kept], before[kept])
+    assert (model.weight[~kept] == 0).all()  # grown weights start at 0
+    assert torch.equal(optimizer.state[model.weight]["momentum_buffer"], kept.float())
+
+
+@pytest.mark.parametrize("drop_fraction", [0.25, 0.5, 0.75])
+def test_set_drops_the_same_weights_and_grows_anywhere(drop_fraction):
+    count = int(4 * drop_fraction)
+    dropped = [1, 6, 4][:count]  # by magnitude
+    survivors = [p for p in (0, 1, 4, 6) if p not in dropped]
+    grown = torch.zeros(8)
+    for seed in range(400):
+        _, topology, optimizer = eight_weights()
+        Updater(topology, optimizer, SET(), 100, drop_fraction, every=1, decay="constant", seed=seed).update(1)
+        mask = topology.masks["weight"].flatten()
+        assert mask[survivors].all()
+        assert int(mask.sum()) == 4
+        grown += mask
+    candidates = [p for p in range(8) if p not in survivors]
+    expected = 400 * count / len(candidates)
+    assert (grown[candidates] - expected).abs().max() < 0.35 * expected
+
+
+def test_growth_by_corrected_gradients():
+    # fan-ins 2 and 2 correct nothing; with 1 and 3, neuron 1's gradients count sqrt(3) times those of neuron 0
+    def grown(gradient):
+        model, topology, optimizer = eight_weights(precondition=SparseOpt())
+        topology.replace("weight", torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.bool))
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([[0.4, 0, 0, 0], [0.3, 0.5, 0.1, 0]]))
+        model.weight.grad = torch.tensor([[0, 5.0, 1, 1], [0, 0, 1, 4]])
+        Updater(topology, optimizer, RigL(), 100, 0.25, 1, decay="constant", gradient=gradient).update(1)
+        return flat(topology.masks["weight"])
+
+    assert grown("raw") == "11001100"
+    assert grown("corrected") == "10001101"
+
+
+def test_corrected_gradients_need_a_correction():
+    _, topology, optimizer = eight_weights()
+    with pytest.raises(ConfigError, match="gradient=corrected: needs an optimizer"):
+        Updater(topology, optimizer, RigL(), 100, gradient="corrected")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("drop_fraction", 1.1), ("drop_fraction", -0.1), ("every", 0), ("stop_fraction", 2), ("decay", "linear")],
+)
+def test_arguments_out_of_range(key, value):
+    _, topology, optimizer = eight_weights()
+    with pytest.raises(ConfigError) as caught:
+        Updater(topology, optimizer, RigL(), 100, **{key: value})
+    assert str(caught.value).startswith(f"{key}={value}: must be")
+
+
+def test_when_updates_are_due_and_how_large():
+    _, topology, optimizer = eight_weights()
+    updater = Updater(topology, optimizer, RigL(), 1000, drop_fraction=0.3, every=100, stop_fraction=0.75)
+    assert [step for step in range(1000) if updater.due(step)] == [100, 200, 300, 400, 500, 600, 700]
+    assert updater.fraction(0) == pytest.approx(0.3)
+    assert updater.fraction(375) == pytest.approx(0.15)
+    assert updater.fraction(750) == pytest.approx(0.0)
+    constant = Updater(topology, optimizer, RigL(), 1000, 0.3, 100, stop_fraction=1.0, decay="constant")
+    assert [step for step in range(1000) if constant.due(step)] == list(range(100, 1000, 100))
+    assert constant.fraction(900) == 0.3
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    growth=st.sampled_from([RigL(), SET()]),
+    sparsity=st.floats(0.0, 0.9),
+    hidden=st.integers(4, 20),
+    drop_fraction=st.floats(0, 1),
+    precondition=st.sampled_from([None, SparseOpt(), SparseOpt("none", scale_decay=True)]),
+    mirror=st.sampled_from([None, HAM(80.0)]),
+    over=st.sampled_from([None, "dense", "masked"]),
+    skip=st.booleans(),
+)
+def test_three_invariants(growth, sparsity, hidden, drop_fraction, precondition, mirror, over, skip):
+    """Masked weights are exactly 0, active counts never change, momentum is 0 off the mask: after every step."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, 4))
+    topology = Topology(model, sparsity, "uniform")
+    renorm = Renorm(over=over) if over else None
+    optimizer = SparseSGD(model.parameters(), topology, 0.1, 0.9, 5e-4, False, precondition, renorm, mirror)
+    updater = Updater(topology, optimizer, growth, 12, drop_fraction, every=2)
+    active = {name: int(mask.sum()) for name, mask in topology.masks.items()}
+    for step in range(12):
+        optimizer.zero_grad()
+        F.cross_entropy(model(torch.randn(8, 6)), torch.randint(4, (8,))).backward()
+        if updater.due(step):
+            updater.update(step)
+        if not (updater.due(step) and skip):
+            optimizer.step()
+        for name, mask in topology.masks.items():
+            weight = topology.weights[name]
+            assert (weight[~mask] == 0).all()
+            assert int(mask.sum()) == active[name]
+            if "momentum_buffer" in optimizer.state[weight]:
+                assert (optimizer.state[weight]["momentum_buffer"][~mask] == 0).all()
+
+
+def test_a_new_method_is_a_score():
+    class Least:
+        needs_gradient = True
+
+        def __call__(self, weight, grad, generator):
+            return -grad.abs()
+
+    _, topology, optimizer = eight_weights()
+    Updater(topology, optimizer, Least(), 100, 0.25, 1, decay="constant").update(1)
+    assert flat(topology.masks["weight"]) == "11001010"  # drops 1 and grows it back: |g| = 1 is the least inactive
