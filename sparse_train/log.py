@@ -1,6 +1,8 @@
 """What a run tells while it runs: a progress bar on a terminal, plain lines elsewhere."""
 
+import math
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -17,6 +19,19 @@ def say(line: str) -> None:
 def progress(batches: Iterable[T], total: int, title: str) -> Iterator[T]:
     """Pass the batches on, showing a bar if somebody watches."""
     yield from tqdm(batches, title, total, leave=False, file=sys.stderr, disable=not sys.stderr.isatty(), unit="step")
+
+
+class EpochLog:
+    """A line per epoch, but no more than one in two seconds: short epochs are not worth a line each."""
+
+    def __init__(self, epochs: int, seconds: float = 2.0):
+        self.epochs, self.seconds, self.last = epochs, seconds, -math.inf
+
+    def tell(self, row: dict) -> None:
+        now = time.monotonic()
+        if now - self.last >= self.seconds or row["epoch"] == self.epochs:
+            self.last = now
+            say(epoch_line(row, self.epochs))
 
 
 def epoch_line(row: dict, epochs: int) -> str:

@@ -15,7 +15,7 @@ from sparse_train import checkpoint
 from sparse_train.data.memory import Data
 from sparse_train.environment import peak_memory_mib
 from sparse_train.errors import DivergedError
-from sparse_train.log import epoch_line, progress, say
+from sparse_train.log import EpochLog, progress, say
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.record import Record
 from sparse_train.sparsity.topology import Topology
@@ -108,6 +108,8 @@ def train(run: Run, record: Record, sinks: list[Sink]) -> None:
         DivergedError: the loss is not finite; the record says so.
     """
     record.start(restore(run, record), **run.facts)
+    log = EpochLog(run.epochs)
+    say(f"{record.dir}: {run.facts['name']}")
     for row in record.history:
         tell(sinks, row)
     for epoch in range(len(record.history), run.epochs):
@@ -120,7 +122,7 @@ def train(run: Run, record: Record, sinks: list[Sink]) -> None:
         record.append(row)
         checkpoint.save(record.checkpoint, {"id": record.id, "history": record.history, **run.state_dict()})
         tell(sinks, row)
-        say(epoch_line(row, run.epochs))
+        log.tell(row)
     record.finish("complete", peak_memory_mib=round(peak_memory_mib(run.device), 1))
     for sink in sinks:
         sink.finish(record)

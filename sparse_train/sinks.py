@@ -18,7 +18,7 @@ class Wandb:
 
     Args:
         record: of the run.
-        facts: what the record says of it; its `config` becomes W&B's.
+        facts: what the record says of it; its `name` and `config` become W&B's.
         project, entity, group, tags: as W&B has them.
         mode: "online", "offline" (files under the run's directory, for `wandb sync`) or "disabled".
     """
@@ -41,7 +41,7 @@ class Wandb:
             "group": group,
             "tags": list(tags),
             "id": record.id,
-            "name": _name(facts),
+            "name": facts["name"],
             "config": facts["config"],
             "resume": "allow",
         }
@@ -70,10 +70,3 @@ class Wandb:
             call()
         except Exception as error:  # whatever W&B raises, the run goes on
             say(f"warning: {what}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-
-
-def _name(facts: dict) -> str:
-    """Readable, and the same wherever the run is launched: rigl sparseopt 0.9 seed 0."""
-    config, choices = facts["config"], facts.get("choices", {})
-    parts = [choices.get(group, "") for group in ("dataset", "model", "dst", "optimizer")]
-    return " ".join([*filter(None, parts), f"{config['sparsity']:g}", f"seed {config['seed']}"])

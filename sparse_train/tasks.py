@@ -12,7 +12,7 @@ from sparse_train.targets import make
 def train(cfg: DictConfig, record: Record) -> None:
     """Train one sparse network."""
     run = build(cfg)
-    run.facts["choices"] = choices()
+    run.facts |= {"name": name(cfg), "choices": choices()}
     sinks = [] if cfg.logger is None else [make(cfg, "logger", record, run.facts)]
     try:
         loop.train(run, record, sinks)
@@ -20,6 +20,14 @@ def train(cfg: DictConfig, record: Record) -> None:
         if record.status == "running":
             record.finish("failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
         raise
+
+
+def name(cfg: DictConfig) -> str:
+    """Readable, and the same wherever the run is launched: digits resnet20 rigl sparseopt 0.9 seed 0."""
+    taken = choices()
+    parts = [taken.get(group, "") for group in ("dataset", "model", "dst", "optimizer")]
+    renorm = "renormalized" if cfg.optimizer.renorm is not None else ""
+    return " ".join([*filter(None, [*parts, renorm]), f"{cfg.sparsity:g}", f"seed {cfg.seed}"])
 
 
 def choices() -> dict[str, str]:

@@ -67,6 +67,7 @@ def test_a_run_leaves_its_record(tmp_path):
     assert content["status"] == "complete"
     assert content["config"]["sparsity"] == 0.8
     assert content["choices"]["optimizer"] == "sparseopt_ham"
+    assert content["name"] == "digits resnet20 rigl sparseopt_ham renormalized 0.8 seed 0"
     assert content["threads"] == 1
     assert content["versions"]["torch"] == torch.__version__.split("+")[0]
     assert {"git", "hardware", "seconds", "started", "ended", "peak_memory_mib"} <= set(content)

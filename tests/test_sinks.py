@@ -8,8 +8,8 @@ from sparse_train.record import Record
 from sparse_train.sinks import Wandb
 
 FACTS = {
+    "name": "digits resnet20 rigl sparseopt 0.9 seed 3",
     "config": {"sparsity": 0.9, "seed": 3},
-    "choices": {"dataset": "digits", "model": "resnet20", "dst": "rigl", "optimizer": "sparseopt"},
 }
 
 
