@@ -20,8 +20,7 @@ setup: .venv/ready ## make .venv with the exact versions of requirements.lock, a
 	touch $@
 
 quickstart: setup ## train RigL with the four optimizers on digits (3 minutes on one core), print the table, draw the curves
-	$(BIN)/python -m sparse_train --config-dir sweeps --config-name quickstart runs_dir=$(RUNS_DIR)
-	$(BIN)/python -m sparse_train.report quickstart --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR)
+	$(BIN)/python -m sparse_train.report reproduce quickstart --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR)
 
 test: setup lint ## set up and run all tests
 	$(BIN)/python -m pytest

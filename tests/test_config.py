@@ -20,7 +20,7 @@ OPTIONS = [(group, option) for group, options in GROUPS.items() for option in op
 def test_the_groups_hold_what_the_paper_needs():
     assert GROUPS["dataset"] == ["cifar100", "digits", "imagenet", "mnist"]
     assert GROUPS["model"] == ["mlp", "resnet20", "resnet50"]
-    assert GROUPS["dst"] == ["dense", "rigl", "set", "static"]
+    assert GROUPS["dst"] == ["dense", "rigl", "rigl_corrected", "set", "static"]
     assert GROUPS["optimizer"] == ["ham", "sgd", "sparseopt", "sparseopt_ham"]
     assert GROUPS["renorm"] == ["none", "unit"]
     assert {"paper", "cpu", "smoke"} <= set(GROUPS["scale"])

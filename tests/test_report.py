@@ -1,12 +1,48 @@
+"""From made-up records with known means, holes and failures to the numbers that are shown."""
+
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from sparse_train.errors import ConfigError
 from sparse_train.files import write_json, write_json_lines
-from sparse_train.report import collect, sweeps, tables
-from sparse_train.report.__main__ import draw
+from sparse_train.report import collect, reproduce, sweeps, tables
+from sparse_train.report.collect import Records
+from sparse_train.report.draw import draw
+
+
+def leave_record(runs_dir: Path, name: str, cell, scale="paper", status="complete", accuracy=70.0, **changes):
+    """What a run of that cell would have left: three epochs, the accuracy rising by ten each."""
+    actual = dict(cell.factors)
+    for key, mapping in (sweeps.scales()[scale]["replace"] if scale != "paper" else {}).items():
+        if key in actual:
+            actual[key] = str({str(k): v for k, v in mapping.items()}.get(actual[key], actual[key]))
+    cfg = sweeps.configuration(name, {**actual, **({} if scale == "paper" else {"scale": scale})})
+    metrics = {"test_loss": 1.0, "train_loss": 0.1, "itop_rate": 0.2, "realised_sparsity": 0.9, "grad_norm": 1.0}
+    rows = [
+        {"epoch": e, "test_acc": accuracy - 10 * (3 - e), "train_acc": 90.0 + e, "images_per_second": 100.0, **metrics}
+        for e in (1, 2, 3)
+    ]
+    content = {
+        "format": 1,
+        "id": cell.id,
+        "status": status,
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "started": "2026-01-01T00:00:00+00:00",
+        "seconds": 1.0,
+        "threads": 1,
+        "hardware": {"device": "cpu"},
+        "versions": {"torch": "2"},
+        "git": None,
+        "final": rows[-1],
+        "best": rows[-1],
+        **changes,
+    }
+    write_json(runs_dir / cell.id / "record.json", content)
+    write_json_lines(runs_dir / cell.id / "history.jsonl", rows)
 
 
 @pytest.fixture(scope="module")
@@ -14,47 +50,74 @@ def quickstart():
     return sweeps.load("quickstart")
 
 
-def leave_record(runs_dir, cell, accuracy, status="complete"):
-    """What a run of that cell would have left, with made-up accuracies rising to `accuracy`."""
-    metrics = {"test_loss": 1.0, "train_acc": 99.0, "train_loss": 0.1, "itop_rate": 0.2, "realised_sparsity": 0.9}
-    rows = [{"epoch": e, "test_acc": accuracy - 10 * (3 - e), **metrics} for e in (1, 2, 3)]
-    content = {
-        "id": cell.id,
-        "status": status,
-        "config": {"scale": "paper"},
-        "final": rows[-1],
-        "best": rows[-1],
-        "seconds": 1.0,
-        "threads": 1,
-        "hardware": {"device": "cpu"},
-        "git": None,
-    }
-    write_json(runs_dir / cell.id / "record.json", content)
-    write_json_lines(runs_dir / cell.id / "history.jsonl", rows)
+# --- sweeps ---
 
 
 def test_a_sweep_expands_to_the_runs_that_hydra_would_launch(quickstart):
     assert len(quickstart.cells) == 24
-    assert len({cell.id for cell in quickstart.cells}) == 24
     assert quickstart.cells[0].factors == {"dst": "rigl", "optimizer": "sgd", "sparsity": "0.9", "seed": "0"}
-    fewer = sweeps.load("quickstart", ("seed=0", "optimizer=sgd,ham"))
-    assert len(fewer.cells) == 4
-    assert {cell.id for cell in fewer.cells} < {cell.id for cell in quickstart.cells}
+    assert quickstart.grids[0].overrides[1] == "optimizer=sgd,sparseopt,ham,sparseopt_ham"
 
 
 def test_a_cell_has_the_id_it_has_alone(quickstart, compose_config):
     from sparse_train.config import run_id
 
-    alone = compose_config("model.width=0.5", "optimizer=ham", "sparsity=0.97", "seed=1")
-    [cell] = [
-        c for c in quickstart.cells if c.factors == {"dst": "rigl", "optimizer": "ham", "sparsity": "0.97", "seed": "1"}
-    ]
-    assert cell.id == run_id(alone)
+    wanted = {"dst": "rigl", "optimizer": "ham", "sparsity": "0.97", "seed": "1"}
+    [cell] = [cell for cell in quickstart.cells if cell.factors == wanted]
+    assert cell.id == run_id(compose_config("model.width=0.5", "optimizer=ham", "sparsity=0.97", "seed=1"))
 
 
 def test_an_unknown_artifact_is_answered_with_those_that_exist():
-    with pytest.raises(ConfigError, match=r"artifact=table99: must be one of .*quickstart"):
+    with pytest.raises(ConfigError, match=r"artifact=table99: must be one of table1, .*quickstart"):
         sweeps.load("table99")
+
+
+# --- records ---
+
+
+def test_records_that_cannot_be_used_are_named_and_counted(quickstart, tmp_path):
+    for cell, spoil in zip(quickstart.cells, ("{", "[]", '{"id": "x"}', None), strict=False):
+        leave_record(tmp_path, "quickstart", cell, **({"format": 0} if spoil is None else {}))
+        if spoil is not None:
+            (tmp_path / cell.id / "record.json").write_text(spoil)
+    records = Records([tmp_path])
+    assert records.found == {}
+    assert len(records.problems) == 4
+    for cell, reason in zip(
+        quickstart.cells, ("cannot be read", "is not a record", "is not a", "format 0"), strict=False
+    ):
+        assert any(cell.id in problem and reason in problem for problem in records.problems)
+    assert set(collect.runs(quickstart, records)["status"]) == {"missing"}
+
+
+def test_one_id_with_two_configurations_is_refused(quickstart, tmp_path):
+    first, second = quickstart.cells[:2]
+    leave_record(tmp_path, "quickstart", first)
+    path = tmp_path / first.id / "record.json"
+    content = json.loads(path.read_text())
+    content["config"]["epochs"] += 1
+    path.write_text(json.dumps(content))
+    leave_record(tmp_path, "quickstart", second)
+    with pytest.raises(ConfigError, match=rf"record=.*{first.id}: its configuration is that of run"):
+        collect.runs(quickstart, Records([tmp_path]))
+
+
+def test_of_several_places_the_complete_record_counts(quickstart, tmp_path):
+    cell = quickstart.cells[0]
+    leave_record(tmp_path / "a", "quickstart", cell, status="failed")
+    leave_record(tmp_path / "b", "quickstart", cell)
+    for order in (["a", "b"], ["b", "a"]):
+        assert Records([tmp_path / place for place in order]).status(cell) == "complete"
+
+
+def test_status_counts_every_state(quickstart, tmp_path):
+    for cell, status in zip(quickstart.cells, ("complete", "complete", "running", "failed", "diverged"), strict=False):
+        leave_record(tmp_path, "quickstart", cell, status=status)
+    words = reproduce.status(quickstart, Records([tmp_path]))
+    assert words == "quickstart: 2/24 complete, 1 diverged, 1 failed, 19 missing, 1 running"
+
+
+# --- drawing ---
 
 
 def test_drawing_shows_means_spreads_and_holes(quickstart, tmp_path):
@@ -62,36 +125,39 @@ def test_drawing_shows_means_spreads_and_holes(quickstart, tmp_path):
     for cell in quickstart.cells:
         given = accuracies.get(cell.factors["optimizer"], (None,) * 3)[int(cell.factors["seed"])]
         if given is not None and cell.factors["sparsity"] == "0.9":
-            leave_record(tmp_path / "runs", cell, given)
+            leave_record(tmp_path / "runs", "quickstart", cell, accuracy=given)
         elif cell.factors["optimizer"] == "ham":
-            leave_record(tmp_path / "runs", cell, 1.0, status="failed")
-    table = draw("quickstart", tmp_path / "runs", tmp_path / "results")
-    assert "Baseline (SGD)   | 60.00 ± 10.00 (n=3)" in table
-    assert "SparseOpt        | 80.50 ± 0.71 (n=2 of 3)" in table
-    assert "Baseline w/ HAM  | 90.00 (n=1 of 3)" in table
-    assert table.count(tables.HOLE) == 5
+            leave_record(tmp_path / "runs", "quickstart", cell, status="failed")
+    page = draw(quickstart, Records([tmp_path / "runs"]), tmp_path / "results")
+    assert "60.00 ± 10.00 (n=3)" in page
+    assert "80.50 ± 0.71 (n=2 of 3)" in page
+    assert "**90.00** (n=1 of 3)" in page
+    assert page.count(f"| {tables.HOLE}") == 5
+    assert "6 of 24 runs complete, 13 missing, 5 failed." in page
     csv = pd.read_csv(tmp_path / "results" / "records" / "quickstart.csv")
-    assert len(csv) == 24
-    assert csv.status.value_counts().to_dict() == {"missing": 13, "complete": 6, "failed": 5}
-    assert sorted(csv.final_test_acc.dropna()) == [50.0, 60.0, 70.0, 80.0, 81.0, 90.0]
-    for ending in ("png", "pdf", "md"):
+    assert csv["status"].value_counts().to_dict() == {"missing": 13, "complete": 6, "failed": 5}
+    assert sorted(csv["test_acc"].dropna()) == [50.0, 60.0, 70.0, 80.0, 81.0, 90.0]
+    rows = pd.read_csv(tmp_path / "results" / "records" / "quickstart.rows.csv")
+    assert len(rows) == 18
+    for ending in ("png", "pdf", "md", "tex", "csv"):
         assert (tmp_path / "results" / f"quickstart.{ending}").stat().st_size > 100
 
 
-def test_histories_have_a_row_per_epoch(quickstart, tmp_path):
-    leave_record(tmp_path, quickstart.cells[0], 70.0)
-    rows = collect.histories(quickstart, tmp_path)
-    assert rows.test_acc.tolist() == [50.0, 60.0, 70.0]
-    assert rows.sparsity.tolist() == ["0.9"] * 3, "the factor, not what was realised"
+def test_committed_rows_count_where_the_runs_are_not(quickstart, tmp_path):
+    """After a clone: drawn from the committed CSV; a run made here replaces its committed row."""
+    for cell in quickstart.cells:
+        leave_record(tmp_path / "theirs", "quickstart", cell, accuracy=50.0)
+    first = draw(quickstart, Records([tmp_path / "theirs"]), tmp_path / "results")
+    images = (tmp_path / "results" / "quickstart.png").read_bytes()
+    assert draw(quickstart, Records([tmp_path / "nothing"]), tmp_path / "results") == first
+    assert (tmp_path / "results" / "quickstart.png").read_bytes() == images
+    leave_record(tmp_path / "mine", "quickstart", quickstart.cells[0], accuracy=80.0)
+    again = draw(quickstart, Records([tmp_path / "mine"]), tmp_path / "results")
+    assert "24 of 24 runs complete" in again
+    assert "**60.00 ± 17.32** (n=3)" in again
 
 
-def test_a_record_that_cannot_be_read_is_a_hole(quickstart, tmp_path):
-    path = tmp_path / quickstart.cells[0].id / "record.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps({"status": "complete"})[:-3])
-    assert set(collect.runs(quickstart, tmp_path).status) == {"missing"}
-
-
-def test_nothing_trained_draws_a_table_of_holes(tmp_path):
-    table = draw("quickstart", tmp_path / "runs", tmp_path / "results")
-    assert table.count(tables.HOLE) == 8
+def test_a_directory_that_cannot_be_written_is_named(quickstart, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match=r"results_dir=.*cannot be written"):
+        draw(quickstart, Records([]), tmp_path / "file")

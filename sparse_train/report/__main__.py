@@ -1,40 +1,63 @@
-"""`python -m sparse_train.report ARTIFACT`: draw one artifact from records, print its table."""
+"""`python -m sparse_train.report COMMAND [ARTIFACT ...]`: what is there, what is missing, and how it looks."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import collect, figures, sweeps, tables
+from sparse_train.report import cost, reproduce, sweeps
+from sparse_train.report.collect import Records
+from sparse_train.report.draw import draw
 
-
-def draw(artifact: str, runs_dir: Path, results_dir: Path) -> str:
-    """Write the artifact's CSV, table and figure under `results_dir`; returns the table."""
-    sweep = sweeps.load(artifact)
-    show = sweep.artifact
-    runs, histories = collect.runs(sweep, runs_dir), collect.histories(sweep, runs_dir)
-    (results_dir / "records").mkdir(parents=True, exist_ok=True)
-    runs.to_csv(results_dir / "records" / f"{artifact}.csv", index=False)
-    table = tables.markdown(runs, show["rows"], show["columns"], show["value"])
-    page = f"# {show['title']}\n\n{table}\nFinal test accuracy in %, mean ± standard deviation over seeds.\n"
-    if not histories.empty:
-        figure = figures.curves(histories, show["columns"], show["rows"], show["curves"], show["title"])
-        for ending in ("png", "pdf"):
-            figure.savefig(results_dir / f"{artifact}.{ending}", dpi=150)
-        page += f"\n![{show['title']}]({artifact}.png)\n"
-    (results_dir / f"{artifact}.md").write_text(page)
-    return f"{show['title']}\n\n{table}\nwritten: {results_dir / artifact}.md, .png, .pdf"
+COMMANDS = {
+    "reproduce": "train what is missing of each artifact, then draw it",
+    "draw": "draw each artifact from the records that are there",
+    "status": "count complete, running, failed, diverged and missing runs",
+    "plan": "count the runs of each artifact and their cost; launch nothing",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sparse_train.report", description=__doc__)
-    parser.add_argument("artifact", help=f"one of {', '.join(sweeps.names())}")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
-    parser.add_argument("--results-dir", type=Path, default=Path("results"))
+    parser.add_argument("command", choices=COMMANDS, help="; ".join(f"{k}: {v}" for k, v in COMMANDS.items()))
+    parser.add_argument("artifacts", nargs="*", metavar="ARTIFACT", help=f"all, or some of {', '.join(sweeps.names())}")
+    parser.add_argument("--scale", default=sweeps.PAPER, help="paper, or a smaller one (sweeps/_scales.yaml)")
+    parser.add_argument("--references", action="store_true", help="with the dense and static runs a figure offers")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where runs are and go")
+    parser.add_argument("--more-runs", type=Path, nargs="*", default=[], help="other places to read records from")
+    parser.add_argument("--results-dir", type=Path, default=sweeps.ROOT / "results")
+    parser.add_argument("--launch", default="", help="further overrides for the training runs, space-separated")
     args = parser.parse_args()
     try:
-        print(draw(args.artifact, args.runs_dir, args.results_dir))
+        sys.exit(0 if run(args) else 1)
     except ConfigError as error:
         parser.exit(1, f"error: {error}\n")
+
+
+def run(args: argparse.Namespace) -> bool:
+    """True if all went well."""
+    chosen = sweeps.names() if args.artifacts in ([], ["all"]) else args.artifacts
+    loaded = [sweeps.load(name, args.scale, args.references) for name in chosen]
+    runs_dir = reproduce.place(args.runs_dir, args.scale)
+    places = [runs_dir, *args.more_runs]
+    records = Records(places)
+    for problem in records.problems:
+        print(f"passed over: {problem}", file=sys.stderr)
+    fine = True
+    for sweep in loaded:
+        if args.command == "status":
+            print(reproduce.status(sweep, records))
+        elif args.command == "plan":
+            print(reproduce.plan(sweep, records))
+        else:
+            if args.command == "reproduce" and reproduce.todo(sweep, records):
+                fine &= reproduce.launch(sweep, records, runs_dir, args.launch.split())
+                records = Records(places)
+            print(draw(sweep, records, args.results_dir))
+    if args.command in ("status", "plan") and len(loaded) > 1:
+        cells = {cell.id: cell for sweep in loaded for cell in sweep.cells}
+        print(f"together, each run counted once: {cost.of(list(cells.values()))}")
+    return fine
 
 
 if __name__ == "__main__":

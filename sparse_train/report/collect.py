@@ -1,45 +1,153 @@
-"""Records -> tidy tables: one row per run, one row per epoch."""
+"""Records -> tidy tables: one row per run, one row per line of history, both committed under `results/records/`."""
 
 import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from omegaconf import OmegaConf
 
-from sparse_train.report.sweeps import Sweep
+from sparse_train.config import run_id
+from sparse_train.errors import ConfigError
+from sparse_train.report.sweeps import Cell, Sweep
 
-METRICS = ("test_acc", "train_acc", "test_loss", "train_loss", "itop_rate", "realised_sparsity")
+FORMAT = 1  # of records, as `sparse_train.record` writes them
+COMPLETE, MISSING = "complete", "missing"
+METRICS = ("test_acc", "train_acc", "test_loss", "train_loss", "itop_rate", "realised_sparsity", "grad_norm")
+TIMES = ("seconds", "images_per_second", "started")  # columns that differ when the same run is made again
 
 
-def runs(sweep: Sweep, runs_dir: Path) -> pd.DataFrame:
+@dataclass
+class Records:
+    """All records under some run directories, read once.
+
+    Attributes:
+        found: id -> the run's directory and record: where there are several, a complete one before any other.
+        problems: records passed over, each with its reason.
+    """
+
+    dirs: Sequence[Path]
+    found: dict[str, tuple[Path, dict]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        for path in sorted(p for parent in self.dirs for p in Path(parent).glob("*/record.json")):
+            try:
+                record = _read(path)
+            except ValueError as error:
+                self.problems.append(f"{path}: {error}")
+                continue
+            known = self.found.get(record["id"])
+            if known is None or (known[1]["status"] != COMPLETE and record["status"] == COMPLETE):
+                self.found[record["id"]] = (path.parent, record)
+
+    def status(self, cell: Cell) -> str:
+        return self.found[cell.id][1]["status"] if cell.id in self.found else MISSING
+
+    def complete(self, cell: Cell) -> tuple[Path, dict] | None:
+        """The cell's directory and record, if the run is complete.
+
+        Raises:
+            ConfigError: for a record whose configuration does not give its id: two configurations under one id.
+        """
+        if self.status(cell) != COMPLETE:
+            return None
+        run_dir, record = self.found[cell.id]
+        if not record.get("checked"):
+            actual = run_id(OmegaConf.create(record["config"]))
+            if actual != cell.id:
+                raise ConfigError("record", str(run_dir), f"its configuration is that of run {actual}; move it away")
+            record["checked"] = True
+        return run_dir, record
+
+
+def _read(path: Path) -> dict:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from error
+    if not isinstance(record, dict) or not {"id", "status", "format"} <= set(record):
+        raise ValueError("is not a record")
+    if record["format"] != FORMAT:
+        raise ValueError(f"has format {record['format']}; this version reads {FORMAT}")
+    return record
+
+
+def runs(sweep: Sweep, records: Records) -> pd.DataFrame:
     """One row per cell of the sweep: factors, id, status, and the last epoch's metrics where the run is complete.
 
     A cell without a record has the status "missing": holes stay visible.
     """
+    return pd.DataFrame([_run_row(cell, records) for cell in sweep.cells])
+
+
+def _run_row(cell: Cell, records: Records) -> dict:
+    row = {**cell.factors, "id": cell.id, "status": records.status(cell)}
+    complete = records.complete(cell)
+    if complete is None:
+        return row
+    record = complete[1]
+    final = record["final"]
+    row |= {"scale": record["config"]["scale"], "trained_epochs": final.get("epoch")}
+    row |= {key: final[key] for key in METRICS if key in final}
+    row["best_test_acc"] = record.get("best", {}).get("test_acc")
+    row |= {"seconds": record["seconds"], "images_per_second": final.get("images_per_second")}
+    return row | {
+        "started": record["started"],
+        "threads": record["threads"],
+        "device": record["hardware"]["device"],
+        "torch": record["versions"]["torch"],
+        "git": record["git"],
+    }
+
+
+def histories(sweep: Sweep, records: Records, columns: Iterable[str] | None) -> pd.DataFrame:
+    """One row per line of history of every complete run of the sweep.
+
+    Args:
+        columns: those wanted of the history; None for all but times.
+    """
     rows = []
     for cell in sweep.cells:
-        record = _record(runs_dir / cell.id)
-        row = {**cell.factors, "id": cell.id, "status": record.get("status", "missing")}
-        if row["status"] == "complete":
-            row |= {f"final_{key}": record["final"][key] for key in METRICS}
-            row |= {"best_test_acc": record["best"]["test_acc"], "epochs_run": record["final"]["epoch"]}
-            row |= {"scale": record["config"]["scale"], "seconds": record["seconds"], "threads": record["threads"]}
-            row |= {"device": record["hardware"]["device"], "git": record["git"]}
-        rows.append(row)
+        complete = records.complete(cell)
+        if complete is None:
+            continue
+        for line in (complete[0] / "history.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            kept = [key for key in row if key not in TIMES] if columns is None else columns
+            rows.append({**cell.factors, "id": cell.id, **{key: row[key] for key in kept}})
     return pd.DataFrame(rows)
 
 
-def histories(sweep: Sweep, runs_dir: Path) -> pd.DataFrame:
-    """One row per epoch of every complete run of the sweep."""
-    rows = []
-    for cell in sweep.cells:
-        if _record(runs_dir / cell.id).get("status") == "complete":
-            lines = (runs_dir / cell.id / "history.jsonl").read_text().splitlines()
-            rows += [{**cell.factors, "id": cell.id, **json.loads(line)} for line in lines]
+def load(path: Path, factors: Iterable[str]) -> pd.DataFrame:
+    """A collected table; factors are strings, as in a sweep."""
+    return pd.read_csv(path, dtype=dict.fromkeys([*factors, "id"], str))
+
+
+def kept(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:
+    """`fresh` runs, with those that are missing taken from an earlier table.
+
+    After a clone the committed rows are there and the runs are not; they count until the run is made again.
+    """
+    if not path.exists() or fresh.empty:
+        return fresh
+    before = load(path, sweep.cells[0].factors).set_index("id")
+    rows = [
+        dict(before.loc[row["id"]], id=row["id"])
+        if row["status"] != COMPLETE and row["id"] in before.index and before.loc[row["id"], "status"] == COMPLETE
+        else row
+        for row in fresh.to_dict("records")
+    ]
     return pd.DataFrame(rows)
 
 
-def _record(run_dir: Path) -> dict:
-    try:
-        return json.loads((run_dir / "record.json").read_text())
-    except (OSError, ValueError):
-        return {}
+def kept_rows(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:
+    """The same for lines of history."""
+    if not path.exists():
+        return fresh
+    before = load(path, sweep.cells[0].factors if sweep.cells else ())
+    present = set(fresh["id"]) if len(fresh) else set()
+    order = {cell.id: place for place, cell in enumerate(sweep.cells)}
+    both = pd.concat([fresh, before[before["id"].isin(set(order) - present)]])
+    return both.sort_values("id", key=lambda ids: ids.map(order), kind="stable").reset_index(drop=True)

@@ -1,42 +1,154 @@
-"""Figures: one panel per value of a factor, one line per method, mean and spread over seeds."""
+"""The accuracy and exploration figures, in the paper's panels; the paper's own numbers in grey."""
 
-import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sparse_train.report import paper, style
 from sparse_train.report.labels import label, name
 
-# Okabe and Ito's colours: told apart with any colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-STYLES = ("-", "--", "-.", ":")
-matplotlib.rcParams.update(
-    {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#e5e5e5",
-        "svg.hashsalt": "sparse_train",
-        "pdf.fonttype": 42,
-    }
-)
+PANEL = "sparsity"
 
 
-def curves(histories: pd.DataFrame, panels: str, series: str, value: str, title: str) -> Figure:
-    """`value` over epochs: the mean over seeds, and a band of one standard deviation."""
-    shown = list(histories[panels].unique())
-    figure = Figure(figsize=(3.4 * len(shown), 3.2), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(shown), squeeze=False, sharey=True)[0], shown, strict=True):
-        here = histories[histories[panels] == panel]
-        for i, line in enumerate(here[series].unique()):
-            over_seeds = here[here[series] == line].groupby("epoch")[value]
-            mean, std = over_seeds.mean(), over_seeds.std().fillna(0)
-            colour = COLOURS[i % len(COLOURS)]
-            axes.plot(mean.index, mean, STYLES[i % len(STYLES)], color=colour, label=label(series, line), linewidth=1.5)
-            axes.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
-        axes.set_ylim(max(axes.get_ylim()[0], 0), min(axes.get_ylim()[1], 100))
-        axes.set(title=f"{name(panels)} {label(panels, panel)}", xlabel=name("epoch"))
-    figure.axes[0].set_ylabel(name(value))
-    figure.axes[-1].legend(frameon=False, loc="lower right")
-    figure.suptitle(title)
+def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
+    """Accuracy over epochs, a panel per sparsity, the schedules overlaid (Figures 3, 4, 15, 16, 23, 24).
+
+    The line is the mean over seeds, the band one standard deviation.
+    """
+    shown = list(runs.loc[runs["dst"] != "dense", PANEL].unique())
+    figure, [axes] = style.panels(1, len(shown), title)
+    schedules = list(runs["epochs"].unique()) if "epochs" in runs else [None]
+    for one, panel in zip(axes, shown, strict=True):
+        one.set(title=f"{name(PANEL)} {label(PANEL, panel)}", xlabel=name("epoch"))
+        if at_paper_scale and spec.get("paper"):
+            _paper_curves(one, spec["paper"], panel)
+        if rows.empty:
+            continue
+        here = rows[(rows[PANEL] == panel) | (rows["dst"] == "dense")]
+        for (dst, optimizer), group in here.groupby(["dst", "optimizer"], sort=False):
+            for place, schedule in enumerate(schedules):
+                line = group if schedule is None else group[group["epochs"] == schedule]
+                _curve(one, line, spec["value"], dst, optimizer, style.DASHES[place % 4], first=place == 0)
+    axes[0].set_ylabel(name(spec["value"]))
+    _schedule_legend(axes[-1], schedules)
+    style.legend(figure, axes[0])
     return figure
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, value: str, dst: str, optimizer: str, dash: str, first: bool) -> None:
+    if rows.empty:
+        return
+    over_seeds = rows.groupby("epoch")[value]
+    mean, std = over_seeds.mean(), over_seeds.std().fillna(0)
+    text, colour = _method(dst, optimizer)
+    axes.plot(mean.index, mean, dash, color=colour, label=text if first else None)
+    axes.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+
+
+def _paper_curves(axes: Axes, source: str, panel: str) -> None:
+    for place, (optimizer, dash) in enumerate((("sparseopt", "-"), ("sgd", "--"))):
+        for i, (_, line) in enumerate(paper.curve(source, panel).query("optimizer == @optimizer").groupby("epochs")):
+            text = f"paper, {label('optimizer', optimizer)}" if i == 0 else None
+            axes.plot(line["epoch"], line["acc"], dash, color=style.GREY, linewidth=0.9, label=text, zorder=1 + place)
+
+
+def _schedule_legend(axes: Axes, schedules: list) -> None:
+    if len(schedules) > 1:
+        lines = [axes.plot([], [], style.DASHES[i % 4], color="#555555")[0] for i in range(len(schedules))]
+        axes.legend(lines, [f"{schedule} epochs" for schedule in schedules], loc="lower right")
+
+
+def final(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
+    """Final accuracy over the length of training, each point a run of its own (Figures 11 to 14, 17 to 22, 25, 26)."""
+    shown = list(runs.loc[runs["dst"] != "dense", PANEL].unique())
+    figure, [axes] = style.panels(1, len(shown), title)
+    for one, panel in zip(axes, shown, strict=True):
+        one.set(title=f"{name(PANEL)} {label(PANEL, panel)}", xlabel=name("epochs"))
+        here = runs[(runs[PANEL] == panel) | (runs["dst"] == "dense")]
+        for (dst, optimizer), group in here.groupby(["dst", "optimizer"], sort=False):
+            if at_paper_scale and spec.get("paper") and dst not in style.REFERENCES:
+                _paper_points(one, spec["paper"], panel, dst, optimizer)
+            _points(one, group, "epochs" if at_paper_scale else "trained_epochs", spec["value"], dst, optimizer)
+    axes[0].set_ylabel(name(spec["value"]))
+    style.legend(figure, axes[0])
+    return figure
+
+
+def _points(axes: Axes, runs: pd.DataFrame, x: str, value: str, dst: str, optimizer: str) -> None:
+    if value not in runs or x not in runs or runs[value].dropna().empty:
+        return
+    over_seeds = runs.dropna(subset=[value]).astype({x: float}).groupby(x)[value]
+    mean, std = over_seeds.mean(), over_seeds.std().fillna(0)
+    text, colour = _method(dst, optimizer)
+    marker = style.look(optimizer)["marker"] if dst not in style.REFERENCES else ""
+    axes.plot(mean.index, mean, marker=marker, color=colour, label=text, linestyle=_dash(dst))
+    axes.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xticks(list(mean.index))
+
+
+def _paper_points(axes: Axes, source: str, panel: str, dst: str, optimizer: str) -> None:
+    rows = paper.table(source).query("sparsity == @panel and dst == @dst and optimizer == @optimizer")
+    text = f"paper, {label('optimizer', optimizer)}"
+    look = {**style.look(optimizer), "color": style.GREY, "markerfacecolor": "none", "linewidth": 0.8, "label": text}
+    dash = style.DASHES[style.OPTIMIZERS[optimizer]]
+    axes.errorbar(rows["epochs"].astype(float), rows["mean"], rows["std"].fillna(0), linestyle=dash, zorder=1, **look)
+
+
+def itop(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
+    """ITOP rate over sparsity; rows of panels: growth by original or corrected gradients (Figures 5 and 10).
+
+    The baseline has no correction, so both rows show the same baseline.
+    """
+    schedules = list(runs["epochs"].unique())
+    figure, axes = style.panels(2, len(schedules), title, share_y=True)
+    for growth, line in zip(("rigl", "rigl_corrected"), axes, strict=True):
+        for one, schedule in zip(line, schedules, strict=True):
+            words = "original" if growth == "rigl" else "corrected"
+            one.set(title=f"{schedule} epochs, growth by {words} gradients")
+            for dst, optimizer in ((growth, "sparseopt"), ("rigl", "sgd")):
+                here = runs.query("dst == @dst and optimizer == @optimizer and epochs == @schedule")
+                if at_paper_scale and spec.get("paper"):
+                    _paper_itop(one, spec["paper"], dst, optimizer, schedule)
+                if spec["value"] in here and not here[spec["value"]].dropna().empty:
+                    here = here.dropna(subset=[spec["value"]]).astype({PANEL: float})
+                    over_seeds = 100 * here.groupby(PANEL)[spec["value"]].agg(["mean", "std"]).fillna(0)
+                    look = style.look(optimizer)
+                    one.errorbar(
+                        100 * over_seeds.index,
+                        over_seeds["mean"],
+                        over_seeds["std"],
+                        label=label("optimizer", optimizer),
+                        **look,
+                    )
+            one.set_xticks([100 * float(s) for s in runs[PANEL].unique()])
+        line[0].set_ylabel(name("itop_rate"))
+    for one in axes[-1]:
+        one.set_xlabel(f"{name(PANEL)} (%)")
+    style.legend(figure, axes[0][0])
+    return figure
+
+
+def _paper_itop(axes: Axes, source: str, dst: str, optimizer: str, schedule: str) -> None:
+    rows = paper.table(source).query("dst == @dst and optimizer == @optimizer and epochs == @schedule")
+    if len(rows):
+        look = {**style.look(optimizer), "color": style.GREY, "markerfacecolor": "none", "linewidth": 0.8}
+        x = 100 * rows[PANEL].astype(float)
+        axes.plot(x, rows["mean"], linestyle="--", label=f"paper, {label('optimizer', optimizer)}", zorder=1, **look)
+
+
+def _method(dst: str, optimizer: str) -> tuple[str, str]:
+    if dst in style.REFERENCES:
+        return label("dst", dst), style.REFERENCES[dst][0]
+    return label("optimizer", optimizer), style.look(optimizer)["color"]
+
+
+def _dash(dst: str) -> str:
+    return style.REFERENCES[dst][1] if dst in style.REFERENCES else "-"
+
+
+# kind -> (how to draw it, the columns of the history it needs besides the runs)
+KINDS = {
+    "curves": (curves, ("epoch", "train_acc", "test_acc")),
+    "final": (final, None),
+    "itop": (itop, None),
+}

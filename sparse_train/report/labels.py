@@ -1,21 +1,32 @@
-"""How factors are called in tables and figures: the paper's words."""
+"""How factors are called in tables and figures. The paper's "Ours" is SparseOpt; ours are the numbers measured here."""
 
 LABELS = {
     "optimizer": {
-        "sgd": "Baseline (SGD)",
+        "sgd": "Baseline",
         "sparseopt": "SparseOpt",
         "ham": "Baseline w/ HAM",
         "sparseopt_ham": "SparseOpt w/ HAM",
     },
-    "dst": {"rigl": "RigL", "set": "SET", "static": "Static", "dense": "Dense"},
+    "dst": {
+        "rigl": "RigL",
+        "set": "SET",
+        "static": "Static mask",
+        "dense": "Dense",
+        "rigl_corrected": "RigL, growth by corrected gradients",
+    },
 }
 NAMES = {
     "test_acc": "Test accuracy (%)",
     "train_acc": "Train accuracy (%)",
+    "itop_rate": "ITOP rate $R_m$ (%)",
     "sparsity": "Sparsity",
     "optimizer": "Method",
-    "epochs": "Training epochs",
+    "dst": "DST method",
+    "epochs": "Total training epochs",
     "epoch": "Epoch",
+    "lr": "Learning rate",
+    "drop_fraction": "Drop fraction",
+    "update_every": "Update frequency",
 }
 
 

@@ -1,60 +1,163 @@
 """What a sweep file asks for: the runs it expects, without launching any."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
 from sparse_train.config import run_id
-from sparse_train.errors import require
+from sparse_train.errors import ConfigError, require
 
 ROOT = Path(__file__).parents[2]
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
+PAPER = "paper"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a sweep: its id, and the value of each factor the sweep varies."""
+    """One run of a sweep.
+
+    Attributes:
+        id: the run's.
+        factors: the value of each key of the grid, as the sweep file has it, whatever the scale.
+        dataset, epochs: what decides the run's cost.
+    """
 
     id: str
     factors: dict[str, str]
+    dataset: str
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A product of values: what one Hydra multirun launches."""
+
+    overrides: list[str]
+    cells: list[Cell]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file: its cells, in the order they are launched, and how to show them."""
+    """A sweep file at one scale: what to run, and how to show it."""
 
     name: str
+    scale: str
     artifact: dict[str, Any]
-    cells: list[Cell]
+    grids: list[Grid]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, in the order they are launched, each once."""
+        return list({cell.id: cell for grid in self.grids for cell in grid.cells}.values())
 
 
 def names() -> list[str]:
-    """The artifacts that exist."""
-    return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+    """The artifacts that exist: tables, figures, then the others, in the order of their numbers."""
+
+    def order(name: str) -> tuple:
+        kind = next((k for k in ("table", "fig") if name.startswith(k) and name[len(k) :].isdigit()), None)
+        return (0, kind != "table", int(name.removeprefix(kind))) if kind else (1, name)
+
+    return sorted((path.stem for path in SWEEPS.glob("*.yaml") if not path.stem.startswith("_")), key=order)
 
 
-def load(name: str, overrides: tuple[str, ...] = ()) -> Sweep:
-    """Expand `sweeps/<name>.yaml` exactly as Hydra's multirun would.
+@cache
+def scales() -> dict[str, dict]:
+    """The smaller scales, by name."""
+    return yaml.safe_load((SWEEPS / "_scales.yaml").read_text())
+
+
+def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:
+    """Expand `sweeps/<name>.yaml` as Hydra's multirun would.
 
     Args:
-        overrides: as on the command line after the sweep's name; they win over the file.
+        scale: "paper", or one that shrinks the grid (`sweeps/_scales.yaml`).
+        references: with the dense and static runs that the artifact offers.
 
     Raises:
-        ConfigError: for a name that does not exist; it lists those that do.
+        ConfigError: for a name or scale that does not exist (it lists those that do), and for a grid that names an
+            unknown option.
     """
     require(name in names(), "artifact", name, f"must be one of {', '.join(names())}")
+    known = [PAPER, *scales()]
+    require(scale in known, "scale", scale, f"must be one of {', '.join(known)}")
+    try:
+        sweep = _compose(name, (), with_hydra=True)
+        artifact = OmegaConf.to_container(sweep.artifact, resolve=True)
+        main = {key: str(value) for key, value in (sweep.hydra.sweeper.params or {}).items()}
+        more = (artifact.get("also") or []) + ((artifact.get("references") or []) if references else [])
+        products = [main, *({**main, **{key: str(value) for key, value in grid.items()}} for grid in more)]
+        grids = [_grid(name, values, scale) for values in products if values]
+    except HydraException as error:
+        raise ConfigError(f"sweeps/{name}.yaml", scale, str(error).splitlines()[0]) from error
+    return Sweep(name, scale, artifact, grids)
+
+
+def _grid(name: str, values: dict[str, str], scale: str) -> Grid:
+    replace = scales()[scale]["replace"] if scale != PAPER else {}
+    asked = {key: _values(key, value) for key, value in values.items()}
+    taken = {key: _shrink(options, replace.get(key, {})) for key, options in asked.items()}
+    fixed = {} if scale == PAPER else {"scale": scale}
+    cells = []
+    for pairs in product(*taken.values()):
+        actual = {key: now for key, (_, now) in zip(taken, pairs, strict=True)}
+        factors = {key: then for key, (then, _) in zip(taken, pairs, strict=True)}
+        cfg = configuration(name, {**actual, **fixed})
+        dataset = cfg.dataset._target_.rsplit(".", 1)[-1]
+        cells.append(Cell(run_id(cfg), factors, dataset, cfg.epochs))
+    launched = {key: ",".join(now for _, now in options) for key, options in taken.items()}
+    return Grid([f"{key}={value}" for key, value in {**launched, **fixed}.items()], cells)
+
+
+def _values(key: str, value: str) -> list[str]:
+    """`a,b,c` or `range(3)` -> its values, by Hydra's own parser."""
+    override = OverridesParser.create().parse_override(f"{key}={value}")
+    if override.is_sweep_override():
+        return list(override.sweep_string_iterator())
+    return [override.get_value_element_as_str()]
+
+
+def _shrink(options: list[str], replace: dict) -> list[tuple[str, str]]:
+    """(as the sweep file has it, as it is run) for every value that the scale keeps."""
+    mapping = {str(key): value for key, value in replace.items()}
+    pairs = [(option, mapping.get(option, option)) for option in options]
+    return [(option, str(value)) for option, value in pairs if value is not None]
+
+
+def configuration(name: str, overrides: dict[str, str]) -> DictConfig:
+    """The configuration of one run of the sweep.
+
+    Composing takes Hydra 70 ms, too long for a thousand cells: options of groups are composed once per combination,
+    and plain values put into a copy, which comes to the same.
+    """
+    groups = {key: value for key, value in overrides.items() if (CONF / key).is_dir()}
+    cfg = _compose(name, tuple(f"{key}={value}" for key, value in groups.items())).copy()
+    for key, value in overrides.items():
+        if key not in groups:
+            OmegaConf.update(cfg, key, OverridesParser.create().parse_override(f"{key}={value}").value())
+    return cfg
+
+
+@cache
+def _compose(name: str, overrides: tuple[str, ...], with_hydra: bool = False) -> DictConfig:
+    # The sweep file is the primary configuration, so its directory comes first; conf/ is searched after it.
     search = f"hydra.searchpath=[file://{CONF}]"
     with initialize_config_dir(str(SWEEPS), version_base="1.3"):
-        sweep = compose(name, overrides=[search], return_hydra_config=True)
-        grid = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.params or {}).items()]
-        parsed = OverridesParser.create().parse_overrides([*grid, *overrides])
-        [jobs] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-        cells = [
-            Cell(run_id(compose(name, overrides=[search, *job])), dict(o.split("=", 1) for o in job)) for job in jobs
-        ]
-    return Sweep(name, OmegaConf.to_container(sweep.artifact, resolve=True), cells)
+        return compose(name, overrides=[search, *overrides], return_hydra_config=with_hydra)
+
+
+def header(name: str) -> Iterator[str]:
+    """The comment lines at the head of a sweep file."""
+    for line in (SWEEPS / f"{name}.yaml").read_text().splitlines():
+        if not line.startswith("#"):
+            return
+        yield line.removeprefix("#").strip()

@@ -1,35 +1,199 @@
-"""Tables: mean, standard deviation over seeds, and how many runs stand behind each cell."""
+"""Tables: ours, the paper's number and the difference, with the number of runs behind each cell.
+
+Every table is made once, as a list of `Cell`s, and written as Markdown, LaTeX and CSV.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pandas as pd
 
 from sparse_train.report.labels import label, name
+from sparse_train.report.paper import value as paper_value
 
 HOLE = "missing"
 
 
-def cell(values: pd.Series, expected: int) -> str:
-    """`mean ± std (n)`; the sample standard deviation, left out for one run. A hole where nothing is there."""
-    present = values.dropna()
-    if present.empty:
-        return HOLE
-    spread = f" ± {present.std():.2f}" if len(present) > 1 else ""
-    count = f"n={len(present)}" if len(present) == expected else f"n={len(present)} of {expected}"
-    return f"{present.mean():.2f}{spread} ({count})"
+@dataclass(frozen=True)
+class Cell:
+    """One cell: accuracies in percent over seeds, or a hole.
+
+    Attributes:
+        mean, std: of our complete runs; the sample standard deviation, None for fewer than two.
+        n, expected: our complete runs, and how many there should be.
+        paper: the paper's (mean, std), where it has the cell and the scale is the paper's.
+    """
+
+    mean: float | None
+    std: float | None
+    n: int
+    expected: int
+    paper: tuple[float, float] | None
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.mean is None or self.paper is None else self.mean - self.paper[0]
 
 
-def markdown(runs: pd.DataFrame, rows: str, columns: str, value: str) -> str:
-    """One row per value of `rows`, one column per value of `columns`, in the order the sweep has them."""
+@dataclass(frozen=True)
+class Table:
+    """Cells by row and column; a row is a tuple of factor values, the first of which groups the rows."""
+
+    rows: list[str]  # factors
+    columns: str  # factor
+    cells: dict[tuple[str, ...], dict[str, Cell]]
+    column_labels: dict[str, str]
+    compared: bool
+
+    def best(self, row: tuple[str, ...], column: str) -> bool:
+        """Whether this is our highest mean among the rows that share all but the last factor."""
+        peers = [cells[column].mean for other, cells in self.cells.items() if other[:-1] == row[:-1]]
+        means = [round(mean, 2) for mean in peers if mean is not None]
+        mean = self.cells[row][column].mean
+        return mean is not None and round(mean, 2) == max(means)
+
+
+def make(runs: pd.DataFrame, rows: list[str], columns: str, value: str, paper: str | None, scale: str) -> Table:
+    """Group runs into cells, in the order the sweep has them.
+
+    Args:
+        paper: the paper's table to compare with; only runs of the paper's scale are compared.
+    """
+    compared = paper is not None and scale == "paper"
     across = list(runs[columns].unique())
-    lines = [[name(rows), *(f"{name(columns)} {label(columns, c)}" for c in across)]]
-    for r in runs[rows].unique():
-        groups = [runs[(runs[rows] == r) & (runs[columns] == c)] for c in across]
-        values = [g.get(f"final_{value}", pd.Series(dtype=float)) for g in groups]
-        lines.append([label(rows, r), *(cell(v, len(g)) for v, g in zip(values, groups, strict=True))])
-    return _aligned(lines)
+    cells: dict[tuple[str, ...], dict[str, Cell]] = {}
+    for row in sorted(set(runs[rows].itertuples(index=False, name=None)), key=_place(runs, rows)):
+        here = runs[(runs[rows] == list(row)).all(axis=1)]
+        cells[row] = {c: _cell(here[here[columns] == c], value, paper if compared else None) for c in across}
+    labels = {column: label(columns, column) + _trained(runs, columns, column, scale) for column in across}
+    return Table(rows, columns, cells, labels, compared)
 
 
-def _aligned(lines: list[list[str]]) -> str:
+def _place(runs: pd.DataFrame, rows: list[str]):
+    orders = [list(runs[factor].unique()) for factor in rows]
+    return lambda row: [order.index(value) for order, value in zip(orders, row, strict=True)]
+
+
+def _cell(runs: pd.DataFrame, value: str, paper: str | None) -> Cell:
+    present = runs[value].dropna() if value in runs else pd.Series(dtype=float)
+    mean = float(present.mean()) if len(present) else None
+    std = float(present.std()) if len(present) > 1 else None
+    factors = {key: str(runs[key].iloc[0]) for key in ("dst", "sparsity", "optimizer", "epochs") if key in runs}
+    return Cell(mean, std, len(present), len(runs), paper_value(paper, **factors))
+
+
+def _trained(runs: pd.DataFrame, columns: str, column: str, scale: str) -> str:
+    """At a smaller scale a column of epochs says how many were trained."""
+    if columns != "epochs" or scale == "paper" or "trained_epochs" not in runs:
+        return ""
+    trained = runs.loc[runs[columns] == column, "trained_epochs"].dropna().unique()
+    return f" (here {int(trained[0])})" if len(trained) else ""
+
+
+def markdown(table: Table) -> str:
+    """A Markdown table that is also readable as it stands in a terminal."""
+    lines = [[*map(name, table.rows), *table.column_labels.values()]]
+    for row, cells in table.cells.items():
+        texts = [_plain(cell, table.best(row, column)) for column, cell in cells.items()]
+        lines.append([*(label(f, v) for f, v in zip(table.rows, row, strict=True)), *texts])
+    return aligned(lines)
+
+
+def _plain(cell: Cell, best: bool) -> str:
+    count = f"n={cell.n}" if cell.n == cell.expected else f"n={cell.n} of {cell.expected}"
+    ours = HOLE if cell.mean is None else f"{_bold(_mean_std(cell.mean, cell.std), best)} ({count})"
+    if cell.paper is None:
+        return ours
+    difference = "" if cell.difference is None else f", {cell.difference:+.2f}"
+    return f"{ours}; paper {_mean_std(*cell.paper)}{difference}"
+
+
+def _bold(text: str, bold: bool) -> str:
+    return f"**{text}**" if bold else text
+
+
+def _mean_std(mean: float, std: float | None, plus_minus: str = " ± ") -> str:
+    return f"{mean:.2f}" if std is None or pd.isna(std) else f"{mean:.2f}{plus_minus}{std:.2f}"
+
+
+def aligned(lines: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * width for width in widths]
     rows = [lines[0], rule, *lines[1:]]
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + " |" for r in rows) + "\n"
+
+
+def latex(table: Table, caption: str) -> str:
+    """booktabs, in the paper's row order, our best in bold; the paper's number and the difference below ours."""
+    head = " & ".join([*map(name, table.rows), *(_escape(text) for text in table.column_labels.values())])
+    body, before = [], None
+    for row, cells in table.cells.items():
+        if before is not None and row[0] != before:
+            body.append(r"\midrule")
+        words = [_escape(label(f, v)) for f, v in zip(table.rows, row, strict=True)]
+        if row[0] == before:
+            words[0] = ""
+        ours = " & ".join([*words, *(_latex_ours(cell, table.best(row, column)) for column, cell in cells.items())])
+        body.append(ours + r" \\")
+        if table.compared:
+            paper = [_latex_paper(cell) for cell in cells.values()]
+            body.append(" & ".join([*[""] * len(words), *paper]) + r" \\")
+        before = row[0]
+    columns = "l" * len(table.rows) + "c" * len(table.column_labels)
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_escape(caption)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            head + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _latex_ours(cell: Cell, best: bool) -> str:
+    if cell.mean is None:
+        return "---"
+    text = f"${_mean_std(cell.mean, cell.std, plus_minus=chr(92) + 'pm ')}$"
+    return rf"\boldmath{text}" if best else text
+
+
+def _latex_paper(cell: Cell) -> str:
+    if cell.paper is None:
+        return ""
+    difference = "" if cell.difference is None else f"\\ (${cell.difference:+.2f}$)"
+    return rf"{{\scriptsize paper ${_mean_std(*cell.paper, plus_minus=chr(92) + 'pm ')}$}}{difference}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&").replace("{", r"\{").replace("}", r"\}")
+
+
+def tidy(table: Table) -> pd.DataFrame:
+    """One line per cell."""
+    return pd.DataFrame(_tidy_rows(table))
+
+
+def _tidy_rows(table: Table) -> Iterable[dict]:
+    for row, cells in table.cells.items():
+        for column, cell in cells.items():
+            paper = cell.paper or (None, None)
+            yield {
+                **dict(zip(table.rows, row, strict=True)),
+                table.columns: column,
+                "mean": cell.mean,
+                "std": cell.std,
+                "n": cell.n,
+                "expected": cell.expected,
+                "paper_mean": paper[0],
+                "paper_std": paper[1],
+                "difference": cell.difference,
+            }

@@ -1,0 +1,91 @@
+"""One artifact, from records to files."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sparse_train.errors import ConfigError
+from sparse_train.report import best, collect, figures, hyperparameters, tables
+from sparse_train.report.collect import COMPLETE, Records
+from sparse_train.report.sweeps import PAPER, Sweep, scales
+
+
+def draw(sweep: Sweep, records: Records, results_dir: Path) -> str:
+    """Write the artifact's CSV, table and figure; returns its page, as a terminal shows it.
+
+    Files go to `results_dir`, those of a smaller scale to a directory of their own in it.
+
+    Raises:
+        ConfigError: for a directory that cannot be written.
+    """
+    place = results_dir if sweep.scale == PAPER else results_dir / sweep.scale
+    try:
+        return _draw(sweep, records, place)
+    except OSError as error:
+        raise ConfigError("results_dir", str(place), f"cannot be written ({error.strerror})") from error
+
+
+def _draw(sweep: Sweep, records: Records, place: Path) -> str:
+    (place / "records").mkdir(parents=True, exist_ok=True)
+    artifact, title = sweep.artifact, sweep.artifact["title"] + _scale_label(sweep)
+    if "hyperparameters" in artifact:
+        parts = [hyperparameters.markdown(artifact["hyperparameters"], sweep.name)]
+        return _page(place / f"{sweep.name}.md", title, parts)
+    runs, rows = _collected(sweep, records, place / "records")
+    parts = [_count(runs)]
+    if artifact.get("table"):
+        table = tables.make(runs, **artifact["table"], paper=artifact.get("paper"), scale=sweep.scale)
+        parts.append(tables.markdown(table))
+        _write(place / f"{sweep.name}.tex", tables.latex(table, title))
+        tables.tidy(table).to_csv(place / f"{sweep.name}.csv", index=False)
+    if artifact.get("best"):
+        parts.append(best.markdown(runs, **artifact["best"]))
+    if artifact.get("figure"):
+        spec = artifact["figure"]
+        draw_figure, _ = figures.KINDS[spec["kind"]]
+        paper = {"paper": artifact.get("paper")} if spec["kind"] == "final" else {}
+        figure = draw_figure(runs, rows, {**paper, **spec}, title, sweep.scale == PAPER)
+        for ending in ("png", "pdf"):
+            figure.savefig(place / f"{sweep.name}.{ending}", metadata=_without_date(ending))
+        parts.append(f"![{title}]({sweep.name}.png)\n")
+    return _page(place / f"{sweep.name}.md", title, parts)
+
+
+def _collected(sweep: Sweep, records: Records, place: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    path = place / f"{sweep.name}.csv"
+    runs = collect.kept(collect.runs(sweep, records), path, sweep)
+    runs.to_csv(path, index=False)
+    kind = (sweep.artifact.get("figure") or {}).get("kind")
+    columns = figures.KINDS[kind][1] if kind else None
+    rows = pd.DataFrame()
+    if columns is not None:
+        path = place / f"{sweep.name}.rows.csv"
+        rows = collect.kept_rows(collect.histories(sweep, records, columns or None), path, sweep)
+        if len(rows):
+            rows.to_csv(path, index=False, float_format="%.6g")
+    return runs, rows
+
+
+def _count(runs: pd.DataFrame) -> str:
+    others = runs.loc[runs["status"] != COMPLETE, "status"].value_counts()
+    words = "".join(f", {count} {status}" for status, count in others.items())
+    return f"{(runs['status'] == COMPLETE).sum()} of {len(runs)} runs complete{words}.\n"
+
+
+def _scale_label(sweep: Sweep) -> str:
+    return "" if sweep.scale == PAPER else f" [REDUCED SCALE {sweep.scale}: {scales()[sweep.scale]['note']}]"
+
+
+def _page(path: Path, title: str, parts: list[str]) -> str:
+    text = "\n".join([f"# {title}\n", *parts])
+    _write(path, text)
+    return text
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _without_date(ending: str) -> dict:
+    """Drawn again from the same records, a file stays the same to the byte."""
+    return {"CreationDate": None} if ending == "pdf" else {"Software": None}

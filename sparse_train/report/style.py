@@ -1,0 +1,65 @@
+"""One style for all figures."""
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart with any colour vision; markers and dashes tell the rest.
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)
+GREY = "#8c8c8c"  # the paper's numbers
+COLOURS = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", "-.", ":")
+OPTIMIZERS = {"sparseopt": 0, "sgd": 1, "sparseopt_ham": 2, "ham": 3}  # the same look in every figure
+REFERENCES = {"dense": (BLACK, "-"), "static": (GREY, ":")}
+
+matplotlib.rcParams.update(
+    {
+        "font.size": 9,
+        "axes.titlesize": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#e8e8e8",
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "lines.linewidth": 1.4,
+        "lines.markersize": 4.5,
+        "pdf.fonttype": 42,
+        "savefig.dpi": 160,
+    }
+)
+
+
+def panels(rows: int, columns: int, title: str, share_y: bool | str = True) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with a grid of panels and a title."""
+    figure = Figure(figsize=(3.1 * columns + 0.4, 2.6 * rows + 0.55), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey=share_y).tolist()
+
+
+def look(optimizer: str) -> dict:
+    """Colour and marker of a method."""
+    place = OPTIMIZERS.get(optimizer, 5)
+    return {"color": COLOURS[place], "marker": MARKERS[place]}
+
+
+def legend(figure: Figure, axes: Axes, columns: int = 6) -> None:
+    """One legend below all panels, each entry once."""
+    handles = {}
+    for one in figure.axes:
+        for handle, text in zip(*one.get_legend_handles_labels(), strict=True):
+            handles.setdefault(text, handle)
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), columns))
+    else:
+        axes.text(0.5, 0.5, "no complete run yet", transform=axes.transAxes, ha="center", color=GREY)
