@@ -1,15 +1,27 @@
 # Every command of the project; `make help` lists them.
+#
+# A target NAME below is an artifact: table1 ... table9, fig1 ... fig26 and the others of sweeps/, or `all`.
+#   SCALE=paper      the paper's protocol; cpu or smoke: smaller, labelled, in a place of their own
+#   DRY=1            print the runs and their cost, launch none
+#   REFERENCES=1     with the dense and static runs that an accuracy figure offers
+#   OPTIONS="..."    further overrides of the training runs, such as OPTIONS="data_dir=/data"
 
 PYTHON ?= python3
 BIN := .venv/bin
+SCALE ?= paper
 RUNS_DIR ?= runs
 RESULTS_DIR ?= results
+DRY ?=
+REFERENCES ?=
+OPTIONS ?=
+REPORT := $(BIN)/python -m sparse_train.report
+WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format lock clean
+.PHONY: help setup quickstart test lint format lock claims clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## make .venv with the exact versions of requirements.lock, and the project itself
 
@@ -20,10 +32,22 @@ setup: .venv/ready ## make .venv with the exact versions of requirements.lock, a
 	touch $@
 
 quickstart: setup ## train RigL with the four optimizers on digits (3 minutes on one core), print the table, draw the curves
-	$(BIN)/python -m sparse_train.report reproduce quickstart --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR)
+	$(REPORT) reproduce quickstart $(WHERE)
 
 test: setup lint ## set up and run all tests
 	$(BIN)/python -m pytest
+
+reproduce-%: setup ## train what is missing of an artifact, draw it: make reproduce-table1, reproduce-fig26, reproduce-all
+	$(REPORT) $(if $(DRY),plan,reproduce) $* $(WHERE) --launch "$(OPTIONS)"
+
+draw-%: setup ## draw an artifact from the records that are there
+	$(REPORT) draw $* $(WHERE)
+
+status-%: setup ## count an artifact's complete, running, failed, diverged and missing runs
+	$(REPORT) status $* $(WHERE)
+
+claims: setup ## judge the paper's claims on its own numbers and on ours
+	$(REPORT) claims $(WHERE)
 
 lint: setup ## check the style
 	$(BIN)/ruff check .

@@ -26,11 +26,11 @@ class RunError(CompactHydraException):
 def main(cfg: DictConfig) -> None:
     try:
         check(cfg)
-        record = Record(cfg.runs_dir, run_id(cfg))
-        if cfg.resume == "fresh":
-            record.clear()
+        record = Record(cfg.runs_dir, run_id(cfg), fresh=cfg.resume == "fresh")
         if not record.finished:
             instantiate(cfg, "task")(cfg, record)
+        elif record.status == "diverged":
+            raise DivergedError(f"{record.dir}: {record.content['reason']}")
     except (ConfigError, DivergedError, OmegaConfBaseException) as error:
         raise RunError(f"error: {error}") from error
     print(record.dir)

@@ -1,14 +1,15 @@
 """Assembly: from a configuration to the parts of a run."""
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from sparse_train.data.memory import Loading
-from sparse_train.environment import describe
 from sparse_train.errors import require
+from sparse_train.facts import facts, training_name
 from sparse_train.loop import Run
 from sparse_train.models.init import kaiming_normal, own_fan_in
+from sparse_train.optim.sgd import SparseSGD
 from sparse_train.sparsity.flops import layer_flops, relative_flops
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
@@ -44,6 +45,7 @@ def build(cfg: DictConfig) -> Run:
     example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
     return Run(
         epochs=cfg.epochs,
+        seed=cfg.seed,
         data=data,
         model=model,
         forward=torch.compile(model) if cfg.compile else model,
@@ -55,10 +57,9 @@ def build(cfg: DictConfig) -> Run:
         memory_format=memory_format,
         autocast=cfg.amp == "bf16",
         facts={
-            "config": {k: v for k, v in OmegaConf.to_container(cfg, resolve=True).items() if k != "artifact"},
-            **describe(device),
+            **facts(cfg, training_name(cfg), device),
             "layers": topology.densities(),
-            "flops": flops(model, example, topology, updater, cfg.epochs * steps),
+            "flops": flops(model, example, topology, dense_gradient_share(optimizer, updater, cfg.epochs * steps)),
         },
     )
 
@@ -88,11 +89,15 @@ def parameter_groups(model: nn.Module, weight_decay_on: str) -> list[dict]:
     return [{"params": weights}, {"params": others, "weight_decay": 0.0}]
 
 
-def flops(
-    model: nn.Module, example: torch.Tensor, topology: Topology, updater: Updater | None, total_steps: int
-) -> dict:
+def dense_gradient_share(optimizer: SparseSGD, updater: Updater | None, total_steps: int) -> float:
+    """Share of the steps that need the dense gradient: for growth, or always where its norm is bounded."""
+    if optimizer.renorm is not None and optimizer.renorm.over == "dense":
+        return 1.0
+    if updater is None or not updater.growth.needs_gradient:
+        return 0.0
+    return sum(updater.due(step) for step in range(total_steps)) / total_steps
+
+
+def flops(model: nn.Module, example: torch.Tensor, topology: Topology, share: float) -> dict:
     """FLOPs relative to dense, in inference and over this whole run."""
-    dense_gradients = 0
-    if updater is not None and updater.growth.needs_gradient:
-        dense_gradients = sum(updater.due(step) for step in range(total_steps))
-    return relative_flops(layer_flops(model, example), topology.densities(), dense_gradients / total_steps)
+    return relative_flops(layer_flops(model, example), topology.densities(), share)

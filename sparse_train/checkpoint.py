@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from sparse_train.errors import ConfigError
 from sparse_train.files import write_whole
 
 FORMAT = 1
@@ -19,8 +20,21 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """The saved state, or None where there is none. Only tensors and plain values are unpickled."""
+    """The saved state, or None where there is none. Only tensors and plain values are unpickled.
+
+    Raises:
+        ConfigError: for a file that is damaged, of another version, or not a checkpoint.
+    """
     if not path.exists():
         return None
-    state = torch.load(path, map_location=device, weights_only=True)
-    return state if state.get("format") == FORMAT else None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # a damaged file raises whatever its first bad byte leads to
+        raise _unusable(path, "cannot be read") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise _unusable(path, f"is not a checkpoint of format {FORMAT}")
+    return state
+
+
+def _unusable(path: Path, why: str) -> ConfigError:
+    return ConfigError("resume", "auto", f"{path} {why}; start over with resume=fresh")

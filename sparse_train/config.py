@@ -6,6 +6,7 @@ The groups below it have no schema of their own: the constructors they name are 
 import hashlib
 import json
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -37,6 +38,19 @@ SCIENCE = (
     "scale",
 )
 
+# Of a task that does not train by recipe, only these decide the result, besides the task's own options, scale and seed.
+SCIENCE_OF = {
+    "amplification": tuple(key for key in SCIENCE if key != "task"),
+    "balance": (),
+    "bn_gradient": ("dataset", "batch_size"),
+    "equivalence": ("dataset", "batch_size"),
+    "gradient_skew": ("dataset", "model", "batch_size"),
+    "layer_norm": ("dataset", "batch_size"),
+    "neuron_steps": ("dataset", "batch_size"),
+    "sign_flips": (),
+    "student_teacher": (),
+}
+
 # A key added later goes here with the value that means "as before": at that value it is left out of the id, so that
 # records committed before it existed keep theirs. Dotted path -> value.
 AS_BEFORE: dict[str, Any] = {}
@@ -47,6 +61,14 @@ CHOICES = {
     "init": ("dense_fan_in", "own_fan_in"),
     "weight_decay_on": ("all", "weights"),
     "resume": ("auto", "fresh"),
+}
+
+
+# Where groups refer to a key of the top level. Given there, a value would be ignored, or said only there.
+ALIASES = {
+    "topology.sparsity": "sparsity",
+    "optimizer.lr": "lr",
+    "lr_schedule.base_lr": "lr",
 }
 
 
@@ -103,12 +125,14 @@ def check(cfg: DictConfig) -> None:
     """
     for key in cfg:  # Hydra itself lets +key=value through
         require(key in Config.__dataclass_fields__, key, cfg[key], "no such key; see conf/config.yaml")
+    for key in ("task", "dataset", "model", "topology", "optimizer", "lr_schedule"):
+        require(cfg[key] is not None, key, cfg[key], "choose one of the options of its group")
     for key, options in CHOICES.items():
         require_one_of(key, cfg[key], options)
     require(0 <= cfg.sparsity < 1, "sparsity", cfg.sparsity, "must be in [0, 1): the share of weights that are zero")
     require(cfg.epochs >= 1, "epochs", cfg.epochs, "must be at least 1")
     require(cfg.batch_size >= 1, "batch_size", cfg.batch_size, "must be at least 1")
-    require(cfg.lr >= 0, "lr", cfg.lr, "must be at least 0")
+    require(0 <= cfg.lr < inf, "lr", cfg.lr, "must be at least 0, and finite")
     require(0 <= cfg.momentum < 1, "momentum", cfg.momentum, "must be in [0, 1)")
     require(cfg.weight_decay >= 0, "weight_decay", cfg.weight_decay, "must be at least 0")
     require(0 <= cfg.drop_fraction <= 1, "drop_fraction", cfg.drop_fraction, "must be in [0, 1]")
@@ -118,12 +142,17 @@ def check(cfg: DictConfig) -> None:
     require(cfg.threads is None or cfg.threads >= 1, "threads", cfg.threads, "must be at least 1, or null for all")
     dense = cfg.topology.sparsity == 0 and cfg.sparsity != 0
     require(not dense, "sparsity", cfg.sparsity, "dst=dense trains every weight: leave sparsity out, or use dst=static")
+    for path, key in ALIASES.items():
+        value = OmegaConf.select(cfg, path)
+        require(value is None or value == cfg[key], path, value, f"is {key} and must equal it: give {key} instead")
 
 
 def run_id(cfg: DictConfig) -> str:
     """12 hexadecimal digits that depend on what decides the result, and on nothing else."""
     resolved = OmegaConf.to_container(cfg, resolve=True)
-    science = {key: _canonical(resolved[key]) for key in SCIENCE}
+    task = str(resolved["task"].get("_target_")).rsplit(".", 1)[-1]
+    keys = {"task", "scale", "seed", *SCIENCE_OF[task]} if task in SCIENCE_OF else SCIENCE
+    science = {key: _canonical(resolved[key]) for key in keys}
     for path, value in AS_BEFORE.items():
         _leave_out(science, path.split("."), value)
     text = json.dumps({"numerics": NUMERICS, **science}, sort_keys=True)

@@ -17,6 +17,7 @@ from sparse_train.environment import peak_memory_mib
 from sparse_train.errors import DivergedError
 from sparse_train.log import EpochLog, progress, say
 from sparse_train.optim.sgd import SparseSGD
+from sparse_train.randomness import derive
 from sparse_train.record import Record
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
@@ -45,6 +46,7 @@ class Run:
     """
 
     epochs: int
+    seed: int
     data: Data
     model: nn.Module
     forward: nn.Module
@@ -114,22 +116,22 @@ def train(run: Run, record: Record, sinks: list[Sink]) -> None:
         tell(sinks, row)
     for epoch in range(len(record.history), run.epochs):
         started = time.perf_counter()
-        row = {"epoch": epoch + 1, **train_epoch(run, epoch)}
-        if not math.isfinite(row["train_loss"]):
-            record.finish("diverged", reason=f"the train loss is {row['train_loss']} in epoch {epoch + 1}")
-            raise DivergedError(f"{record.dir}: {record.content['reason']}")
-        row |= {**evaluate(run), **look(run), "seconds": round(time.perf_counter() - started, 3)}
+        row = {"epoch": epoch + 1, **train_epoch(run, epoch), **evaluate(run), **look(run)}
+        for key in ("train_loss", "test_loss"):
+            if not math.isfinite(row[key]):
+                record.finish("diverged", reason=f"the {key.replace('_', ' ')} is {row[key]} in epoch {epoch + 1}")
+                raise DivergedError(f"{record.dir}: {record.content['reason']}")
+        row["seconds"] = round(time.perf_counter() - started, 3)
         record.append(row)
         checkpoint.save(record.checkpoint, {"id": record.id, "history": record.history, **run.state_dict()})
         tell(sinks, row)
         log.tell(row)
     record.finish("complete", peak_memory_mib=round(peak_memory_mib(run.device), 1))
-    for sink in sinks:
-        sink.finish(record)
 
 
 def train_epoch(run: Run, epoch: int) -> dict:
     """One pass over the training set."""
+    torch.manual_seed(derive(run.seed, "forward", epoch))  # for models with dropout: torch knows no other source
     run.forward.train()
     meter, first = Meter(run.device), epoch * len(run.data.train)
     started = time.perf_counter()
@@ -179,7 +181,7 @@ def look(run: Run) -> dict:
 
 def restore(run: Run, record: Record) -> list[dict]:
     """Put the run where its checkpoint left it; returns the epochs done."""
-    state = checkpoint.load(record.checkpoint, run.device)
+    state = None if record.fresh else checkpoint.load(record.checkpoint, run.device)
     if state is None or state["id"] != record.id:
         return []
     run.load_state_dict(state)

@@ -20,12 +20,13 @@ class Record:
     Args:
         runs_dir: the parent of all runs.
         id: of this run (`config.run_id`); names its directory.
+        fresh: ignore an earlier attempt, and delete it when this one starts.
     """
 
-    def __init__(self, runs_dir: str, id: str):  # noqa: A002  (what it is called everywhere)
-        self.id = id
+    def __init__(self, runs_dir: str, id: str, fresh: bool = False):  # noqa: A002  (what it is called everywhere)
+        self.id, self.fresh = id, fresh
         self.dir = Path(runs_dir, id)
-        self.content = self._read()
+        self.content = {} if fresh else self._read()
         self.history: list[dict] = []
 
     @property
@@ -42,13 +43,11 @@ class Record:
     def checkpoint(self) -> Path:
         return self.dir / "checkpoint.pt"
 
-    def clear(self) -> None:
-        """Forget an earlier attempt."""
-        shutil.rmtree(self.dir, ignore_errors=True)
-        self.content, self.history = {}, []
-
     def start(self, history: list[dict], **facts) -> None:
         """The run begins, or goes on after the epochs in `history`; `facts` are what the record says of it."""
+        if self.fresh:
+            shutil.rmtree(self.dir, ignore_errors=True)
+            self.fresh = False
         self.history = list(history)
         started = self.content.get("started") or _now()
         self.content = {"format": FORMAT, "id": self.id, "status": "running", "started": started, **facts}
@@ -62,15 +61,22 @@ class Record:
     def finish(self, status: str, **facts) -> None:
         """The last word: complete, diverged or failed."""
         self.content.update(status=status, ended=_now(), **facts)
+        write_json(self.dir / "record.json", self.content)
+
+    def measured(self, rows: list[dict], final: dict, **facts) -> None:
+        """A measurement that is done at once: `rows` are its history, `final` what it comes to."""
+        self.history = rows
         self._write()
+        self.finish("complete", final=final, **facts)
 
     def _write(self) -> None:
         if self.history:
             # The history first: a record that says complete has all its epochs beside it.
             write_json_lines(self.dir / "history.jsonl", self.history)
-            best = max(self.history, key=lambda row: row["test_acc"])
-            seconds = sum(row["seconds"] for row in self.history)
-            self.content.update(final=self.history[-1], best=best, seconds=round(seconds, 3))
+            self.content["final"] = self.history[-1]
+            if "test_acc" in self.history[-1]:
+                self.content["best"] = max(self.history, key=lambda row: row["test_acc"])
+            self.content["seconds"] = round(sum(row.get("seconds", 0.0) for row in self.history), 3)
         write_json(self.dir / "record.json", self.content)
 
     def _read(self) -> dict:

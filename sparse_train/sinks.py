@@ -55,8 +55,9 @@ class Wandb:
 
     def finish(self, record: Record) -> None:
         if self.run is not None:
-            best = {f"best/{key}": value for key, value in record.content["best"].items()}
-            self._guard(lambda: (self.run.summary.update(best), self.run.finish()), "W&B finish")
+            best = {f"best/{key}": value for key, value in record.content.get("best", {}).items()}
+            failed = int(record.status != "complete")
+            self._guard(lambda: (self.run.summary.update(best), self.run.finish(exit_code=failed)), "W&B finish")
 
     def _open(self, record: Record, mode: str) -> None:
         import wandb  # an extra: only those who ask for this sink need it

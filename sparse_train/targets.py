@@ -29,6 +29,15 @@ TARGETS = frozenset(
         "sparsity.topology.Topology",
         "sparsity.updater.Updater",
         "tasks.train",
+        "theory.balance.balance",
+        "theory.bn_gradient.bn_gradient",
+        "theory.amplification.amplification",
+        "theory.equivalence.equivalence",
+        "theory.equivalence.neuron_steps",
+        "theory.gradient_skew.gradient_skew",
+        "theory.layer_norm.layer_norm",
+        "theory.sign_flips.sign_flips",
+        "theory.student_teacher.student_teacher",
     )
 )
 
@@ -55,12 +64,15 @@ def make(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
     Raises:
         ConfigError: as `instantiate`; the error names the key as it is written on the command line.
     """
+    require(cfg[key] is not None, key, cfg[key], "choose one of the options of its group")
+    for name in kwargs:
+        require(name not in cfg[key], f"{key}.{name}", cfg[key].get(name), "is set by the run itself; leave it out")
     partial = instantiate(cfg, key)
     try:
         return partial(*args, **kwargs)
     except ConfigError as error:
         raise prefixed(cfg, key, error) from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ConfigError(key, cfg[key].get("_target_"), str(error)) from error
 
 

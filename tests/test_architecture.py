@@ -32,10 +32,13 @@ LAYERS = [
     ["data.memory", "data.files"],
     ["data.cifar", "data.digits", "data.imagenet", "data.mnist", "data"],
     ["environment", "record", "checkpoint", "targets"],
-    ["sinks"],
+    ["facts", "sinks"],
     ["loop"],
     ["build"],
-    ["tasks"],
+    ["tasks", "theory", "theory.gradients", "theory.invariants", "theory.measurement"],
+    ["theory.dynamics", "theory.balance", "theory.layer_norm", "theory.bn_gradient", "theory.equivalence"],
+    ["theory.student_teacher", "theory.gradient_skew", "theory.amplification"],
+    ["theory.sign_flips"],
     ["__main__"],
 ]
 

@@ -6,7 +6,7 @@ import torch
 from torchvision.datasets import CIFAR100
 
 from sparse_train.data.files import ensure
-from sparse_train.data.memory import Data, EvalSplit, Loading, TrainSplit, average_pool
+from sparse_train.data.memory import Data, Loading, average_pool, in_memory
 
 FILES = {
     f"{CIFAR100.base_folder}/{name}": md5
@@ -35,7 +35,6 @@ def cifar100(
     splits = []
     for train in (True, False):
         raw = CIFAR100(loading.data_dir, train=train)
-        images = torch.from_numpy(raw.data).permute(0, 3, 1, 2)
-        splits.append((average_pool(images, image_size), torch.tensor(raw.targets)))
-    train_split = TrainSplit(*splits[0], loading, mean, std, pad, flip)
-    return Data(train_split, EvalSplit(*splits[1], loading.device, mean, std), 100, 3, image_size)
+        images = average_pool(torch.from_numpy(raw.data).permute(0, 3, 1, 2), image_size)
+        splits.append((images, torch.tensor(raw.targets)))
+    return in_memory(*splits, loading, 100, mean, std, pad, flip)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from sklearn.datasets import load_digits
 
-from sparse_train.data.memory import Data, EvalSplit, Loading, TrainSplit, average_pool
+from sparse_train.data.memory import Data, Loading, average_pool, in_memory
 from sparse_train.errors import require
 
 WHITE = 16  # the largest pixel value
@@ -35,5 +35,4 @@ def digits(
     enough = 1 <= train_images < len(images)
     require(enough, "train_images", train_images, f"must be between 1 and {len(images) - 1}")
     train, test = (images[:train_images], labels[:train_images]), (images[train_images:], labels[train_images:])
-    train_split = TrainSplit(*train, loading, mean, std, pad, flip)
-    return Data(train_split, EvalSplit(*test, loading.device, mean, std), 10, 1, image_size)
+    return in_memory(train, test, loading, 10, mean, std, pad, flip)

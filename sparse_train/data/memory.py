@@ -81,6 +81,7 @@ class TrainSplit:
     ):
         self.batch_size, self.seed, device = loading.batch_size, loading.seed, loading.device
         require_batches(self.batch_size, len(images))
+        require(pad >= 0, "pad", pad, "must be at least 0")
         self.size, self.pad, self.flip = images.shape[-1], pad, flip
         # Channels last: a pixel's channels lie together for the gather, and the result is channels_last for free.
         self.images = torch.nn.functional.pad(images, [pad] * 4).permute(0, 2, 3, 1).contiguous().to(device)
@@ -133,6 +134,24 @@ class EvalSplit:
         for first in range(start * self.batch_size, self.samples, self.batch_size):
             batch = slice(first, first + self.batch_size)
             yield self.normalize(self.images[batch]), self.labels[batch]
+
+
+def in_memory(
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    loading: Loading,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    pad: int,
+    flip: bool,
+) -> Data:
+    """A data set of uint8 images (N, C, H, W) and labels, held on the device."""
+    channels, size = train[0].shape[1], train[0].shape[-1]
+    for key, values in (("mean", mean), ("std", std)):
+        require(len(values) == channels, key, list(values), f"must have one number per channel, {channels}")
+    train_split = TrainSplit(*train, loading, mean, std, pad, flip)
+    return Data(train_split, EvalSplit(*test, loading.device, mean, std), num_classes, channels, size)
 
 
 class Normalize:

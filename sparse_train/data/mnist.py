@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torchvision.datasets import MNIST
 
 from sparse_train.data.files import ensure
-from sparse_train.data.memory import Data, EvalSplit, Loading, TrainSplit, average_pool
+from sparse_train.data.memory import Data, Loading, average_pool, in_memory
 
 FILES = {  # MD5 of the uncompressed files; torchvision knows those of the archives
     "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -35,5 +35,4 @@ def mnist(
     for train in (True, False):
         raw = MNIST(loading.data_dir, train=train)
         splits.append((average_pool(raw.data[:, None], image_size), raw.targets))
-    train_split = TrainSplit(*splits[0], loading, mean, std, pad, flip)
-    return Data(train_split, EvalSplit(*splits[1], loading.device, mean, std), 10, 1, image_size)
+    return in_memory(*splits, loading, 10, mean, std, pad, flip)

@@ -34,3 +34,13 @@ def own_fan_in(topology: Topology) -> None:
         fan_in = topology.masks[name].flatten(1).sum(1).clamp(min=1)
         scale = (weight[0].numel() / fan_in).sqrt()
         weight.mul_(scale.view(-1, *[1] * (weight.ndim - 1)))
+
+
+@torch.no_grad()
+def library_default(model: nn.Module, seed: int) -> None:
+    """torch's own default for linear layers and convolutions, U(-1, 1) / sqrt(fan_in); biases 0. Named generators."""
+    kaiming_normal(model, seed)
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1:
+            bound = 1 / sqrt(weight[0].numel())
+            weight.copy_((2 * torch.rand(weight.shape, generator=generator(seed, "init", name)) - 1) * bound)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from sparse_train.errors import require_one_of
+from sparse_train.errors import require, require_one_of
 
 NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": nn.Identity}
 
@@ -28,6 +28,8 @@ class MLP(nn.Module):
     ):
         super().__init__()
         require_one_of("norm", norm, NORMS)
+        sizes = not isinstance(hidden, int) and all(isinstance(units, int) and units > 0 for units in hidden)
+        require(sizes, "hidden", hidden, "must be a list of whole numbers above 0, such as [64]")
         layers: list[nn.Module] = [nn.Flatten()]
         features = in_channels * image_size**2
         for units in hidden:

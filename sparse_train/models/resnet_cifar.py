@@ -62,7 +62,8 @@ class ResNet20(nn.Module):
     def __init__(self, num_classes: int, in_channels: int = 3, width: float = 1, shortcut: str = "conv3x3"):
         super().__init__()
         require_one_of("shortcut", shortcut, SHORTCUTS)
-        require(round(16 * width) >= 1, "width", width, "must leave at least one channel of 16")
+        enough = isinstance(width, int | float) and round(16 * width) >= 1
+        require(enough, "width", width, "must be a number that leaves at least one channel of 16")
         narrow, middle, wide = (round(channels * width) for channels in (16, 32, 64))
         self.conv1 = nn.Conv2d(in_channels, narrow, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(narrow)

@@ -36,6 +36,8 @@ class WarmupCosine:
         reference_batch: int | None = None,
     ):
         require(warmup_epochs >= 0, "warmup_epochs", warmup_epochs, "must be at least 0")
+        known = reference_batch is None or reference_batch >= 1
+        require(known, "reference_batch", reference_batch, "must be at least 1, or null")
         self.peak = base_lr if reference_batch is None else base_lr * batch_size / reference_batch
         self.init, self.end = init, end
         self.warmup_steps = round(warmup_epochs * steps_per_epoch)

@@ -31,6 +31,8 @@ class Renorm:
     @torch.no_grad()
     def scale(self, grads: Sequence[Tensor]) -> list[Tensor]:
         """New gradients of norm at most `max_norm`; no host synchronisation."""
+        if not grads:
+            return []
         excess = get_total_norm(list(grads)) / self.max_norm
         self._count(excess > 1)
         return torch._foreach_mul(list(grads), 1 / excess.clamp(min=1))

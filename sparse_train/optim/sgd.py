@@ -33,7 +33,7 @@ class SparseSGD(torch.optim.SGD):
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
 
     It is a real optimizer: parameter groups, LR schedulers, `state_dict` and `GradScaler` work. The masks are the
-    topology's own state, saved beside the optimizer's.
+    topology's own state, saved beside the optimizer's; load the model's, the topology's, then the optimizer's.
 
     Args:
         params, lr, momentum, weight_decay, nesterov: as in `torch.optim.SGD`.
@@ -56,7 +56,10 @@ class SparseSGD(torch.optim.SGD):
         super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
         self.topology, self.precondition, self.renorm, self.mirror = topology, precondition, renorm, mirror
         self._names = {weight: name for name, weight in topology.weights.items()}
-        self._corrections: tuple[int, dict[str, Tensor]] = (-1, {})
+        self._corrections: tuple[tuple, dict[str, Tensor]] = ((), {})
+        if not any(p in self._names for group in self.param_groups for p in group["params"]):
+            raise ValueError("none of the parameters is a weight of the topology: was the model copied after it?")
+        self.corrections()  # what cannot be corrected is said now
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
@@ -65,6 +68,7 @@ class SparseSGD(torch.optim.SGD):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.topology.follow()
         grads = {p: p.grad for group in self.param_groups for p in group["params"] if p.grad is not None}
         grads = self._precondition(grads)
         if self.renorm is not None and self.renorm.over == "dense":
@@ -79,19 +83,30 @@ class SparseSGD(torch.optim.SGD):
 
     def corrections(self) -> dict[str, Tensor]:
         """Weight name -> the precondition's factors in the weight's dtype, computed anew only when masks change."""
-        version, factors = self._corrections
-        if self.precondition is not None and version != self.topology.version:
+        if self.precondition is None:
+            return {}
+        made_for = (self.topology.version, self.precondition)
+        if self._corrections[0] != made_for:
             scales = self.precondition.scales(self.topology)
             factors = {name: scale.to(self.topology.weights[name].dtype) for name, scale in scales.items()}
-            self._corrections = (self.topology.version, factors)
-        return factors
+            self._corrections = (made_for, factors)
+        return self._corrections[1]
 
     @torch.no_grad()
     def mask_momentum(self) -> None:
         """Zero the momentum of weights that do not exist; to be called after the masks have changed."""
         for name, weight in self.topology.weights.items():
-            if (momentum := self.state[weight].get("momentum_buffer")) is not None:
+            if (momentum := self.state.get(weight, {}).get("momentum_buffer")) is not None:
                 momentum.mul_(self.topology.masks[name])
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As torch's; momentum off the mask, which another optimizer may have left, becomes 0."""
+        super().load_state_dict(state_dict)
+        self.mask_momentum()
+
+    def __getstate__(self) -> dict:
+        """Copies and pickles keep topology and slots."""
+        return {**self.__dict__, **super().__getstate__()}
 
     def _precondition(self, grads: Grads) -> Grads:
         factors = self.corrections()
@@ -110,7 +125,7 @@ class SparseSGD(torch.optim.SGD):
             params = [p for p in group["params"] if p in grads]
             sgd(
                 params,
-                [self._with_scaled_decay(p, grads[p], group["weight_decay"]) for p in params],
+                [_laid_out_like(p, self._with_scaled_decay(p, grads[p], group["weight_decay"])) for p in params],
                 [self._momentum(p) for p in params] if group["momentum"] else [None] * len(params),
                 fused=True,
                 weight_decay=group["weight_decay"],
@@ -126,6 +141,7 @@ class SparseSGD(torch.optim.SGD):
         state = self.state[p]
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(p)
+        state["momentum_buffer"] = _laid_out_like(p, state["momentum_buffer"])
         return state["momentum_buffer"]
 
     def _with_scaled_decay(self, p: Tensor, grad: Tensor, decay: float) -> Tensor:
@@ -140,3 +156,8 @@ class SparseSGD(torch.optim.SGD):
             for group in self.param_groups:
                 weights = [p for p in group["params"] if p in grads]
                 self.mirror.reflect(weights, [grads[p] for p in weights], group["lr"])
+
+
+def _laid_out_like(p: Tensor, other: Tensor) -> Tensor:
+    """`other` in the memory layout of `p`: torch's fused kernel reads all its tensors in the order of memory."""
+    return other if other.stride() == p.stride() else torch.empty_like(p).copy_(other)

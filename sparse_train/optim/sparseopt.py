@@ -18,7 +18,8 @@ def neuron_scale(mask: Tensor, average: float | Tensor | None = None) -> Tensor:
 
     Neuron i is row i of the weight, one output unit or channel; fan_in_i its active and N its possible incoming
     weights. (The paper writes columns: its arrays are (in, out).) A layer whose neurons all have the same fan-in gets
-    factors of exactly 1; a neuron without incoming weights gets 0.
+    factors of exactly 1; a neuron without incoming weights gets 0. (Transposed convolutions keep their weights as
+    (in, out, ...); this is not for them.)
 
     Args:
         mask: boolean, of the weight's shape (out, in, *kernel).
@@ -31,7 +32,7 @@ def neuron_scale(mask: Tensor, average: float | Tensor | None = None) -> Tensor:
     fan_in = mask.flatten(1).sum(1, dtype=torch.float64)
     # Counts of weights are exact in float64, so equal fan-ins give the ratio 1.0 to the bit.
     reference = fan_in.mean() if average is None else average * mask[0].numel()
-    return (fan_in / reference).sqrt().view(-1, *[1] * (mask.ndim - 1))
+    return torch.where(fan_in > 0, fan_in / reference, 0.0).sqrt().view(-1, *[1] * (mask.ndim - 1))
 
 
 class SparseOpt:
@@ -54,6 +55,8 @@ class SparseOpt:
     def scales(self, topology: Topology) -> dict[str, Tensor]:
         """Weight name -> its factors (`neuron_scale`) for every corrected layer."""
         masks = {name: topology.masks[name] for name in self._corrected(topology)}
+        if not masks:
+            return {}
         average = self._average(list(masks.values()))
         return {name: neuron_scale(mask, average) for name, mask in masks.items()}
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import cost, reproduce, sweeps
+from sparse_train.report import claims, cost, reproduce, sweeps
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 
@@ -13,6 +13,7 @@ COMMANDS = {
     "reproduce": "train what is missing of each artifact, then draw it",
     "draw": "draw each artifact from the records that are there",
     "status": "count complete, running, failed, diverged and missing runs",
+    "claims": "judge the paper's claims on its numbers and on ours",
     "plan": "count the runs of each artifact and their cost; launch nothing",
 }
 
@@ -36,6 +37,9 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> bool:
     """True if all went well."""
+    if args.command == "claims":
+        print(claims.write(args.results_dir, args.scale))
+        return True
     chosen = sweeps.names() if args.artifacts in ([], ["all"]) else args.artifacts
     loaded = [sweeps.load(name, args.scale, args.references) for name in chosen]
     runs_dir = reproduce.place(args.runs_dir, args.scale)

@@ -14,7 +14,6 @@ from sparse_train.report.sweeps import Cell, Sweep
 
 FORMAT = 1  # of records, as `sparse_train.record` writes them
 COMPLETE, MISSING = "complete", "missing"
-METRICS = ("test_acc", "train_acc", "test_loss", "train_loss", "itop_rate", "realised_sparsity", "grad_norm")
 TIMES = ("seconds", "images_per_second", "started")  # columns that differ when the same run is made again
 
 
@@ -89,11 +88,12 @@ def _run_row(cell: Cell, records: Records) -> dict:
         return row
     record = complete[1]
     final = record["final"]
-    row |= {"scale": record["config"]["scale"], "trained_epochs": final.get("epoch")}
-    row |= {key: final[key] for key in METRICS if key in final}
-    row["best_test_acc"] = record.get("best", {}).get("test_acc")
-    row |= {"seconds": record["seconds"], "images_per_second": final.get("images_per_second")}
+    row["scale"] = record["config"]["scale"]
+    row |= {"trained_epochs" if key == "epoch" else key: final[key] for key in final if key not in TIMES}
+    if "best" in record:
+        row |= {"best_test_acc": record["best"]["test_acc"], "images_per_second": final["images_per_second"]}
     return row | {
+        "seconds": record["seconds"],
         "started": record["started"],
         "threads": record["threads"],
         "device": record["hardware"]["device"],

@@ -5,9 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import best, collect, figures, hyperparameters, tables
+from sparse_train.report import best, collect, dynamics, figures, hyperparameters, summary, tables, theory
 from sparse_train.report.collect import COMPLETE, Records
 from sparse_train.report.sweeps import PAPER, Sweep, scales
+
+# kind of figure -> (how to draw it, the columns of the history it needs)
+KINDS = figures.KINDS | theory.KINDS | dynamics.KINDS
 
 
 def draw(sweep: Sweep, records: Records, results_dir: Path) -> str:
@@ -38,11 +41,13 @@ def _draw(sweep: Sweep, records: Records, place: Path) -> str:
         parts.append(tables.markdown(table))
         _write(place / f"{sweep.name}.tex", tables.latex(table, title))
         tables.tidy(table).to_csv(place / f"{sweep.name}.csv", index=False)
+    if artifact.get("summary"):
+        parts.append(summary.markdown(runs, **artifact["summary"]))
     if artifact.get("best"):
         parts.append(best.markdown(runs, **artifact["best"]))
     if artifact.get("figure"):
         spec = artifact["figure"]
-        draw_figure, _ = figures.KINDS[spec["kind"]]
+        draw_figure, _ = KINDS[spec["kind"]]
         paper = {"paper": artifact.get("paper")} if spec["kind"] == "final" else {}
         figure = draw_figure(runs, rows, {**paper, **spec}, title, sweep.scale == PAPER)
         for ending in ("png", "pdf"):
@@ -56,7 +61,7 @@ def _collected(sweep: Sweep, records: Records, place: Path) -> tuple[pd.DataFram
     runs = collect.kept(collect.runs(sweep, records), path, sweep)
     runs.to_csv(path, index=False)
     kind = (sweep.artifact.get("figure") or {}).get("kind")
-    columns = figures.KINDS[kind][1] if kind else None
+    columns = KINDS[kind][1] if kind else None
     rows = pd.DataFrame()
     if columns is not None:
         path = place / f"{sweep.name}.rows.csv"

@@ -146,7 +146,6 @@ def _dash(dst: str) -> str:
     return style.REFERENCES[dst][1] if dst in style.REFERENCES else "-"
 
 
-# kind -> (how to draw it, the columns of the history it needs besides the runs)
 KINDS = {
     "curves": (curves, ("epoch", "train_acc", "test_acc")),
     "final": (final, None),

@@ -29,6 +29,26 @@ NAMES = {
     "update_every": "Update frequency",
 }
 
+# Values of the theory's keys.
+WORDS = {
+    "batch": "with BN",
+    "none": "without BN",
+    "library_default": "torch's initialization",
+    "kaiming_normal": "Kaiming normal",
+    "gd": "gradient descent",
+    "ham": "HAM",
+    "ham_flow": "HAM flow",
+    "d": "scaled by $\\sqrt{1-s}$",
+    "eq12": "scaled by Eq. 12",
+    "sgd": "SGD",
+    "sparseopt": "SparseOpt",
+    "sparseopt_decay_scaled": "SparseOpt, decay scaled",
+    "mlp": "MLP, LN",
+    "mlp_bn": "MLP, BN",
+    "block_embedding": "block, embedding",
+    "block_output": "block, output + residual",
+}
+
 
 def label(factor: str, value: object) -> str:
     """The word for one value of a factor."""
@@ -40,3 +60,8 @@ def label(factor: str, value: object) -> str:
 def name(factor: str) -> str:
     """The word for a factor or a metric."""
     return NAMES.get(factor, factor)
+
+
+def say(value: object) -> str:
+    """The word for a value of a key of the theory."""
+    return WORDS.get(str(value), str(value))

@@ -1,5 +1,7 @@
 """One style for all figures."""
 
+from textwrap import wrap
+
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -42,9 +44,15 @@ matplotlib.rcParams.update(
 
 def panels(rows: int, columns: int, title: str, share_y: bool | str = True) -> tuple[Figure, list[list[Axes]]]:
     """A figure with a grid of panels and a title."""
-    figure = Figure(figsize=(3.1 * columns + 0.4, 2.6 * rows + 0.55), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure = sized(3.1 * columns + 0.4, 2.6 * rows + 0.55, title)
     return figure, figure.subplots(rows, columns, squeeze=False, sharey=share_y).tolist()
+
+
+def sized(width: float, height: float, title: str) -> Figure:
+    """An empty figure of that many inches, its title wrapped."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle("\n".join(wrap(title, round(13.5 * width))), fontsize=10)
+    return figure
 
 
 def look(optimizer: str) -> dict:

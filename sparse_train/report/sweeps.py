@@ -28,7 +28,7 @@ class Cell:
     Attributes:
         id: the run's.
         factors: the value of each key of the grid, as the sweep file has it, whatever the scale.
-        dataset, epochs: what decides the run's cost.
+        dataset, epochs: what decides the run's cost; a measurement trains no epochs.
     """
 
     id: str
@@ -113,7 +113,8 @@ def _grid(name: str, values: dict[str, str], scale: str) -> Grid:
         factors = {key: then for key, (then, _) in zip(taken, pairs, strict=True)}
         cfg = configuration(name, {**actual, **fixed})
         dataset = cfg.dataset._target_.rsplit(".", 1)[-1]
-        cells.append(Cell(run_id(cfg), factors, dataset, cfg.epochs))
+        trains = cfg.task._target_.endswith(".train")
+        cells.append(Cell(run_id(cfg), factors, dataset, cfg.epochs if trains else 0))
     launched = {key: ",".join(now for _, now in options) for key, options in taken.items()}
     return Grid([f"{key}={value}" for key, value in {**launched, **fixed}.items()], cells)
 

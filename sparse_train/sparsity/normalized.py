@@ -16,18 +16,18 @@ NORMALIZATIONS = (
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def normalized_weights(model: nn.Module) -> list[str]:
-    """Names of the weights of linear and convolution layers that feed a normalization layer.
+def normalizations(model: nn.Module) -> dict[str, str]:
+    """Weight of a linear or convolution layer -> name of the normalization layer that it feeds.
 
     Read off the order in which the model registers its layers, activations passed over: true of models that define
     each normalization right after its layer, as ours and timm's ResNets do.
     """
-    names, previous = [], None
+    found, previous = {}, None
     for name, module in model.named_modules():
         if isinstance(module, NORMALIZATIONS):
             if previous is not None:
-                names.append(f"{previous}.weight")
+                found[f"{previous}.weight"] = name
             previous = None
         elif isinstance(module, WEIGHTED):
             previous = name
-    return names
+    return found

@@ -28,7 +28,8 @@ class Updater:
     and keeps both, as in the RigL authors' code and jaxpruner.
 
     Args:
-        topology, optimizer: what to change. The weights' `.grad` must be that of the current step.
+        topology, optimizer: what to change. The weights' `.grad` must be that of the current step; with a
+            `GradScaler`, call its `unscale_(optimizer)` before `update`.
         growth: the score, `RigL()` or `SET()` (`sparsity.growth`).
         total_steps: steps of the whole run.
         drop_fraction: f_0 in [0, 1].
@@ -74,19 +75,23 @@ class Updater:
 
     def fraction(self, step: int) -> float:
         """f_t, the share of active weights to drop at this step."""
-        return self.decay(self.drop_fraction, step / self.last_step)
+        progress = min(step / self.last_step, 1.0) if self.last_step else 1.0
+        return self.decay(self.drop_fraction, progress)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Drop and grow in every layer, then clear the momentum of what was dropped."""
+        self.topology.follow()
         corrections = self.optimizer.corrections() if self.gradient == "corrected" else {}
         for name, weight in self.topology.weights.items():
             mask, grad = self.topology.masks[name], weight.grad
+            if grad is None:
+                raise RuntimeError(f"{name} has no gradient to update its mask by: call backward first, or exclude it")
             # 1e-9: 0.29 * 100 is 29, not 28.999999999999996.
             count = int(self.fraction(step) * self.topology.counts[name] * (1 + 1e-9))
             if name in corrections:
                 grad = grad * corrections[name]
             kept = drop(mask, weight.abs(), count)
             score = self.growth(weight, grad, generator(self.seed, "growth", name, step))
-            self.topology.replace(name, grow(kept, score, count))
+            self.topology.replace(name, grow(kept, score, count), self.topology.counts[name])
         self.optimizer.mask_momentum()

@@ -1,0 +1,29 @@
+"""What every record says of its run besides the results."""
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from sparse_train.environment import describe
+
+
+def facts(cfg: DictConfig, name: str, device: torch.device) -> dict:
+    """Name, configuration, options taken, versions, git revision, hardware and threads."""
+    config = {key: value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key != "artifact"}
+    return {"name": name, "config": config, "choices": choices(), **describe(device)}
+
+
+def training_name(cfg: DictConfig) -> str:
+    """Readable, and the same wherever the run is launched: digits resnet20 rigl sparseopt 0.9 seed 0."""
+    taken = choices()
+    parts = [taken.get(group, "") for group in ("dataset", "model", "dst", "optimizer")]
+    renorm = "renormalized" if cfg.optimizer.renorm is not None else ""
+    return " ".join([*filter(None, [*parts, renorm]), f"{cfg.sparsity:g}", f"seed {cfg.seed}"])
+
+
+def choices() -> dict[str, str]:
+    """The option taken of each group, by which people call a run."""
+    if not HydraConfig.initialized():
+        return {}
+    taken = HydraConfig.get().runtime.choices
+    return {group: option for group, option in taken.items() if not group.startswith("hydra/")}

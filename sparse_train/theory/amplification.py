@@ -1,0 +1,105 @@
+"""Section 3 on a network that trains: amplification by fan-in, and how a mask update turns the gradient."""
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from sparse_train.build import build
+from sparse_train.loop import Run
+from sparse_train.optim.sparseopt import SparseOpt
+from sparse_train.record import Record
+from sparse_train.sparsity.normalized import normalizations
+from sparse_train.theory.gradients import angle, batch_norm_input_gradient, slope
+from sparse_train.theory.measurement import measure
+
+
+def amplification(cfg: DictConfig, record: Record, steps: int) -> None:
+    """Train as configured for `steps` steps; rows are of two kinds.
+
+    `update`: at each mask update, on the same batch before and after it, the angle in degrees between the gradients of
+    the weights that stay, raw and corrected by Eq. 12 with the masks of the moment (Section 3.3's claim).
+    `layer`: at the first and at the last step, for each normalized layer, the exponent of (1 - s_i) in
+    ||dL/dx_i|| / ||dL/dxhat_i||, which Eq. 10 says is -1/2.
+    """
+
+    def work() -> tuple[list[dict], dict]:
+        run = build(cfg)
+        rows, step = [], 0
+        for epoch in range(-(-steps // len(run.data.train))):
+            for images, labels in run.data.train.epoch(epoch):
+                if step in (0, steps - 1):
+                    rows += [{"kind": "layer", "step": step, **row} for row in _layers(run, images, labels)]
+                if step == steps:
+                    break
+                for group in run.optimizer.param_groups:
+                    group["lr"] = run.schedule(step)
+                _backward(run, images, labels)
+                if run.updater is not None and run.updater.due(step):
+                    rows.append({"kind": "update", "step": step, **_update(run, step, images, labels)})
+                else:
+                    run.optimizer.step()
+                step += 1
+        return rows, _summary(rows)
+
+    measure(cfg, record, f"amplification {cfg.sparsity:g}", work)
+
+
+def _backward(run: Run, images: Tensor, labels: Tensor) -> None:
+    run.forward.train()
+    run.optimizer.zero_grad()
+    run.loss(images, labels)[0].backward()
+
+
+def _gradients(run: Run) -> dict[str, tuple[Tensor, Tensor]]:
+    """Weight -> its gradient, raw and corrected."""
+    scales = SparseOpt().scales(run.topology)
+    return {n: (w.grad.clone(), w.grad * scales[n].float()) for n, w in run.topology.weights.items()}
+
+
+def _update(run: Run, step: int, images: Tensor, labels: Tensor) -> dict:
+    masks, before = dict(run.topology.masks), _gradients(run)
+    run.updater.update(step)
+    _backward(run, images, labels)
+    after = _gradients(run)
+    stay = {name: masks[name] & run.topology.masks[name] for name in masks}
+    flat = [[torch.cat([g[n][kind][stay[n]] for n in stay]) for g in (before, after)] for kind in (0, 1)]
+    return {"angle_raw": angle(*flat[0]), "angle_corrected": angle(*flat[1]), "replaced": run.updater.fraction(step)}
+
+
+def _layers(run: Run, images: Tensor, labels: Tensor) -> list[dict]:
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    pairs = {name: norm for name, norm in normalizations(run.model).items() if name in run.topology.masks}
+
+    def keep(norm: str):
+        return lambda _module, inputs, output: seen.update({norm: (inputs[0], output)})
+
+    hooks = [run.model.get_submodule(norm).register_forward_hook(keep(norm)) for norm in pairs.values()]
+    loss = run.loss(images, labels)[0]
+    grads = torch.autograd.grad(loss, [seen[norm][1] for norm in pairs.values()])
+    for hook in hooks:
+        hook.remove()
+    rows = []
+    for (name, norm), grad_y in zip(pairs.items(), grads, strict=True):
+        x, grad = (t.detach().float().movedim(1, -1).flatten(0, -2) for t in (seen[norm][0], grad_y))
+        grad_xhat = grad * run.model.get_submodule(norm).weight.detach()
+        amplified = batch_norm_input_gradient(x, grad_xhat, 1e-5).norm(dim=0) / grad_xhat.norm(dim=0)
+        density = run.topology.masks[name].flatten(1).double().mean(1)
+        use = (density > 0) & amplified.isfinite() & (amplified > 0) & (x.std(0) > 1e-3)
+        if density[use].unique().numel() > 2:
+            spread = float(density[use].std() / density[use].mean())
+            rows.append({"layer": name, "exponent": slope(density[use], amplified[use]), "fan_in_spread": spread})
+    return rows
+
+
+def _summary(rows: list[dict]) -> dict:
+    def median(kind: str, key: str, *steps: int) -> float | None:
+        values = [row[key] for row in rows if row["kind"] == kind and (not steps or row["step"] in steps)]
+        return float(torch.tensor(values).median()) if values else None
+
+    last = max((row["step"] for row in rows), default=0)
+    return {
+        "angle_raw": median("update", "angle_raw"),
+        "angle_corrected": median("update", "angle_corrected"),
+        "exponent_first": median("layer", "exponent", 0),
+        "exponent_last": median("layer", "exponent", last),
+    }

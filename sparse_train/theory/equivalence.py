@@ -1,0 +1,151 @@
+"""What SparseOpt changes: with a static mask before batch normalization it is SGD from another initial scale.
+
+The loss does not depend on the length of a weight w_i that feeds batch normalization: its gradient scales as 1/|w_i|.
+With c_i = sqrt((1 - s_i) / (1 - s_avg)) and v_i = w_i / sqrt(c_i), a SparseOpt step on w,
+w <- w - eta (c g(w) + lambda w), is the SGD step v <- v - eta (g(v) + lambda v), since g(v) = sqrt(c) g(w).
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from sparse_train.models.init import kaiming_normal
+from sparse_train.models.resnet_cifar import ResNet20
+from sparse_train.optim.ham import HAM
+from sparse_train.optim.renorm import Renorm
+from sparse_train.optim.sgd import SparseSGD
+from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
+from sparse_train.record import Record
+from sparse_train.sparsity.growth import RigL
+from sparse_train.sparsity.topology import Topology
+from sparse_train.sparsity.updater import Updater
+from sparse_train.theory.gradients import slope
+from sparse_train.theory.measurement import load_data, measure
+
+ZERO_EPS = 1e-300  # torch refuses 0; added to a variance in float64, the same number
+VARIANTS = ("exact", "eps", "decay_scaled", "classifier", "rigl", "ham", "clipped")
+
+
+def equivalence(
+    cfg: DictConfig, record: Record, variant: str, sparsity: float, steps: int, lr: float, weight_decay: float
+) -> None:
+    """Train SparseOpt from w and SGD from w / sqrt(c) side by side in float64; rows are both losses over steps.
+
+    Args:
+        variant: "exact", where all assumptions hold, or where one of them ends: "eps", BN's usual 1e-5; "decay_scaled",
+            weight decay scaled with the gradient; "classifier", corrected too, though nothing normalizes it; "rigl",
+            mask updates; "ham"; "clipped", renormalized gradients.
+    """
+
+    def work() -> tuple[list[dict], dict]:
+        twins = [_prepared(cfg, variant, sparsity, lr, weight_decay, steps, corrected) for corrected in (True, False)]
+        rows = []
+        for step, (images, labels) in enumerate(_batches(cfg, steps)):
+            losses = []
+            for model, optimizer, updater in twins:
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(images), labels)
+                loss.backward()
+                if updater is not None and updater.due(step):
+                    updater.update(step)
+                else:
+                    optimizer.step()
+                losses.append(loss.item())
+            rows.append({"step": step, "sparseopt": losses[0], "sgd": losses[1]})
+        gaps = torch.tensor([abs(row["sparseopt"] - row["sgd"]) for row in rows])
+        return rows, {"largest_gap": float(gaps.max()), "mean_gap": float(gaps.mean())}
+
+    measure(cfg, record, f"equivalence, {variant}", work)
+
+
+def neuron_steps(
+    cfg: DictConfig, record: Record, optimizer: str, sparsity: float, steps: int, lr: float, weight_decay: float
+) -> None:
+    """Per neuron over training with a static mask: the length of its weight and the angle it turns in a step.
+
+    Rows are neurons, with means over the last tenth of the steps; the result is the exponent of c_i in both.
+
+    Args:
+        optimizer: "sgd", "sparseopt" (decay added after the correction) or "sparseopt_decay_scaled".
+    """
+
+    def work() -> tuple[list[dict], dict]:
+        variant = "decay_scaled" if optimizer == "sparseopt_decay_scaled" else "eps"
+        model, optim, _ = _prepared(cfg, variant, sparsity, lr, weight_decay, steps, optimizer != "sgd", rescale=False)
+        weights = optim.topology.weights
+        turned = {name: torch.zeros(len(weight), dtype=weight.dtype) for name, weight in weights.items()}
+        length = {name: torch.zeros_like(value) for name, value in turned.items()}
+        for step, (images, labels) in enumerate(_batches(cfg, steps)):
+            before = {name: weight.detach().flatten(1).clone() for name, weight in weights.items()}
+            optim.zero_grad()
+            F.cross_entropy(model(images), labels).backward()
+            optim.step()
+            if step >= 0.9 * steps:
+                for name, weight in weights.items():
+                    now = weight.detach().flatten(1)
+                    cosine = F.cosine_similarity(before[name], now).clamp(-1, 1)
+                    turned[name] += torch.rad2deg(torch.arccos(cosine)) / (0.1 * steps)
+                    length[name] += now.norm(dim=1) / (0.1 * steps)
+        rows = [
+            row for name in weights for row in _neurons(name, optim.topology.masks[name], turned[name], length[name])
+        ]
+        alive = [row for row in rows if row["c"] > 0 and row["degrees_per_step"] > 0]
+        c, degrees, norm = (torch.tensor([row[key] for row in alive]) for key in ("c", "degrees_per_step", "length"))
+        return rows, {"angle_exponent": slope(c, degrees), "length_exponent": slope(c, norm)}
+
+    measure(cfg, record, f"neuron steps, {optimizer}", work)
+
+
+def _neurons(name: str, mask: Tensor, degrees: Tensor, length: Tensor) -> Iterator[dict]:
+    fan_in, c = mask.flatten(1).sum(1).tolist(), neuron_scale(mask).flatten().tolist()
+    for values in zip(range(len(fan_in)), fan_in, c, degrees.tolist(), length.tolist(), strict=True):
+        yield dict(zip(("neuron", "fan_in", "c", "degrees_per_step", "length"), values, strict=True), layer=name)
+
+
+def _prepared(
+    cfg: DictConfig,
+    variant: str,
+    sparsity: float,
+    lr: float,
+    weight_decay: float,
+    steps: int,
+    corrected: bool,
+    rescale: bool = True,
+) -> tuple[nn.Module, SparseSGD, Updater | None]:
+    """A sparse ResNet20 x{0.5} in float64 with its optimizer; SGD starts from w / sqrt(c) where `rescale`."""
+    model = ResNet20(10, in_channels=1, width=0.5)
+    kaiming_normal(model, cfg.seed)
+    model.double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-5 if variant == "eps" else ZERO_EPS
+    exclude = [] if variant == "classifier" else ["fc.weight"]
+    topology = Topology(model, sparsity, seed=cfg.seed, exclude=exclude)
+    if rescale and not corrected:
+        with torch.no_grad():
+            for name, weight in topology.weights.items():
+                root = neuron_scale(topology.masks[name]).sqrt()
+                weight.div_(root.where(root > 0, 1.0))
+    optimizer = SparseSGD(
+        model.parameters(),
+        topology,
+        lr=lr,
+        momentum=0.9,
+        weight_decay=weight_decay,
+        precondition=SparseOpt(scale_decay=variant == "decay_scaled") if corrected else None,
+        renorm=Renorm() if variant == "clipped" else None,
+        mirror=HAM(alpha=4.0) if variant == "ham" else None,
+    )
+    rigl = variant == "rigl"
+    return model, optimizer, Updater(topology, optimizer, RigL(), steps, every=50, seed=cfg.seed) if rigl else None
+
+
+def _batches(cfg: DictConfig, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    data = load_data(cfg)
+    for step in range(-(-steps // len(data.train))):
+        left = steps - step * len(data.train)
+        for images, labels in list(data.train.epoch(step))[:left]:
+            yield images.double(), labels

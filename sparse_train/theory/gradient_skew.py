@@ -1,0 +1,102 @@
+"""Figure 1 as a measurement: one real layer, dense and masked, and the angle between its gradients."""
+
+from copy import deepcopy
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from sparse_train.models.init import kaiming_normal
+from sparse_train.optim.sparseopt import neuron_scale
+from sparse_train.record import Record
+from sparse_train.targets import make
+from sparse_train.theory.gradients import angle, batch_norm_input_gradient
+from sparse_train.theory.layer_norm import masks
+from sparse_train.theory.measurement import load_data, measure
+
+
+def gradient_skew(
+    cfg: DictConfig, record: Record, layer: str, norm: str, sparsity: float, fan_ins: str, batches: int
+) -> None:
+    """Gradients of one masked layer of a network that is dense otherwise, at initialization, over its kept weights.
+
+    `ideal` is the dense layer's gradient, `raw` the masked layer's, `corrected` that times Eq. 12. Once as they are,
+    where the mask also changes what the layer computes, and once with dL/dxhat and xhat held fixed, where
+    normalization's scale (Eq. 10) is all that differs. Rows are neurons; the result is the angle of raw and corrected
+    to ideal, in degrees.
+
+    Args:
+        layer, norm: names of a convolution of the model and of the batch normalization after it.
+        sparsity: of that layer.
+        fan_ins: "random" or "graded" (`layer_norm.masks`).
+    """
+
+    def work() -> tuple[list[dict], dict]:
+        data = load_data(cfg)
+        dense = make(cfg, "model", num_classes=data.num_classes, in_channels=data.in_channels)
+        kaiming_normal(dense, cfg.seed)
+        sparse = deepcopy(dense)
+        weight = sparse.get_submodule(layer).weight
+        flat = masks((len(weight), weight[0].numel()), sparsity, fan_ins, cfg.seed)
+        mask = flat.view(weight.shape)
+        with torch.no_grad():
+            weight.mul_(mask)
+        total: dict[str, Tensor] = {}
+        for images, labels in islice(data.train.epoch(0), batches):
+            for name, gradient in _gradients(dense, sparse, layer, norm, images, labels).items():
+                total[name] = total.get(name, 0) + gradient * mask / batches
+        scale = neuron_scale(mask).float()
+        corrected = {f"{name}_corrected": total[name] * scale for name in ("raw", "fixed")}
+        norms = {name: g.flatten(1).norm(dim=1).tolist() for name, g in {**total, **corrected}.items()}
+        density = flat.double().mean(1).tolist()
+        rows = [{"neuron": i, "density": d, **{n: v[i] for n, v in norms.items()}} for i, d in enumerate(density)]
+        final = {
+            f"{name}_angle": angle(g, total["ideal"]) for name, g in {**total, **corrected}.items() if name != "ideal"
+        }
+        return rows, final
+
+    measure(cfg, record, f"gradient skew, {layer}, {fan_ins} fan-ins", work)
+
+
+def _gradients(dense: nn.Module, sparse: nn.Module, layer: str, norm: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """`ideal`, `raw`, and `fixed`: the dense gradient with each neuron's sigma replaced by that of the masked layer."""
+    ideal, inputs, before, grad_xhat = _look(dense, layer, norm, x, y)
+    raw, _, masked, _ = _look(sparse, layer, norm, x, y)
+    amplified = before.std(0) / masked.std(0)
+    neurons = len(amplified)
+    grad_x = (batch_norm_input_gradient(before, grad_xhat) * amplified).view(len(x), -1, neurons)
+    conv = dense.get_submodule(layer)
+    shape = (len(x), neurons, *_spatial(inputs, conv))
+    fixed = torch.nn.grad.conv2d_weight(
+        inputs, conv.weight.shape, grad_x.transpose(1, 2).reshape(shape), conv.stride, conv.padding
+    )
+    return {"ideal": ideal, "raw": raw, "fixed": fixed}
+
+
+def _look(model: nn.Module, layer: str, norm: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dL/dW, the layer's input, its output (samples, neurons), and dL/dxhat of the normalization after it."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(_module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        seen.update(inputs=inputs[0], before=output)
+
+    hooks = [
+        model.get_submodule(layer).register_forward_hook(keep),
+        model.get_submodule(norm).register_forward_hook(lambda _m, _i, out: seen.update(after=out)),
+    ]
+    loss = F.cross_entropy(model(x), y)
+    grad_weight, grad_after = torch.autograd.grad(loss, (model.get_submodule(layer).weight, seen["after"]))
+    for hook in hooks:
+        hook.remove()
+    gamma = model.get_submodule(norm).weight.detach()
+    before, grad = (t.movedim(1, -1).flatten(0, -2) for t in (seen["before"].detach(), grad_after))
+    return grad_weight, seen["inputs"].detach(), before, grad * gamma
+
+
+def _spatial(inputs: Tensor, conv: nn.Conv2d) -> tuple[int, ...]:
+    return tuple(
+        (size + 2 * pad - kernel) // stride + 1
+        for size, pad, kernel, stride in zip(inputs.shape[2:], conv.padding, conv.kernel_size, conv.stride, strict=True)
+    )

@@ -1,0 +1,230 @@
+"""The theory's formulas against autograd, its lemmas against simulation, and the tasks end to end."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sparse_train.randomness import generator
+from sparse_train.record import Record
+from sparse_train.report.sweeps import ROOT
+from sparse_train.sparsity.masks import random_mask
+from sparse_train.targets import instantiate
+from sparse_train.theory import dynamics
+from sparse_train.theory.gradients import (
+    angle,
+    batch_norm_input_gradient,
+    layer_norm_input_gradient,
+    layer_norm_input_gradient_as_printed,
+    slope,
+)
+from sparse_train.theory.invariants import flip_forbidden, invariant, potential
+from sparse_train.theory.layer_norm import masks
+from sparse_train.theory.student_teacher import REDUNDANT, SPARSE, scales
+
+DOUBLE = {"dtype": torch.float64}
+
+
+# --- gradients through normalization, independent of autograd ---
+
+
+def test_batch_norm_gradient_of_section_3():
+    x = torch.randn(32, 7, **DOUBLE, requires_grad=True)
+    weight, gamma, beta = torch.randn(7, **DOUBLE), torch.randn(7, **DOUBLE), torch.randn(7, **DOUBLE)
+    y = F.batch_norm(x, None, None, gamma, beta, training=True, eps=1e-5)
+    (y.tanh() @ weight).sum().backward()
+    grad_y = (1 - y.detach().tanh() ** 2) * weight
+    torch.testing.assert_close(batch_norm_input_gradient(x.detach(), grad_y * gamma, 1e-5), x.grad)
+
+
+def test_layer_norm_gradient_of_appendix_d_and_its_misprint():
+    x = torch.randn(5, 11, **DOUBLE, requires_grad=True)
+    gamma, beta, weight = torch.randn(11, **DOUBLE), torch.randn(11, **DOUBLE), torch.randn(11, **DOUBLE)
+    y = F.layer_norm(x, (11,), gamma, beta, eps=1e-5)
+    (y.tanh() @ weight).sum().backward()
+    grad_y = (1 - y.detach().tanh() ** 2) * weight
+    torch.testing.assert_close(layer_norm_input_gradient(x.detach(), grad_y, gamma, 1e-5), x.grad)
+    printed = layer_norm_input_gradient_as_printed(x.detach(), grad_y, gamma, 1e-5)
+    assert (printed - x.grad).abs().max() > 0.1 * x.grad.abs().max()
+
+
+def test_the_printed_formula_scales_as_the_conclusion_says_all_the_same():
+    """The misprint does not touch the conclusion: both forms scale as 1 / sigma."""
+    x, grad_y = torch.randn(4, 9, **DOUBLE), torch.randn(4, 9, **DOUBLE)
+    for formula in (layer_norm_input_gradient, layer_norm_input_gradient_as_printed):
+        torch.testing.assert_close(formula(0.5 * x, grad_y, 1.0), 2 * formula(x, grad_y, 1.0))
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9])
+def test_equation_10(sparsity):
+    """1,000 neurons of fan-in 784 before BN: masking amplifies dL/dx by (1 - s)^(-1/2), dL/dxhat held fixed."""
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.randn(512, 784, generator=draw)
+    weight = torch.randn(1000, 784, generator=draw)
+    grad_xhat = torch.randn(512, 1000, generator=draw)
+    mask = random_mask((1000, 784), round((1 - sparsity) * 784_000), draw)
+    dense = batch_norm_input_gradient(inputs @ weight.T, grad_xhat)
+    sparse = batch_norm_input_gradient(inputs @ (weight * mask).T, grad_xhat)
+    amplified = (sparse.norm(dim=0) / dense.norm(dim=0)).mean().item()
+    if sparsity == 0:
+        assert torch.equal(sparse, dense)
+    assert amplified == pytest.approx((1 - sparsity) ** -0.5, rel=0.03)
+
+
+def test_angles_and_slopes():
+    assert angle(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 3.0])) == pytest.approx(90)
+    assert angle(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 2.0])) == pytest.approx(0, abs=1e-5)
+    x = torch.tensor([0.1, 0.4, 0.9])
+    assert slope(x, 3 * x**-0.5) == pytest.approx(-0.5)
+
+
+# --- Appendix A.1 ---
+
+
+def moved(optimizer, eta, iterations, scaling="none", neurons=(SPARSE,), seeds=100, start=(-1.0, 1.0, 0.0), alpha=4.0):
+    on = dynamics.problem(seeds, 0, list(neurons))
+    s = dynamics.students(on, 0, 1.0, *map(torch.tensor, start))
+    kept = invariant(s.a, s.gamma, s.beta, None if optimizer == "gd" else alpha)
+    scale = scales(on.mask, scaling)
+    for _ in range(iterations):
+        dynamics.step(on, s, eta, optimizer, alpha, scale)
+    return on, s, (invariant(s.a, s.gamma, s.beta, None if optimizer == "gd" else alpha) - kept).abs()
+
+
+def test_gradients_of_the_students_are_those_of_autograd():
+    on = dynamics.problem(3, 0, [REDUNDANT, SPARSE])
+    s = dynamics.students(on, 0, 1.0, torch.tensor(-1.0), torch.tensor(1.0), torch.tensor(0.3))
+    mine = dynamics.gradients(on, s)
+    for name in ("w", "a", "gamma", "beta"):
+        getattr(s, name).requires_grad_()
+    dynamics.loss(on, s).sum().backward()
+    for name in ("w", "a", "gamma", "beta"):
+        expected = getattr(s, name).grad * (on.mask if name == "w" else 1)
+        torch.testing.assert_close(getattr(mine, name), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_potential_is_the_integral_of_lemma_a3():
+    a, alpha = torch.tensor(1.7, **DOUBLE), 4.0
+    p = torch.linspace(0, 1.7, 100_001, **DOUBLE)
+    assert potential(a, alpha) == pytest.approx(torch.trapezoid(p / (1 + alpha * p), p).item(), rel=1e-8)
+    assert potential(-a, alpha) == potential(a, alpha)
+
+
+@pytest.mark.parametrize("neurons", [(SPARSE,), (REDUNDANT, SPARSE)], ids=["one neuron", "two neurons"])
+@pytest.mark.parametrize("scaling", ["none", "d"])
+@pytest.mark.parametrize("optimizer", ["gd", "ham_flow"])
+def test_invariants_stay_up_to_the_step_size(optimizer, scaling, neurons):
+    """Lemmas A.1 and A.3, Observation A.2, Remark A.5; gamma0^2 + beta0^2 = 1, so the drift is relative to it."""
+    drift = {}
+    for eta, iterations in ((0.01, 200), (0.001, 2000)):
+        drift[eta] = moved(optimizer, eta, iterations, scaling, neurons)[2].amax(1).median().item()
+    assert drift[0.001] < 1e-3
+    assert drift[0.01] < 1e-2
+    assert drift[0.01] / drift[0.001] == pytest.approx(10, rel=0.2), "linear in eta at fixed eta * T"
+
+
+def test_the_mirror_step_keeps_the_invariant_roughly():
+    """HAM as it is trained with is not an Euler step of its flow: its drift is linear in eta with a larger constant."""
+    drift = {eta: moved("ham", eta, n)[2].median().item() for eta, n in ((0.01, 200), (0.001, 2000))}
+    assert drift[0.01] < 1e-2
+    assert drift[0.01] / drift[0.001] == pytest.approx(10, rel=0.3)
+
+
+def test_no_sign_flips_where_the_invariant_forbids_it():
+    flips_elsewhere = {}
+    for optimizer, alpha in (("gd", None), ("ham_flow", 4.0)):
+        allowed = []
+        for a0 in (-2.0, -1.0, -0.5):
+            for gamma0 in (0.25, 0.75, 1.5):
+                _, s, _ = moved(optimizer, 0.005, 1500, seeds=20, start=(a0, gamma0, 0.0))
+                share = (s.a > 0).double().mean().item()
+                if flip_forbidden(*map(torch.tensor, (a0, gamma0, 0.0)), alpha):
+                    assert share == 0
+                else:
+                    allowed.append(share)
+        flips_elsewhere[optimizer] = max(allowed)
+    assert min(flips_elsewhere.values()) > 0.5, "where it is allowed, it happens"
+
+
+def test_balanced_starts_flip_under_ham_alone():
+    for optimizer, share in (("gd", 0.0), ("ham", 0.5), ("ham_flow", 0.5)):
+        assert (moved(optimizer, 0.1, 1000)[1].a > 0).double().mean() >= share
+    assert (moved("gd", 0.1, 1000)[1].a > 0).sum() == 0
+
+
+def test_scaling_of_a_single_neuron_is_one_under_equation_12():
+    assert scales(torch.tensor([SPARSE]), "eq12").tolist() == [1.0]
+    assert scales(torch.tensor([SPARSE]), "d").tolist() == pytest.approx([0.2**0.5])
+    assert scales(torch.tensor([REDUNDANT, SPARSE]), "eq12").tolist() == pytest.approx([1.6**0.5, 0.4**0.5])
+
+
+# --- masks and tasks ---
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
+def test_masks_with_uniform_random_and_graded_fan_ins(sparsity):
+    fan_ins = {kind: masks((64, 400), sparsity, kind, 0).sum(1) for kind in ("uniform", "random", "graded")}
+    for fan_in in fan_ins.values():
+        assert fan_in.sum() / 25_600 == pytest.approx(1 - sparsity, abs=0.01)
+    assert fan_ins["uniform"].unique().numel() == 1
+    if sparsity:
+        assert fan_ins["graded"].float().std() > 2 * fan_ins["random"].float().std()
+
+
+TASKS = {
+    "bn_gradient": ["task.batches=2", "task.sparsities=[0.0,0.5]"],
+    "layer_norm": ["task.batches=2", "task.sparsities=[0.0,0.5]", "task.fan_ins=graded"],
+    "gradient_skew": ["task.batches=1"],
+    "student_teacher": ["task.iterations=20", "task.seeds=5", "task.neurons=two", "task.scaling=eq12"],
+    "sign_flips": ["task.iterations=20", "task.seeds=2"],
+    "balance": ["task.points=11"],
+    "equivalence": ["task.steps=10"],
+    "neuron_steps": ["task.steps=20"],
+    "amplification": ["task.steps=12", "update_every=5", "epochs=2"],
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_leaves_a_complete_record(compose_config, tmp_path, task):
+    cfg = compose_config(f"task={task}", "batch_size=50", *TASKS[task])
+    record = Record(str(tmp_path), "abc")
+    instantiate(cfg, "task")(cfg, record)
+    read = Record(str(tmp_path), "abc")
+    assert read.status == "complete"
+    assert read.content["final"]
+    rows = [json.loads(line) for line in (tmp_path / "abc" / "history.jsonl").read_text().splitlines()]
+    assert len(rows) >= 2
+    if task in ("bn_gradient", "layer_norm"):
+        assert rows[0]["ratio"] == 1.0, "a dense layer gives exactly 1"
+
+
+def test_the_equivalence_is_exact_where_its_assumptions_hold(compose_config, tmp_path):
+    gaps = {}  # RigL updates its masks at step 50
+    for variant in ("exact", "rigl"):
+        cfg = compose_config("task=equivalence", f"task.variant={variant}", "task.steps=80")
+        record = Record(str(tmp_path), variant)
+        instantiate(cfg, "task")(cfg, record)
+        gaps[variant] = record.content["final"]["largest_gap"]
+    assert gaps["exact"] < 1e-10
+    assert gaps["rigl"] > 1e-3
+
+
+def test_a_draw_is_named():
+    assert torch.equal(dynamics.problem(4, 7, [SPARSE]).z, dynamics.problem(4, 7, [SPARSE]).z)
+    assert not torch.equal(torch.rand(3, generator=generator(0, "a")), torch.rand(3, generator=generator(0, "b")))
+
+
+# --- what is committed ---
+
+
+def test_figure_2_as_committed_is_within_3_percent_up_to_90_percent_sparsity():
+    rows = pd.read_csv(ROOT / "results" / "records" / "fig2.rows.csv")
+    mean = (
+        rows[rows["task.norm"] == "batch"].groupby(["task.init", "sparsity"])[["ratio", "theory"]].mean().reset_index()
+    )
+    assert len(mean) == 22
+    assert (mean[mean["sparsity"] == 0]["ratio"] == 1).all()
+    below = mean[mean["sparsity"] <= 0.9]
+    assert (below["ratio"] / below["theory"] - 1).abs().max() < 0.03
