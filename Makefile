@@ -18,7 +18,7 @@ REPORT := $(BIN)/python -m sparse_train.report
 WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format lock claims clean
+.PHONY: help setup quickstart test claims lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

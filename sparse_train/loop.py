@@ -72,8 +72,8 @@ class Run:
 
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.topology.load_state_dict(state["topology"])
+        self.optimizer.load_state_dict(state["optimizer"])  # after the topology, whose masks its momentum obeys
 
 
 class Meter:

@@ -5,6 +5,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sparse_train.errors import ConfigError
 from sparse_train.files import write_json, write_json_lines
 
 FORMAT = 1
@@ -44,10 +45,18 @@ class Record:
         return self.dir / "checkpoint.pt"
 
     def start(self, history: list[dict], **facts) -> None:
-        """The run begins, or goes on after the epochs in `history`; `facts` are what the record says of it."""
+        """The run begins, or goes on after the epochs in `history`; `facts` are what the record says of it.
+
+        Raises:
+            ConfigError: for a runs directory that cannot be written.
+        """
         if self.fresh:
             shutil.rmtree(self.dir, ignore_errors=True)
             self.fresh = False
+        try:
+            self.dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError("runs_dir", str(self.dir.parent), f"cannot be written ({error.strerror})") from error
         self.history = list(history)
         started = self.content.get("started") or _now()
         self.content = {"format": FORMAT, "id": self.id, "status": "running", "started": started, **facts}

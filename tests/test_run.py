@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from sparse_train.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("epochs=2", "model.width=0.25", "update_every=3", "threads=1")
@@ -182,6 +185,22 @@ BAD_INPUT = {
     "dst.gradient=corrected optimizer=sgd": "dst.gradient=corrected: needs an optimizer that corrects",
     "renorm=unit optimizer.renorm.over=none": "must be one of dense, masked",
     "model._target_=os.system": "model._target_=os.system: not one of the project's own",
+    "topology=null": "topology",
+    "+dst.seed=7": "dst.seed=7: ",
+    "model=resnet50 model.name=resnet999": "model.name=resnet999: timm has no such model",
+    "lr_schedule.reference_batch=0": "lr_schedule.reference_batch=0: must be",
+    "model=mlp model.hidden=[0]": "model.hidden=",
+    "model=mlp model.hidden=64": "model.hidden=64: ",
+    "model.width=wide": "model.width=wide: ",
+    "dataset.pad=-1": "dataset.pad=-1: must be",
+    "dataset.mean=[0.5,0.5]": "dataset.mean=",
+    "optimizer.lr=0.9": "optimizer.lr=0.9: is lr and must equal it",
+    "topology.sparsity=0.5": "topology.sparsity=0.5: is sparsity and must equal it",
+    "lr_schedule.base_lr=0.5": "lr_schedule.base_lr=0.5: is lr and must equal it",
+    "lr=inf": "lr=inf: must be",
+    "seed=-1": "seed=-1: must be at least 0",
+    "workers=-1": "workers=-1: must be at least 0",
+    "runs_dir=/etc/passwd": "runs_dir=/etc/passwd: cannot be written (Not a directory)",
     "dataset=cifar100 download=false data_dir=/nowhere": "data_dir=/nowhere: downloading is off",
     "dataset=mnist download=false data_dir=/nowhere": "put MNIST/raw/train-images-idx3-ubyte",
     "dataset=imagenet data_dir=/nowhere": "data_dir=/nowhere: put ImageNet's class folders under",
@@ -189,13 +208,28 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("arguments", BAD_INPUT)
-def test_bad_input_gives_one_clear_error(tmp_path, arguments):
-    code, out, err = command(f"runs_dir={tmp_path / 'runs'}", *arguments.split(" "))
-    assert code == 1
-    assert BAD_INPUT[arguments] in err
-    assert "Traceback" not in err
-    assert out == ""
+def test_bad_input_gives_one_clear_error(tmp_path, monkeypatch, capsys, arguments):
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["sparse_train", f"runs_dir={tmp_path / 'runs'}", *arguments.split(" ")])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr()
+    assert stop.value.code == 1
+    assert BAD_INPUT[arguments] in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
     assert not (tmp_path / "runs").exists(), "nothing that looks like a run"
+
+
+def test_an_unreadable_checkpoint_is_named(tmp_path):
+    run_dir = trained(f"runs_dir={tmp_path}", "epochs=1")
+    content = record(run_dir)
+    (run_dir / "record.json").write_text(json.dumps({**content, "status": "running"}))
+    (run_dir / "checkpoint.pt").write_bytes(b"junk")
+    code, _, err = command(*QUICK, f"runs_dir={tmp_path}", "epochs=1")
+    assert code == 1
+    assert "checkpoint.pt cannot be read; start over with resume=fresh" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

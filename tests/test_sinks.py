@@ -20,8 +20,8 @@ class FakeRun:
     def log(self, row, step):
         self.rows.append((step, row))
 
-    def finish(self):
-        self.finished = True
+    def finish(self, exit_code):
+        self.finished, self.exit_code = True, exit_code
 
 
 @pytest.fixture
@@ -60,6 +60,7 @@ def test_rows_reach_wandb_under_the_runs_own_id(fake_wandb, record):
     assert fake_wandb.run.rows == [(1, record.history[0])]
     assert fake_wandb.run.summary["best/test_acc"] == 50.0
     assert fake_wandb.run.finished
+    assert fake_wandb.run.exit_code == 1, "the record does not say complete"
 
 
 def test_no_server_means_offline(fake_wandb, record, capsys):
