@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import claims, cost, reproduce, sweeps
+from sparse_train.report import claims, cost, index, reproduce, sweeps
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 
@@ -47,20 +47,22 @@ def run(args: argparse.Namespace) -> bool:
     records = Records(places)
     for problem in records.problems:
         print(f"passed over: {problem}", file=sys.stderr)
-    fine = True
+    fine, seen = True, {}
     for sweep in loaded:
         if args.command == "status":
             print(reproduce.status(sweep, records))
         elif args.command == "plan":
-            print(reproduce.plan(sweep, records))
+            print(reproduce.plan(sweep, records, before=set(seen)))
         else:
             if args.command == "reproduce" and reproduce.todo(sweep, records):
                 fine &= reproduce.launch(sweep, records, runs_dir, args.launch.split())
                 records = Records(places)
             print(draw(sweep, records, args.results_dir))
-    if args.command in ("status", "plan") and len(loaded) > 1:
-        cells = {cell.id: cell for sweep in loaded for cell in sweep.cells}
-        print(f"together, each run counted once: {cost.of(list(cells.values()))}")
+        seen |= {cell.id: cell for cell in sweep.cells}
+    if args.command in ("reproduce", "draw"):
+        index.write(args.results_dir)
+    elif len(loaded) > 1:
+        print(f"together, each run counted once: {cost.of(list(seen.values()))}")
     return fine
 
 

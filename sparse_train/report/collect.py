@@ -96,10 +96,14 @@ def _run_row(cell: Cell, records: Records) -> dict:
         "seconds": record["seconds"],
         "started": record["started"],
         "threads": record["threads"],
-        "device": record["hardware"]["device"],
+        "device": _device(record["hardware"]),
         "torch": record["versions"]["torch"],
         "git": record["git"],
     }
+
+
+def _device(hardware: dict) -> str:
+    return hardware.get("cpu", "cpu") if hardware["device"] == "cpu" else hardware["device"]
 
 
 def histories(sweep: Sweep, records: Records, columns: Iterable[str] | None) -> pd.DataFrame:

@@ -25,9 +25,10 @@ def status(sweep: Sweep, records: Records) -> str:
     return f"{sweep.name}: {done}/{len(sweep.cells)} complete{rest}"
 
 
-def plan(sweep: Sweep, records: Records) -> str:
-    """What launching would do."""
-    return f"{sweep.name}: {cost.of(sweep.cells)}; to train: {cost.of(todo(sweep, records))}"
+def plan(sweep: Sweep, records: Records, before: set[str]) -> str:
+    """What launching would do, after the runs whose ids are in `before`."""
+    new = [cell for cell in todo(sweep, records) if cell.id not in before]
+    return f"{sweep.name}: {cost.of(sweep.cells)}; new: {cost.of(new)}"
 
 
 def launch(sweep: Sweep, records: Records, runs_dir: Path, extra: Sequence[str]) -> bool:

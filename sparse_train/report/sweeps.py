@@ -71,6 +71,12 @@ def names() -> list[str]:
 
 
 @cache
+def artifact(name: str) -> dict[str, Any]:
+    """How `sweeps/<name>.yaml` is shown, without expanding its grid."""
+    return OmegaConf.to_container(_compose(name, ()).artifact, resolve=True)
+
+
+@cache
 def scales() -> dict[str, dict]:
     """The smaller scales, by name."""
     return yaml.safe_load((SWEEPS / "_scales.yaml").read_text())

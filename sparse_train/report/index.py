@@ -1,0 +1,120 @@
+"""What has been measured: `results/README.md` over all scales, and a gallery for each smaller one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sparse_train.report import sweeps
+from sparse_train.report.collect import COMPLETE
+from sparse_train.report.sweeps import PAPER
+from sparse_train.report.tables import aligned
+
+HEAD = ["Artifact", "Scale", "Runs", "Seeds", "Date", "Revision", "Hardware", "Threads", "Hours", "Command"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One artifact at one scale, as its committed records tell."""
+
+    name: str
+    scale: str
+    runs: pd.DataFrame
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        return self.runs[self.runs["status"] == COMPLETE]
+
+    @property
+    def command(self) -> str:
+        return f"make reproduce-{self.name}" + ("" if self.scale == PAPER else f" SCALE={self.scale}")
+
+    def line(self, up: str = "") -> list[str]:
+        """Its line of the index; `up` leads from the page to the artifact's own."""
+        done = self.complete
+        seeds = done["seed"].nunique() if "seed" in done else 1
+        dates = sorted(done["started"].str[:10].unique())
+        return [
+            f"[{self.name}]({up}{self.name}.md)",
+            self.scale,
+            f"{len(done)} of {len(self.runs)}",
+            str(seeds),
+            " to ".join(dict.fromkeys((dates[0], dates[-1]))),
+            _several(done["git"].dropna().map(_short).unique()),
+            _several(done["device"].unique()),
+            _several(done["threads"].unique()),
+            f"{done['seconds'].sum() / 3600:.2f}",
+            f"`{self.command}`",
+        ]
+
+
+def write(results_dir: Path) -> None:
+    """Write both kinds of page, from what `results_dir` holds."""
+    for scale in sweeps.scales():
+        here = list(entries(results_dir / scale, scale))
+        if here:
+            (results_dir / scale / "README.md").write_text(_gallery(here, scale))
+    (results_dir / "README.md").write_text(_index(results_dir))
+
+
+def entries(place: Path, scale: str) -> Iterator[Entry]:
+    """Every artifact with at least one complete run, in the order of the paper."""
+    for name in sweeps.names():
+        path = place / "records" / f"{name}.csv"
+        if path.exists():
+            entry = Entry(name, scale, pd.read_csv(path))
+            if len(entry.complete):
+                yield entry
+
+
+def _index(results_dir: Path) -> str:
+    lines, measured = [HEAD], set()
+    for scale in (PAPER, *sweeps.scales()):
+        up = "" if scale == PAPER else f"{scale}/"
+        for entry in entries(results_dir / up, scale):
+            lines.append(entry.line(up))
+            if scale == PAPER and len(entry.complete) == len(entry.runs):
+                measured.add(entry.name)
+    owed = [name for name in sweeps.names() if name not in measured and _trains(name)]
+    notes = [f"- `{scale}`: {about['note']}" for scale, about in sweeps.scales().items()]
+    return "\n".join(
+        [
+            "# Results\n",
+            "Everything here was measured by the command in its line and is drawn from the records under `records/`.",
+            "The paper's own numbers are in [paper/](paper/README.md); its claims, judged, in [claims.md](claims.md);",
+            "the theory in [theory.md](theory.md).\n",
+            "A scale other than `paper` is a rehearsal or a study at reduced size, not the paper's experiment:\n",
+            *notes,
+            "",
+            aligned(lines),
+            "## Not measured at the paper's scale, or not all of it\n",
+            (", ".join(owed) or "nothing") + ".\n",
+        ]
+    )
+
+
+def _trains(name: str) -> bool:
+    """Whether there is anything to measure: Tables 4 and 5 state the configuration."""
+    return "hyperparameters" not in sweeps.artifact(name)
+
+
+def _gallery(here: list[Entry], scale: str) -> str:
+    label = f"[REDUCED SCALE {scale}: {sweeps.scales()[scale]['note']}]"
+    pictures = []
+    for entry in here:
+        artifact = sweeps.artifact(entry.name)
+        pictures += [f"## {artifact['title']}\n", f"[{entry.name}]({entry.name}.md): `{entry.command}`\n"]
+        if artifact.get("figure"):
+            pictures.append(f"![{artifact['title']} {label}]({entry.name}.png)\n")
+    return "\n".join([f"# Gallery {label}\n", aligned([HEAD, *(entry.line() for entry in here)]), *pictures])
+
+
+def _short(revision: str) -> str:
+    return revision[:8] + ("-dirty" if revision.endswith("-dirty") else "")
+
+
+def _several(values) -> str:
+    """A few values, or how many there are."""
+    texts = sorted(map(str, values))
+    return ", ".join(texts) if len(texts) <= 3 else f"{len(texts)} of them"
