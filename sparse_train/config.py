@@ -149,14 +149,17 @@ def check(cfg: DictConfig) -> None:
 
 def run_id(cfg: DictConfig) -> str:
     """12 hexadecimal digits that depend on what decides the result, and on nothing else."""
-    resolved = OmegaConf.to_container(cfg, resolve=True)
-    task = str(resolved["task"].get("_target_")).rsplit(".", 1)[-1]
+    task = str(cfg.task.get("_target_")).rsplit(".", 1)[-1]
     keys = {"task", "scale", "seed", *SCIENCE_OF[task]} if task in SCIENCE_OF else SCIENCE
-    science = {key: _canonical(resolved[key]) for key in keys}
+    science = {key: _canonical(_resolved(cfg[key])) for key in keys}
     for path, value in AS_BEFORE.items():
         _leave_out(science, path.split("."), value)
     text = json.dumps({"numerics": NUMERICS, **science}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _resolved(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _canonical(value: Any) -> Any:

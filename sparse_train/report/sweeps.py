@@ -113,11 +113,11 @@ def _grid(name: str, values: dict[str, str], scale: str) -> Grid:
     asked = {key: _values(key, value) for key, value in values.items()}
     taken = {key: _shrink(options, replace.get(key, {})) for key, options in asked.items()}
     fixed = {} if scale == PAPER else {"scale": scale}
-    cells = []
+    cells, bases = [], {}
     for pairs in product(*taken.values()):
         actual = {key: now for key, (_, now) in zip(taken, pairs, strict=True)}
         factors = {key: then for key, (then, _) in zip(taken, pairs, strict=True)}
-        cfg = configuration(name, {**actual, **fixed})
+        cfg = configuration(name, {**actual, **fixed}, bases)
         dataset = cfg.dataset._target_.rsplit(".", 1)[-1]
         trains = cfg.task._target_.endswith(".train")
         cells.append(Cell(run_id(cfg), factors, dataset, cfg.epochs if trains else 0))
@@ -133,6 +133,11 @@ def _values(key: str, value: str) -> list[str]:
     return [override.get_value_element_as_str()]
 
 
+@cache
+def _value(override: str) -> Any:
+    return OverridesParser.create().parse_override(override).value()
+
+
 def _shrink(options: list[str], replace: dict) -> list[tuple[str, str]]:
     """(as the sweep file has it, as it is run) for every value that the scale keeps."""
     mapping = {str(key): value for key, value in replace.items()}
@@ -140,17 +145,23 @@ def _shrink(options: list[str], replace: dict) -> list[tuple[str, str]]:
     return [(option, str(value)) for option, value in pairs if value is not None]
 
 
-def configuration(name: str, overrides: dict[str, str]) -> DictConfig:
+def configuration(name: str, overrides: dict[str, str], bases: dict | None = None) -> DictConfig:
     """The configuration of one run of the sweep.
 
     Composing takes Hydra 70 ms, too long for a thousand cells: options of groups are composed once per combination,
     and plain values put into a copy, which comes to the same.
+
+    Args:
+        bases: copies to put the values into, kept by the caller, who gives the same keys every time.
     """
-    groups = {key: value for key, value in overrides.items() if (CONF / key).is_dir()}
-    cfg = _compose(name, tuple(f"{key}={value}" for key, value in groups.items())).copy()
+    groups = tuple(f"{key}={value}" for key, value in overrides.items() if (CONF / key).is_dir())
+    bases = {} if bases is None else bases
+    if groups not in bases:
+        bases[groups] = _compose(name, groups).copy()
+    cfg = bases[groups]
     for key, value in overrides.items():
-        if key not in groups:
-            OmegaConf.update(cfg, key, OverridesParser.create().parse_override(f"{key}={value}").value())
+        if not (CONF / key).is_dir():
+            OmegaConf.update(cfg, key, _value(f"{key}={value}"))
     return cfg
 
 

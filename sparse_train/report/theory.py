@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from sparse_train.report import style
 from sparse_train.report.labels import say
@@ -63,7 +64,8 @@ def gradient_skew(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str
             )
     axes[2].set_xticks(range(len(groups)), [f"{fan_ins}\n{float(s):.0%}" for (fan_ins, s), _ in groups])
     axes[2].set(title="angle to the dense layer's gradient", ylabel="degrees")
-    axes[2].legend(loc="upper left")
+    axes[2].set_ylim(0, 90)
+    axes[2].legend(loc="upper left", ncols=2)
     handles, texts = axes[0].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=3)
     return figure
@@ -119,6 +121,8 @@ def neuron_steps(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str,
             if len(here):
                 points = line[i].scatter(here["c"], here[value], c=here["fan_in"], s=5, cmap="viridis", norm="log")
             line[i].set(xscale="log", yscale="log")
+            line[i].set_xticks([0.6, 0.8, 1, 1.25], ["0.6", "0.8", "1", "1.25"])
+            line[i].xaxis.set_minor_locator(NullLocator())
         axes[0][i].set_title(say(optimizer))
         axes[1][i].set_xlabel("$c_i$ (Eq. 12)")
     axes[0][0].set_ylabel("length $|w_i|$")

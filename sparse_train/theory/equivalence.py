@@ -122,8 +122,10 @@ def _prepared(
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-5 if variant == "eps" else ZERO_EPS
-    exclude = [] if variant == "classifier" else ["fc.weight"]
-    topology = Topology(model, sparsity, seed=cfg.seed, exclude=exclude)
+    if variant == "classifier":  # ERK would leave so small a classifier dense
+        topology = Topology(model, sparsity, "uniform", cfg.seed, exclude=["conv1.weight"])
+    else:
+        topology = Topology(model, sparsity, seed=cfg.seed, exclude=["fc.weight"])
     if rescale and not corrected:
         with torch.no_grad():
             for name, weight in topology.weights.items():

@@ -1,0 +1,188 @@
+"""Every sweep file composes, says what it runs, and is drawn from records with the numbers that they hold."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_report import leave_record
+
+from sparse_train.config import check
+from sparse_train.errors import ConfigError
+from sparse_train.report import draw as drawing
+from sparse_train.report import sweeps
+from sparse_train.report.collect import Records
+from sparse_train.report.draw import draw
+
+TABLES = {"table1": 36, "table2": 144, "table3": 144, "table6": 12, "table7": 12, "table8": 144, "table9": 144}
+NUMBERED = {*(f"table{i}" for i in range(1, 10)), *(f"fig{i}" for i in range(1, 27))}
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """Every sweep at the paper's scale."""
+    return {name: sweeps.load(name) for name in sweeps.names()}
+
+
+def test_every_table_and_figure_of_the_paper_has_its_sweep(loaded):
+    assert set(loaded) >= NUMBERED
+    assert {name: len(loaded[name].cells) for name in TABLES} == TABLES
+
+
+def test_headers_say_place_command_and_number_of_runs(loaded):
+    for name, sweep in loaded.items():
+        first, *lines = sweeps.header(name)
+        said = dict(re.match(r"(\S+)\s+(.*)", line).groups() for line in lines if re.match(r"\S+\s", line))
+        if name in NUMBERED:
+            kind = "Table" if name.startswith("table") else "Figure"
+            assert first.startswith(f"{kind} {re.sub('[a-z]', '', name)}, "), name
+        assert said["command"].startswith(f"make reproduce-{name}") or name == "quickstart"
+        assert int(re.match(r"\d+", said["runs"])[0]) == len(sweep.cells), name
+        assert "GPU-hours" in said or name == "quickstart"
+
+
+def test_every_cell_is_a_configuration_that_trains(loaded):
+    """One cell of every grid, by the check that a run begins with."""
+    for name, sweep in loaded.items():
+        for grid in sweep.grids:
+            check(sweeps.configuration(name, grid.cells[-1].factors))
+
+
+def test_figures_share_their_tables_runs(loaded):
+    ids = {name: {cell.id for cell in sweep.cells} for name, sweep in loaded.items()}
+    tables = {
+        "table1": (3, 4, 13, 14, 15, 16),
+        "table2": (11, 17),
+        "table3": (12, 18),
+        "table6": (21, 23, 24),
+        "table7": (22,),
+        "table8": (19, 25),
+        "table9": (20, 26),
+    }
+    for table, figures in tables.items():
+        for figure in figures:
+            assert ids[f"fig{figure}"] <= ids[table], figure
+    assert len(ids["fig5"] - ids["table1"]) == 9, "growth by corrected gradients"
+    assert len(ids["fig10"] - ids["table2"]) == 27
+
+
+def test_references_add_dense_and_static_runs():
+    plain, more = sweeps.load("fig3"), sweeps.load("fig3", references=True)
+    added = {cell.factors["dst"] for cell in more.cells[len(plain.cells) :]}
+    assert added == {"dense", "static"}
+
+
+@pytest.mark.parametrize("scale", list(sweeps.scales()))
+def test_smaller_scales_have_runs_of_their_own(loaded, scale):
+    for name in ("table1", "fig10", "fig2"):
+        small = sweeps.load(name, scale)
+        assert 0 < len(small.cells) <= len(loaded[name].cells)
+        assert not {cell.id for cell in small.cells} & {cell.id for cell in loaded[name].cells}
+
+
+def test_a_grid_that_names_an_unknown_option_is_refused(tmp_path, monkeypatch):
+    text = (sweeps.SWEEPS / "quickstart.yaml").read_text()
+    (tmp_path / "wrong.yaml").write_text(text.replace("dst: rigl", "dst: snip"))
+    (tmp_path / "_scales.yaml").write_text("{}")
+    monkeypatch.setattr(sweeps, "SWEEPS", tmp_path)
+    with pytest.raises(ConfigError, match=r"sweeps/wrong.yaml=paper: .*dst/snip"):
+        sweeps.load("wrong")
+
+
+# --- from made-up records to what is shown ---
+
+
+def accuracy(cell) -> float:
+    """Known for every cell; seeds lie 1 apart, so a mean over three is that of the middle one."""
+    method = ["sgd", "sparseopt", "ham", "sparseopt_ham"].index(cell.factors["optimizer"])
+    return 50 + 2 * method + float(cell.factors.get("epochs", 0)) / 100 + int(cell.factors.get("seed", 1)) - 1
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_every_table_shows_known_numbers_beside_the_papers(name, loaded, tmp_path):
+    """A hole for the first cell, a failure for the second; all else known."""
+    sweep = loaded[name]
+    hole, failed = sweep.cells[0], sweep.cells[1]
+    for cell in sweep.cells[1:]:
+        status = "failed" if cell is failed else "complete"
+        leave_record(tmp_path / "runs", name, cell, status=status, accuracy=accuracy(cell))
+    page = draw(sweep, Records([tmp_path / "runs"]), tmp_path)
+    assert f"{len(sweep.cells) - 2} of {len(sweep.cells)} runs complete, 1 missing, 1 failed." in page
+    table = pd.read_csv(tmp_path / f"{name}.csv", dtype={"sparsity": str, "epochs": str})
+    expected = pd.DataFrame(
+        [{**cell.factors, "acc": accuracy(cell)} for cell in sweep.cells if cell not in (hole, failed)]
+    )
+    keys = [key for key in ("dst", "sparsity", "optimizer", "epochs") if key in table and key in expected]
+    means = expected.groupby(keys)["acc"].mean()
+    published = pd.read_csv(sweeps.ROOT / "results" / "paper" / f"{name}.csv", dtype={"sparsity": str, "epochs": str})
+    assert len(table) == len(published)
+    for _, row in table.iterrows():
+        mean = means.get(tuple(row[key] for key in keys), np.nan)
+        assert row["mean"] == pytest.approx(mean, nan_ok=True)
+        theirs = published[(published[keys] == row[keys]).all(axis=1)]
+        assert row["paper_mean"] == theirs["mean"].item()
+        if not np.isnan(mean):
+            assert f"{mean - theirs['mean'].item():+.2f}" in page
+    latex = (tmp_path / f"{name}.tex").read_text()
+    assert latex.count(r"\midrule") >= 1
+    assert r"\boldmath" in latex
+
+
+FIGURES = [
+    name for name in sweeps.names() if (sweeps.artifact(name).get("figure") or {}).get("kind") in drawing.figures.KINDS
+]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_accuracy_figure_draws_the_means_of_its_records(name, loaded, tmp_path, monkeypatch):
+    sweep = loaded[name]
+    for cell in sweep.cells[1:]:
+        leave_record(tmp_path / "runs", name, cell, accuracy=accuracy(cell))
+    drawn = []
+    kind = sweep.artifact["figure"]["kind"]
+    make, columns = drawing.KINDS[kind]
+    monkeypatch.setitem(drawing.KINDS, kind, (lambda *args: drawn.append(make(*args)) or drawn[-1], columns))
+    draw(sweep, Records([tmp_path / "runs"]), tmp_path)
+    [figure] = drawn
+    shown = {round(float(y), 6) for axes in figure.axes for line in axes.lines for y in np.atleast_1d(line.get_ydata())}
+    done = pd.DataFrame([{**cell.factors, "acc": accuracy(cell)} for cell in sweep.cells[1:]])
+    if kind == "itop":
+        assert 20.0 in shown
+    elif sweep.artifact["figure"]["value"] == "train_acc":  # the same in every made-up record
+        assert shown >= {91.0, 92.0, 93.0}
+    else:
+        keys = [key for key in ("dst", "sparsity", "optimizer", "epochs") if key in done]
+        assert {round(mean, 6) for mean in done.groupby(keys)["acc"].mean()} <= shown
+    assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    assert (tmp_path / f"{name}.pdf").stat().st_size > 5000
+
+
+def test_a_reduced_scale_is_labelled_and_never_beside_the_paper(tmp_path):
+    sweep = sweeps.load("table2", "smoke")
+    for cell in sweep.cells:
+        leave_record(tmp_path / "runs", "table2", cell, scale="smoke", accuracy=50.0)
+    page = draw(sweep, Records([tmp_path / "runs"]), tmp_path)
+    assert "REDUCED SCALE smoke" in page.splitlines()[0]
+    assert "; paper " not in page
+    assert not (tmp_path / "table2.md").exists()
+    assert "REDUCED SCALE" in (tmp_path / "smoke" / "table2.tex").read_text()
+
+
+PRINTED = {
+    "table4": {"batch_size": "256", "lr": "0.1", "momentum": "0.9", "weight_decay": "0.0005"},
+    "table5": {"batch_size": "128", "lr": "0.1", "momentum": "0.9", "weight_decay": "0.0001"},
+}
+PRINTED_IN_BOTH = {
+    "topology.distribution": "erk",
+    "dst.drop_fraction": "0.3",
+    "dst.every": "100",
+    "optimizer.mirror.alpha": "80",
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_hyperparameters_rendered_from_the_configuration_are_the_papers(name, loaded, tmp_path):
+    page = draw(loaded[name], Records([]), tmp_path)
+    shown = {key: value for value, key in re.findall(r"\| (\S+) +\| `(\S+)` +\|", page)}
+    for key, value in (PRINTED[name] | PRINTED_IN_BOTH).items():
+        assert shown[key] == value, key
