@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sparse_train.report import paper, style
 from sparse_train.report.labels import label, name
@@ -20,6 +21,7 @@ def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_pa
     schedules = list(runs["epochs"].unique()) if "epochs" in runs else [None]
     for one, panel in zip(axes, shown, strict=True):
         one.set(title=f"{name(PANEL)} {label(PANEL, panel)}", xlabel=name("epoch"))
+        one.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if at_paper_scale and spec.get("paper"):
             _paper_curves(one, spec["paper"], panel)
         if rows.empty:
@@ -30,7 +32,7 @@ def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_pa
                 line = group if schedule is None else group[group["epochs"] == schedule]
                 _curve(one, line, spec["value"], dst, optimizer, style.DASHES[place % 4], first=place == 0)
     axes[0].set_ylabel(name(spec["value"]))
-    _schedule_legend(axes[-1], schedules)
+    _name_schedules(axes[-1], schedules)
     style.legend(figure, axes[0])
     return figure
 
@@ -52,10 +54,11 @@ def _paper_curves(axes: Axes, source: str, panel: str) -> None:
             axes.plot(line["epoch"], line["acc"], dash, color=style.GREY, linewidth=0.9, label=text, zorder=1 + place)
 
 
-def _schedule_legend(axes: Axes, schedules: list) -> None:
+def _name_schedules(axes: Axes, schedules: list) -> None:
+    """An entry of the figure's legend for every dash."""
     if len(schedules) > 1:
-        lines = [axes.plot([], [], style.DASHES[i % 4], color="#555555")[0] for i in range(len(schedules))]
-        axes.legend(lines, [f"{schedule} epochs" for schedule in schedules], loc="lower right")
+        for place, schedule in enumerate(schedules):
+            axes.plot([], [], style.DASHES[place % 4], color=style.BLACK, label=f"{schedule} epochs")
 
 
 def final(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from sparse_train.report import sweeps
 from sparse_train.report.collect import COMPLETE
@@ -43,7 +44,7 @@ class Entry:
             " to ".join(dict.fromkeys((dates[0], dates[-1]))),
             _several(done["git"].dropna().map(_short).unique()),
             _several(done["device"].unique()),
-            _several(done["threads"].unique()),
+            _several(done["threads"].astype(int).unique()),
             f"{done['seconds'].sum() / 3600:.2f}",
             f"`{self.command}`",
         ]
@@ -96,7 +97,7 @@ def _index(results_dir: Path) -> str:
 
 def _trains(name: str) -> bool:
     """Whether there is anything to measure: Tables 4 and 5 state the configuration."""
-    return "hyperparameters" not in sweeps.artifact(name)
+    return "hyperparameters" not in yaml.safe_load((sweeps.SWEEPS / f"{name}.yaml").read_text())["artifact"]
 
 
 def _gallery(here: list[Entry], scale: str) -> str:

@@ -73,7 +73,7 @@ def names() -> list[str]:
 @cache
 def artifact(name: str) -> dict[str, Any]:
     """How `sweeps/<name>.yaml` is shown, without expanding its grid."""
-    return OmegaConf.to_container(_compose(name, ()).artifact, resolve=True)
+    return OmegaConf.to_container(_compose(name, (), with_hydra=True).artifact, resolve=True)
 
 
 @cache
@@ -98,14 +98,14 @@ def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:
     require(scale in known, "scale", scale, f"must be one of {', '.join(known)}")
     try:
         sweep = _compose(name, (), with_hydra=True)
-        artifact = OmegaConf.to_container(sweep.artifact, resolve=True)
+        shown = artifact(name)
         main = {key: str(value) for key, value in (sweep.hydra.sweeper.params or {}).items()}
-        more = (artifact.get("also") or []) + ((artifact.get("references") or []) if references else [])
+        more = (shown.get("also") or []) + ((shown.get("references") or []) if references else [])
         products = [main, *({**main, **{key: str(value) for key, value in grid.items()}} for grid in more)]
         grids = [_grid(name, values, scale) for values in products if values]
     except HydraException as error:
         raise ConfigError(f"sweeps/{name}.yaml", scale, str(error).splitlines()[0]) from error
-    return Sweep(name, scale, artifact, grids)
+    return Sweep(name, scale, shown, grids)
 
 
 def _grid(name: str, values: dict[str, str], scale: str) -> Grid:

@@ -1,0 +1,89 @@
+"""One artifact of each kind, from nothing to what is shown, at the smallest scale; broken off and taken up again."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sparse_train.report import draw, sweeps
+from sparse_train.report.collect import TIMES
+
+ROOT = Path(__file__).parents[1]
+TRAINED = ("table6", "fig21", "fig23", "fig5")  # a table, accuracy over training lengths, over epochs, exploration
+MEASURED = ("fig1", "fig2", "fig6", "fig8", "sign-flips", "equivalence", "neuron-steps", "layer-norm", "mask-updates")
+
+
+def command(place: Path, *artifacts: str) -> list[str]:
+    places = ["--runs-dir", str(place / "runs"), "--results-dir", str(place / "results")]
+    return [sys.executable, "-m", "sparse_train.report", "reproduce", *artifacts, "--scale", "smoke", *places]
+
+
+def reproduce(place: Path, *artifacts: str) -> str:
+    done = subprocess.run(command(place, *artifacts), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def tables(place: Path) -> dict[str, pd.DataFrame]:
+    """Every CSV of the results, times aside."""
+    found, results = {}, place / "results" / "smoke"
+    for path in sorted(results.rglob("*.csv")):
+        table = pd.read_csv(path)
+        found[str(path.relative_to(results))] = table[[column for column in table if column not in TIMES]]
+    return found
+
+
+def test_the_subset_has_every_kind_of_artifact():
+    kinds = {(sweeps.artifact(name).get("figure") or {}).get("kind") for name in (*TRAINED, *MEASURED)}
+    assert kinds >= set(draw.KINDS)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    place = tmp_path_factory.mktemp("unbroken")
+    reproduce(place, *TRAINED, *MEASURED, "table4")
+    return place
+
+
+def test_one_of_each_kind_is_drawn_from_nothing(unbroken):
+    results = unbroken / "results" / "smoke"
+    for name in (*TRAINED, *MEASURED):
+        expected = len(sweeps.load(name, "smoke").cells)
+        assert f"{expected} of {expected} runs complete." in (results / f"{name}.md").read_text(), name
+        if name != "table6":
+            assert (results / f"{name}.png").stat().st_size > 10_000
+    gallery = (results / "README.md").read_text()
+    assert "REDUCED SCALE smoke" in gallery.splitlines()[0]
+    assert all(f"]({name}.png)" in gallery for name in TRAINED[1:])
+    assert "`make reproduce-table6 SCALE=smoke`" in (unbroken / "results" / "README.md").read_text()
+
+
+def test_a_second_time_nothing_trains(unbroken):
+    place = unbroken
+    before = {path: path.stat().st_mtime_ns for path in (place / "runs").rglob("*")}
+    tables_before, began = tables(place), time.monotonic()
+    reproduce(place, *TRAINED)
+    assert time.monotonic() - began < 60
+    assert {path: path.stat().st_mtime_ns for path in (place / "runs").rglob("*")} == before
+    for name, table in tables(place).items():
+        pd.testing.assert_frame_equal(table, tables_before[name])
+
+
+def test_killed_and_started_again_it_gives_the_same_tables(unbroken, tmp_path):
+    with subprocess.Popen(
+        command(tmp_path, "table6"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+    ) as process:
+        while process.poll() is None and len(list(tmp_path.glob("runs/smoke/*/checkpoint.pt"))) < 4:
+            time.sleep(0.02)
+        subprocess.run(["kill", "-KILL", "--", f"-{process.pid}"], check=True)
+    statuses = [json.loads(path.read_text())["status"] for path in tmp_path.glob("runs/smoke/*/record.json")]
+    assert 0 < statuses.count("complete") < 12
+    reproduce(tmp_path, "table6")
+    again, once = tables(tmp_path), tables(unbroken)
+    assert set(again) == {"table6.csv", "records/table6.csv"}
+    for name, table in again.items():
+        pd.testing.assert_frame_equal(table, once[name])
