@@ -82,6 +82,7 @@ def scales() -> dict[str, dict]:
     return yaml.safe_load((SWEEPS / "_scales.yaml").read_text())
 
 
+@cache
 def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:
     """Expand `sweeps/<name>.yaml` as Hydra's multirun would.
 
