@@ -3,19 +3,24 @@
 Options compose from the groups in `conf/`; with `--multirun`, comma-separated values make a sweep.
 """
 
+import sys
 from pathlib import Path
 
 import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import check, run_id
-from sparse_train.errors import ConfigError, DivergedError
+from sparse_train.errors import ConfigError, DivergedError, HeldError
 from sparse_train.record import Record
 from sparse_train.targets import instantiate
 
 CONF = Path(__file__).parent.parent / "conf"
+HELD = 75  # the exit status of a run that another process is training: EX_TEMPFAIL
 
 
 class RunError(CompactHydraException):
@@ -31,7 +36,14 @@ def main(cfg: DictConfig) -> None:
             instantiate(cfg, "task")(cfg, record)
         elif record.status == "diverged":
             raise DivergedError(f"{record.dir}: {record.content['reason']}")
-    except (ConfigError, DivergedError, OmegaConfBaseException) as error:
+    except HeldError as error:
+        if HydraConfig.get().mode == RunMode.RUN:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(HELD)
+        raise RunError(f"error: {error}") from error
+    except torch.OutOfMemoryError as error:
+        raise RunError(f"error: {record.dir}: out of GPU memory; try a smaller batch_size or amp=bf16") from error
+    except (ConfigError, DivergedError, OmegaConfBaseException, OSError, MemoryError) as error:
         raise RunError(f"error: {error}") from error
     print(record.dir)
 

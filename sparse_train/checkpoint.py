@@ -1,6 +1,8 @@
 """Everything a run needs to go on as if it had not stopped."""
 
+import hashlib
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,33 +10,90 @@ import torch
 
 from sparse_train.errors import ConfigError
 from sparse_train.files import write_whole
+from sparse_train.log import say
 
-FORMAT = 1
-
-
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write the state whole, or leave the previous checkpoint as it is."""
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **state}, buffer)
-    write_whole(path, buffer.getvalue())
+FORMAT = 2
+MAGIC = "sparse_train checkpoint"
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """The saved state, or None where there is none. Only tensors and plain values are unpickled.
+class Checkpoints:
+    """The newest checkpoint of a run, and the one before it.
+
+    A file is one line of text, its format and the SHA-256 of the rest, and then what `torch.save` wrote. It is written
+    whole or not at all, and only tensors and plain values are unpickled.
+
+    Args:
+        directory: the run's.
+    """
+
+    def __init__(self, directory: Path):
+        self.newest, self.previous = directory / "checkpoint.pt", directory / "checkpoint.previous.pt"
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write `state`; what was newest becomes the previous one. If this fails, both stay as they are."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        payload = buffer.getvalue()
+        if self.newest.exists():
+            _link(self.newest, self.previous)
+        write_whole(self.newest, f"{MAGIC} {FORMAT} {hashlib.sha256(payload).hexdigest()}\n".encode() + payload)
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """The newest state that is whole, or None where there is no checkpoint.
+
+        Raises:
+            ConfigError: where there are checkpoints and none can be used.
+        """
+        damaged = []
+        for path in (self.newest, self.previous):
+            if path.exists():
+                try:
+                    state = read(path, device)
+                except ValueError as error:
+                    damaged.append(str(error))
+                    continue
+                for problem in damaged:
+                    say(f"warning: {problem}; going on from the one before it")
+                return state
+        if damaged:
+            raise ConfigError("resume", "auto", f"{'; '.join(damaged)}; start over with resume=fresh")
+        return None
+
+    def tidy(self) -> None:
+        """The run is complete: the newest is enough."""
+        self.previous.unlink(missing_ok=True)
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The state in one file.
 
     Raises:
-        ConfigError: for a file that is damaged, of another version, or not a checkpoint.
+        ValueError: for a file that is damaged, of another version, or not a checkpoint.
     """
-    if not path.exists():
-        return None
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its first bad byte leads to
-        raise _unusable(path, "cannot be read") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise _unusable(path, f"is not a checkpoint of format {FORMAT}")
-    return state
+        head, _, payload = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    words = head.decode("ascii", "replace").rsplit(" ", 2)
+    if len(words) != 3 or words[0] != MAGIC:
+        raise ValueError(f"{path} is not a checkpoint, or its head is damaged")
+    if words[1] != str(FORMAT):
+        raise ValueError(f"{path} has format {words[1][:20]}; this version reads {FORMAT}")
+    if words[2] != hashlib.sha256(payload).hexdigest():
+        raise ValueError(f"{path} is damaged: its checksum is another")
+    try:
+        return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    except Exception as error:  # whatever an unpickler may raise
+        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _unusable(path: Path, why: str) -> ConfigError:
-    return ConfigError("resume", "auto", f"{path} {why}; start over with resume=fresh")
+def _link(source: Path, target: Path) -> None:
+    """Make `target` another name of `source`, in one step; a copy of the name where links are not known."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without hard links
+        os.replace(source, target)
+    else:
+        os.replace(temporary, target)

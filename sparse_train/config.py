@@ -112,6 +112,8 @@ class Config:
     data_dir: str = MISSING
     download: bool = MISSING
     resume: str = MISSING
+    checkpoint_minutes: float = MISSING
+    checkpoint_steps: int | None = None
 
 
 ConfigStore.instance().store("schema", Config)
@@ -140,6 +142,9 @@ def check(cfg: DictConfig) -> None:
     require(cfg.seed >= 0, "seed", cfg.seed, "must be at least 0")
     require(cfg.workers >= 0, "workers", cfg.workers, "must be at least 0")
     require(cfg.threads is None or cfg.threads >= 1, "threads", cfg.threads, "must be at least 1, or null for all")
+    require(cfg.checkpoint_minutes > 0, "checkpoint_minutes", cfg.checkpoint_minutes, "must be above 0")
+    often = cfg.checkpoint_steps is None or cfg.checkpoint_steps >= 1
+    require(often, "checkpoint_steps", cfg.checkpoint_steps, "must be at least 1, or null for none between minutes")
     dense = cfg.topology.sparsity == 0 and cfg.sparsity != 0
     require(not dense, "sparsity", cfg.sparsity, "dst=dense trains every weight: leave sparsity out, or use dst=static")
     for path, key in ALIASES.items():

@@ -23,6 +23,10 @@ class DivergedError(RuntimeError):
     """The loss of a run is no longer a number."""
 
 
+class HeldError(RuntimeError):
+    """Another process is training this very run."""
+
+
 def require(condition: bool, key: str, value: object, right: str) -> None:
     """Raise `ConfigError(key, value, right)` unless the condition holds."""
     if not condition:

@@ -16,9 +16,10 @@ def say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def progress(batches: Iterable[T], total: int, title: str) -> Iterator[T]:
-    """Pass the batches on, showing a bar if somebody watches."""
-    yield from tqdm(batches, title, total, leave=False, file=sys.stderr, disable=not sys.stderr.isatty(), unit="step")
+def progress(batches: Iterable[T], total: int, title: str, done: int = 0) -> Iterator[T]:
+    """Pass the batches on, showing a bar if somebody watches; `done` of `total` came before them."""
+    hidden = not sys.stderr.isatty()
+    yield from tqdm(batches, title, total, leave=False, file=sys.stderr, disable=hidden, unit="step", initial=done)
 
 
 class EpochLog:

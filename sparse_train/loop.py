@@ -9,20 +9,18 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
-from sparse_train import checkpoint
 from sparse_train.data.memory import Data
 from sparse_train.environment import peak_memory_mib
-from sparse_train.errors import DivergedError
+from sparse_train.interruption import Interruption
+from sparse_train.keeper import Keeper, Pace, Place
 from sparse_train.log import EpochLog, progress, say
+from sparse_train.meter import Meter
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.randomness import derive
 from sparse_train.record import Record
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
-
-NORM_EVERY = 10  # the gradient norm in the history is the mean over every tenth step of the epoch
 
 
 class Sink(Protocol):
@@ -68,94 +66,78 @@ class Run:
 
     def state_dict(self) -> dict:
         parts = {"model": self.model, "optimizer": self.optimizer, "topology": self.topology}
-        return {name: part.state_dict() for name, part in parts.items()}
+        renorm = self.optimizer.renorm
+        return {name: part.state_dict() for name, part in parts.items()} | (
+            {} if renorm is None else {"renorm": renorm.state_dict()}
+        )
 
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.topology.load_state_dict(state["topology"])
         self.optimizer.load_state_dict(state["optimizer"])  # after the topology, whose masks its momentum obeys
+        if self.optimizer.renorm is not None:
+            self.optimizer.renorm.load_state_dict(state["renorm"])
 
 
-class Meter:
-    """Sums over an epoch, kept on the device: reading them is the epoch's one synchronisation."""
-
-    def __init__(self, device: torch.device):
-        self.loss, self.correct, self.norm = (torch.zeros((), device=device, dtype=torch.float64) for _ in range(3))
-        self.samples = self.norms = 0
-
-    def add(self, loss: Tensor, correct: Tensor, samples: int) -> None:
-        self.loss += loss.detach() * samples
-        self.correct += correct
-        self.samples += samples
-
-    def add_norm(self, norm: Tensor) -> None:
-        self.norm += norm
-        self.norms += 1
-
-    def mean_loss(self) -> float:
-        return self.loss.item() / self.samples
-
-    def accuracy(self) -> float:
-        """In percent."""
-        return 100 * self.correct.item() / self.samples
-
-    def mean_norm(self) -> float | None:
-        return self.norm.item() / self.norms if self.norms else None
-
-
-def train(run: Run, record: Record, sinks: list[Sink]) -> None:
+def train(run: Run, record: Record, sinks: list[Sink], pace: Pace) -> None:
     """Train to the last epoch, from the checkpoint if there is one; leaves a finished record.
 
     Raises:
-        DivergedError: the loss is not finite; the record says so.
+        DivergedError: a loss or gradient is not finite; the record says where.
     """
-    record.start(restore(run, record), **run.facts)
-    log = EpochLog(run.epochs)
-    say(f"{record.dir}: {run.facts['name']}")
-    for row in record.history:
-        tell(sinks, row)
-    for epoch in range(len(record.history), run.epochs):
-        started = time.perf_counter()
-        row = {"epoch": epoch + 1, **train_epoch(run, epoch), **evaluate(run), **look(run)}
-        for key in ("train_loss", "test_loss"):
-            if not math.isfinite(row[key]):
-                record.finish("diverged", reason=f"the {key.replace('_', ' ')} is {row[key]} in epoch {epoch + 1}")
-                raise DivergedError(f"{record.dir}: {record.content['reason']}")
-        row["seconds"] = round(time.perf_counter() - started, 3)
-        record.append(row)
-        checkpoint.save(record.checkpoint, {"id": record.id, "history": record.history, **run.state_dict()})
-        tell(sinks, row)
-        log.tell(row)
-    record.finish("complete", peak_memory_mib=round(peak_memory_mib(run.device), 1))
+    with Interruption() as interruption:
+        keeper = Keeper(run, record, pace, interruption)
+        place = keeper.restore()
+        record.start(place.history, **run.facts)
+        log = EpochLog(run.epochs)
+        say(f"{record.dir}: {run.facts['name']}")
+        for row in record.history:
+            tell(sinks, row)
+        for epoch in range(len(place.history), run.epochs):
+            started = time.perf_counter() - place.seconds
+            trained = train_epoch(run, epoch, place, keeper, started)
+            row = {"epoch": epoch + 1, **trained, **evaluate(run), **look(run)}
+            if not math.isfinite(row["test_loss"]):
+                keeper.diverged(f"the test loss is {row['test_loss']} in epoch {epoch + 1}")
+            row["seconds"] = round(time.perf_counter() - started, 3)
+            record.append(row)
+            keeper.after_epoch(last=epoch + 1 == run.epochs)
+            place = Place(record.history, 0, Meter(run.device), 0.0)
+            tell(sinks, row)
+            log.tell(row)
+        keeper.files.tidy()
+        record.finish("complete", peak_memory_mib=round(peak_memory_mib(run.device), 1))
 
 
-def train_epoch(run: Run, epoch: int) -> dict:
-    """One pass over the training set."""
-    torch.manual_seed(derive(run.seed, "forward", epoch))  # for models with dropout: torch knows no other source
+def train_epoch(run: Run, epoch: int, place: Place, keeper: Keeper, started: float) -> dict:
+    """One pass over the training set, or what `place` leaves of it; `started` is when it began."""
+    if place.steps == 0:  # for models with dropout: torch knows no other source; in mid-epoch it is restored
+        torch.manual_seed(derive(run.seed, "forward", epoch))
     run.forward.train()
-    meter, first = Meter(run.device), epoch * len(run.data.train)
-    started = time.perf_counter()
-    batches = progress(run.data.train.epoch(epoch), len(run.data.train), f"epoch {epoch + 1}/{run.epochs}")
-    for step, (images, labels) in enumerate(batches, start=first):
+    meter, first, last = place.meter, epoch * len(run.data.train), (epoch + 1) * len(run.data.train) - 1
+    batches = run.data.train.epoch(epoch, place.steps)
+    shown = progress(batches, len(run.data.train), f"epoch {epoch + 1}/{run.epochs}", place.steps)
+    for step, (images, labels) in enumerate(shown, start=first + place.steps):
         for group in run.optimizer.param_groups:
             group["lr"] = run.schedule(step)
         run.optimizer.zero_grad()
         loss, correct = run.loss(images, labels)
         loss.backward()
         meter.add(loss, correct, len(labels))
-        if (step - first) % NORM_EVERY == 0:
-            meter.add_norm(get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None]))
+        meter.look(loss, [p.grad for p in run.model.parameters() if p.grad is not None], step, step - first)
 
         update = run.updater is not None and run.updater.due(step)
         if update:
             run.updater.update(step)
         if not (update and run.updater.skip_step):
             run.optimizer.step()
-    train_loss = meter.mean_loss()  # waits for the device, so the time below is that of the work
+        if step < last:
+            keeper.after_step(step + 1 - first, meter, time.perf_counter() - started)
+    keeper.check(meter)  # waits for the device, so the time below is that of the work
     return {
-        "step": first + len(run.data.train),
+        "step": last + 1,
         "lr": run.optimizer.param_groups[0]["lr"],
-        "train_loss": train_loss,
+        "train_loss": meter.mean_loss(),
         "train_acc": meter.accuracy(),
         "grad_norm": meter.mean_norm(),
         "clipped_share": run.optimizer.renorm.clipped_share() if run.optimizer.renorm else None,
@@ -177,16 +159,6 @@ def evaluate(run: Run) -> dict:
 def look(run: Run) -> dict:
     """What the topology is like now."""
     return {"realised_sparsity": run.topology.sparsity(), "itop_rate": run.topology.itop_rate()}
-
-
-def restore(run: Run, record: Record) -> list[dict]:
-    """Put the run where its checkpoint left it; returns the epochs done."""
-    state = None if record.fresh else checkpoint.load(record.checkpoint, run.device)
-    if state is None or state["id"] != record.id:
-        return []
-    run.load_state_dict(state)
-    say(f"{record.dir}: going on after epoch {len(state['history'])} of {run.epochs}")
-    return state["history"]
 
 
 def tell(sinks: list[Sink], row: dict) -> None:

@@ -1,12 +1,15 @@
-"""One run, one record: `runs/<id>/record.json`, `history.jsonl` and the checkpoint."""
+"""One run, one record: `runs/<id>/record.json`, `history.jsonl`, and the lock of who is training it."""
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sparse_train.errors import ConfigError
 from sparse_train.files import write_json, write_json_lines
+from sparse_train.lock import Lock
 
 FORMAT = 1
 FINISHED = ("complete", "diverged")
@@ -29,6 +32,7 @@ class Record:
         self.dir = Path(runs_dir, id)
         self.content = {} if fresh else self._read()
         self.history: list[dict] = []
+        self.lock = Lock(self.dir / "lock")
 
     @property
     def status(self) -> str | None:
@@ -40,23 +44,39 @@ class Record:
         """Whether there is nothing left to do: the run has a result."""
         return self.status in FINISHED
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.dir / "checkpoint.pt"
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the directory, for this process alone; read what others may have written before it was.
 
-    def start(self, history: list[dict], **facts) -> None:
-        """The run begins, or goes on after the epochs in `history`; `facts` are what the record says of it.
+        A run that breaks off with an exception inside is recorded as failed, with the reason.
 
         Raises:
+            HeldError: for a run that another process is training.
             ConfigError: for a runs directory that cannot be written.
         """
-        if self.fresh:
-            shutil.rmtree(self.dir, ignore_errors=True)
-            self.fresh = False
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire()
         except OSError as error:
             raise ConfigError("runs_dir", str(self.dir.parent), f"cannot be written ({error.strerror})") from error
+        try:
+            if self.fresh:
+                for path in self.dir.iterdir():
+                    if path != self.lock.path:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+            else:
+                self.content = self._read()
+            yield
+        except Exception as error:
+            if self.status == "running":
+                with contextlib.suppress(OSError):  # the disk may be what failed
+                    self.finish("failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
+            raise
+        finally:
+            self.lock.release()
+
+    def start(self, history: list[dict], **facts) -> None:
+        """The run begins, or goes on after the epochs in `history`; `facts` are what the record says of it."""
         self.history = list(history)
         started = self.content.get("started") or _now()
         self.content = {"format": FORMAT, "id": self.id, "status": "running", "started": started, **facts}

@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 
 from sparse_train import loop
 from sparse_train.build import build
+from sparse_train.keeper import Pace
 from sparse_train.record import Record
 from sparse_train.targets import make
 
@@ -11,13 +12,12 @@ from sparse_train.targets import make
 def train(cfg: DictConfig, record: Record) -> None:
     """Train one sparse network."""
     run = build(cfg)
-    sinks = [] if cfg.logger is None else [make(cfg, "logger", record, run.facts)]
-    try:
-        loop.train(run, record, sinks)
-    except Exception as error:
-        if record.status == "running":
-            record.finish("failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
-        raise
-    finally:
-        for sink in sinks:
-            sink.finish(record)
+    with record.held():
+        if record.finished:  # by somebody else, in the meantime
+            return
+        sinks = [] if cfg.logger is None else [make(cfg, "logger", record, run.facts)]
+        try:
+            loop.train(run, record, sinks, Pace(cfg.checkpoint_minutes, cfg.checkpoint_steps))
+        finally:
+            for sink in sinks:
+                sink.finish(record)

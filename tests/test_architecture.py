@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "sparse_train"
 
 # From the ground up. A module may import from its own layer's lower lines and from lower layers, never upwards.
 LAYERS = [
-    ["errors", "randomness", "files", "log"],
-    ["config"],
+    ["errors", "randomness", "files", "log", "interruption", "meter"],
+    ["config", "lock"],
     [
         "sparsity.density",
         "sparsity.exploration",
@@ -32,7 +32,7 @@ LAYERS = [
     ["data.memory", "data.files"],
     ["data.cifar", "data.digits", "data.imagenet", "data.mnist", "data"],
     ["environment", "record", "checkpoint", "targets"],
-    ["facts", "sinks"],
+    ["facts", "sinks", "keeper"],
     ["loop"],
     ["build"],
     ["tasks", "theory", "theory.gradients", "theory.invariants", "theory.measurement"],

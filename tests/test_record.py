@@ -1,10 +1,12 @@
 import json
 import os
+import re
 
 import pytest
 import torch
 
-from sparse_train import checkpoint, files
+from sparse_train import files
+from sparse_train.checkpoint import Checkpoints
 from sparse_train.errors import ConfigError
 from sparse_train.files import write_json, write_json_lines, write_whole
 from sparse_train.record import Record
@@ -75,21 +77,61 @@ def test_json_is_strict(tmp_path):
 
 
 def test_checkpoints_hold_tensors_and_plain_values_only(tmp_path):
-    path = tmp_path / "checkpoint.pt"
-    assert checkpoint.load(path, torch.device("cpu")) is None
-    checkpoint.save(path, {"id": "abc", "weights": torch.ones(2)})
-    state = checkpoint.load(path, torch.device("cpu"))
+    files = Checkpoints(tmp_path)
+    assert files.load("cpu") is None
+    files.save({"id": "abc", "weights": torch.ones(2)})
+    state = files.load("cpu")
     assert state["id"] == "abc"
     assert torch.equal(state["weights"], torch.ones(2))
-    torch.save({"format": 99}, path)
-    with pytest.raises(ConfigError, match="not a checkpoint of format 1; start over with resume=fresh"):
-        checkpoint.load(path, torch.device("cpu"))
+    assert files.newest.read_bytes().startswith(b"sparse_train checkpoint 2 ")
 
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "owned"),)
 
-    torch.save({"format": 1, "evil": Evil()}, path)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        checkpoint.load(path, torch.device("cpu"))
+    files.save({"evil": Evil()})
+    files.previous.unlink()
+    with pytest.raises(ConfigError, match="cannot be read: Weights only load failed"):
+        files.load("cpu")
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(tmp_path, capsys):
+    """Cut at every tenth of its length, and with a bit flipped anywhere."""
+    files = Checkpoints(tmp_path)
+    files.save({"step": 1, "weights": torch.arange(100)})
+    files.save({"step": 2, "weights": torch.arange(100)})
+    whole = files.newest.read_bytes()
+    damages = [whole[: len(whole) * tenth // 10] for tenth in range(10)]
+    for place in range(0, len(whole), len(whole) // 50):
+        damages.append(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    for damaged in damages:
+        files.newest.write_bytes(damaged)
+        assert files.load("cpu")["step"] == 1
+        assert re.search(r"warning: .*checkpoint.pt .*; going on from the one before it", capsys.readouterr().err)
+    files.previous.write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"checkpoint.pt .*checkpoint.previous.pt .*start over with resume=fresh"):
+        files.load("cpu")
+
+
+def test_a_checkpoint_of_another_version_is_named(tmp_path):
+    files = Checkpoints(tmp_path)
+    files.save({})
+    files.newest.write_bytes(files.newest.read_bytes().replace(b"checkpoint 2", b"checkpoint 9", 1))
+    with pytest.raises(ConfigError, match="has format 9; this version reads 2"):
+        files.load("cpu")
+
+
+def test_a_full_disk_leaves_both_checkpoints(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save({"step": step})
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save({"step": 3})
+    assert checkpoints.load("cpu")["step"] == 2
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint.previous.pt", "checkpoint.pt"]

@@ -46,3 +46,10 @@ class Renorm:
         share = int(self._clipped) / self.steps if self.steps else None
         self.steps, self._clipped = 0, None
         return share
+
+    def state_dict(self) -> dict:
+        """The counts since the last call of `clipped_share`."""
+        return {"steps": self.steps, "clipped": self._clipped}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.steps, self._clipped = state["steps"], state["clipped"]

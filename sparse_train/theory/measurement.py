@@ -18,11 +18,14 @@ from sparse_train.targets import make
 def measure(cfg: DictConfig, record: Record, name: str, work: Callable[[], tuple[list[dict], dict]]) -> None:
     """Run `work`, which returns rows and what they come to, and leave both as a complete record."""
     set_up_torch(cfg)
-    record.start([], **facts(cfg, f"{name} seed {cfg.seed}", pick_device(cfg)))
-    say(f"{record.dir}: {record.content['name']}")
-    started = time.perf_counter()
-    rows, final = work()
-    record.measured(rows, final, seconds=round(time.perf_counter() - started, 3))
+    about = facts(cfg, f"{name} seed {cfg.seed}", pick_device(cfg))
+    with record.held():
+        if not record.finished:
+            record.start([], **about)
+            say(f"{record.dir}: {about['name']}")
+            started = time.perf_counter()
+            rows, final = work()
+            record.measured(rows, final, seconds=round(time.perf_counter() - started, 3))
 
 
 def load_data(cfg: DictConfig) -> Data:

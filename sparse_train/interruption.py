@@ -1,0 +1,46 @@
+"""Signals that ask a run to stop are answered at the end of a step, when everything is as it should be."""
+
+import os
+import signal
+import threading
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Interruption:
+    """While entered, notes SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 instead of acting on them.
+
+    The loop looks at `received` after each step, saves, and calls `hand_over`, which does what would have happened
+    without this class: the handler that was installed before (submitit's, which requeues the job, or Python's
+    KeyboardInterrupt), or the system's default. Outside the main thread signals cannot be caught; then none is noted.
+    """
+
+    def __init__(self):
+        self.received: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: object) -> None:
+        if number == signal.SIGINT and self.received == number:
+            raise KeyboardInterrupt  # asked for twice: at once
+        self.received = number
+
+    def hand_over(self) -> None:
+        """Do what the signal would have done; may return, if its handler does."""
+        number, self.received = self.received, None
+        before = self._before.get(number, signal.SIG_DFL)
+        if callable(before):
+            before(number, None)
+        elif before == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            signal.signal(number, self._note)  # only if the default was to go on

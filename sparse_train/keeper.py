@@ -1,0 +1,131 @@
+"""When a run is saved, and what with: after an epoch, every so often within one, and when it is asked to stop."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from sparse_train.checkpoint import Checkpoints
+from sparse_train.errors import DivergedError
+from sparse_train.interruption import Interruption
+from sparse_train.log import say
+from sparse_train.meter import Meter
+from sparse_train.record import Record
+
+if TYPE_CHECKING:
+    from sparse_train.loop import Run
+
+COST = 100  # after an epoch a checkpoint may come once a hundred times its own cost has passed
+
+
+class Pace(NamedTuple):
+    """How often a run is saved.
+
+    Attributes:
+        minutes: at most so long between checkpoints.
+        steps: a checkpoint every so many steps besides; None for none.
+    """
+
+    minutes: float = 5.0
+    steps: int | None = None
+
+
+@dataclass
+class Place:
+    """Where a run is: the epochs done, the steps done in the next one, and what that one came to so far."""
+
+    history: list[dict]
+    steps: int
+    meter: Meter
+    seconds: float  # of the epoch so far, in earlier processes
+
+
+class Keeper:
+    """Saves a run so that it can go on from there as if it had not stopped, to the bit.
+
+    Args:
+        run, record: what to save, and where.
+        pace: how often.
+        interruption: signals that ask for an end.
+    """
+
+    def __init__(self, run: "Run", record: Record, pace: Pace, interruption: Interruption):
+        self.run, self.record, self.pace, self.interruption = run, record, pace, interruption
+        self.files = Checkpoints(record.dir)
+        self.saved, self.cost = time.monotonic(), 0.0
+
+    def restore(self) -> Place:
+        """Put the run where its checkpoint left it, or where it begins."""
+        state = self.files.load(self.run.device)
+        meter = Meter(self.run.device)
+        if state is None or state["id"] != self.record.id:
+            return Place([], 0, meter, 0.0)
+        self.run.load_state_dict(state)
+        meter.load_state_dict(state["meter"])
+        _set_random_state(state["random"])
+        within = f", {state['steps']} steps" if state["steps"] else ""
+        say(f"{self.record.dir}: going on after epoch {len(state['history'])} of {self.run.epochs}{within}")
+        return Place(state["history"], state["steps"], meter, state["seconds"])
+
+    def after_step(self, steps: int, meter: Meter, seconds: float) -> None:
+        """To be called after every step but the last of an epoch, with what the epoch came to so far."""
+        asked = self.interruption.received is not None
+        often = self.pace.steps is not None and steps % self.pace.steps == 0
+        if asked or often or self._age() > 60 * self.pace.minutes:
+            self._save(steps, meter, seconds)
+        if asked:
+            self._stop()
+
+    def after_epoch(self, last: bool) -> None:
+        """To be called after every epoch, once it is in the record."""
+        asked = self.interruption.received is not None
+        if last or asked or self.pace.steps is not None or self._age() > COST * self.cost:
+            self._save(0, Meter(self.run.device), 0.0)
+        if asked and not last:
+            self._stop()
+
+    def check(self, meter: Meter) -> None:
+        """End the run as diverged if it has stopped having numbers.
+
+        Raises:
+            DivergedError: says where.
+        """
+        if (reason := meter.broken(self.run.model)) is not None:
+            self.diverged(reason)
+
+    def diverged(self, reason: str) -> None:
+        """The run has no result; its last checkpoint, from before, stays."""
+        kept = f"; the checkpoint from before is {self.files.newest}" if self.files.newest.exists() else ""
+        self.record.finish("diverged", reason=f"{reason}{kept}")
+        raise DivergedError(f"{self.record.dir}: {self.record.content['reason']}")
+
+    def _save(self, steps: int, meter: Meter, seconds: float) -> None:
+        started = time.monotonic()
+        self.check(meter)
+        state = {"id": self.record.id, "history": self.record.history, "steps": steps, "seconds": seconds}
+        state |= {"meter": meter.state_dict(), "random": _random_state(self.run.device), **self.run.state_dict()}
+        self.files.save(state)
+        self.saved = time.monotonic()
+        self.cost = self.saved - started
+
+    def _stop(self) -> None:
+        say(f"{self.record.dir}: saved, as signal {self.interruption.received} asked for an end")
+        self.interruption.hand_over()
+
+    def _age(self) -> float:
+        return time.monotonic() - self.saved
+
+
+def _random_state(device: torch.device) -> dict:
+    """torch's ambient state, which dropout draws from; all other draws are named."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_random_state(state: dict) -> None:
+    torch.set_rng_state(state["cpu"].cpu())
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu())
