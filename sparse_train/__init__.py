@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sparse_train.export import load, load_masks
     from sparse_train.optim.ham import HAM, mirror_factor
     from sparse_train.optim.renorm import Renorm
     from sparse_train.optim.sgd import SparseSGD
@@ -28,6 +29,8 @@ _HOMES = {
     "Topology": "sparsity.topology",
     "Updater": "sparsity.updater",
     "erk": "sparsity.density",
+    "load": "export",
+    "load_masks": "export",
     "mirror_factor": "optim.ham",
     "neuron_scale": "optim.sparseopt",
     "uniform": "sparsity.density",
@@ -43,6 +46,8 @@ __all__ = [
     "Topology",
     "Updater",
     "erk",
+    "load",
+    "load_masks",
     "mirror_factor",
     "neuron_scale",
     "uniform",

@@ -28,7 +28,8 @@ def build(cfg: DictConfig) -> Run:
     data = make(cfg, "dataset", loading)
     memory_format = torch.channels_last if cfg.channels_last else torch.contiguous_format
 
-    model = make(cfg, "model", num_classes=data.num_classes, in_channels=data.in_channels)
+    sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels}
+    model = make(cfg, "model", **sizes)
     kaiming_normal(model, cfg.seed)
     model.to(device, memory_format=memory_format)
     topology = make(cfg, "topology", model)
@@ -58,6 +59,7 @@ def build(cfg: DictConfig) -> Run:
         autocast=cfg.amp == "bf16",
         facts={
             **facts(cfg, training_name(cfg), device),
+            "model_arguments": sizes,
             "layers": topology.densities(),
             "flops": flops(model, example, topology, dense_gradient_share(optimizer, updater, cfg.epochs * steps)),
         },

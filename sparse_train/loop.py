@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparse_train.data.memory import Data
 from sparse_train.environment import peak_memory_mib
+from sparse_train.export import export
 from sparse_train.interruption import Interruption
 from sparse_train.keeper import Keeper, Pace, Place
 from sparse_train.log import EpochLog, progress, say
@@ -106,6 +107,7 @@ def train(run: Run, record: Record, sinks: list[Sink], pace: Pace) -> None:
             tell(sinks, row)
             log.tell(row)
         keeper.files.tidy()
+        export(run.model, run.topology, record.dir)
         record.finish("complete", peak_memory_mib=round(peak_memory_mib(run.device), 1))
 
 

@@ -32,7 +32,7 @@ LAYERS = [
     ["data.memory", "data.files"],
     ["data.cifar", "data.digits", "data.imagenet", "data.mnist", "data"],
     ["environment", "record", "checkpoint", "targets"],
-    ["facts", "sinks", "keeper"],
+    ["facts", "sinks", "keeper", "export"],
     ["loop"],
     ["build"],
     ["tasks", "theory", "theory.gradients", "theory.invariants", "theory.measurement"],

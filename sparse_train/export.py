@@ -1,0 +1,58 @@
+"""A trained network as files that others can read, and back: `model.safetensors` and `masks.safetensors`."""
+
+import json
+from pathlib import Path
+
+import safetensors.torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from sparse_train.errors import ConfigError
+from sparse_train.files import write_whole
+from sparse_train.sparsity.topology import Topology
+from sparse_train.targets import make
+
+MODEL, MASKS = "model.safetensors", "masks.safetensors"
+
+
+def export(model: nn.Module, topology: Topology, directory: Path) -> None:
+    """Write the weights (names and shapes are the model's own: timm's for a ResNet50) and the masks, as bools."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    masks = {name: mask.cpu().contiguous() for name, mask in topology.masks.items()}
+    for name, tensors in ((MODEL, weights), (MASKS, masks)):
+        write_whole(directory / name, safetensors.torch.save(tensors))
+
+
+def load(run_dir: str | Path) -> nn.Module:
+    """The trained model of a complete run, in eval mode on the CPU; its masked weights are 0.
+
+    Raises:
+        ConfigError: for a directory without a complete run, or with damaged files.
+    """
+    directory = Path(run_dir)
+    try:
+        record = json.loads((directory / "record.json").read_text())
+        complete = record["status"] == "complete"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError("run_dir", str(directory), "holds no readable record.json") from error
+    if not complete:
+        raise ConfigError("run_dir", str(directory), f"holds a run that is {record['status']}, not complete")
+    model = make(OmegaConf.create(record["config"]), "model", **record["model_arguments"])
+    model.load_state_dict(_tensors(directory / MODEL))
+    return model.eval()
+
+
+def load_masks(run_dir: str | Path) -> dict[str, Tensor]:
+    """Parameter name -> BoolTensor, True where the weight exists.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    return _tensors(Path(run_dir) / MASKS)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        raise ConfigError("run_dir", str(path.parent), f"{path.name} cannot be read") from error
