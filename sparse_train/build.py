@@ -8,12 +8,14 @@ from sparse_train.data.memory import Loading
 from sparse_train.errors import require
 from sparse_train.facts import facts, training_name
 from sparse_train.loop import Run
-from sparse_train.models.init import kaiming_normal, own_fan_in
+from sparse_train.models.init import kaiming_normal, over_sqrt_c, own_fan_in
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.sparsity.flops import layer_flops, relative_flops
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.targets import make
+
+SCALED = {"own_fan_in": own_fan_in, "over_sqrt_c": over_sqrt_c}  # initial weights that depend on the masks
 
 
 def build(cfg: DictConfig) -> Run:
@@ -33,8 +35,8 @@ def build(cfg: DictConfig) -> Run:
     kaiming_normal(model, cfg.seed)
     model.to(device, memory_format=memory_format)
     topology = make(cfg, "topology", model)
-    if cfg.init == "own_fan_in":
-        own_fan_in(topology)
+    if cfg.init in SCALED:
+        SCALED[cfg.init](topology)
 
     steps = len(data.train)
     schedule = make(cfg, "lr_schedule", batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs)

@@ -53,12 +53,12 @@ SCIENCE_OF = {
 
 # A key added later goes here with the value that means "as before": at that value it is left out of the id, so that
 # records committed before it existed keep theirs. Dotted path -> value.
-AS_BEFORE: dict[str, Any] = {}
+AS_BEFORE: dict[str, Any] = {"dst.rank_as": "weights", "dst.rescale": False}
 
 CHOICES = {
     "amp": ("none", "bf16"),
     "device": ("auto", "cpu", "cuda"),
-    "init": ("dense_fan_in", "own_fan_in"),
+    "init": ("dense_fan_in", "own_fan_in", "over_sqrt_c"),
     "weight_decay_on": ("all", "weights"),
     "resume": ("auto", "fresh"),
 }

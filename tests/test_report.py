@@ -117,6 +117,19 @@ def test_status_counts_every_state(quickstart, tmp_path):
     assert words == "quickstart: 2/24 complete, 1 diverged, 1 failed, 19 missing, 1 running"
 
 
+def test_a_factor_is_not_overwritten_by_a_metric_of_its_name(tmp_path):
+    """History has the learning rate of the last step; the sweep the one that was asked for."""
+    tune = sweeps.load("tune-cifar100")
+    cell = tune.cells[0]
+    leave_record(tmp_path, "tune-cifar100", cell)
+    path = tmp_path / cell.id / "record.json"
+    content = json.loads(path.read_text())
+    content["final"]["lr"] = 1e-6
+    path.write_text(json.dumps(content))
+    row = collect.runs(tune, Records([tmp_path])).iloc[0]
+    assert row["lr"] == cell.factors["lr"] == "0.05"
+
+
 # --- drawing ---
 
 
@@ -161,3 +174,21 @@ def test_a_directory_that_cannot_be_written_is_named(quickstart, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match=r"results_dir=.*cannot be written"):
         draw(quickstart, Records([]), tmp_path / "file")
+
+
+def test_effects_are_paired_over_seeds(tmp_path):
+    """Seeds differ by ten points, the settings by exactly one and two: the interval is that of the difference."""
+    sweep = sweeps.load("why-static")
+    gains = {("sgd", "0.0005"): 0, ("sparseopt", "0.0005"): 1, ("sgd", "0"): -3, ("sparseopt", "0"): -1}
+    for cell in sweep.cells:
+        gain = gains[cell.factors["optimizer"], cell.factors["weight_decay"]]
+        if "optimizer.precondition.scale_decay" not in cell.factors:
+            leave_record(tmp_path / "runs", "why-static", cell, accuracy=50.0 + 10 * int(cell.factors["seed"]) + gain)
+    page = draw(sweep, Records([tmp_path / "runs"]), tmp_path)
+    rows = [[text.strip() for text in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    shown = {(row[0], row[1], row[2]): row[3:] for row in rows[2:]}
+    assert shown["Baseline", "0.0005", ""][0] == "70.00 ± 15.81"
+    assert shown["Baseline", "0.0005", ""][3] == "reference"
+    assert shown["SparseOpt", "0.0005", ""][3:] == ["+1.00 [+1.00, +1.00]", "+1.00 [+1.00, +1.00]", "5 of 5"]
+    assert shown["SparseOpt", "0", ""][3:] == ["-1.00 [-1.00, -1.00]", "+2.00 [+2.00, +2.00]", "5 of 5"]
+    assert shown["SparseOpt", "0.0005", "true"][0] == tables.HOLE

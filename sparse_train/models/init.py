@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sparse_train.randomness import generator
+from sparse_train.sparsity.lengths import lengths
 from sparse_train.sparsity.topology import Topology
 
 
@@ -34,6 +35,15 @@ def own_fan_in(topology: Topology) -> None:
         fan_in = topology.masks[name].flatten(1).sum(1).clamp(min=1)
         scale = (weight[0].numel() / fan_in).sqrt()
         weight.mul_(scale.view(-1, *[1] * (weight.ndim - 1)))
+
+
+@torch.no_grad()
+def over_sqrt_c(topology: Topology) -> None:
+    """Divide each neuron's weights by sqrt(c_i) (Eq. 12): where SGD starts whose outputs are SparseOpt's from the dense
+    initialization, if the masks stay (`results/theory.md`).
+    """
+    for name, weight in topology.weights.items():
+        weight.div_(lengths(topology.masks[name], "sparseopt"))
 
 
 @torch.no_grad()

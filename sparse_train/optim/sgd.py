@@ -99,6 +99,13 @@ class SparseSGD(torch.optim.SGD):
             if (momentum := self.state.get(weight, {}).get("momentum_buffer")) is not None:
                 momentum.mul_(self.topology.masks[name])
 
+    @torch.no_grad()
+    def multiply(self, weight: Tensor, factor: Tensor) -> None:
+        """Multiply a weight and its momentum."""
+        weight.mul_(factor)
+        if (momentum := self.state.get(weight, {}).get("momentum_buffer")) is not None:
+            momentum.mul_(factor)
+
     def load_state_dict(self, state_dict: dict) -> None:
         """As torch's; momentum off the mask, which another optimizer may have left, becomes 0."""
         super().load_state_dict(state_dict)

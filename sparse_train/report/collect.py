@@ -89,7 +89,8 @@ def _run_row(cell: Cell, records: Records) -> dict:
     record = complete[1]
     final = record["final"]
     row["scale"] = record["config"]["scale"]
-    row |= {"trained_epochs" if key == "epoch" else key: final[key] for key in final if key not in TIMES}
+    metrics = {"trained_epochs" if key == "epoch" else key: final[key] for key in final if key not in TIMES}
+    row = metrics | row  # a factor of the same name stays: the learning rate asked for, not the last one
     if "best" in record:
         row |= {"best_test_acc": record["best"]["test_acc"], "images_per_second": final["images_per_second"]}
     return row | {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import best, collect, dynamics, figures, hyperparameters, summary, tables, theory
+from sparse_train.report import best, collect, dynamics, effects, figures, hyperparameters, summary, tables, theory
 from sparse_train.report.collect import COMPLETE, Records
 from sparse_train.report.sweeps import PAPER, Sweep, scales
 
@@ -43,6 +43,9 @@ def _draw(sweep: Sweep, records: Records, place: Path) -> str:
         tables.tidy(table).to_csv(place / f"{sweep.name}.csv", index=False)
     if artifact.get("summary"):
         parts.append(summary.markdown(runs, **artifact["summary"]))
+    if artifact.get("effects"):
+        factors = list(dict.fromkeys(key for cell in sweep.cells for key in cell.factors))
+        parts.append(effects.markdown(runs, factors, **artifact["effects"]))
     if artifact.get("best"):
         parts.append(best.markdown(runs, **artifact["best"]))
     if artifact.get("figure"):

@@ -7,6 +7,7 @@ import torch
 from sparse_train.errors import require, require_one_of
 from sparse_train.randomness import generator
 from sparse_train.sparsity.growth import GrowthScore
+from sparse_train.sparsity.lengths import POWERS, lengths
 from sparse_train.sparsity.masks import drop, grow
 from sparse_train.sparsity.schedule import DECAYS
 from sparse_train.sparsity.topology import Topology
@@ -39,6 +40,9 @@ class Updater:
         gradient: what the growth score sees: "raw", the loss gradient (Section 5), or "corrected", SparseOpt's
             (bottom rows of Figures 5 and 10).
         skip_step: leave out the optimizer's step where the topology is updated. The loop acts on it, not this class.
+        rank_as: "weights" as they are; or those that "sparseopt" would have where SGD trains, or "sgd" where
+            SparseOpt does (`sparsity.lengths`). A reading for experiments.
+        rescale: with `rank_as`, bring weights and momentum to the lengths that go with the new masks.
         seed: of random growth scores.
     """
 
@@ -54,6 +58,8 @@ class Updater:
         decay: str = "cosine",
         gradient: str = "raw",
         skip_step: bool = True,
+        rank_as: str = "weights",
+        rescale: bool = False,
         seed: int = 0,
     ):
         require(0 <= drop_fraction <= 1, "drop_fraction", drop_fraction, "must be in [0, 1]: active weights to replace")
@@ -64,6 +70,8 @@ class Updater:
         if gradient == "corrected":
             right = "needs an optimizer that corrects gradients, such as optimizer=sparseopt"
             require(optimizer.precondition is not None, "gradient", gradient, right)
+        require_one_of("rank_as", rank_as, POWERS)
+        self.rank_as, self.rescale = rank_as, rescale
         self.topology, self.optimizer, self.seed = topology, optimizer, seed
         self.growth, self.drop_fraction, self.every, self.gradient = growth, drop_fraction, every, gradient
         self.last_step = stop_fraction * total_steps
@@ -91,7 +99,14 @@ class Updater:
             count = int(self.fraction(step) * self.topology.counts[name] * (1 + 1e-9))
             if name in corrections:
                 grad = grad * corrections[name]
-            kept = drop(mask, weight.abs(), count)
+            magnitude = weight.abs()
+            if self.rank_as != "weights":
+                length = lengths(mask, self.rank_as).to(weight.dtype)
+                magnitude, grad = magnitude * length, grad / length
+            kept = drop(mask, magnitude, count)
             score = self.growth(weight, grad, generator(self.seed, "growth", name, step))
             self.topology.replace(name, grow(kept, score, count), self.topology.counts[name])
+            if self.rank_as != "weights" and self.rescale:
+                new = lengths(self.topology.masks[name], self.rank_as).to(weight.dtype)
+                self.optimizer.multiply(weight, length / new)
         self.optimizer.mask_momentum()

@@ -26,7 +26,7 @@ from sparse_train.theory.gradients import slope
 from sparse_train.theory.measurement import load_data, measure
 
 ZERO_EPS = 1e-300  # torch refuses 0; added to a variance in float64, the same number
-VARIANTS = ("exact", "eps", "decay_scaled", "classifier", "rigl", "ham", "clipped")
+VARIANTS = ("exact", "eps", "decay_scaled", "classifier", "rigl", "rigl_ranked", "ham", "clipped")
 
 
 def equivalence(
@@ -37,7 +37,8 @@ def equivalence(
     Args:
         variant: "exact", where all assumptions hold, or where one of them ends: "eps", BN's usual 1e-5; "decay_scaled",
             weight decay scaled with the gradient; "classifier", corrected too, though nothing normalizes it; "rigl",
-            mask updates; "ham"; "clipped", renormalized gradients.
+            mask updates; "ham"; "clipped", renormalized gradients. With "rigl_ranked" SGD updates its masks as
+            SparseOpt does (`sparsity.lengths`), and the equivalence is back.
     """
 
     def work() -> tuple[list[dict], dict]:
@@ -141,8 +142,11 @@ def _prepared(
         renorm=Renorm() if variant == "clipped" else None,
         mirror=HAM(alpha=4.0) if variant == "ham" else None,
     )
-    rigl = variant == "rigl"
-    return model, optimizer, Updater(topology, optimizer, RigL(), steps, every=50, seed=cfg.seed) if rigl else None
+    if not variant.startswith("rigl"):
+        return model, optimizer, None
+    ranked = variant == "rigl_ranked" and not corrected
+    ranking = {"rank_as": "sparseopt", "rescale": True} if ranked else {}
+    return model, optimizer, Updater(topology, optimizer, RigL(), steps, every=50, seed=cfg.seed, **ranking)
 
 
 def _batches(cfg: DictConfig, steps: int) -> Iterator[tuple[Tensor, Tensor]]:

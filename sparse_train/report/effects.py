@@ -1,0 +1,71 @@
+"""Settings of a study against a reference and against their own baseline, paired over seeds."""
+
+from math import sqrt
+
+import pandas as pd
+from scipy.stats import t as student_t
+
+from sparse_train.report.labels import label, name
+from sparse_train.report.tables import HOLE, aligned
+
+Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a setting has, seed aside
+
+
+def markdown(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> str:
+    """One row per setting: the mean of each of `values`, and the paired effects on the first of them.
+
+    Args:
+        factors: of the sweep.
+        reference: factors of the setting that the others are compared with; its remaining factors are the commonest.
+        values: metrics; the effect is that on the first, with its 95% interval over paired seeds (Student's t).
+    """
+    reference = {key: str(value) for key, value in reference.items()}
+    settings = _settings(runs, factors)
+    shown = [f for f in factors if f != "seed" and len({dict(s).get(f) for s in settings}) > 1]
+    base = next(s for s in settings if reference.items() <= dict(s).items() and len(s) == min(map(len, settings)))
+    effect = f"effect on {name(values[0]).lower()}"
+    lines = [[*map(name, shown), *map(name, values), f"{effect}, from the reference", "from its own baseline", "n"]]
+    for setting, group in settings.items():
+        done = group[group["status"] == "complete"]
+        texts = [HOLE if v not in done or done.empty else _mean(done[v], percent=v == "itop_rate") for v in values]
+        own = _twin(setting, reference)
+        lines.append(
+            [
+                *(label(f, dict(setting).get(f, "")) for f in shown),
+                *texts,
+                "reference" if setting == base else _effect(done, settings[base], values[0]),
+                _effect(done, settings[own], values[0]) if own in settings and own != setting else "",
+                f"{len(done)} of {len(group)}",
+            ]
+        )
+    return aligned(lines)
+
+
+def _settings(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.DataFrame]:
+    found: dict[Setting, list[int]] = {}
+    for place, row in runs.iterrows():
+        key = tuple((f, str(row[f])) for f in factors if f != "seed" and pd.notna(row[f]))
+        found.setdefault(key, []).append(place)
+    return {key: runs.loc[places] for key, places in found.items()}
+
+
+def _twin(setting: Setting, reference: dict[str, str]) -> Setting:
+    """The same setting with the reference's optimizer; options of the correction have no meaning there."""
+    return tuple((f, reference.get(f, v)) for f, v in setting if not f.startswith("optimizer.precondition"))
+
+
+def _mean(values: pd.Series, percent: bool) -> str:
+    values = 100 * values if percent else values
+    return f"{values.mean():.2f} ± {values.std():.2f}" if len(values) > 1 else f"{values.mean():.2f}"
+
+
+def _effect(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
+    theirs = theirs[theirs["status"] == "complete"]
+    if value not in ours or value not in theirs:
+        return ""
+    difference = (ours.set_index("seed")[value] - theirs.set_index("seed")[value]).dropna()
+    n = len(difference)
+    if n < 2:
+        return f"{difference.mean():+.2f}" if n else ""
+    half = student_t.ppf(0.975, n - 1) * difference.std() / sqrt(n)
+    return f"{difference.mean():+.2f} [{difference.mean() - half:+.2f}, {difference.mean() + half:+.2f}]"
