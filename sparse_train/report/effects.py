@@ -28,7 +28,7 @@ def markdown(runs: pd.DataFrame, factors: list[str], reference: dict[str, object
     for setting, group in settings.items():
         done = group[group["status"] == "complete"]
         texts = [HOLE if v not in done or done.empty else _mean(done[v], percent=v == "itop_rate") for v in values]
-        own = _twin(setting, reference)
+        own = _twin(setting, reference["optimizer"])
         lines.append(
             [
                 *(label(f, dict(setting).get(f, "")) for f in shown),
@@ -49,9 +49,10 @@ def _settings(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.DataFr
     return {key: runs.loc[places] for key, places in found.items()}
 
 
-def _twin(setting: Setting, reference: dict[str, str]) -> Setting:
-    """The same setting with the reference's optimizer; options of the correction have no meaning there."""
-    return tuple((f, reference.get(f, v)) for f, v in setting if not f.startswith("optimizer.precondition"))
+def _twin(setting: Setting, baseline: str) -> Setting:
+    """The same setting with the baseline's optimizer; options of the correction have no meaning there."""
+    kept = ((f, v) for f, v in setting if not f.startswith("optimizer.precondition"))
+    return tuple((f, baseline if f == "optimizer" else v) for f, v in kept)
 
 
 def _mean(values: pd.Series, percent: bool) -> str:
