@@ -191,4 +191,4 @@ def test_effects_are_paired_over_seeds(tmp_path):
     assert shown["Baseline", "0.0005", ""][3] == "reference"
     assert shown["SparseOpt", "0.0005", ""][3:] == ["+1.00 [+1.00, +1.00]", "+1.00 [+1.00, +1.00]", "5 of 5"]
     assert shown["SparseOpt", "0", ""][3:] == ["-1.00 [-1.00, -1.00]", "+2.00 [+2.00, +2.00]", "5 of 5"]
-    assert shown["SparseOpt", "0.0005", "true"][0] == tables.HOLE
+    assert shown["SparseOpt", "0.0005", "True"][0] == tables.HOLE
