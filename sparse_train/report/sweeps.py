@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, require
@@ -72,8 +73,15 @@ def names() -> list[str]:
 
 @cache
 def artifact(name: str) -> dict[str, Any]:
-    """How `sweeps/<name>.yaml` is shown, without expanding its grid."""
-    return OmegaConf.to_container(_compose(name, (), with_hydra=True).artifact, resolve=True)
+    """How `sweeps/<name>.yaml` is shown, without expanding its grid.
+
+    Raises:
+        ConfigError: for a file that says nothing of it.
+    """
+    shown = _compose(name, (), with_hydra=True).get("artifact")
+    said = isinstance(shown, DictConfig) and "title" in shown
+    require(said, f"sweeps/{name}.yaml", "artifact", "must be a mapping with a title: how to show what is run")
+    return OmegaConf.to_container(shown, resolve=True)
 
 
 @cache
@@ -104,7 +112,7 @@ def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:
         more = (shown.get("also") or []) + ((shown.get("references") or []) if references else [])
         products = [main, *({**main, **{key: str(value) for key, value in grid.items()}} for grid in more)]
         grids = [_grid(name, values, scale) for values in products if values]
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"sweeps/{name}.yaml", scale, str(error).splitlines()[0]) from error
     return Sweep(name, scale, shown, grids)
 

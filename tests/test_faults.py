@@ -1,0 +1,230 @@
+"""What breaks around a run: disks, directories, memory, strangers' files. One clear line, and nothing lost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_run import QUICK, ROOT, command, history, record, same_state, trained
+
+from sparse_train import checkpoint, files
+from sparse_train.__main__ import main
+from sparse_train.checkpoint import Checkpoints
+from sparse_train.errors import ConfigError
+from sparse_train.record import Record
+from sparse_train.report import sweeps
+from sparse_train.report.collect import Records
+
+FAST = (*QUICK, "epochs=3", "checkpoint_steps=4")
+
+
+def run_here(monkeypatch, capsys, *overrides):
+    """The command line in this process; returns exit status and what it said."""
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["sparse_train", *overrides])
+    try:
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    return trained(*FAST, f"runs_dir={tmp_path_factory.mktemp('unbroken')}")
+
+
+@pytest.mark.parametrize("failing", range(1, 12, 2))
+def test_a_full_disk_fails_the_run_and_nothing_before_it(failing, unbroken, tmp_path, monkeypatch, capsys):
+    """The n-th write finds the disk full. Once there is room again the run goes on, to the same end."""
+    flush, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) >= failing:
+            raise OSError(28, "No space left on device")
+        flush(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    code, out, err = run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path}")
+    assert code == 1
+    assert "No space left on device" in err
+    assert "Traceback" not in err
+    assert out == ""
+    run_dir = tmp_path / unbroken.name
+    if failing > 1:
+        assert record(run_dir)["status"] == "running", "the disk is full for this as well"
+    assert not list(run_dir.glob(".*.tmp"))
+    assert not (run_dir / "lock").exists()
+    monkeypatch.setattr(files.os, "fsync", flush)
+    assert run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path}")[0] == 0
+    assert same_state(run_dir, unbroken)
+    assert history(run_dir) == history(unbroken)
+
+
+def test_a_write_that_fails_once_leaves_a_failed_record(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def broken(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 3:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(files.os, "fsync", broken)
+    code, _, err = run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path}")
+    assert code == 1
+    assert "Input/output error" in err
+    [path] = tmp_path.glob("*/record.json")
+    content = json.loads(path.read_text())
+    assert content["status"] == "failed"
+    assert "Input/output error" in content["reason"]
+
+
+def test_a_directory_that_may_not_be_written(tmp_path, monkeypatch, capsys):
+    def refused(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("sparse_train.lock.Lock.acquire", refused)
+    code, out, err = run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path / 'x'}")
+    assert (code, out) == (1, "")
+    assert f"error: runs_dir={tmp_path / 'x'}: cannot be written (Permission denied)" in err
+
+
+def test_out_of_memory_says_what_would_help(tmp_path, monkeypatch, capsys):
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("sparse_train.loop.train_epoch", no_memory)
+    code, _, err = run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path}")
+    assert code == 1
+    assert "out of GPU memory; try a smaller batch_size or amp=bf16" in err
+    [path] = tmp_path.glob("*/record.json")
+    assert json.loads(path.read_text())["status"] == "failed"
+
+
+def test_a_truncated_record_is_made_again(unbroken, tmp_path, monkeypatch, capsys):
+    """Cut anywhere, the run goes on from its checkpoint and writes the same."""
+    shutil.copytree(unbroken, tmp_path / unbroken.name)
+    run_dir = tmp_path / unbroken.name
+    whole = (run_dir / "record.json").read_bytes()
+    for tenth in range(10):
+        (run_dir / "record.json").write_bytes(whole[: len(whole) * tenth // 10])
+        (run_dir / "history.jsonl").write_bytes(b"{")
+        assert run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path}")[0] == 0
+        assert record(run_dir)["status"] == "complete"
+        assert history(run_dir) == history(unbroken)
+    assert same_state(run_dir, unbroken)
+
+
+# --- strangers' files, at random ---
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=JSON | st.binary(max_size=60))
+def test_any_file_in_a_records_place_is_passed_over_and_named(content, tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs")
+    (place / "abc").mkdir()
+    data = content if isinstance(content, bytes) else json.dumps(content).encode()
+    (place / "abc" / "record.json").write_bytes(data)
+    assert Record(str(place), "abc").status is None
+    records = Records([place])
+    assert records.found == {}
+    assert len(records.problems) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.binary(max_size=400), head=st.sampled_from([b"", b"sparse_train checkpoint 2 ", b"PK\x03\x04"]))
+def test_any_bytes_in_a_checkpoints_place_are_refused(data, head, tmp_path_factory):
+    place = tmp_path_factory.mktemp("run")
+    (place / "checkpoint.pt").write_bytes(head + data)
+    with pytest.raises(ValueError, match=r"checkpoint.pt (is not a checkpoint|has format|is damaged)"):
+        checkpoint.read(place / "checkpoint.pt")
+    with pytest.raises(ConfigError, match="start over with resume=fresh"):
+        Checkpoints(place).load("cpu")
+
+
+MAIN = "defaults: [config, _self_]\n"
+SWEEPS = [
+    "",
+    "a",
+    "[]",
+    "{}",
+    "a: b",
+    "a: [",
+    "\t",
+    "&a *b",
+    "!x y",
+    "artifact: 1",
+    "artifact: {}",
+    "hydra: 1",
+    "defaults: [nothing]",
+    MAIN + "artifact: {title: a}\nhydra: {sweeper: {params: 5}}",
+    MAIN + "artifact: {title: a}\nhydra: {sweeper: {params: {dst: snip}}}",
+    MAIN + "artifact: {title: a}\nhydra: {sweeper: {params: {colour: red}}}",
+    MAIN + "artifact: {title: a}\nhydra: {sweeper: {params: {epochs: many}}}",
+    MAIN + "artifact: {title: a}\nhydra: {sweeper: {params: {dst.colour: red}}}",
+]
+
+
+@pytest.mark.parametrize("text", SWEEPS)
+def test_a_malformed_sweep_is_named(text, tmp_path, monkeypatch):
+    (tmp_path / "odd.yaml").write_text(text)
+    (tmp_path / "_scales.yaml").write_text("{}")
+    monkeypatch.setattr(sweeps, "SWEEPS", tmp_path)
+    caches = (sweeps.load, sweeps._compose, sweeps.artifact, sweeps.scales)
+    for cached in caches:
+        cached.cache_clear()
+    with pytest.raises(ConfigError, match=r"^sweeps/odd.yaml="):
+        sweeps.load("odd")
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "target", ["os.system", "webbrowser.open", "torch.hub.load", "torch.load", "sparse_train.tasks"]
+)
+@pytest.mark.parametrize("place", ["model", "optimizer.mirror", "dst.growth", "task"])
+def test_a_shared_configuration_cannot_run_code(target, place, tmp_path, monkeypatch, capsys):
+    overrides = [f"runs_dir={tmp_path / 'runs'}", "optimizer=ham", f"{place}._target_={target}"]
+    code, out, err = run_here(monkeypatch, capsys, *overrides)
+    assert (code, out) == (1, "")
+    assert f"{place}._target_={target}: not one of the project's own" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_secret_of_the_environment_is_written(tmp_path):
+    secrets = {"WANDB_API_KEY": "a1b2c3secretwandb", "HF_TOKEN": "hf_secrettoken", "AWS_SECRET_ACCESS_KEY": "awssecret"}
+    code, out, err = command(*FAST, f"runs_dir={tmp_path}", **secrets)
+    assert code == 0
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    for secret in secrets.values():
+        assert secret.encode() not in written
+        assert secret not in out + err
+    assert len(written) > 10_000
+
+
+def test_a_task_that_fails_is_recorded_as_failed(tmp_path):
+    """A measurement finds its data missing only once it has begun."""
+    run = [sys.executable, "-m", "sparse_train", "task=bn_gradient", "dataset=mnist", "download=false"]
+    done = subprocess.run(
+        [*run, "data_dir=/nowhere", f"runs_dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "data_dir=/nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+    [path] = tmp_path.glob("*/record.json")
+    assert json.loads(path.read_text())["status"] == "failed"
