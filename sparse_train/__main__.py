@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import check, run_id
-from sparse_train.errors import ConfigError, DivergedError, HeldError
+from sparse_train.distributed import join, leave
+from sparse_train.errors import ConfigError, DivergedError, HeldError, MaskMismatchError
 from sparse_train.record import Record
 from sparse_train.targets import instantiate
 
@@ -31,8 +32,9 @@ class RunError(CompactHydraException):
 def main(cfg: DictConfig) -> None:
     try:
         check(cfg)
-        record = Record(cfg.runs_dir, run_id(cfg), fresh=cfg.resume == "fresh")
-        if not record.finished:
+        ranks = join()
+        record = Record(cfg.runs_dir, run_id(cfg), fresh=cfg.resume == "fresh", ranks=ranks)
+        if not ranks.decide(lambda: record.finished):
             instantiate(cfg, "task")(cfg, record)
         elif record.status == "diverged":
             raise DivergedError(f"{record.dir}: {record.content['reason']}")
@@ -43,10 +45,16 @@ def main(cfg: DictConfig) -> None:
         raise RunError(f"error: {error}") from error
     except torch.OutOfMemoryError as error:
         raise RunError(f"error: {record.dir}: out of GPU memory; try a smaller batch_size or amp=bf16") from error
-    except (ConfigError, DivergedError, OmegaConfBaseException, OSError, MemoryError) as error:
+    except (ConfigError, DivergedError, MaskMismatchError, OmegaConfBaseException, OSError, MemoryError) as error:
         raise RunError(f"error: {error}") from error
-    print(record.dir)
+    except RuntimeError as error:
+        if ranks.world == 1:
+            raise
+        raise RunError(f"error: rank {ranks.rank} of {ranks.world}: {str(error).splitlines()[0]}") from error
+    if ranks.main:
+        print(record.dir)
 
 
 if __name__ == "__main__":
     main()
+    leave()

@@ -3,8 +3,10 @@
 import torch
 from omegaconf import DictConfig
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sparse_train.data.memory import Loading
+from sparse_train.distributed import join
 from sparse_train.errors import require
 from sparse_train.facts import facts, training_name
 from sparse_train.loop import Run
@@ -26,13 +28,18 @@ def build(cfg: DictConfig) -> Run:
     """
     device = pick_device(cfg)
     set_up_torch(cfg)
-    loading = Loading(cfg.data_dir, cfg.batch_size, cfg.seed, device, cfg.download, cfg.workers)
+    ranks = join()
+    if device.type == "cuda" and ranks.world > 1:
+        device = torch.device("cuda", ranks.local)
+    loading = Loading(cfg.data_dir, cfg.batch_size, cfg.seed, device, cfg.download, cfg.workers, ranks)
     data = make(cfg, "dataset", loading)
     memory_format = torch.channels_last if cfg.channels_last else torch.contiguous_format
 
     sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels}
     model = make(cfg, "model", **sizes)
     kaiming_normal(model, cfg.seed)
+    if cfg.sync_bn and ranks.world > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(device, memory_format=memory_format)
     topology = make(cfg, "topology", model)
     if cfg.init in SCALED:
@@ -45,13 +52,18 @@ def build(cfg: DictConfig) -> Run:
     if cfg.dst is not None:
         updater = make(cfg, "dst", topology, optimizer, total_steps=cfg.epochs * steps, seed=cfg.seed)
 
+    forward = model
+    if ranks.world > 1:  # running statistics are averaged where they are used; until then each rank has its own
+        forward = DistributedDataParallel(model, broadcast_buffers=False)
+    if cfg.compile:
+        forward = torch.compile(forward)
     example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
     return Run(
         epochs=cfg.epochs,
         seed=cfg.seed,
         data=data,
         model=model,
-        forward=torch.compile(model) if cfg.compile else model,
+        forward=forward,
         topology=topology,
         optimizer=optimizer,
         updater=updater,
@@ -61,10 +73,12 @@ def build(cfg: DictConfig) -> Run:
         autocast=cfg.amp == "bf16",
         facts={
             **facts(cfg, training_name(cfg), device),
+            "processes": ranks.world,
             "model_arguments": sizes,
             "layers": topology.densities(),
             "flops": flops(model, example, topology, dense_gradient_share(optimizer, updater, cfg.epochs * steps)),
         },
+        ranks=ranks,
     )
 
 

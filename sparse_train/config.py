@@ -103,6 +103,7 @@ class Config:
     amp: str = MISSING
     channels_last: bool = MISSING
     compile: bool = MISSING
+    sync_bn: bool = MISSING
     device: str = MISSING
     deterministic: bool = MISSING
     threads: int | None = None

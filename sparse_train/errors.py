@@ -18,9 +18,16 @@ class ConfigError(ValueError):
         super().__init__(f"{key}={value}: {right}")
         self.key, self.value, self.right = key, value, right
 
+    def __reduce__(self) -> tuple:
+        return ConfigError, (self.key, self.value, self.right)
+
 
 class DivergedError(RuntimeError):
     """The loss of a run is no longer a number."""
+
+
+class MaskMismatchError(RuntimeError):
+    """The processes of a run no longer train the same network."""
 
 
 class HeldError(RuntimeError):

@@ -37,6 +37,8 @@ class Interruption:
     def hand_over(self) -> None:
         """Do what the signal would have done; may return, if its handler does."""
         number, self.received = self.received, None
+        if number is None:  # another process of the run was asked, and ends this one
+            return
         before = self._before.get(number, signal.SIG_DFL)
         if callable(before):
             before(number, None)

@@ -16,6 +16,7 @@ from sparse_train.record import Record
 if TYPE_CHECKING:
     from sparse_train.loop import Run
 
+AGREE = 20  # several ranks agree every so many steps on whether to save
 COST = 100  # after an epoch a checkpoint may come once a hundred times its own cost has passed
 
 
@@ -58,7 +59,7 @@ class Keeper:
     def restore(self) -> Place:
         """Put the run where its checkpoint left it, or where it begins."""
         state = self.files.load(self.run.device)
-        meter = Meter(self.run.device)
+        meter = self.run.meter()
         if state is None or state["id"] != self.record.id:
             return Place([], 0, meter, 0.0)
         self.run.load_state_dict(state)
@@ -70,18 +71,20 @@ class Keeper:
 
     def after_step(self, steps: int, meter: Meter, seconds: float) -> None:
         """To be called after every step but the last of an epoch, with what the epoch came to so far."""
-        asked = self.interruption.received is not None
         often = self.pace.steps is not None and steps % self.pace.steps == 0
-        if asked or often or self._age() > 60 * self.pace.minutes:
+        agreed = self.run.ranks.world == 1 or steps % AGREE == 0
+        asked = agreed and self._somebody(self.interruption.received is not None)
+        late = agreed and self._somebody(self._age() > 60 * self.pace.minutes)
+        if asked or often or late:
             self._save(steps, meter, seconds)
         if asked:
             self._stop()
 
     def after_epoch(self, last: bool) -> None:
         """To be called after every epoch, once it is in the record."""
-        asked = self.interruption.received is not None
-        if last or asked or self.pace.steps is not None or self._age() > COST * self.cost:
-            self._save(0, Meter(self.run.device), 0.0)
+        asked = self._somebody(self.interruption.received is not None)
+        if last or asked or self._somebody(self.pace.steps is not None or self._age() > COST * self.cost):
+            self._save(0, self.run.meter(), 0.0)
         if asked and not last:
             self._stop()
 
@@ -103,15 +106,21 @@ class Keeper:
     def _save(self, steps: int, meter: Meter, seconds: float) -> None:
         started = time.monotonic()
         self.check(meter)
+        self.run.average_statistics()
         state = {"id": self.record.id, "history": self.record.history, "steps": steps, "seconds": seconds}
         state |= {"meter": meter.state_dict(), "random": _random_state(self.run.device), **self.run.state_dict()}
-        self.files.save(state)
+        self.run.ranks.decide(lambda: self.files.save(state))
         self.saved = time.monotonic()
         self.cost = self.saved - started
 
     def _stop(self) -> None:
-        say(f"{self.record.dir}: saved, as signal {self.interruption.received} asked for an end")
+        say(
+            f"{self.record.dir}: saved, as signal {self.interruption.received or 'to another process'} asked for an end"
+        )
         self.interruption.hand_over()
+
+    def _somebody(self, value: bool) -> bool:
+        return self.run.ranks.any(value, self.run.device)
 
     def _age(self) -> float:
         return time.monotonic() - self.saved

@@ -11,14 +11,24 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
+_quiet = False
+
+
+def quiet(value: bool) -> None:
+    """Whether this process keeps silent, since another one speaks for it."""
+    global _quiet
+    _quiet = value
+
+
 def say(line: str) -> None:
     """One line to stderr that does not break a progress bar."""
-    tqdm.write(line, file=sys.stderr)
+    if not _quiet:
+        tqdm.write(line, file=sys.stderr)
 
 
 def progress(batches: Iterable[T], total: int, title: str, done: int = 0) -> Iterator[T]:
     """Pass the batches on, showing a bar if somebody watches; `done` of `total` came before them."""
-    hidden = not sys.stderr.isatty()
+    hidden = _quiet or not sys.stderr.isatty()
     yield from tqdm(batches, title, total, leave=False, file=sys.stderr, disable=hidden, unit="step", initial=done)
 
 

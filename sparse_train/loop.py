@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparse_train.data.memory import Data
+from sparse_train.distributed import Ranks
 from sparse_train.environment import peak_memory_mib
+from sparse_train.errors import MaskMismatchError
 from sparse_train.export import export
 from sparse_train.interruption import Interruption
 from sparse_train.keeper import Keeper, Pace, Place
@@ -20,6 +22,7 @@ from sparse_train.meter import Meter
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.randomness import derive
 from sparse_train.record import Record
+from sparse_train.sparsity.masks import checksum
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 
@@ -57,6 +60,18 @@ class Run:
     memory_format: torch.memory_format
     autocast: bool
     facts: dict
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def meter(self) -> Meter:
+        return Meter(self.device, self.ranks)
+
+    @torch.no_grad()
+    def average_statistics(self) -> None:
+        """Bring the ranks' running statistics together: what each normalized by is its own, what is tested is one."""
+        if self.ranks.world > 1:
+            for buffer in self.model.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.ranks.sum(buffer) / self.ranks.world)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross entropy and the number of correct answers."""
@@ -103,11 +118,12 @@ def train(run: Run, record: Record, sinks: list[Sink], pace: Pace) -> None:
             row["seconds"] = round(time.perf_counter() - started, 3)
             record.append(row)
             keeper.after_epoch(last=epoch + 1 == run.epochs)
-            place = Place(record.history, 0, Meter(run.device), 0.0)
+            place = Place(record.history, 0, run.meter(), 0.0)
             tell(sinks, row)
             log.tell(row)
         keeper.files.tidy()
-        export(run.model, run.topology, record.dir)
+        if run.ranks.main:
+            export(run.model, run.topology, record.dir)
         record.finish("complete", peak_memory_mib=round(peak_memory_mib(run.device), 1))
 
 
@@ -131,6 +147,7 @@ def train_epoch(run: Run, epoch: int, place: Place, keeper: Keeper, started: flo
         update = run.updater is not None and run.updater.due(step)
         if update:
             run.updater.update(step)
+            check_masks(run, step)
         if not (update and run.updater.skip_step):
             run.optimizer.step()
         if step < last:
@@ -143,19 +160,35 @@ def train_epoch(run: Run, epoch: int, place: Place, keeper: Keeper, started: flo
         "train_acc": meter.accuracy(),
         "grad_norm": meter.mean_norm(),
         "clipped_share": run.optimizer.renorm.clipped_share() if run.optimizer.renorm else None,
-        "images_per_second": round(meter.samples / (time.perf_counter() - started), 1),
+        "images_per_second": round(meter.images() / (time.perf_counter() - started), 1),
     }
 
 
 @torch.no_grad()
 def evaluate(run: Run) -> dict:
     """Loss and accuracy on the whole test set."""
+    run.average_statistics()
     run.forward.eval()
-    meter = Meter(run.device)
+    meter = run.meter()
     for images, labels in progress(run.data.test.epoch(0), len(run.data.test), "test"):
         loss, correct = run.loss(images, labels)
         meter.add(loss, correct, len(labels))
     return {"test_loss": meter.mean_loss(), "test_acc": meter.accuracy()}
+
+
+def check_masks(run: Run, step: int) -> None:
+    """All ranks must have the same masks: compare a checksum of each.
+
+    Raises:
+        MaskMismatchError: on every rank, with the layer's name.
+    """
+    if run.ranks.world > 1:
+        sums = run.ranks.gathered(torch.stack([checksum(mask) for mask in run.topology.masks.values()]))
+        for name, layer in zip(run.topology.masks, (sums != sums[0]).any(0).tolist(), strict=True):
+            if layer:
+                raise MaskMismatchError(
+                    f"the processes have different masks for {name} after the update at step {step}"
+                )
 
 
 def look(run: Run) -> dict:

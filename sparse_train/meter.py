@@ -3,18 +3,24 @@
 import torch
 from torch import Tensor, nn
 
+from sparse_train.distributed import Ranks
+
+SUMS = ("loss", "correct", "samples")
 NORM_EVERY = 10  # the gradient norm in the history is the mean over every tenth step of the epoch
 
 
 class Meter:
     """Loss, accuracy and gradient norm over an epoch, and whether any of it stopped being a number.
 
-    Nothing here waits for the device but the methods that return Python numbers.
+    Nothing here waits for the device but the methods that return Python numbers. Those, and `state_dict`, are over all
+    ranks, and every rank must call them.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, ranks: Ranks | None = None):
+        self.ranks = ranks or Ranks()
         self.loss, self.correct, self.norm = (torch.zeros((), device=device, dtype=torch.float64) for _ in range(3))
-        self.samples = self.norms = 0
+        self.samples = torch.zeros((), device=device, dtype=torch.int64)
+        self.norms = 0
         self.bad_step = torch.full((), -1, device=device)  # the first step whose loss or gradient is not finite
         self.bad: Tensor | None = None  # which of the parameters' gradients were not, in that step
 
@@ -36,7 +42,7 @@ class Meter:
 
     def broken(self, model: nn.Module) -> str | None:
         """Where the run stopped having numbers, in words; None if it has not."""
-        step = int(self.bad_step)
+        step = int(self.ranks.max(self.bad_step))
         if step < 0:
             return None
         names = [name for name, p in model.named_parameters() if p.grad is not None]
@@ -45,18 +51,24 @@ class Meter:
         return f"{which}{f' and {len(layers) - 1} others' if len(layers) > 1 else ''} is not finite at step {step}"
 
     def mean_loss(self) -> float:
-        return self.loss.item() / self.samples
+        return (self.ranks.sum(self.loss) / self.ranks.sum(self.samples)).item()
 
     def accuracy(self) -> float:
         """In percent."""
-        return 100 * self.correct.item() / self.samples
+        return 100 * self.ranks.sum(self.correct).item() / self.ranks.sum(self.samples).item()
 
     def mean_norm(self) -> float | None:
         return self.norm.item() / self.norms if self.norms else None
 
+    def images(self) -> int:
+        return int(self.ranks.sum(self.samples))
+
     def state_dict(self) -> dict:
-        return {key: getattr(self, key) for key in ("loss", "correct", "norm", "samples", "norms")}
+        """The gradient is the same on every rank; the other sums are taken together."""
+        sums = {key: self.ranks.sum(getattr(self, key)) for key in SUMS}
+        return {**sums, "norm": self.norm, "norms": self.norms}
 
     def load_state_dict(self, state: dict) -> None:
+        """Rank 0 takes over all that was summed, the others go on from 0."""
         for key, value in state.items():
-            setattr(self, key, value)
+            setattr(self, key, value if key not in SUMS or self.ranks.main else torch.zeros_like(value))

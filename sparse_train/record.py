@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sparse_train.distributed import Ranks
 from sparse_train.errors import ConfigError
 from sparse_train.files import write_json, write_json_lines
 from sparse_train.lock import Lock
@@ -25,10 +26,11 @@ class Record:
         runs_dir: the parent of all runs.
         id: of this run (`config.run_id`); names its directory.
         fresh: ignore an earlier attempt, and delete it when this one starts.
+        ranks: the processes of the run: the first one writes, all agree on what was there.
     """
 
-    def __init__(self, runs_dir: str, id: str, fresh: bool = False):  # noqa: A002  (what it is called everywhere)
-        self.id, self.fresh = id, fresh
+    def __init__(self, runs_dir: str, id: str, fresh: bool = False, ranks: Ranks | None = None):  # noqa: A002
+        self.id, self.fresh, self.ranks = id, fresh, ranks or Ranks()
         self.dir = Path(runs_dir, id)
         self.content = {} if fresh else self._read()
         self.history: list[dict] = []
@@ -54,18 +56,8 @@ class Record:
             HeldError: for a run that another process is training.
             ConfigError: for a runs directory that cannot be written.
         """
+        self.content = self.ranks.decide(self._take)
         try:
-            self.dir.mkdir(parents=True, exist_ok=True)
-            self.lock.acquire()
-        except OSError as error:
-            raise ConfigError("runs_dir", str(self.dir.parent), f"cannot be written ({error.strerror})") from error
-        try:
-            if self.fresh:
-                for path in self.dir.iterdir():
-                    if path != self.lock.path:
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
-            else:
-                self.content = self._read()
             yield
         except Exception as error:
             if self.status == "running":
@@ -74,6 +66,19 @@ class Record:
             raise
         finally:
             self.lock.release()
+
+    def _take(self) -> dict:
+        try:
+            self.dir.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire()
+        except OSError as error:
+            raise ConfigError("runs_dir", str(self.dir.parent), f"cannot be written ({error.strerror})") from error
+        if not self.fresh:
+            return self._read()
+        for path in self.dir.iterdir():
+            if path != self.lock.path:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return {}
 
     def start(self, history: list[dict], **facts) -> None:
         """The run begins, or goes on after the epochs in `history`; `facts` are what the record says of it."""
@@ -90,7 +95,8 @@ class Record:
     def finish(self, status: str, **facts) -> None:
         """The last word: complete, diverged or failed."""
         self.content.update(status=status, ended=_now(), **facts)
-        write_json(self.dir / "record.json", self.content)
+        if self.ranks.main:
+            write_json(self.dir / "record.json", self.content)
 
     def measured(self, rows: list[dict], final: dict, **facts) -> None:
         """A measurement that is done at once: `rows` are its history, `final` what it comes to."""
@@ -100,13 +106,14 @@ class Record:
 
     def _write(self) -> None:
         if self.history:
-            # The history first: a record that says complete has all its epochs beside it.
-            write_json_lines(self.dir / "history.jsonl", self.history)
             self.content["final"] = self.history[-1]
             if "test_acc" in self.history[-1]:
                 self.content["best"] = max(self.history, key=lambda row: row["test_acc"])
             self.content["seconds"] = round(sum(row.get("seconds", 0.0) for row in self.history), 3)
-        write_json(self.dir / "record.json", self.content)
+        if self.ranks.main:
+            if self.history:  # first: a record that says complete has all its epochs beside it
+                write_json_lines(self.dir / "history.jsonl", self.history)
+            write_json(self.dir / "record.json", self.content)
 
     def _read(self) -> dict:
         try:

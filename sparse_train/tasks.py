@@ -15,7 +15,7 @@ def train(cfg: DictConfig, record: Record) -> None:
     with record.held():
         if record.finished:  # by somebody else, in the meantime
             return
-        sinks = [] if cfg.logger is None else [make(cfg, "logger", record, run.facts)]
+        sinks = [] if cfg.logger is None or not run.ranks.main else [make(cfg, "logger", record, run.facts)]
         try:
             loop.train(run, record, sinks, Pace(cfg.checkpoint_minutes, cfg.checkpoint_steps))
         finally:

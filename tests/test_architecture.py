@@ -11,8 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "sparse_train"
 
 # From the ground up. A module may import from its own layer's lower lines and from lower layers, never upwards.
 LAYERS = [
-    ["errors", "randomness", "files", "log", "interruption", "meter"],
-    ["config", "lock"],
+    ["errors", "randomness", "files", "log", "interruption"],
+    ["config", "lock", "distributed"],
+    ["meter"],
     [
         "sparsity.density",
         "sparsity.exploration",

@@ -30,14 +30,16 @@ class Augmented(Dataset):
 
 
 class Batches(Sampler[list[Place]]):
-    """The batches of one epoch from the `start`-th on."""
+    """This rank's part of the batches of one epoch, from the `start`-th on."""
 
-    def __init__(self, order: Tensor, batch_size: int, epoch: int, start: int, drop_last: bool):
-        self.batches = [
-            [(epoch, i) for i in batch.tolist()]
-            for batch in order.split(batch_size)[start:]
-            if len(batch) == batch_size or not drop_last
-        ]
+    def __init__(self, order: Tensor, loading: Loading, epoch: int, start: int, train: bool):
+        size, ranks = loading.batch_size, loading.ranks
+        if train:
+            count = len(order) // size
+            parts = [order[loading.share(first)] for first in range(start * size, count * size, size)]
+        else:
+            parts = order[ranks.rank :: ranks.world].split(size)[start:]
+        self.batches = [[(epoch, i) for i in part.tolist()] for part in parts]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -59,14 +61,16 @@ class FolderSplit:
     ):
         batch_size = loading.batch_size
         if train:
-            require_batches(batch_size, len(folder))
+            require_batches(loading, len(folder))
         self.dataset = Augmented(folder, transform, loading.seed)
         self.loading, self.normalize, self.train, self.batch_size = loading, normalize, train, batch_size
         self.samples = len(self) * batch_size if train else len(folder)
 
     def __len__(self) -> int:
-        count = len(self.dataset.folder)
-        return count // self.batch_size if self.train else -(-count // self.batch_size)
+        count, ranks = len(self.dataset.folder), self.loading.ranks
+        if self.train:
+            return count // self.batch_size
+        return -(-len(range(ranks.rank, count, ranks.world)) // self.batch_size)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         count = len(self.dataset.folder)
@@ -76,7 +80,7 @@ class FolderSplit:
         pinned = device.type == "cuda"
         loader = DataLoader(
             self.dataset,
-            batch_sampler=Batches(order, self.batch_size, epoch, start, self.train),
+            batch_sampler=Batches(order, self.loading, epoch, start, self.train),
             num_workers=self.loading.workers,
             pin_memory=pinned,
             generator=generator(self.loading.seed, "workers", epoch),

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from sparse_train.distributed import Ranks
 from sparse_train.errors import require
 from sparse_train.randomness import generator
 
@@ -22,6 +23,7 @@ class Loading(NamedTuple):
         device: where the batches are wanted.
         download: fetch missing files, where the data set can be fetched.
         workers: processes that decode images, where there are images to decode.
+        ranks: the processes of the run; each loads its share of every training batch, and of the test set.
     """
 
     data_dir: str
@@ -30,6 +32,12 @@ class Loading(NamedTuple):
     device: torch.device
     download: bool = True
     workers: int = 0
+    ranks: Ranks = Ranks()
+
+    def share(self, first: int) -> slice:
+        """This rank's part of the batch that begins at place `first` of an epoch."""
+        part = self.batch_size // self.ranks.world
+        return slice(first + self.ranks.rank * part, first + (self.ranks.rank + 1) * part)
 
 
 class Split(Protocol):
@@ -79,8 +87,8 @@ class TrainSplit:
         pad: int = 0,
         flip: bool = False,
     ):
-        self.batch_size, self.seed, device = loading.batch_size, loading.seed, loading.device
-        require_batches(self.batch_size, len(images))
+        self.loading, self.batch_size, self.seed, device = loading, loading.batch_size, loading.seed, loading.device
+        require_batches(loading, len(images))
         require(pad >= 0, "pad", pad, "must be at least 0")
         self.size, self.pad, self.flip = images.shape[-1], pad, flip
         # Channels last: a pixel's channels lie together for the gather, and the result is channels_last for free.
@@ -95,7 +103,7 @@ class TrainSplit:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         order, rows, columns = (t.to(self.images.device) for t in self._draw(epoch))
         for first in range(start * self.batch_size, self.samples, self.batch_size):
-            batch = slice(first, first + self.batch_size)
+            batch = self.loading.share(first)
             which = order[batch]
             pixels = self.images[which[:, None, None], rows[batch, :, None], columns[batch, None, :]]
             yield self.normalize(pixels), self.labels[which]
@@ -111,7 +119,7 @@ class TrainSplit:
 
 
 class EvalSplit:
-    """Test batches: in order, each image once, the last batch as small as it comes."""
+    """Test batches: in order, each image once, the last batch as small as it comes; a rank has every world-th image."""
 
     def __init__(
         self,
@@ -121,7 +129,10 @@ class EvalSplit:
         mean: Sequence[float],
         std: Sequence[float],
         batch_size: int = 1000,
+        ranks: Ranks | None = None,
     ):
+        ranks = ranks or Ranks()
+        images, labels = images[ranks.rank :: ranks.world], labels[ranks.rank :: ranks.world]
         self.images = images.permute(0, 2, 3, 1).contiguous().to(device)
         self.labels = labels.to(device)
         self.batch_size, self.samples = batch_size, len(images)
@@ -151,7 +162,8 @@ def in_memory(
     for key, values in (("mean", mean), ("std", std)):
         require(len(values) == channels, key, list(values), f"must have one number per channel, {channels}")
     train_split = TrainSplit(*train, loading, mean, std, pad, flip)
-    return Data(train_split, EvalSplit(*test, loading.device, mean, std), num_classes, channels, size)
+    test_split = EvalSplit(*test, loading.device, mean, std, ranks=loading.ranks)
+    return Data(train_split, test_split, num_classes, channels, size)
 
 
 class Normalize:
@@ -165,9 +177,11 @@ class Normalize:
         return torch.addcmul(self.shift, pixels.float(), self.scale).permute(0, 3, 1, 2)
 
 
-def require_batches(batch_size: int, images: int) -> None:
-    """An epoch must have at least one whole batch."""
-    require(1 <= batch_size <= images, "batch_size", batch_size, f"must be between 1 and the {images} training images")
+def require_batches(loading: Loading, images: int) -> None:
+    """An epoch must have at least one whole batch, and each rank the same share of it."""
+    size, world = loading.batch_size, loading.ranks.world
+    require(1 <= size <= images, "batch_size", size, f"must be between 1 and the {images} training images")
+    require(size % world == 0, "batch_size", size, f"is that of all processes together: must divide by their {world}")
 
 
 def average_pool(images: Tensor, size: int) -> Tensor:

@@ -33,5 +33,16 @@ def grow(mask: Tensor, score: Tensor, count: int) -> Tensor:
     return _with(mask, candidates.topk(count, sorted=False).indices, True)
 
 
+def checksum(mask: Tensor) -> Tensor:
+    """One int64 that tells masks of the same shape apart, computed where the mask is.
+
+    The sum, modulo 2^64, of a scattered number for each active position: splitmix64's finalizer (Steele et al. 2014).
+    """
+    x = torch.arange(1, mask.numel() + 1, device=mask.device) * -7046029254386353131
+    x = (x ^ (x >> 30)) * -4658895280553007687
+    x = (x ^ (x >> 27)) * -7723592293110705685
+    return (mask.reshape(-1) * (x ^ (x >> 31))).sum()
+
+
 def _with(mask: Tensor, positions: Tensor, value: bool) -> Tensor:
     return mask.reshape(-1).index_fill(0, positions, value).view(mask.shape)

@@ -1,0 +1,76 @@
+"""One process of a distributed test: python ddp_worker.py OUT MODE OVERRIDE...
+
+MODE "train" runs the entrypoint; "mismatch" gives rank 1 another mask first; "dies" kills rank 1 in the third step;
+"steps" takes 30 steps and writes what came of them to OUT.
+"""
+
+import os
+import signal
+import sys
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from sparse_train import loop
+from sparse_train.__main__ import CONF, main
+from sparse_train.build import build
+from sparse_train.distributed import leave
+
+STEPS = 30
+
+
+def steps(out: str, overrides: list[str]) -> None:
+    """The loop's own lines, without epochs and evaluation."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        run = build(compose("config", overrides=overrides))
+    run.forward.train()
+    done = 0
+    for epoch in range(STEPS):
+        for images, labels in run.data.train.epoch(epoch):
+            if done == STEPS:
+                break
+            for group in run.optimizer.param_groups:
+                group["lr"] = run.schedule(done)
+            run.optimizer.zero_grad()
+            run.loss(images, labels)[0].backward()
+            if run.updater.due(done):
+                run.updater.update(done)
+                loop.check_masks(run, done)
+            else:
+                run.optimizer.step()
+            done += 1
+    GlobalHydra.instance().clear()
+    torch.save(run.state_dict(), f"{out}.{run.ranks.rank}")
+
+
+def with_another_mask(run: loop.Run, step: int) -> None:
+    if run.ranks.rank == 1:
+        mask = run.topology.masks["layer2.1.conv1.weight"].clone()
+        first, last = mask.flatten().nonzero()[0], (~mask).flatten().nonzero()[0]
+        mask.view(-1)[first], mask.view(-1)[last] = False, True
+        run.topology.replace("layer2.1.conv1.weight", mask)
+    checked(run, step)
+
+
+def killed(run: loop.Run, images: torch.Tensor, labels: torch.Tensor):
+    killed.calls += 1
+    if killed.calls == 3 and run.ranks.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return loss(run, images, labels)
+
+
+if __name__ == "__main__":
+    out, mode, *overrides = sys.argv[1:]
+    if mode == "steps":
+        steps(out, overrides)
+        leave()
+        sys.exit()
+    checked, loss, killed.calls = loop.check_masks, loop.Run.loss, 0
+    if mode == "mismatch":
+        loop.check_masks = with_another_mask
+    if mode == "dies":
+        loop.Run.loss = killed
+    sys.argv = ["sparse_train", *overrides]
+    main()
+    leave()

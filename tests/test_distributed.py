@@ -1,0 +1,174 @@
+"""Two gloo processes, started as users start them, against one process that does the same."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from ddp_worker import STEPS
+from test_run import QUICK, history, record, trained
+
+from sparse_train.build import build
+from sparse_train.distributed import Ranks
+from sparse_train.errors import ConfigError
+from sparse_train.sparsity.masks import checksum
+
+ROOT = Path(__file__).parents[1]
+WORKER = str(Path(__file__).with_name("ddp_worker.py"))
+SMALL = ("model.width=0.25", "sparsity=0.8", "update_every=10", "epochs=20", "threads=1", "optimizer=sparseopt_ham")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def torchrun(*arguments: str, nodes: int = 1) -> list[subprocess.Popen]:
+    """Two processes: on one node, or as two nodes of one process each that find each other over loopback."""
+    port, started = free_port(), []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for node in range(nodes):
+        places = [f"--nnodes={nodes}", f"--nproc-per-node={2 // nodes}", f"--node-rank={node}"]
+        places += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+        command = [sys.executable, "-m", "torch.distributed.run", *places, WORKER, *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))
+    return started
+
+
+def finish(processes: list[subprocess.Popen], timeout: float = 300) -> tuple[list[int], str]:
+    said = "".join(process.communicate(timeout=timeout)[0] for process in processes)
+    return [process.returncode for process in processes], said
+
+
+def alone(cfg) -> dict:
+    """One process that takes the two half-batches in turn and averages their gradients."""
+    run = build(cfg)
+    run.forward.train()
+    done = 0
+    for epoch in range(STEPS):
+        for images, labels in run.data.train.epoch(epoch):
+            if done == STEPS:
+                break
+            for group in run.optimizer.param_groups:
+                group["lr"] = run.schedule(done)
+            run.optimizer.zero_grad()
+            for part in (0, 1):
+                half = slice(part * len(labels) // 2, (part + 1) * len(labels) // 2)
+                (F.cross_entropy(run.forward(images[half]), labels[half]) / 2).backward()
+            if run.updater.due(done):
+                run.updater.update(done)
+            else:
+                run.optimizer.step()
+            done += 1
+    return run.state_dict()
+
+
+@pytest.mark.parametrize(("dst", "nodes"), [("rigl", 1), ("set", 1), ("rigl", 2)])
+def test_two_processes_train_the_same_network(dst, nodes, tmp_path, compose_config):
+    overrides = [*SMALL, f"dst={dst}"]
+    codes, said = finish(torchrun(str(tmp_path / "state"), "steps", *overrides, nodes=nodes))
+    assert set(codes) == {0}, said
+    first, second = (torch.load(tmp_path / f"state.{rank}", weights_only=True) for rank in (0, 1))
+    one = alone(compose_config(*overrides))
+    started = build(compose_config(*overrides)).topology.masks
+    assert any(not torch.equal(mask, started[name]) for name, mask in one["topology"]["masks"].items()), "updated"
+    for name, mask in first["topology"]["masks"].items():
+        assert torch.equal(mask, second["topology"]["masks"][name])
+        assert torch.equal(mask, one["topology"]["masks"][name])
+        weight = first["model"][name]
+        assert torch.equal(weight, second["model"][name])
+        torch.testing.assert_close(weight, one["model"][name], rtol=0, atol=1e-5)
+
+
+def test_a_distributed_run_leaves_one_record(tmp_path):
+    """Rounding and per-process batch statistics aside, it is the run that one process makes, under the same id."""
+    arguments = (*QUICK, "sparsity=0.5", "checkpoint_steps=3")
+    codes, said = finish(torchrun("-", "train", *arguments, f"runs_dir={tmp_path / 'two'}"))
+    assert codes == [0], said
+    assert said.count(str(tmp_path / "two")) >= 1
+    run_dir = trained(*arguments, f"runs_dir={tmp_path / 'one'}")
+    both = tmp_path / "two" / run_dir.name
+    assert record(both)["status"] == "complete"
+    assert record(both)["processes"] == 2
+    assert [row["epoch"] for row in history(both)] == [1, 2]
+    for ours, theirs in zip(history(both), history(run_dir), strict=True):
+        assert ours["step"] == theirs["step"]
+        assert ours["lr"] == theirs["lr"]
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=0.3)
+        assert (ours["test_acc"] * 1297 / 100) % 1 == pytest.approx(0, abs=1e-6), "each test image once"
+    names = {path.name for path in both.iterdir()}
+    assert names == {path.name for path in run_dir.iterdir()}
+
+
+def test_a_different_mask_stops_the_run_with_the_layers_name(tmp_path):
+    began = time.monotonic()
+    codes, said = finish(torchrun("-", "mismatch", *QUICK, f"runs_dir={tmp_path}"), timeout=120)
+    assert codes == [1]
+    assert said.count("different masks for layer2.1.conv1.weight after the update at step 3") == 2, "on every rank"
+    assert said.count("Traceback") == 1, "torchrun's own"
+    [path] = tmp_path.glob("*/record.json")
+    content = json.loads(path.read_text())
+    assert content["status"] == "failed"
+    assert "layer2.1.conv1.weight" in content["reason"]
+    assert time.monotonic() - began < 90
+
+
+def test_a_process_that_dies_takes_the_others_down(tmp_path):
+    began = time.monotonic()
+    codes, _ = finish(torchrun("-", "dies", *QUICK, f"runs_dir={tmp_path}"), timeout=120)
+    assert codes != [0]
+    assert time.monotonic() - began < 90
+    [path] = tmp_path.glob("*/record.json")
+    assert json.loads(path.read_text())["status"] in ("running", "failed")
+
+
+# --- one process at a time ---
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_share_every_image_once(world, compose_config):
+    from sparse_train.data.memory import EvalSplit, Loading, TrainSplit
+
+    images = torch.arange(30, dtype=torch.uint8).view(30, 1, 1, 1).expand(30, 1, 2, 2)
+    labels = torch.arange(30)
+    device = torch.device("cpu")
+    whole = list(TrainSplit(images, labels, Loading("", 8, 0, device), [0.5], [0.5]).epoch(1))
+    shares = [
+        list(TrainSplit(images, labels, Loading("", 8, 0, device, ranks=Ranks(r, world)), [0.5], [0.5]).epoch(1))
+        for r in range(world)
+    ]
+    for step, (_, expected) in enumerate(whole):
+        assert torch.equal(torch.cat([share[step][1] for share in shares]), expected)
+    tested = [
+        label
+        for rank in range(world)
+        for _, batch in EvalSplit(images, labels, device, [0.5], [0.5], 4, Ranks(rank, world)).epoch()
+        for label in batch.tolist()
+    ]
+    assert sorted(tested) == list(range(30))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    from sparse_train.data.memory import Loading, require_batches
+
+    with pytest.raises(ConfigError, match="batch_size=10: is that of all processes together: must divide by their 4"):
+        require_batches(Loading("", 10, 0, torch.device("cpu"), ranks=Ranks(0, 4)), 100)
+
+
+def test_a_checksum_tells_masks_apart():
+    draw = torch.Generator().manual_seed(0)
+    masks = [torch.rand(16, 8, 3, 3, generator=draw) < 0.1 for _ in range(500)]
+    assert len({int(checksum(mask)) for mask in masks}) == 500
+    moved = masks[0].clone()
+    on, off = moved.flatten().nonzero()[0], (~moved).flatten().nonzero()[0]
+    moved.view(-1)[on], moved.view(-1)[off] = False, True
+    assert checksum(moved) != checksum(masks[0])
+    assert checksum(masks[0].to(memory_format=torch.channels_last)) == checksum(masks[0])
