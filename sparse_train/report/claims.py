@@ -78,8 +78,12 @@ def our_numbers(tables: list[str], value: str, results_dir: Path) -> pd.DataFram
 
 def _tidy(frames: list[pd.DataFrame]) -> pd.DataFrame:
     columns = [*FACTORS, "seed", "value"]
-    whole = [frame.reindex(columns=columns).fillna({"renorm": "none"}) for frame in frames if len(frame)]
+    whole = [frame.reindex(columns=columns).assign(renorm=_renorm) for frame in frames if len(frame)]
     return pd.concat(whole).drop_duplicates(columns[:-1]) if whole else pd.DataFrame(columns=columns)
+
+
+def _renorm(frame: pd.DataFrame) -> pd.Series:
+    return frame["renorm"].astype(object).fillna("none")
 
 
 def _dataset(name: str) -> str:

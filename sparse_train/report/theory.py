@@ -100,7 +100,7 @@ def equivalence(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, 
     axes = figure.subplots(1, 2)
     for i, (variant, group) in enumerate(rows.groupby("task.variant", sort=False) if len(rows) else ()):
         gap = (group["sparseopt"] - group["sgd"]).abs().clip(lower=1e-17).rolling(10, min_periods=1).max()
-        axes[1].plot(group["step"], gap, color=[*COLOURS, BLACK][i], label=variant.replace("_", " "))
+        axes[1].plot(group["step"], gap, color=[*COLOURS, BLACK, GREY][i], label=variant.replace("_", " "))
         if variant == "exact":
             axes[0].plot(group["step"], group["sparseopt"], color=COLOURS[0], label="SparseOpt from $w$")
             axes[0].plot(group["step"], group["sgd"], ":", color=BLACK, label="SGD from $w/\\sqrt{c}$")
