@@ -12,7 +12,12 @@ Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a 
 
 
 def markdown(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> str:
-    """One row per setting: the mean of each of `values`, and the paired effects on the first of them.
+    """The table as text."""
+    return aligned(lines(runs, factors, reference, values))
+
+
+def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> list[list[str]]:
+    """A head; one row per setting: the mean of each of `values`, and the paired effects on the first of them.
 
     Args:
         factors: of the sweep.
@@ -24,12 +29,12 @@ def markdown(runs: pd.DataFrame, factors: list[str], reference: dict[str, object
     shown = [f for f in factors if f != "seed" and len({dict(s).get(f) for s in settings}) > 1]
     base = next(s for s in settings if reference.items() <= dict(s).items() and len(s) == min(map(len, settings)))
     effect = f"effect on {name(values[0]).lower()}"
-    lines = [[*map(name, shown), *map(name, values), f"{effect}, from the reference", "from its own baseline", "n"]]
+    made = [[*map(name, shown), *map(name, values), f"{effect}, from the reference", "from its own baseline", "n"]]
     for setting, group in settings.items():
         done = group[group["status"] == "complete"]
         texts = [HOLE if v not in done or done.empty else _mean(done[v], percent=v == "itop_rate") for v in values]
         own = _twin(setting, reference["optimizer"])
-        lines.append(
+        made.append(
             [
                 *(label(f, dict(setting).get(f, "")) for f in shown),
                 *texts,
@@ -38,7 +43,7 @@ def markdown(runs: pd.DataFrame, factors: list[str], reference: dict[str, object
                 f"{len(done)} of {len(group)}",
             ]
         )
-    return aligned(lines)
+    return made
 
 
 def _settings(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.DataFrame]:

@@ -28,11 +28,16 @@ ROWS = (  # the paper's rows and what they are here
 
 
 def markdown(overrides: list[str], name: str) -> str:
-    """The table of one data set and model; "open" rows settle what the paper leaves open."""
+    """The table as text."""
+    return aligned(lines(overrides, name))
+
+
+def lines(overrides: list[str], name: str) -> list[list[str]]:
+    """A head; the rows of one data set and model; "open" rows settle what the paper leaves open."""
     cfg = configuration(name, dict(override.split("=", 1) for override in overrides))
-    lines = [["Hyperparameter", "Value", "Key"]]
+    made = [["Hyperparameter", "Value", "Key"]]
     for words, fixed, key in ROWS:
         value = fixed or OmegaConf.select(cfg, key)
         if value is not None:
-            lines.append([words, f"{value:g}" if isinstance(value, float) else str(value), f"`{key}`" if key else ""])
-    return aligned(lines)
+            made.append([words, f"{value:g}" if isinstance(value, float) else str(value), f"`{key}`" if key else ""])
+    return made

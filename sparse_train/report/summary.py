@@ -7,13 +7,18 @@ from sparse_train.report.tables import HOLE, aligned
 
 
 def markdown(runs: pd.DataFrame, over: list[str], values: list[str]) -> str:
-    """One row per setting of `over`, the mean over seeds of each of `values`, and how many runs stand behind it."""
-    lines = [[*(name(key.removeprefix("task.")) for key in over), *(v.replace("_", " ") for v in values), "n"]]
+    """The table as text."""
+    return aligned(lines(runs, over, values))
+
+
+def lines(runs: pd.DataFrame, over: list[str], values: list[str]) -> list[list[str]]:
+    """A head; one row per setting of `over`, the mean over seeds of each of `values`, and the runs behind it."""
+    made = [[*(name(key.removeprefix("task.")) for key in over), *(v.replace("_", " ") for v in values), "n"]]
     for setting, group in runs.groupby(over, sort=False, dropna=False):
         done = group[group["status"] == "complete"]
         means = [done[v].mean() if v in done else float("nan") for v in values]
         texts = [HOLE if done.empty else "-" if pd.isna(mean) else f"{mean:.4g}" for mean in means]
-        lines.append(
+        made.append(
             [*(label(k, v) for k, v in zip(over, setting, strict=True)), *texts, f"{len(done)} of {len(group)}"]
         )
-    return aligned(lines)
+    return made

@@ -90,7 +90,6 @@ def scales() -> dict[str, dict]:
     return yaml.safe_load((SWEEPS / "_scales.yaml").read_text())
 
 
-@cache
 def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:
     """Expand `sweeps/<name>.yaml` as Hydra's multirun would.
 
@@ -102,6 +101,11 @@ def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:
         ConfigError: for a name or scale that does not exist (it lists those that do), and for a grid that names an
             unknown option.
     """
+    return _load(name, scale, references)  # one entry, whether the defaults are given or left out
+
+
+@cache
+def _load(name: str, scale: str, references: bool) -> Sweep:
     require(name in names(), "artifact", name, f"must be one of {', '.join(names())}")
     known = [PAPER, *scales()]
     require(scale in known, "scale", scale, f"must be one of {', '.join(known)}")
