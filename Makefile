@@ -18,7 +18,7 @@ REPORT := $(BIN)/python -m sparse_train.report
 WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test claims chaos lint format lock clean
+.PHONY: help setup quickstart test claims report chaos lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ status-%: setup ## count an artifact's complete, running, failed, diverged and m
 
 claims: setup ## judge the paper's claims on its own numbers and on ours
 	$(REPORT) claims $(WHERE)
+
+report: setup ## write results/report.html, every table, figure, claim and run for a browser, from committed records
+	$(REPORT) page --results-dir $(RESULTS_DIR)
 
 chaos: setup ## kill runs 64 times at random moments and compare how they end: results/reliability.md
 	$(BIN)/python tests/chaos.py --kills 64 --report results/reliability.md

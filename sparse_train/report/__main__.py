@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import claims, cost, index, reproduce, sweeps
+from sparse_train.report import claims, cost, index, page, reproduce, sweeps
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 
@@ -14,6 +14,7 @@ COMMANDS = {
     "draw": "draw each artifact from the records that are there",
     "status": "count complete, running, failed, diverged and missing runs",
     "claims": "judge the paper's claims on its numbers and on ours",
+    "page": "write report.html: everything above for a browser, in one file",
     "plan": "count the runs of each artifact and their cost; launch nothing",
 }
 
@@ -41,6 +42,9 @@ def run(args: argparse.Namespace) -> bool:
         print(claims.write(args.results_dir, args.scale))
         return True
     chosen = sweeps.names() if args.artifacts in ([], ["all"]) else args.artifacts
+    if args.command == "page":
+        print(page.write(chosen, args.results_dir))
+        return True
     loaded = [sweeps.load(name, args.scale, args.references) for name in chosen]
     runs_dir = reproduce.place(args.runs_dir, args.scale)
     places = [runs_dir, *args.more_runs]

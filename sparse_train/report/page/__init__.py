@@ -1,0 +1,93 @@
+"""The report page: one file that shows all committed records, and needs nothing but a browser."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+from sparse_train.errors import ConfigError
+from sparse_train.files import write_whole
+from sparse_train.report import sweeps
+from sparse_train.report.labels import label
+from sparse_train.report.page.records import FACETS, scales_of
+from sparse_train.report.page.verdicts import verdicts
+from sparse_train.report.page.views import view
+from sparse_train.report.sweeps import PAPER
+
+HERE = Path(__file__).parent
+PARTS = {
+    "library_licence": "vendor/LICENSE",
+    "library_style": "vendor/uPlot.min.css",
+    "library": "vendor/uPlot.iife.min.js",
+    "style": "page.css",
+    "script": "page.js",
+}
+LIMIT = 4_800_000  # bytes; pictures that do not fit are linked
+
+
+def write(names: list[str], results_dir: Path) -> str:
+    """Write `report.html` of these artifacts; returns a line that says what it holds.
+
+    Raises:
+        ConfigError: for records that cannot be read, and for a directory that cannot be written.
+    """
+    path, data = results_dir / "report.html", gather(names, results_dir)
+    page = render(data, results_dir).encode()
+    try:
+        write_whole(path, page)
+    except OSError as error:
+        raise ConfigError("results_dir", str(results_dir), f"cannot be written ({error.strerror})") from error
+    return f"{path}: {len(names)} artifacts, {len(page) / 1e6:.2f} MB"
+
+
+def gather(names: list[str], results_dir: Path) -> dict:
+    """Everything the page shows, as plain values."""
+    artifacts = []
+    for name in names:
+        scales = scales_of(name, results_dir)
+        views = [view(name, scale, results_dir) for scale in scales]
+        title = sweeps.load(name, scales[0]).artifact["title"]
+        artifacts.append({"name": name, "title": title, "about": next(sweeps.header(name), ""), "views": views})
+    views = [one for artifact in artifacts for one in artifact["views"]]
+    scales = [scale for scale in (PAPER, *sweeps.scales()) if scale == PAPER or any(v["scale"] == scale for v in views)]
+    notes = {scale: "" if scale == PAPER else sweeps.scales()[scale]["note"] for scale in scales}
+    return {
+        "scales": notes,
+        "options": {facet: _options(facet, views) for facet in FACETS},
+        "claims": verdicts(results_dir, scales),
+        "artifacts": artifacts,
+    }
+
+
+def _options(facet: str, views: list[dict]) -> dict[str, str]:
+    """The values to filter by, each with its word."""
+    found = {facets[facet] for one in views for facets in one["facets"] if facet in facets}
+    order = sorted(found, key=float) if facet == "sparsity" else sorted(found)
+    return {value: label(facet, value) for value in order}
+
+
+def render(data: dict, results_dir: Path) -> str:
+    """The page: template, style, library and script in one file, and the data as JSON that cannot end its element."""
+    template = (HERE / "page.html").read_text()
+    parts = {key: (HERE / file).read_text() for key, file in PARTS.items()}
+    room = LIMIT - len(template) - sum(map(len, parts.values())) - len(_json(data).encode())
+    parts["data"] = _json(data | {"images": _images(data, results_dir, room)})
+    return re.sub(r"\{\{ (\w+) \}\}", lambda found: parts[found[1]], template)
+
+
+def _images(data: dict, results_dir: Path, room: int) -> dict[str, str]:
+    """The pictures that fit into so many bytes, by file name; those of a smaller scale come last."""
+    views = [one for artifact in data["artifacts"] for one in artifact["views"]]
+    views = sorted(views, key=lambda one: one["scale"] != PAPER)
+    images = {}
+    for file in [block["file"] for one in views for block in one["blocks"] if block.get("file")]:
+        image = "data:image/png;base64," + base64.b64encode((results_dir / file).read_bytes()).decode()
+        if len(image) + 100 <= room:
+            images[file] = image
+            room -= len(image) + 100
+    return images
+
+
+def _json(data: dict) -> str:
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")

@@ -1,0 +1,152 @@
+"""The accuracy and exploration figures as numbers, for the page to draw: the panels and series of `report.figures`.
+
+A panel is a title, the names of its axes and its series. A series has a name, the factors that filters look at, its
+look, and its points: x, the mean over seeds y, their standard deviation sd where there are several, their number n.
+"""
+
+from itertools import cycle
+
+import pandas as pd
+
+from sparse_train.report import paper, style
+from sparse_train.report.figures import PANEL
+from sparse_train.report.labels import label, name
+
+
+def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: bool) -> list[dict]:
+    """A panel per sparsity; a series per method and schedule, x the epoch."""
+    schedules = list(runs["epochs"].unique()) if "epochs" in runs else [None]
+    panels = []
+    for shown in _shown(runs):
+        series = _papers_curves(spec["paper"], runs, shown) if at_paper_scale and spec.get("paper") else []
+        here = rows[(rows[PANEL] == shown) | (rows["dst"] == "dense")] if len(rows) else rows
+        for (dst, optimizer), group in here.groupby(["dst", "optimizer"], sort=False) if len(here) else ():
+            for dash, schedule in zip(cycle(style.DASHES), schedules, strict=False):
+                line = group if schedule is None else group[group["epochs"] == schedule]
+                if len(line):
+                    look = _look(dst, optimizer) | {"dash": dash}
+                    look["name"] += _schedule(runs, schedule, at_paper_scale)
+                    series.append(look | _facets(dst, optimizer, shown) | _over_seeds(line, "epoch", spec["value"]))
+        title = f"{name(PANEL)} {label(PANEL, shown)}"
+        panels.append(_panel(title, name("epoch"), spec["value"], series, lines=True, sparsity=shown))
+    return panels
+
+
+def final(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: bool) -> list[dict]:
+    """A panel per sparsity; a series per method, x the length of training, each point of runs of their own."""
+    x = "epochs" if at_paper_scale else "trained_epochs"
+    panels = []
+    for shown in _shown(runs):
+        here = runs[(runs[PANEL] == shown) | (runs["dst"] == "dense")]
+        series = []
+        for (dst, optimizer), group in here.groupby(["dst", "optimizer"], sort=False):
+            facets = _facets(dst, optimizer, shown)
+            if at_paper_scale and spec.get("paper") and dst not in style.REFERENCES:
+                wanted = {"dst": dst, "optimizer": optimizer, PANEL: shown}
+                series += _papers_points(spec["paper"], wanted, x, facets)
+            series += _points(group, x, spec["value"], _look(dst, optimizer), facets)
+        x_name = name("epochs") if at_paper_scale else "Trained epochs"
+        title = f"{name(PANEL)} {label(PANEL, shown)}"
+        panels.append(_panel(title, x_name, spec["value"], series, sparsity=shown))
+    return panels
+
+
+def itop(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: bool) -> list[dict]:
+    """A panel per kind of growth and schedule; a series per method, x the sparsity in percent."""
+    panels = []
+    for growth, words in (("rigl", "original"), ("rigl_corrected", "corrected")):
+        for schedule in runs["epochs"].unique():
+            series = []
+            for dst, optimizer in ((growth, "sparseopt"), ("rigl", "sgd")):
+                wanted = {"dst": dst, "optimizer": optimizer, "epochs": schedule}
+                if at_paper_scale and spec.get("paper"):
+                    series += _papers_points(spec["paper"], wanted, PANEL, _facets(dst, optimizer), times=100)
+                here = runs.query("dst == @dst and optimizer == @optimizer and epochs == @schedule")
+                look = _look(dst, optimizer)
+                series += _points(here, PANEL, spec["value"], look, _facets(dst, optimizer), times=100)
+            text = f"{_schedule(runs, schedule, at_paper_scale).removeprefix(', ')}, growth by {words} gradients"
+            panels.append(_panel(text, f"{name(PANEL)} (%)", spec["value"], series))
+    return panels
+
+
+KINDS = {"curves": curves, "final": final, "itop": itop}
+
+
+def _shown(runs: pd.DataFrame) -> list[str]:
+    return list(runs.loc[runs["dst"] != "dense", PANEL].unique())
+
+
+def _panel(title: str, x: str, value: str, series: list[dict], lines: bool = False, **facets: str) -> dict:
+    y = name(value).replace("$", "")
+    return {"title": title, "x": x, "y": y, "lines": lines, "facets": facets, "series": series}
+
+
+def _facets(dst: str, optimizer: str, sparsity: str | None = None) -> dict:
+    """What filters look at. Dense networks have no sparsity: they stand in every panel."""
+    known = {"dst": dst, "optimizer": optimizer, "sparsity": None if dst == "dense" else sparsity}
+    return {"facets": {key: value for key, value in known.items() if value is not None}}
+
+
+def _look(dst: str, optimizer: str) -> dict:
+    """Name, colour (null for the page's ink), marker and dash, as in the figures."""
+    if dst in style.REFERENCES:
+        colour, dash = style.REFERENCES[dst]
+        return {"name": label("dst", dst), "colour": None if colour == style.BLACK else colour, "dash": dash}
+    look = style.look(optimizer)
+    return {"name": label("optimizer", optimizer), "colour": look["color"], "marker": look["marker"], "dash": "-"}
+
+
+def _papers_look(optimizer: str) -> dict:
+    look = _look("", optimizer)
+    dash = style.DASHES[style.OPTIMIZERS[optimizer]]
+    return {**look, "name": f"paper, {look['name']}", "paper": True, "colour": style.GREY, "dash": dash}
+
+
+def _schedule(runs: pd.DataFrame, schedule: str | None, at_paper_scale: bool) -> str:
+    """At a smaller scale it says how many epochs were trained."""
+    if schedule is None:
+        return ""
+    here = runs[runs["epochs"] == schedule]
+    trained = [] if at_paper_scale or "trained_epochs" not in here else here["trained_epochs"].dropna().unique()
+    return f", {schedule} epochs" + (f" (here {int(trained[0])})" if len(trained) else "")
+
+
+def _papers_curves(source: str, runs: pd.DataFrame, sparsity: str) -> list[dict]:
+    made = []
+    for (optimizer, schedule), line in paper.curve(source, sparsity).groupby(["optimizer", "epochs"], sort=False):
+        look = _papers_look(optimizer)
+        look["name"] += f", {schedule} epochs"
+        points = {"x": _plain(line["epoch"], 3), "y": _plain(line["acc"], 2)}
+        made.append(look | _facets(runs["dst"].iloc[0], optimizer, sparsity) | points)
+    return made
+
+
+def _papers_points(source: str, wanted: dict, x: str, facets: dict, times: int = 1) -> list[dict]:
+    """The paper's points as a series, where it has any; `times` takes x to its unit."""
+    rows = paper.table(source)
+    for key, value in wanted.items():
+        rows = rows[rows[key] == value]
+    if rows.empty:
+        return []
+    points = {"x": _plain(times * rows[x].astype(float), 3), "y": _plain(rows["mean"], 2)}
+    if "std" in rows and rows["std"].notna().any():
+        points["sd"] = _plain(rows["std"], 2)
+    return [_papers_look(wanted["optimizer"]) | facets | points]
+
+
+def _points(runs: pd.DataFrame, x: str, value: str, look: dict, facets: dict, times: int = 1) -> list[dict]:
+    """Our complete runs as a series, where there are any; `times` takes x and the value to percent."""
+    if value not in runs or x not in runs or runs[value].dropna().empty:
+        return []
+    known = runs.dropna(subset=[value]).astype({x: float})
+    return [look | facets | _over_seeds(known.assign(**{x: times * known[x], value: times * known[value]}), x, value)]
+
+
+def _over_seeds(rows: pd.DataFrame, x: str, value: str) -> dict:
+    over = rows.groupby(x)[value].agg(["mean", "std", "count"])
+    points = {"x": _plain(over.index.to_series(), 3), "y": _plain(over["mean"], 2), "n": over["count"].tolist()}
+    return points | ({"sd": _plain(over["std"], 2)} if over["std"].notna().any() else {})
+
+
+def _plain(values: pd.Series, digits: int) -> list[float | None]:
+    return [None if pd.isna(v) else int(v) if v == int(v) else v for v in values.round(digits).tolist()]

@@ -1,0 +1,644 @@
+"use strict";
+// Draws the page from the data in it. What comes from the data becomes text, never markup.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = (id) => document.getElementById(id);
+const FULL = "paper";
+const FACETS = ["dataset", "dst", "sparsity", "optimizer"];
+const NAMES = { dataset: "Data set", dst: "DST method", sparsity: "Sparsity", optimizer: "Optimizer", scale: "Scale" };
+
+function element(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (value != null && value !== false) node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...children.flat(2).filter((child) => child != null && child !== ""));
+  return node;
+}
+
+/** A table below its caption; where it is wider than the screen it scrolls in itself, by keys too. */
+const captioned = (caption, name, ...parts) => element("div", { class: name },
+  element("p", { class: "caption" }, caption),
+  element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
+    element("table", { "aria-label": caption }, parts)));
+
+const headOf = (texts) => element("tr", {}, texts.map((text) => element("th", { scope: "col" }, text)));
+const lineOf = (texts) => element("tr", {}, texts.map((text, i) =>
+  element(i ? "td" : "th", i ? {} : { scope: "row" }, marked(text ?? ""))));
+const marked = (text) => (/^`.*`$/.test(text) ? element("code", {}, text.slice(1, -1)) : String(text));
+
+/** A table of texts: a head, then lines. */
+const lines = ([head, ...rest], caption, name = "lines") =>
+  captioned(caption, name, element("thead", {}, headOf(head)), element("tbody", {}, rest.map(lineOf)));
+
+/** A details element whose inside is made when it is first opened. */
+function later(summary, make, attributes = {}) {
+  const ontoggle = () => node.children.length > 1 || node.append(make());
+  const node = element("details", { ...attributes, ontoggle }, element("summary", {}, summary));
+  return node;
+}
+
+// --- scales: a reduced one says so wherever a number is shown ---
+
+const scaleName = (scale) => (scale === FULL ? "full scale" : `REDUCED SCALE ${scale}: ${data.scales[scale]}`);
+const scaleTag = (scale) => (scale === FULL ? null : element("span", { class: "tag" }, scaleName(scale)));
+const labelled = (text, scale) => (scale === FULL ? text : `${text} [${scaleName(scale)}]`);
+
+// --- filters ---
+
+const wanted = { dataset: "", dst: "", sparsity: "", optimizer: "", scale: "", text: "" };
+const watchers = [];
+const asked = () => Object.values(wanted).some(Boolean);
+/** Whether these factors are wanted; `passes` asks for no factor that is not there, `has` for all. */
+const passes = (facets) => FACETS.every((key) => !wanted[key] || !(key in facets) || facets[key] === wanted[key]);
+const has = (facets) => FACETS.every((key) => !wanted[key] || facets[key] === wanted[key]);
+const named = (artifact) => `${artifact.name} ${artifact.title}`.toLowerCase().includes(wanted.text);
+const viewShown = (view) => (!wanted.scale || view.scale === wanted.scale) &&
+  (view.facets.some(has) || !FACETS.some((key) => wanted[key]));
+const artifactShown = (artifact) => named(artifact) && artifact.views.some(viewShown);
+
+function watch(update) {
+  watchers.push(update);
+  update();
+}
+
+function filter() {
+  for (const key of [...FACETS, "scale"]) wanted[key] = $(key).value;
+  wanted.text = $("text").value.trim().toLowerCase();
+  for (const update of watchers) update();
+}
+
+function makeFilters() {
+  const scales = Object.fromEntries(Object.keys(data.scales).map((scale) =>
+    [scale, scale === FULL ? "full (paper)" : `${scale} (reduced)`]));
+  for (const [key, options] of [...Object.entries(data.options), ["scale", scales]])
+    $("choices").append(element("label", {}, NAMES[key], " ",
+      element("select", { id: key, onchange: filter }, element("option", { value: "" }, "all"),
+        Object.entries(options).map(([value, text]) => element("option", { value }, text)))));
+  const reset = () => {
+    for (const control of $("choices").querySelectorAll("select, input")) control.value = "";
+    filter();
+  };
+  $("choices").append(element("button", { type: "button", id: "reset", onclick: reset }, "Reset"));
+  $("text").addEventListener("input", filter);
+  document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
+  watch(() => {
+    const count = data.artifacts.filter(artifactShown).length;
+    $("shown").textContent = `${count} of ${data.artifacts.length} artifacts shown`;
+    $("active").textContent = asked() ? "(on)" : "";
+  });
+}
+
+// --- the look of a series: colour, dash and marker, the same on the canvas and in the legend ---
+
+const DASHES = { "-": [], "--": [7, 4], "-.": [8, 3, 2, 3], ":": [2, 3] };
+const MARKERS = {
+  o: "M-1,0a1,1 0 1,0 2,0a1,1 0 1,0 -2,0Z", s: "M-.9,-.9h1.8v1.8h-1.8Z", "^": "M0,-1.1L1.1,.9H-1.1Z",
+  D: "M0,-1.25L1.25,0L0,1.25L-1.25,0Z", v: "M0,1.1L1.1,-.9H-1.1Z",
+  P: "M-.4,-1.1h.8v.7h.7v.8h-.7v.7h-.8v-.7h-.7v-.8h.7Z",
+};
+const probe = element("span", { hidden: true });
+let tones = {};
+function tone(name) {
+  probe.style.color = `var(--${name})`;
+  return (tones[name] ??= getComputedStyle(probe).color);
+}
+const colour = (series) => series.colour ?? tone("ink");
+
+function swatch(series) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const part = (name, attributes) => {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    svg.append(node);
+  };
+  const stroke = series.colour ?? "currentColor";
+  svg.setAttribute("viewBox", "0 0 28 12");
+  svg.setAttribute("aria-hidden", "true");
+  const dash = DASHES[series.dash].join(" "), fill = series.paper ? "var(--paper)" : stroke;
+  const transform = "translate(14 6) scale(4)";
+  part("line", { x1: 0, x2: 28, y1: 6, y2: 6, stroke, "stroke-width": 2, "stroke-dasharray": dash });
+  if (series.marker)
+    part("path", { d: MARKERS[series.marker], transform, fill, stroke, "stroke-width": 0.3 });
+  return svg;
+}
+
+// --- charts ---
+
+const HEIGHT = 250, NONE = "No complete run of ours yet";
+const charts = []; // of all figures, made when they come into sight
+const sight = new IntersectionObserver((entries) => {
+  for (const entry of entries) if (entry.isIntersecting) entry.target.draw();
+}, { rootMargin: "300px" });
+
+const spread = (series, i) => {
+  const n = series.n?.[i], sd = series.sd?.[i];
+  return `${series.y[i].toFixed(2)}${sd == null ? "" : ` ± ${sd.toFixed(2)}`}${n ? ` (n=${n})` : ""}`;
+};
+
+/** One panel: what uPlot needs for its series, each mean with the edges of its band. */
+function columns(panel) {
+  const tables = [], options = [{}], bands = [], mains = [];
+  for (const series of panel.series) {
+    const band = panel.lines && series.sd, stroke = () => colour(series);
+    const every = Math.max(1, Math.round(series.x.length / 4));
+    const paths = (u, index, first, last, chosen) => {
+      const path = new Path2D(), ratio = uPlot.pxRatio, size = panel.lines ? 3 : 3.6;
+      for (const i of chosen ?? u.data[0].keys()) {
+        if (u.data[index][i] == null || u.data[0][i] < u.scales.x.min || u.data[0][i] > u.scales.x.max) continue;
+        path.addPath(new Path2D(MARKERS[series.marker]), { a: size * ratio, d: size * ratio,
+          e: u.valToPos(u.data[0][i], "x", true), f: u.valToPos(u.data[index][i], "y", true) });
+      }
+      return { stroke: path, fill: path };
+    };
+    const filter = (u, index) => {
+      if (!series.marker) return [];
+      if (!panel.lines) return null;
+      const known = [...u.data[index].keys()].filter((i) => u.data[index][i] != null);
+      return known.filter((_, place) => place % every === Math.floor(every / 2));
+    };
+    const fill = series.paper ? () => tone("paper") : stroke;
+    const points = { show: !!series.marker, size: 7, width: 1.2, stroke, fill, paths, filter };
+    const edge = { stroke: "transparent", width: 0, points: { show: false } };
+    mains.push(options.length);
+    tables.push([series.x, series.y]);
+    options.push({ label: series.name, stroke, width: series.paper ? 1.2 : 1.8, dash: DASHES[series.dash], points });
+    if (band) {
+      for (const sign of [1, -1]) tables.at(-1).push(series.y.map((y, i) => y + sign * (series.sd[i] ?? 0)));
+      bands.push({ series: [options.length, options.length + 1], fill: () => faint(colour(series)) });
+      options.push({ ...edge }, { ...edge });
+    }
+  }
+  return { table: uPlot.join(tables), options, bands, mains };
+}
+
+function faint(value) {
+  probe.style.color = `color-mix(in srgb, ${value} 18%, transparent)`;
+  return getComputedStyle(probe).color;
+}
+
+/** Vertical bars of one standard deviation, where points are few. */
+function bars(u, panel, mains) {
+  const pen = u.ctx;
+  panel.series.forEach((series, i) => {
+    if (panel.lines || !series.sd || !u.series[mains[i]].show) return;
+    pen.save();
+    pen.strokeStyle = colour(series);
+    pen.lineWidth = 1.3 * uPlot.pxRatio;
+    pen.beginPath();
+    series.x.forEach((x, at) => {
+      if (!series.sd[at] || x < u.scales.x.min || x > u.scales.x.max) return;
+      const across = u.valToPos(x, "x", true);
+      pen.moveTo(across, u.valToPos(series.y[at] - series.sd[at], "y", true));
+      pen.lineTo(across, u.valToPos(series.y[at] + series.sd[at], "y", true));
+    });
+    pen.stroke();
+    pen.restore();
+  });
+}
+
+/** The values under the cursor, as text: one line per series that is shown. */
+function reading(u, panel, mains) {
+  return panel.series.flatMap((series, i) => {
+    const at = u.cursor.idxs[mains[i]];
+    if (at == null || !u.series[mains[i]].show) return [];
+    return [{ series, text: `${series.name}: ${spread(series, series.x.indexOf(u.data[0][at]))}` }];
+  }).sort((a, b) => !!a.series.paper - !!b.series.paper);
+}
+
+/** Where a series has a value near the cursor; series do not share all their x. */
+function nearest(u, index, at, x) {
+  const values = u.data[index], away = (i) => Math.abs(u.data[0][i] - x);
+  const reach = Math.max(0.015 * (u.scales.x.max - u.scales.x.min), away(at));
+  let best = null;
+  for (const step of [-1, 1]) {
+    let i = at;
+    while (values[i] == null && away(i) <= reach) i += step;
+    if (values[i] != null && away(i) <= reach && (best == null || away(i) < away(best))) best = i;
+  }
+  return best;
+}
+
+function chart(panel, figure) {
+  const keys = "Arrow keys read values, plus and minus zoom, shift and arrows move, 0 shows all.";
+  const label = `${panel.title}: ${panel.y} over ${panel.x}. ${keys}`;
+  const tabindex = panel.series.length ? 0 : null;
+  const plot = element("div", { class: "plot", role: "group", tabindex, "aria-label": label });
+  const node = element("div", { class: "panel" }, element("h4", {}, panel.title), plot);
+  const spoken = element("p", { class: "quiet", role: "status" });
+  const ours = panel.series.some((series) => !series.paper);
+  if (!ours) plot.append(element("p", { class: "none" }, NONE));
+  node.append(spoken);
+  const it = { node, plot, panel, u: null };
+  let mains;
+  it.toggle = () => {
+    const any = !panel.series.length || panel.series.some((series) => passes(series.facets));
+    node.hidden = !any || !passes(panel.facets);
+    if (!it.u) return;
+    panel.series.forEach((series, i) => {
+      const visible = !figure.off.has(series.name) && passes(series.facets);
+      const last = panel.lines && series.sd ? mains[i] + 2 : mains[i];
+      for (let index = mains[i]; index <= last; index++)
+        if (it.u.series[index].show !== visible) it.u.setSeries(index, { show: visible });
+    });
+  };
+  if (!panel.series.length) return it;
+
+  const tip = element("div", { class: "tip", hidden: true });
+  plot.draw = () => {
+    if (it.u) return;
+    const { table, options, bands, mains: indices } = columns(panel);
+    mains = indices;
+    const thin = (name) => ({ stroke: () => tone(name), width: 1 }), font = "12px system-ui, sans-serif";
+    const drawn = { stroke: () => tone("soft"), grid: thin("grid"), ticks: thin("line") };
+    const axis = { ...drawn, font, labelFont: font, labelSize: 18 };
+    const pad = (u, low, high) => {
+      const xs = u.data[0], margin = (panel.lines && low < high ? 0 : 0.05) * (high - low || 1);
+      return low === xs[0] && high === xs.at(-1) ? [low - margin, high + margin] : [low, high];
+    };
+    it.u = new uPlot({
+      width: Math.max(plot.clientWidth, 200), height: HEIGHT, series: options, bands, legend: { show: false },
+      scales: { x: { time: false, range: pad } },
+      axes: [{ ...axis, label: panel.x, size: 34, space: 40 }, { ...axis, label: panel.y, size: 44 }],
+      cursor: { y: false, dataIdx: nearest, drag: { x: true, y: false, setScale: true },
+        points: { size: 8, fill: (u, i) => options[i].stroke() } },
+      hooks: {
+        draw: [(u) => bars(u, panel, mains)],
+        setScale: [(u, key) => key === "x" && it.u && figure.zoomed(it, u.scales.x.min, u.scales.x.max)],
+        setCursor: [(u) => show(u)],
+      },
+    }, table, plot);
+    it.u.over.append(tip);
+    it.mains = mains;
+    it.toggle();
+    if (figure.range) it.u.setScale("x", { min: figure.range[0], max: figure.range[1] });
+  };
+
+  /** The tip lies below the lines, not over them. */
+  function show(u) {
+    const lines = u.cursor.idx == null || u.cursor.left < 0 ? [] : reading(u, panel, mains);
+    tip.hidden = !lines.length;
+    if (tip.hidden) return;
+    const at = u.data[0][u.cursor.idx];
+    tip.replaceChildren(element("b", {}, `${panel.x} ${+at.toFixed(2)}`),
+      ...lines.map((line) => element("span", {}, swatch(line.series), line.text)));
+    if (figure.scale !== FULL) tip.append(element("span", {}, element("i", {}, `REDUCED SCALE ${figure.scale}`)));
+    const room = u.over.clientWidth - tip.offsetWidth;
+    tip.style.left = `${Math.min(Math.max(0, u.cursor.left - tip.offsetWidth / 2), room)}px`;
+  }
+
+  plot.addEventListener("keydown", (event) => {
+    const { u } = it;
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const nearer = () => figure.zoom(0.5), farther = () => figure.zoom(2);
+    const act = { "+": nearer, "=": nearer, "-": farther, 0: figure.reset, Escape: figure.reset }[event.key];
+    if (!u || (!step && !act) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    if (act) return act();
+    if (event.shiftKey) return figure.move(step * 0.25);
+    const xs = u.data[0], inside = (i) => xs[i] >= u.scales.x.min && xs[i] <= u.scales.x.max;
+    let i = u.cursor.idx ?? (step > 0 ? -1 : xs.length);
+    do i += step * (event.repeat && xs.length > 60 ? 5 : 1); while (i >= 0 && i < xs.length && !inside(i));
+    if (i < 0 || i >= xs.length) return;
+    u.setCursor({ left: u.valToPos(xs[i], "x"), top: u.over.clientHeight / 3 });
+    const texts = reading(u, panel, mains).map((line) => line.text);
+    spoken.textContent = [`${panel.x} ${+xs[i].toFixed(2)}`, ...texts].join("; ");
+  });
+  plot.addEventListener("blur", () => it.u?.setCursor({ left: -10, top: -10 }));
+  new ResizeObserver(() => {
+    const width = plot.clientWidth;
+    if (it.u && width && width !== it.u.width) it.u.setSize({ width, height: HEIGHT });
+  }).observe(plot);
+  sight.observe(plot);
+  return it;
+}
+
+/** Panels that zoom together, one legend that switches series on and off, and the values as a table. */
+function figure(block, view, artifact) {
+  const [what, around] = block.panels.some((panel) => panel.lines) ? ["line", "band"] : ["point", "bar"];
+  const means = `A ${what} is the mean over seeds, its ${around} one standard deviation`;
+  const about = `${artifact.title}. ${block.about} ${means}; each panel has a vertical scale of its own.`;
+  const caption = labelled(about, view.scale);
+  const it = { scale: view.scale, off: new Set(), range: null };
+  const known = block.panels.flatMap((panel) => panel.series);
+  if (!known.length)
+    return element("figure", {}, element("figcaption", {}, caption), element("p", { class: "note" }, NONE));
+  const xs = known.flatMap((series) => [series.x[0], series.x.at(-1)]);
+  const [low, high] = [Math.min(...xs), Math.max(...xs)];
+  const panels = block.panels.map((panel) => chart(panel, it));
+  charts.push(...panels);
+
+  const set = (min, max, from) => {
+    for (const one of panels) if (one !== from) one.u?.setScale("x", { min, max });
+  };
+  it.zoomed = (from, min, max) => { // uPlot calls it for a scale that has changed, so panels agree and it ends
+    if (min == null || min === max) return;
+    it.range = min <= low && max >= high ? null : [min, max];
+    set(min, max, from);
+  };
+  it.reset = () => { it.range = null; set(low, high); };
+  it.zoom = (factor) => {
+    const [from, to] = it.range ?? [low, high], middle = (from + to) / 2, half = ((to - from) * factor) / 2;
+    it.range = [Math.max(low, middle - half), Math.min(high, middle + half)];
+    if (it.range[0] <= low && it.range[1] >= high) return it.reset();
+    set(...it.range);
+  };
+  it.move = (share) => {
+    if (!it.range) return;
+    const width = it.range[1] - it.range[0];
+    const from = Math.max(low, Math.min(high - width, it.range[0] + share * width));
+    it.range = [from, from + width];
+    set(...it.range);
+  };
+
+  const order = new Intl.Collator("en", { numeric: true }).compare;
+  const entries = [...new Map(known.map((series) => [series.name, series])).values()]
+    .sort((a, b) => !!a.paper - !!b.paper || order(a.name, b.name));
+  const legend = element("div", { class: "legend", role: "group", "aria-label": "Series: press to hide or show" },
+    entries.map((series) => {
+      const button = element("button", { type: "button", "aria-pressed": "true", onclick: () => {
+        it.off.has(series.name) ? it.off.delete(series.name) : it.off.add(series.name);
+        button.setAttribute("aria-pressed", String(!it.off.has(series.name)));
+        panels.forEach((one) => one.toggle?.());
+      } }, swatch(series), series.name);
+      watch(() => { button.hidden = !known.some((one) => one.name === series.name && passes(one.facets)); });
+      return button;
+    }));
+  const tool = (text, label, act) =>
+    element("button", { type: "button", "aria-label": label, title: label, onclick: () => act() }, text);
+  const tools = element("div", { class: "tools", role: "group", "aria-label": "Zoom" },
+    tool("+", "Zoom in", () => it.zoom(0.5)), tool("−", "Zoom out", () => it.zoom(2)),
+    tool("◂", "Move left", () => it.move(-0.25)), tool("▸", "Move right", () => it.move(0.25)),
+    tool("Show all", "Show all", it.reset),
+    element("span", { class: "soft" }, "or drag across a panel; double-click shows all"));
+  watch(() => panels.forEach((one) => one.toggle?.()));
+  return element("figure", {}, element("figcaption", {}, caption), legend, tools,
+    element("div", { class: "panels" }, panels.map((one) => one.node)),
+    later("Values as a table", () => values(block, caption)));
+}
+
+function values(block, caption) {
+  const rows = block.panels.flatMap((panel) => panel.series.flatMap((series) => {
+    const every = panel.lines ? Math.ceil(series.x.length / 10) : 1, last = series.x.length - 1;
+    return series.x.flatMap((x, i) => ((last - i) % every ? [] : [[panel.title, series.name, x, spread(series, i)]]));
+  }));
+  const first = block.panels.find((panel) => panel.series.length);
+  const thinned = first.lines ? " A curve is given at ten of its epochs." : "";
+  return lines([["Panel", "Series", first.x, first.y], ...rows], caption + thinned);
+}
+
+// --- tables ---
+
+function table(block, view, artifact) {
+  const caption = labelled(artifact.title, view.scale);
+  const about = `Mean ± standard deviation over n runs, by ${block.across.toLowerCase()}`;
+  const compared = block.body.some((row) => row.cells.some((cell) => cell.paper));
+  const heads = block.values.map((value, i) => element("th", { scope: "col" }, block.labels[i]));
+  const rows = block.body.map((row) => element("tr", {},
+    row.labels.map((text) => element("th", { scope: "row" }, text)),
+    row.cells.map((cell) => element("td", {}, cellOf(cell)))));
+  const facets = block.body.map((row) => Object.fromEntries(block.rows.map((key, i) => [key, row.key[i]])));
+  watch(() => {
+    rows.forEach((row, i) => { row.hidden = !passes(facets[i]); });
+    block.values.forEach((value, i) => {
+      heads[i].hidden = !passes({ [block.columns]: value });
+      for (const row of rows) row.cells[block.rows.length + i].hidden = heads[i].hidden;
+    });
+  });
+  const more = compared ? "; below it the paper's number and ours minus it" : "";
+  return captioned(`${caption}. ${about}${more}.`, "results",
+    element("thead", {}, element("tr", {}, block.heads.map((text) => element("th", { scope: "col" }, text)), heads)),
+    element("tbody", {}, rows));
+}
+
+function cellOf(cell) {
+  const count = ` (n=${cell.n}${cell.n === cell.of ? "" : ` of ${cell.of}`})`;
+  const best = cell.best && [element("strong", {}, cell.ours), element("span", { class: "quiet" }, " highest")];
+  const ours = cell.ours == null ? element("span", { class: "hole" }, "missing")
+    : element("span", {}, best || cell.ours, element("span", { class: "n" }, count));
+  if (!cell.paper) return [ours];
+  const difference = cell.difference ? `, ${cell.difference}` : "";
+  return [ours, element("span", { class: "paper" }, `paper ${cell.paper}${difference}`)];
+}
+
+function picture(block, view, artifact) {
+  if (!block.file) return element("p", { class: "note" }, `${block.about} Not drawn yet.`);
+  const caption = labelled(`${artifact.title}. ${block.about}`, view.scale);
+  const alt = `${caption} Its numbers are in the table above.`;
+  return element("figure", {}, element("img", { src: data.images[block.file] ?? block.file, alt }),
+    element("figcaption", {}, caption));
+}
+
+const asLines = (block, view, artifact) => lines(block.lines, labelled(artifact.title, view.scale));
+const DRAW = { table, picture, charts: figure, lines: asLines };
+
+// --- runs ---
+
+function runs(view, artifact) {
+  const { shared, columns: keys, rows } = view.runs;
+  const same = Object.entries(shared);
+  const words = [
+    same.length ? `Of all runs: ${same.map(([key, value]) => `${key}=${value}`).join(", ")}.` : "",
+    view.replaced ? `Factors are the sweep file's; this scale replaces ${view.replaced}.` : "",
+    `A run with id X is made in runs/${view.scale === FULL ? "" : `${view.scale}/`}X; its record.json holds every key.`,
+  ].join(" ");
+  const told = FACETS.filter((key) => keys.includes(key)); // the others are the same in all runs
+  const facets = (row) => Object.fromEntries(told.map((key) => [key, row[keys.indexOf(key)]]));
+  return later(`Runs and their configuration (${rows.length})`, () => {
+    const node = lines([keys, ...rows], labelled(`Runs of ${artifact.name}. ${words}`, view.scale), "runs");
+    const made = node.querySelectorAll("tbody tr");
+    watch(() => rows.forEach((row, i) => { made[i].hidden = !passes(facets(row)); }));
+    return node;
+  });
+}
+
+// --- artifacts ---
+
+function command(text) {
+  const code = element("code", {}, text);
+  const button = element("button", { type: "button", class: "copy", "aria-label": `Copy ${text}`, onclick: async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(code);
+      button.textContent = "Selected";
+    }
+  } }, "Copy");
+  return [code, " ", button];
+}
+
+function count(view) {
+  if (view.expected == null)
+    return element("p", { class: "count" }, "Nothing is trained: this is the configuration that runs use.");
+  const others = Object.entries(view.others).map(([word, number]) => `, ${number} ${word}`).join("");
+  const done = `${view.complete} of ${view.expected} runs complete`;
+  const words = element("span", {}, element("strong", {}, done), others);
+  const bar = element("progress", { max: view.expected, value: view.complete, "aria-label": "complete runs" });
+  if (view.complete === view.expected) return element("p", { class: "count" }, bar, words);
+  const price = view.cost ? ` (${view.cost})` : "";
+  const how = element("span", { class: "fill" }, command(view.command));
+  return element("p", { class: "count" }, bar, words, `To fill${price}:`, how);
+}
+
+function viewOf(view, artifact) {
+  const name = view.scale === FULL ? "view" : "view reduced", label = `${artifact.name}, ${scaleName(view.scale)}`;
+  const node = element("section", { class: name, "aria-label": label },
+    scaleTag(view.scale), count(view), view.blocks.map((block) => DRAW[block.kind](block, view, artifact)),
+    view.runs ? runs(view, artifact) : null);
+  watch(() => { node.hidden = !viewShown(view); });
+  return node;
+}
+
+function claimsOf(artifact) {
+  const about = data.claims.filter((claim) => claim.tables.includes(artifact.name));
+  if (!about.length) return null;
+  return later(`Claims judged on it (${about.length})`, () => element("ul", { class: "about" }, about.map((claim) =>
+    element("li", {}, element("a", { href: `#claim-${claim.id}` }, claim.id),
+      `: on the paper's numbers ${claim.paper.verdict}, on ours at full scale ${claim.ours[FULL].verdict}`))));
+}
+
+function articleOf(artifact) {
+  const node = element("article", { id: artifact.name, "aria-labelledby": `${artifact.name}-title` },
+    element("h3", { id: `${artifact.name}-title` }, artifact.title), element("p", { class: "about" }, artifact.about),
+    claimsOf(artifact), artifact.views.map((view) => viewOf(view, artifact)));
+  watch(() => { node.hidden = !artifactShown(artifact); });
+  return node;
+}
+
+// --- claims ---
+
+const SIGNS = { holds: "✓", fails: "✗", "not enough data": "?", "no runs yet": "○" };
+
+function verdict(whose, side) {
+  const cells = side.cells.length ? ` (holds in ${side.holds}, fails in ${side.fails} of ${side.of} cells)` : "";
+  const word = element("span", { class: "verdict" }, `${SIGNS[side.verdict]} ${side.verdict}`);
+  return element("span", {}, `${whose}: `, word, cells);
+}
+
+function claim(one) {
+  const ours = Object.entries(one.ours).filter(([scale, side]) => scale === FULL || side.cells.length);
+  const sides = [["the paper's numbers", one.paper],
+    ...ours.map(([scale, side]) => [scale === FULL ? "ours" : `ours at REDUCED SCALE ${scale}`, side])];
+  const summary = element("span", {}, element("strong", {}, one.id), ` ${one.says} `,
+    element("span", { class: "soft" }, `(${one.where})`),
+    element("span", { class: "sides" }, sides.map(([whose, side]) => verdict(whose, side))));
+  const cells = ([whose, side]) => {
+    const ours = whose.startsWith("ours"); // the paper's numbers have no seeds
+    const rows = side.cells.map(([cell, effect, low, high, n, word]) => [cell, signed(effect),
+      ...(ours ? [low == null ? "" : `${signed(low)} to ${signed(high)}`, n] : []), `${SIGNS[word]} ${word}`]);
+    return lines([["Cell", "Effect (points)", ...(ours ? ["95% interval", "Paired seeds"] : []), "Verdict"], ...rows],
+      `${one.id}, ${whose}: mean effect ${signed(side.mean)} over ${side.cells.length} cells`);
+  };
+  const judged = sides.filter(([, side]) => side.cells.length);
+  return later(summary, () => element("div", {}, judged.map(cells)), { class: "claim", id: `claim-${one.id}` });
+}
+
+const signed = (value) => (value < 0 ? `−${(-value).toFixed(2)}` : `+${value.toFixed(2)}`);
+
+function claimsSection() {
+  return element("section", { "aria-labelledby": "claims" },
+    element("h2", { id: "claims" }, "Claims of the paper, judged"), element("p", {},
+      "A claim holds if it holds in every cell, and fails if it fails in one. On the paper's numbers a cell is judged ",
+      "by the sign of the difference of means (a tie does not hold); on ours by the 95% interval over paired seeds, ",
+      "which must leave out 0 (by the sign where there is one seed). Open a claim for its cells."),
+    data.claims.map(claim));
+}
+
+// --- the whole ---
+
+const GROUPS = [["Tables", /^table\d+$/], ["Figures", /^fig\d+$/], ["More", /^(?!(table|fig)\d+$)/]];
+
+function overview() {
+  const totals = Object.keys(data.scales).map((scale) => {
+    const all = data.artifacts.flatMap((artifact) => artifact.views);
+    const views = all.filter((view) => view.scale === scale && view.runs);
+    const status = new Map(views.flatMap((view) => view.runs.rows.map((row) => [row[0], row[1]])));
+    const complete = [...status.values()].filter((word) => word === "complete").length;
+    const begun = views.filter((view) => view.complete).length;
+    return element("li", {}, element("strong", {}, scale === FULL ? "Full scale" : scaleName(scale)),
+      `: ${complete} of ${status.size} distinct runs complete, in ${begun} of ${views.length} artifacts with runs.`);
+  });
+  return element("section", { "aria-labelledby": "overview" }, element("h2", { id: "overview" }, "What there is"),
+    element("ul", {}, totals), element("p", {},
+      "The paper's numbers stand beside ours only where the protocol is the paper's. A reduced scale is in a dashed ",
+      "frame with its name; it is a rehearsal or a study at smaller size, not the paper's experiment. A run that is ",
+      "missing stays visible as a hole."));
+}
+
+function main() {
+  document.body.append(probe);
+  makeFilters();
+  $("main").append(overview(), claimsSection());
+  const link = (id) => element("li", {}, element("a", { href: `#${id}` }, id));
+  $("links").append(element("ul", {}, link("overview"), link("claims")));
+  for (const [title, pattern] of GROUPS) {
+    const members = data.artifacts.filter((artifact) => pattern.test(artifact.name));
+    if (!members.length) continue;
+    const heading = element("h2", {}, title), items = element("ul", {});
+    $("main").append(heading, ...members.map(articleOf));
+    $("links").append(element("b", {}, title), items);
+    for (const artifact of members) {
+      const done = artifact.views[0];
+      const scale = done.scale === FULL ? "" : ` ${done.scale}`;
+      const text = done.expected == null ? "" : `${done.complete}/${done.expected}${scale}`;
+      const anchor = element("a", { href: `#${artifact.name}` }, artifact.name, element("span", {}, text));
+      const item = element("li", {}, anchor);
+      items.append(item);
+      watch(() => { item.hidden = !artifactShown(artifact); });
+    }
+    watch(() => { heading.hidden = !members.some(artifactShown); });
+  }
+  const none = element("p", { class: "note" }, "No artifact matches. Reset the filters to see all.");
+  $("main").append(none);
+  watch(() => { none.hidden = data.artifacts.some(artifactShown); });
+  const wide = matchMedia("(min-width: 62rem)");
+  const open = () => { $("contents").open = $("filters").open = wide.matches; };
+  wide.addEventListener("change", open);
+  open();
+  theme();
+  const jump = () => {
+    const target = $(decodeURIComponent(location.hash.slice(1)));
+    if (target?.matches("details")) target.open = true;
+    if (target) target.scrollIntoView();
+  };
+  addEventListener("hashchange", jump);
+  jump();
+  performance.mark("interactive");
+  document.documentElement.dataset.ready = "";
+}
+
+function theme() {
+  const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (root.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
+  const redraw = () => {
+    tones = {};
+    $("theme").textContent = isDark() ? "Light theme" : "Dark theme";
+    for (const one of charts) one.u?.redraw(false);
+  };
+  try {
+    if (["light", "dark"].includes(localStorage.theme)) root.dataset.theme = localStorage.theme;
+  } catch { /* no storage: the reader's preference decides */ }
+  $("theme").addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    try { localStorage.theme = root.dataset.theme; } catch { /* kept for this visit only */ }
+    redraw();
+  });
+  dark.addEventListener("change", redraw);
+  let before;
+  addEventListener("beforeprint", () => {
+    before = root.dataset.theme;
+    root.dataset.theme = "light";
+    for (const one of charts) one.plot.draw?.();
+    redraw();
+  });
+  addEventListener("afterprint", () => {
+    if (before) root.dataset.theme = before;
+    else delete root.dataset.theme;
+    redraw();
+  });
+  redraw();
+}
+
+main();

@@ -1,0 +1,107 @@
+"""The committed records of one artifact at one scale: its runs, a hole for each that is missing, and their history."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sparse_train.config import SCIENCE, SCIENCE_OF
+from sparse_train.errors import ConfigError
+from sparse_train.report import collect, sweeps
+from sparse_train.report.collect import COMPLETE, MISSING
+from sparse_train.report.sweeps import PAPER, Cell
+
+FACETS = ("dataset", "dst", "sparsity", "optimizer")  # what the page filters by
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What `records/<name>.csv` holds of the runs that the sweep asks for.
+
+    Attributes:
+        cells: those runs; with the references that have a record.
+        factors: every key of the sweep's grids.
+        runs: one row per cell: data set, factors, id, status, and metrics where the run is complete.
+        place: the directory of the scale.
+    """
+
+    name: str
+    scale: str
+    cells: list[Cell]
+    factors: list[str]
+    runs: pd.DataFrame
+    place: Path
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        return self.runs[self.runs["status"] == COMPLETE] if len(self.runs) else self.runs
+
+    def history(self) -> pd.DataFrame:
+        """One row per epoch of every complete run; empty where none is committed."""
+        path = self.place / "records" / f"{self.name}.rows.csv"
+        if not path.exists() or self.complete.empty:
+            return pd.DataFrame()
+        rows = _read(path, self.factors)
+        return rows[rows["id"].isin(self.complete["id"])]
+
+    def facets(self) -> list[dict[str, str]]:
+        """The distinct combinations of what the page filters by."""
+        rows = [
+            {key: row[key] for key in FACETS if isinstance(row.get(key), str)} for row in self.runs.to_dict("records")
+        ]
+        return [dict(pairs) for pairs in dict.fromkeys(tuple(row.items()) for row in rows)]
+
+
+def scales_of(name: str, results_dir: Path) -> list[str]:
+    """Where to look: the scale of the command at the head of the sweep file, and every one with records."""
+    [stated] = re.findall(r"^command .*?(?:SCALE=(\w+))?$", "\n".join(sweeps.header(name)), re.MULTILINE) or [""]
+    here = [scale for scale in (PAPER, *sweeps.scales()) if (_records(results_dir, scale) / f"{name}.csv").exists()]
+    return [scale for scale in (PAPER, *sweeps.scales()) if scale in (*here, stated or PAPER)]
+
+
+def committed(name: str, scale: str, results_dir: Path) -> Committed:
+    """Read one artifact.
+
+    Raises:
+        ConfigError: for a table that is not one of records.
+    """
+    path = _records(results_dir, scale) / f"{name}.csv"
+    cells = sweeps.load(name, scale).cells
+    factors = list(dict.fromkeys(key for cell in cells for key in cell.factors))
+    known = {}
+    if path.exists():
+        known = {row["id"]: row for row in _read(path, [*factors, "git"]).to_dict("records")}
+        expected = {cell.id for cell in cells}
+        if set(known) - expected:
+            offered = sweeps.load(name, scale, references=True).cells
+            cells = [cell for cell in offered if cell.id in expected or cell.id in known]
+    rows = [
+        {**_factors(cell), "id": cell.id, "status": MISSING, **_metrics(known.get(cell.id, {}), factors)}
+        for cell in cells
+    ]
+    return Committed(name, scale, cells, factors, pd.DataFrame(rows), _records(results_dir, scale).parent)
+
+
+def _records(results_dir: Path, scale: str) -> Path:
+    return (results_dir if scale == PAPER else results_dir / scale) / "records"
+
+
+def _read(path: Path, factors: list[str]) -> pd.DataFrame:
+    try:
+        rows = collect.load(path, factors)
+    except (OSError, ValueError) as error:
+        raise ConfigError("records", str(path), f"cannot be read ({type(error).__name__})") from error
+    if "id" not in rows:
+        raise ConfigError("records", str(path), "is not a table of records: it has no column id")
+    return rows
+
+
+def _factors(cell: Cell) -> dict[str, str]:
+    """The data set as it was used, whatever the scale; the other factors as the sweep file has them."""
+    uses_data = "dataset" in SCIENCE_OF.get(cell.factors.get("task"), SCIENCE)
+    return {**cell.factors, "dataset": cell.dataset if uses_data else "synthetic"}
+
+
+def _metrics(row: dict, factors: list[str]) -> dict:
+    return {key: value for key, value in row.items() if key not in (*factors, "dataset", "id")}

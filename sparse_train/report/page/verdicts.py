@@ -1,0 +1,45 @@
+"""The paper's claims, judged on its own numbers and on ours, as plain values."""
+
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from sparse_train.report import claims
+from sparse_train.report.claims import FAILS, HOLDS, Comparison
+from sparse_train.report.sweeps import PAPER
+
+
+def verdicts(results_dir: Path, scales: list[str]) -> list[dict]:
+    """Every claim, with what the paper's numbers say and what ours say at each scale."""
+    made = []
+    for claim in yaml.safe_load(claims.CLAIMS.read_text()):
+        value = claim.get("value", "test_acc")
+        theirs = claims.judge(claim, claims.papers_numbers(claim["tables"], value))
+        ours = {}
+        for scale in scales:
+            place = results_dir if scale == PAPER else results_dir / scale
+            ours[scale] = _side(claims.judge(claim, claims.our_numbers(claim["tables"], value, place)))
+        made.append(
+            {key: claim[key] for key in ("id", "says", "where", "tables")}
+            | {"paper": _side([c for c in theirs if c.effect is not None]), "ours": ours}
+        )
+    return made
+
+
+def _side(comparisons: list[Comparison]) -> dict:
+    known = [c for c in comparisons if c.effect is not None]
+    if not known:
+        return {"verdict": "no runs yet", "of": len(comparisons), "cells": []}
+    return {
+        "verdict": claims.overall(comparisons),
+        "of": len(comparisons),
+        "holds": sum(c.verdict == HOLDS for c in known),
+        "fails": sum(c.verdict == FAILS for c in known),
+        "mean": round(sum(c.effect for c in known) / len(known), 2),
+        "cells": [[c.words, _round(c.effect), _round(c.low), _round(c.high), c.n, c.verdict] for c in known],
+    }
+
+
+def _round(value: float) -> float | None:
+    return None if pd.isna(value) else round(value, 2)

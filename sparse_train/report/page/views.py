@@ -1,0 +1,147 @@
+"""What the page shows of an artifact at one scale: counts, tables, charts or a picture, and its runs."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from sparse_train.report import best, cost, effects, hyperparameters, summary, sweeps, tables
+from sparse_train.report.collect import COMPLETE
+from sparse_train.report.draw import KINDS
+from sparse_train.report.index import Entry
+from sparse_train.report.labels import label
+from sparse_train.report.labels import name as say
+from sparse_train.report.page import charts
+from sparse_train.report.page.records import Committed, committed
+from sparse_train.report.sweeps import PAPER
+
+UNSHOWN = ("scale", "started", "images_per_second", "threads", "torch")  # of a run; the CSV has them
+
+
+def view(name: str, scale: str, results_dir: Path) -> dict:
+    """Everything of one artifact at one scale."""
+    artifact = sweeps.load(name, scale).artifact
+    if "hyperparameters" in artifact:
+        overrides = dict(override.split("=", 1) for override in artifact["hyperparameters"])
+        blocks = [_lines(hyperparameters.lines(artifact["hyperparameters"], name))]
+        return {"scale": scale, "facets": [{"dataset": overrides["dataset"]}], "blocks": blocks}
+    held = committed(name, scale, results_dir)
+    missing = [cell for cell in held.cells if cell.id not in set(held.complete["id"])]
+    others = held.runs.loc[held.runs["status"] != COMPLETE, "status"].value_counts()
+    return {
+        "scale": scale,
+        "facets": held.facets(),
+        "complete": len(held.complete),
+        "expected": len(held.cells),
+        "others": {word: int(count) for word, count in sorted(others.items())},
+        "command": Entry(name, scale, held.runs).command,
+        "cost": _price(cost.of(missing)),
+        "replaced": _replaced(held),
+        "blocks": list(_blocks(held, artifact)),
+        "runs": _runs(held),
+    }
+
+
+def _price(price: cost.Cost) -> str:
+    """Epochs and GPU-hours, where there are any."""
+    words = str(price).partition(", ")[2] if price.epochs else ""
+    return f"{words} at the stated speed" if price.gpu_hours >= 1 else words
+
+
+def _replaced(held: Committed) -> str:
+    """What a smaller scale makes of the factors."""
+    replace = {} if held.scale == PAPER else sweeps.scales()[held.scale]["replace"]
+    words = []
+    for key, mapping in replace.items():
+        asked = {cell.factors.get(key) for cell in held.cells}
+        pairs = [f"{then} by {now}" for then, now in mapping.items() if str(then) in asked and now is not None]
+        words += [f"{key} {', '.join(pairs)}"] if pairs else []
+    return "; ".join(words)
+
+
+def _blocks(held: Committed, artifact: dict) -> Iterator[dict]:
+    if artifact.get("table"):
+        yield _table(tables.make(held.runs, **artifact["table"], paper=artifact.get("paper"), scale=held.scale))
+    if artifact.get("summary"):
+        yield _lines(summary.lines(held.runs, **artifact["summary"]))
+    if artifact.get("effects"):
+        yield _lines(effects.lines(held.runs, held.factors, **artifact["effects"]))
+    if artifact.get("best"):
+        yield _lines(best.lines(held.runs, **artifact["best"]))
+    spec = artifact.get("figure")
+    if spec and spec["kind"] in charts.KINDS:
+        paper = {"paper": artifact.get("paper")} if spec["kind"] == "final" else {}
+        history = held.history() if spec["kind"] == "curves" else pd.DataFrame()
+        panels = charts.KINDS[spec["kind"]](held.runs, history, {**paper, **spec}, held.scale == PAPER)
+        yield {"kind": "charts", "about": _about(spec["kind"]), "panels": panels}
+    elif spec:
+        path = held.place / f"{held.name}.png"
+        file = f"{'' if held.scale == PAPER else held.scale + '/'}{path.name}" if path.exists() else None
+        yield {"kind": "picture", "about": _about(spec["kind"]), "file": file}
+
+
+def _lines(lines: list[list[str]]) -> dict:
+    """A browser sets no mathematics: R_m stays R_m."""
+    return {"kind": "lines", "lines": [[text.replace("$", "") for text in line] for line in lines]}
+
+
+def _about(kind: str) -> str:
+    """The first line of the docstring of the function that draws it, which names all its figures at the end."""
+    return re.sub(r" \(Figures? [^)]*\)", "", KINDS[kind][0].__doc__.strip().splitlines()[0])
+
+
+def _table(table: tables.Table) -> dict:
+    body = []
+    for row, cells in table.cells.items():
+        labels = [label(factor, value) for factor, value in zip(table.rows, row, strict=True)]
+        shown = [_cell(cell, table.best(row, column)) for column, cell in cells.items()]
+        body.append({"key": list(row), "labels": labels, "cells": shown})
+    return {
+        "kind": "table",
+        "rows": table.rows,
+        "heads": [*map(say, table.rows)],
+        "across": say(table.columns),
+        "columns": table.columns,
+        "values": list(table.column_labels),
+        "labels": list(table.column_labels.values()),
+        "body": body,
+    }
+
+
+def _cell(cell: tables.Cell, highest: bool) -> dict:
+    """Texts; what is not there is left out, a hole has no `ours`."""
+    made = {"n": cell.n, "of": cell.expected}
+    if cell.mean is not None:
+        made["ours"] = _spread(cell.mean, cell.std)
+    if cell.paper is not None:
+        made["paper"] = _spread(*cell.paper)
+    if cell.difference is not None:
+        made["difference"] = f"{cell.difference:+.2f}".replace("-", "−")  # noqa: RUF001
+    return made | ({"best": True} if highest else {})
+
+
+def _spread(mean: float, std: float | None) -> str:
+    return f"{mean:.2f}" if std is None or pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
+
+
+def _runs(held: Committed) -> dict:
+    """Every run; columns that are the same everywhere are said once."""
+    runs = held.runs.drop(columns=[key for key in UNSHOWN if key in held.runs])
+    if "git" in runs:
+        runs["git"] = runs["git"].str.replace(r"(?<=^.{8})[0-9a-f]*", "", regex=True)  # "-dirty" stays
+    facts = [key for key in runs if key not in (*held.factors, "dataset", "id", "status")]
+    once = [key for key in runs if key not in ("id", "status") and runs[key].nunique(dropna=key in facts) <= 1]
+    shared = {key: _value(values.iloc[0]) for key in once if len(values := runs[key].dropna())}
+    columns = ["id", "status", *(key for key in runs if key not in ("id", "status", *once))]
+    return {
+        "shared": shared,
+        "columns": columns,
+        "rows": [[*map(_value, row)] for row in runs[columns].values.tolist()],
+    }
+
+
+def _value(value: object) -> str | float | None:
+    if isinstance(value, float):
+        return None if pd.isna(value) else int(value) if value == int(value) else float(f"{value:.4g}")
+    return value if isinstance(value, str) else str(value)
