@@ -1,6 +1,8 @@
+import inspect
 from pathlib import Path
 
 import pytest
+from hydra.utils import get_method
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import OmegaConf
 
@@ -8,7 +10,7 @@ from sparse_train import config
 from sparse_train.__main__ import CONF
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError
-from sparse_train.targets import instantiate
+from sparse_train.targets import instantiate, make
 
 GROUPS = {
     group: sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
@@ -36,6 +38,62 @@ def test_every_option_instantiates(compose_config, group, option):
     for key in ("task", "dataset", "model", "topology", "dst", "optimizer", "lr_schedule", "logger"):
         if cfg[key] is not None:
             assert callable(instantiate(cfg, key))
+
+
+# What the run gives to the constructor of each section: how many arguments by position, and which by name.
+GIVEN = {
+    "task": (2, ()),
+    "dataset": (1, ()),
+    "model": (0, ("num_classes", "in_channels")),
+    "topology": (1, ()),
+    "lr_schedule": (0, ("batch_size", "steps_per_epoch", "epochs")),
+    "optimizer": (2, ()),
+    "dst": (2, ("total_steps", "seed")),
+    "logger": (2, ()),
+}
+
+
+def constructed(value, path=""):
+    """(path, its mapping) wherever there is a `_target_`."""
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield path, value
+        for key, item in value.items():
+            yield from constructed(item, f"{path}.{key}".lstrip("."))
+
+
+def bind(path, mapping):
+    """Raise TypeError unless `_target_` could be called with these keys and what the run gives."""
+    keys = {key: value for key, value in mapping.items() if key not in ("_target_", "_partial_")}
+    count, names = GIVEN.get(path, (0, ()))
+    inspect.signature(get_method(mapping["_target_"])).bind(*range(count), **dict.fromkeys(names), **keys)
+
+
+def takes_any_key(target):
+    kinds = {parameter.kind for parameter in inspect.signature(get_method(target)).parameters.values()}
+    return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_constructors_take_the_keys_of_every_option_and_no_others(compose_config, group, option):
+    cfg = compose_config(f"{group}={option}", *(["dataset=cifar100"] if option == "cpu" else []))
+    sections = dict(constructed(OmegaConf.to_container(cfg, resolve=True)))
+    assert {"task", "dataset", "model", "topology", "optimizer", "lr_schedule"} <= set(sections)
+    for path, mapping in sections.items():
+        bind(path, mapping)
+        assert mapping.get("_partial_", False) is (path in GIVEN), "a partial where the run gives the rest"
+        if takes_any_key(mapping["_target_"]):
+            assert (path, mapping["_target_"].rsplit(".", 1)[-1]) == ("model", "timm_model"), "see the next test"
+            continue
+        for key in set(mapping) - {"_target_", "_partial_"}:
+            with pytest.raises(TypeError, match=f"unexpected keyword argument '{key}s'"):
+                bind(path, {**mapping, f"{key}s": mapping[key]})
+
+
+def test_timms_models_refuse_a_misspelt_key(compose_config):
+    cfg = compose_config("model=resnet50", "+model.zero_init_lasts=true")
+    with pytest.raises(ConfigError, match=r"model=.*unexpected keyword argument 'zero_init_lasts'"):
+        make(cfg, "model", num_classes=10, in_channels=3)
 
 
 @pytest.mark.parametrize("renorm", GROUPS["renorm"])

@@ -1,18 +1,23 @@
 import hashlib
 import pickle
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.datasets import CIFAR100
+from sklearn.datasets import load_digits
+from torchvision.datasets import CIFAR100, MNIST
+from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from sparse_train.data import cifar, mnist
 from sparse_train.data.digits import digits
 from sparse_train.data.imagenet import imagenet
 from sparse_train.data.memory import EvalSplit, Loading, TrainSplit, average_pool
 from sparse_train.errors import ConfigError
+from sparse_train.randomness import derive, generator
 
 CPU = torch.device("cpu")
 
@@ -79,6 +84,18 @@ def test_crops_shift_by_at_most_the_padding_and_fill_with_black():
     assert seen_rows == {-2, -1, 0, 1, 2}
     assert seen_columns == {0, 1, 2}
     assert 0.4 < mirrored / len(images) < 0.6
+
+
+def test_another_seed_shifts_and_mirrors_otherwise():
+    """Asked of one image many times over, so that the order says nothing."""
+    [image], _ = numbered(1)
+    same = image.expand(8, -1, -1, -1), torch.zeros(8).long()
+
+    def augmented(seed):
+        return next(TrainSplit(*same, loading(batch_size=8, seed=seed), [0.0] * 3, [1.0] * 3, 2, True).epoch(0))[0]
+
+    assert torch.equal(augmented(1), augmented(1))
+    assert not torch.equal(augmented(1), augmented(2))
 
 
 def test_without_augmentation_images_pass_through():
@@ -213,6 +230,56 @@ def test_mnist(mnist_dir):
         mnist.mnist(loading(mnist_dir), [0.1307], [0.3081])
 
 
+# --- what augmentation each data set has is its own keys' choice ---
+
+
+def views(images, labels, pad):
+    """Bytes of every shift of every image, mirrored or not -> {(label, rows, columns, mirrored)}, by numpy alone."""
+    height, width = images.shape[2:]
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    found = {}
+    for top in range(2 * pad + 1):
+        for left in range(2 * pad + 1):
+            crops = padded[:, :, top : top + height, left : left + width]
+            for mirrored in (False, True):
+                for crop, label in zip(crops[..., ::-1] if mirrored else crops, labels.tolist(), strict=True):
+                    found.setdefault(crop.tobytes(), set()).add((label, top - pad, left - pad, mirrored))
+    return found
+
+
+@pytest.mark.parametrize(("pad", "flip"), [(0, False), (0, True), (2, False), (1, True)])
+@pytest.mark.parametrize("name", ["digits", "cifar100", "mnist"])
+def test_pad_and_flip_are_honoured(request, name, pad, flip):
+    """Every training image is a view of an original with its label, within the padding, mirrored only if asked."""
+    root = "nowhere" if name == "digits" else request.getfixturevalue(f"{name.removesuffix('100')}_dir")
+    channels = 3 if name == "cifar100" else 1
+    made = {"digits": partial(digits, train_images=40), "cifar100": cifar.cifar100, "mnist": mnist.mnist}[name]
+    data = made(loading(root), [0.0] * channels, [1.0] * channels, pad=pad, flip=flip)
+    if name == "cifar100":
+        raw = CIFAR100(str(root))
+        images, labels = torch.from_numpy(raw.data).permute(0, 3, 1, 2), torch.tensor(raw.targets)
+    elif name == "mnist":
+        raw = MNIST(str(root))
+        images, labels = raw.data[:, None], raw.targets
+    else:
+        raw = load_digits()
+        images = torch.from_numpy(raw.images[:40] * 255 / 16).round().to(torch.uint8)[:, None]
+        labels = torch.from_numpy(raw.target[:40])
+    known, seen = views(images, labels, pad), []
+    for epoch in range(8 if name == "mnist" else 3):
+        for batch, batch_labels in data.train.epoch(epoch):
+            for image, label in zip(pixels(batch).to(torch.uint8), batch_labels.tolist(), strict=True):
+                fitting = {view[1:] for view in known[image.numpy().tobytes()] if view[0] == label}
+                assert fitting, "an image with another one's label"
+                seen.append(next(iter(fitting)) if len(fitting) == 1 else None)  # None: a symmetric image
+    seen = [view for view in seen if view is not None]
+    assert len(seen) > 70
+    assert {rows for rows, _, _ in seen} == {columns for _, columns, _ in seen} == set(range(-pad, pad + 1))
+    assert len({view[:2] for view in seen}) > (2 * pad + 1) ** 2 / 2, "rows and columns shift independently"
+    mirrored = sum(mirrored for *_, mirrored in seen) / len(seen)
+    assert 0.35 < mirrored < 0.65 if flip else mirrored == 0
+
+
 # --- ImageNet: a folder of photos ---
 
 
@@ -224,7 +291,8 @@ def image_folder(tmp_path):
             folder = tmp_path / "imagenet" / part / name
             folder.mkdir(parents=True)
             for i in range(count):
-                Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{i}.JPEG")
+                shape = (40, 50, 3) if i % 2 else (50, 36, 3)
+                Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{i}.png")
     return tmp_path
 
 
@@ -241,6 +309,46 @@ def test_imagenet_is_the_same_with_and_without_workers(image_folder):
             assert a[0].shape[1:] == (3, 16, 16)
             assert torch.equal(a[0], b[0])
             assert torch.equal(a[1], b[1])
+
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def decoded(root, part):
+    """Images and labels of a part in the order of their paths."""
+    paths = sorted((root / "imagenet" / part).glob("*/*"))
+    return [Image.open(path).convert("RGB") for path in paths], [int(path.parent.name == "n02") for path in paths]
+
+
+def normalized(image):
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    return (pil_to_tensor(image).float() / 255 - mean) / std
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_imagenet_augments_as_torchvision_does_with_the_seed_of_each_image(image_folder, workers):
+    split = imagenet(loading(image_folder, seed=3, workers=workers), MEAN, STD, 2, image_size=16, resize=20).train
+    images, labels = decoded(image_folder, "train")
+    crop = v2.RandomResizedCrop(16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), antialias=True)
+    mirror = v2.RandomHorizontalFlip(0.5)
+    order = torch.randperm(10, generator=generator(3, "shuffle", 1)).tolist()
+    made = [pair for batch in split.epoch(1) for pair in zip(*batch, strict=True)]
+    assert len(made) == 8, "the last partial batch is dropped"
+    for (image, label), index in zip(made, order[:8], strict=True):
+        torch.manual_seed(derive(3, "augment", 1, index))
+        torch.testing.assert_close(image, normalized(mirror(crop(images[index]))), rtol=1e-5, atol=1e-5)
+        assert label == labels[index]
+
+
+def test_imagenet_tests_on_the_centre_of_each_image(image_folder):
+    split = imagenet(loading(image_folder), MEAN, STD, 2, image_size=16, resize=20).test
+    images, labels = decoded(image_folder, "val")
+    made = [pair for batch in split.epoch(0) for pair in zip(*batch, strict=True)]
+    assert len(made) == len(images) == 6
+    center = v2.Compose([v2.Resize(20, antialias=True), v2.CenterCrop(16)])
+    for (image, label), original, expected in zip(made, images, labels, strict=True):
+        torch.testing.assert_close(image, normalized(center(original)), rtol=1e-5, atol=1e-5)
+        assert label == expected
 
 
 def test_imagenet_starts_anywhere_and_leaves_the_ambient_state_alone(image_folder):

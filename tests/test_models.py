@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sparse_train.errors import ConfigError
 from sparse_train.models.imagenet import timm_model
@@ -23,6 +24,53 @@ def test_resnet20(shortcut, expected):
     assert weights(model) == expected
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 100)
     assert sum(isinstance(m, torch.nn.Conv2d) for m in model.modules()) == 19 + (0 if shortcut == "pad" else 2)
+
+
+def resnet20_by_hand(state, x, shortcut):
+    """The network written down once more: He et al. 2016, Section 4.2, in inference."""
+
+    def conv(x, name, stride=1, padding=1):
+        return F.conv2d(x, state[f"{name}.weight"], None, stride, padding)
+
+    def norm(x, name):
+        mean, var, gamma, beta = (
+            state[f"{name}.{key}"].view(-1, 1, 1) for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * gamma + beta
+
+    x = norm(conv(x, "conv1"), "bn1").relu()
+    for stage in (1, 2, 3):
+        for block in range(3):
+            name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            y = norm(conv(x, f"{name}.conv1", stride), f"{name}.bn1").relu()
+            y = norm(conv(y, f"{name}.conv2"), f"{name}.bn2")
+            if stride == 2 and shortcut == "pad":
+                x = x[:, :, ::2, ::2]
+                nothing = torch.zeros_like(x[:, ::2])
+                x = torch.cat([nothing, x, nothing], 1)
+            elif stride == 2:
+                padding = {"conv3x3": 1, "conv1x1": 0}[shortcut]
+                x = norm(conv(x, f"{name}.shortcut.0", 2, padding), f"{name}.shortcut.1")
+            x = (y + x).relu()
+    return x.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
+
+
+@pytest.mark.parametrize("shortcut", ["conv3x3", "conv1x1", "pad"])
+def test_resnet20_computes_what_he_et_al_wrote(shortcut):
+    model = ResNet20(7, in_channels=2, width=0.5, shortcut=shortcut).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if value.ndim == 1:  # normalization that does something, and variances above 0
+                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+            elif value.ndim > 1:
+                scale = (2 / value[0].numel()) ** 0.5
+                value.copy_(torch.randn(value.shape, generator=generator) * scale)
+            assert value.ndim > 0 or name.endswith("num_batches_tracked")
+        images = torch.randn(3, 2, 9, 12, generator=generator, dtype=torch.float64)
+        expected = resnet20_by_hand(model.state_dict(), images, shortcut)
+        assert expected.std() > 0.1
+        torch.testing.assert_close(model(images), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_width_multiplies_channels():
@@ -64,6 +112,30 @@ def test_initial_weights_follow_their_names_and_seed():
     assert not torch.equal(first.conv1.weight, other.conv1.weight)
     assert first.layer3[2].conv2.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
     assert (first.fc.bias == 0).all()
+
+
+def test_layers_of_one_shape_start_from_weights_of_their_own():
+    model = ResNet20(10)
+    kaiming_normal(model, 0)
+    first, second = model.layer1[0].conv1.weight, model.layer1[0].conv2.weight
+    assert first.shape == second.shape
+    assert abs(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1].item()) < 0.1
+
+
+def test_own_fan_in_gives_each_neuron_the_standard_deviation_of_its_own_fan_in():
+    model = MLP(10, 1, 16, hidden=[400])
+    topology = Topology(model, 0.5)
+    name = "layers.1.weight"
+    mask = torch.zeros(400, 256, dtype=torch.bool)
+    mask[:200, :16], mask[200:, :128] = True, True
+    topology.replace(name, mask)
+    kaiming_normal(model, 0)
+    topology.apply()
+    own_fan_in(topology)
+    weight = topology.weights[name].detach()
+    assert weight[:200, :16].std().item() == pytest.approx((2 / 16) ** 0.5, rel=0.05)  # 3,200 weights: 1.3%
+    assert weight[200:, :128].std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.02)  # 25,600: 0.4%
+    assert (weight[~mask] == 0).all()
 
 
 def test_own_fan_in_gives_every_neuron_the_same_preactivation_variance():

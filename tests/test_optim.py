@@ -1,3 +1,5 @@
+import copy
+import pickle
 from math import cos, exp, pi, sqrt
 
 import pytest
@@ -365,6 +367,115 @@ def test_slots_refuse_what_cannot_work(make, message):
     with pytest.raises(ConfigError) as caught:
         make()
     assert str(caught.value).startswith(message)
+
+
+# --- layouts, copies and foreign states ---
+
+
+def test_channels_last_gives_what_contiguous_gives(small_net, batch):
+    """Also with gradients and a saved momentum in another layout than the weights."""
+    slots = {"precondition": SparseOpt(scale_decay=True), "renorm": Renorm(), "mirror": HAM(8.0)}
+
+    def prepared(layout):
+        model = small_net(torch.float64).to(memory_format=layout)
+        topology = Topology(model, 0.6)
+        return model, SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, weight_decay=5e-4, **slots)
+
+    def train(model, optimizer, steps, layout):
+        for step in steps:
+            optimizer.zero_grad()
+            images, labels = batch(step, dtype=torch.float64)
+            F.cross_entropy(model(images), labels).backward()
+            for p in model.parameters():
+                if p.ndim == 4:
+                    p.grad = p.grad.contiguous(memory_format=layout)
+            optimizer.step()
+
+    contiguous, optimizer = prepared(torch.contiguous_format)
+    train(contiguous, optimizer, range(3), torch.contiguous_format)
+    last, last_optimizer = prepared(torch.channels_last)
+    last.load_state_dict(contiguous.state_dict())
+    last_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    train(contiguous, optimizer, range(3, 8), torch.contiguous_format)
+    train(last, last_optimizer, range(3, 5), torch.contiguous_format)
+    train(last, last_optimizer, range(5, 8), torch.channels_last)
+    assert not last.conv2.weight.is_contiguous()
+    for p, q in zip(contiguous.parameters(), last.parameters(), strict=True):
+        momentum = last_optimizer.state[q]["momentum_buffer"]
+        assert momentum.stride() == q.stride()
+        torch.testing.assert_close(q, p, rtol=0, atol=1e-6)
+        torch.testing.assert_close(momentum, optimizer.state[p]["momentum_buffer"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["deepcopy", "pickle"]
+)
+def test_model_and_optimizer_copied_together_go_on_together(small_net, batch, copied):
+    model = small_net()
+    slots = {"precondition": SparseOpt(), "renorm": Renorm(), "mirror": HAM(8.0)}
+    optimizer = SparseSGD(model.parameters(), Topology(model, 0.6), lr=0.1, momentum=0.9, weight_decay=5e-4, **slots)
+    for step in range(3):
+        take_step(model, optimizer, batch(step))
+    twin, twin_optimizer = copied((model, optimizer))
+    assert twin_optimizer.topology is not optimizer.topology
+    before = [p.detach().clone() for p in model.parameters()]
+    for step in range(3, 6):
+        take_step(twin, twin_optimizer, batch(step))
+        if step == 4:  # the copy's masks are the copy's own
+            twin_optimizer.topology.replace("conv2.weight", optimizer.topology.masks["conv2.weight"].flip(0))
+            twin_optimizer.mask_momentum()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    for step in range(3, 6):
+        take_step(model, optimizer, batch(step))
+        if step == 4:
+            optimizer.topology.replace("conv2.weight", optimizer.topology.masks["conv2.weight"].flip(0))
+            optimizer.mask_momentum()
+    assert same(model, twin)
+
+
+def test_a_model_copied_after_its_topology_is_refused(small_net):
+    model = small_net()
+    topology = Topology(model, 0.6)
+    with pytest.raises(ValueError, match="was the model copied after it"):
+        SparseSGD(copy.deepcopy(model).parameters(), topology, lr=0.1)
+
+
+def test_model_topology_optimizer_is_the_order_that_restores_momentum(small_net, batch):
+    """Momentum obeys the masks that are there when it is loaded: the saved ones must be."""
+    model = small_net()
+    topology = Topology(model, 0.6, seed=1)
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
+    for step in range(4):
+        take_step(model, optimizer, batch(step))
+    saved = copy.deepcopy([model.state_dict(), topology.state_dict(), optimizer.state_dict()])
+
+    again = small_net()
+    again_topology = Topology(again, 0.6, seed=2)
+    resumed = SparseSGD(again.parameters(), again_topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
+    again.load_state_dict(saved[0])
+    again_topology.load_state_dict(saved[1])
+    resumed.load_state_dict(saved[2])
+    assert same(model, again)
+    for p, q in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(optimizer.state[p]["momentum_buffer"], resumed.state[q]["momentum_buffer"])
+    for step in range(4, 7):
+        assert take_step(model, optimizer, batch(step)) == take_step(again, resumed, batch(step))
+    assert same(model, again)
+
+
+def test_a_dense_optimizers_momentum_is_masked_when_it_is_loaded(small_net, batch):
+    model = small_net()
+    dense = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    take_step(model, dense, batch(0))
+    foreign = copy.deepcopy(dense.state_dict())
+    topology = Topology(model, 0.6)
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9)
+    optimizer.load_state_dict(foreign)
+    for name, p in model.named_parameters():
+        momentum, was = optimizer.state[p]["momentum_buffer"], dense.state[p]["momentum_buffer"]
+        mask = topology.masks.get(name, torch.ones_like(p, dtype=torch.bool))
+        assert was[~mask].all(), "there was something to mask"
+        assert torch.equal(momentum, was * mask)
 
 
 # --- schedules, Appendix E.2 ---

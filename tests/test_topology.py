@@ -36,6 +36,14 @@ def test_masks_follow_the_seed_and_the_layer_only(small_net):
     assert not any(torch.equal(first.masks[name], other.masks[name]) for name in first.masks)
 
 
+def test_layers_of_one_shape_have_masks_of_their_own():
+    model = nn.Sequential(*(nn.Linear(20, 20, bias=False) for _ in range(3)))
+    first, second, third = Topology(model, 0.5).masks.values()
+    for a, b in ((first, second), (second, third), (first, third)):
+        assert int(a.sum()) == int(b.sum()) == 200
+        assert 70 < int((a & b).sum()) < 130  # independent: 100 in common, standard deviation 5
+
+
 def test_excluded_weights_stay_dense(small_net):
     topology = Topology(small_net(), 0.9, exclude=["fc.*"])
     assert list(topology.masks) == ["conv1.weight", "conv2.weight"]

@@ -115,6 +115,89 @@ def test_arguments_out_of_range(key, value):
     assert str(caught.value).startswith(f"{key}={value}: must be")
 
 
+@pytest.mark.parametrize(
+    ("drop_fraction", "expected"),
+    [
+        (0.29, 29),  # 0.29 * 100 is 28.999999999999996 in floating point
+        (0.57, 57),  # 56.99999999999999
+        (0.2999, 29),  # a floor all the same
+    ],
+)
+def test_drop_counts_are_exact_where_floating_point_is_not(drop_fraction, expected):
+    model = nn.Linear(20, 10, bias=False)
+    topology = Topology(model, 0.5)
+    before = topology.masks["weight"]
+    assert int(before.sum()) == 100
+    model.weight.grad = (~before).float()  # nothing that is dropped is grown back
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
+    Updater(topology, optimizer, RigL(), 1000, drop_fraction, every=1, decay="constant").update(1)
+    assert int((before & ~topology.masks["weight"]).sum()) == expected
+
+
+class Twins(nn.Module):
+    """Two layers of one shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(20, 20, bias=False), nn.Linear(20, 20, bias=False)
+
+
+def test_random_growth_is_of_its_own_in_each_layer_and_step_and_repeats_itself():
+    def grown(step, ambient):
+        """Both masks after one update at this step, from one mask for both layers."""
+        model = Twins()
+        topology = Topology(model, 0.5)
+        for name in topology.masks:
+            topology.replace(name, torch.arange(400).view(20, 20) % 2 == 0)
+            topology.weights[name].grad = torch.zeros(20, 20)
+            with torch.no_grad():
+                topology.weights[name].copy_(torch.arange(1.0, 401).view(20, 20) * topology.masks[name])
+        optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
+        torch.manual_seed(ambient)
+        Updater(topology, optimizer, SET(), 100, 0.3, every=1, decay="constant", seed=5).update(step)
+        return topology.masks["first.weight"], topology.masks["second.weight"]
+
+    first, second = grown(step=1, ambient=0)
+    assert not torch.equal(first, second)
+    assert all(not torch.equal(a, b) for a, b in zip((first, second), grown(step=2, ambient=0), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip((first, second), grown(step=1, ambient=99), strict=True))
+
+
+def test_growth_after_unscaling_sees_the_true_gradients(small_net, batch):
+    """With a loss scaler: `unscale_`, then `update`, then the scaler's step give the run without one, to the bit."""
+
+    class Watched(RigL):
+        def __call__(self, weight, grad, generator):
+            self.seen.append(grad.clone())
+            return super().__call__(weight, grad, generator)
+
+    def trained(**scaling):
+        model, growth = small_net(), Watched()
+        topology = Topology(model, 0.6)
+        optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, renorm=Renorm(max_norm=0.1))
+        updater = Updater(topology, optimizer, growth, 100, every=2)
+        scaler = torch.amp.GradScaler("cpu", **scaling)
+        for step in range(6):
+            optimizer.zero_grad()
+            images, labels = batch(step)
+            loss = F.cross_entropy(model(images), labels)
+            true = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+            scaler.scale(loss).backward()
+            if updater.due(step):
+                scaler.unscale_(optimizer)
+                growth.seen = []
+                updater.update(step)
+                of_weights = [gradient for gradient in true if gradient.ndim > 1]
+                assert all(torch.equal(a, b) for a, b in zip(growth.seen, of_weights, strict=True))
+                assert all(torch.equal(p.grad, b) for p, b in zip(model.parameters(), true, strict=True))
+            scaler.step(optimizer)
+            scaler.update()
+        return [*topology.masks.values(), *model.parameters()]
+
+    pairs = zip(trained(enabled=False), trained(init_scale=2.0**12), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
 def test_when_updates_are_due_and_how_large():
     _, topology, optimizer = eight_weights()
     updater = Updater(topology, optimizer, RigL(), 1000, drop_fraction=0.3, every=100, stop_fraction=0.75)
