@@ -185,7 +185,7 @@ def test_a_malformed_sweep_is_named(text, tmp_path, monkeypatch):
     (tmp_path / "odd.yaml").write_text(text)
     (tmp_path / "_scales.yaml").write_text("{}")
     monkeypatch.setattr(sweeps, "SWEEPS", tmp_path)
-    caches = (sweeps.load, sweeps._compose, sweeps.artifact, sweeps.scales)
+    caches = (sweeps._load, sweeps._compose, sweeps.artifact, sweeps.scales)
     for cached in caches:
         cached.cache_clear()
     with pytest.raises(ConfigError, match=r"^sweeps/odd.yaml="):
