@@ -12,7 +12,8 @@ class Interruption:
 
     The loop looks at `received` after each step, saves, and calls `hand_over`, which does what would have happened
     without this class: the handler that was installed before (submitit's, which requeues the job, or Python's
-    KeyboardInterrupt), or the system's default. Outside the main thread signals cannot be caught; then none is noted.
+    KeyboardInterrupt), or the system's default. Signals that are ignored stay so (SIGINT in a shell's background job).
+    Outside the main thread signals cannot be caught; then none is noted.
     """
 
     def __init__(self):
@@ -21,7 +22,8 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:

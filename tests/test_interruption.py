@@ -24,7 +24,9 @@ def unbroken(tmp_path_factory):
 def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(number, unbroken, tmp_path):
     run_dir = tmp_path / unbroken.name
     command = [sys.executable, "-m", "sparse_train", *ARGUMENTS, f"runs_dir={tmp_path}"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (a background job's children ignore it)
+    with subprocess.Popen(command, cwd=ROOT, preexec_fn=heard, **pipes) as process:
         while process.poll() is None and not (run_dir / "record.json").exists():
             time.sleep(0.005)
         process.send_signal(number)
@@ -62,10 +64,24 @@ def test_the_handler_that_was_there_before_is_called():
         signal.signal(signal.SIGUSR2, before)
 
 
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert interruption.received is None
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_a_second_interrupt_from_the_keyboard_acts_at_once():
-    with pytest.raises(KeyboardInterrupt), Interruption():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), Interruption():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_two_processes_on_one_run(tmp_path, unbroken):
