@@ -514,3 +514,15 @@ def test_a_run_shorter_than_its_warmup_ramps_up():
 
 def test_no_warmup_starts_at_the_peak():
     assert WarmupCosine(0.1, 256, 10, 2, warmup_epochs=0, init=0.0, end=0.0)(0) == 0.1
+
+
+def test_loading_leaves_the_state_that_is_loaded_alone():
+    """torch keeps the tensors it is given; masking them in place would take another optimizer's momentum."""
+    model = torch.nn.Linear(8, 8, bias=False)
+    dense = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model.weight.grad = torch.ones(8, 8)
+    dense.step()
+    ours = SparseSGD(model.parameters(), Topology(model, 0.5), lr=0.1, momentum=0.9)
+    ours.load_state_dict(dense.state_dict())
+    assert (dense.state[model.weight]["momentum_buffer"] != 0).sum() == 64
+    assert (ours.state[model.weight]["momentum_buffer"] != 0).sum() == 32

@@ -1,6 +1,7 @@
 """SGD, SparseOpt, HAM and their combinations: one optimizer, one order of effects."""
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -107,8 +108,8 @@ class SparseSGD(torch.optim.SGD):
             momentum.mul_(factor)
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As torch's; momentum off the mask, which another optimizer may have left, becomes 0."""
-        super().load_state_dict(state_dict)
+        """As torch's; momentum off the mask, which another optimizer may have left, becomes 0 here, and stays there."""
+        super().load_state_dict(deepcopy(state_dict))
         self.mask_momentum()
 
     def __getstate__(self) -> dict:
