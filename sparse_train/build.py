@@ -12,6 +12,7 @@ from sparse_train.facts import facts, training_name
 from sparse_train.loop import Run
 from sparse_train.models.init import kaiming_normal, over_sqrt_c, own_fan_in
 from sparse_train.optim.sgd import SparseSGD
+from sparse_train.slots import slot
 from sparse_train.sparsity.flops import layer_flops, relative_flops
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
@@ -30,7 +31,7 @@ def build(cfg: DictConfig) -> Run:
     set_up_torch(cfg)
     ranks = join()
     if device.type == "cuda" and ranks.world > 1:
-        device = torch.device("cuda", ranks.local)
+        device = torch.device("cuda", ranks.gpu)
     loading = Loading(cfg.data_dir, cfg.batch_size, cfg.seed, device, cfg.download, cfg.workers, ranks)
     data = make(cfg, "dataset", loading)
     memory_format = torch.channels_last if cfg.channels_last else torch.contiguous_format
@@ -83,11 +84,18 @@ def build(cfg: DictConfig) -> Run:
 
 
 def pick_device(cfg: DictConfig) -> torch.device:
-    if cfg.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    available = cfg.device != "cuda" or torch.cuda.is_available()
-    require(available, "device", cfg.device, "this torch sees no CUDA device; use device=cpu or device=auto")
-    return torch.device(cfg.device)
+    count = torch.cuda.device_count()
+    require(
+        count or cfg.device != "cuda", "device", cfg.device, "this torch sees no CUDA device; use device=cpu or auto"
+    )
+    if cfg.device == "cpu" or not count:
+        return torch.device("cpu")
+    if cfg.gpus is None:
+        return torch.device("cuda")
+    require(max(cfg.gpus) < count, "gpus", cfg.gpus, f"there are GPUs 0 to {count - 1}")
+    device = torch.device("cuda", cfg.gpus[slot() % len(cfg.gpus)])
+    torch.cuda.set_device(device)
+    return device
 
 
 def set_up_torch(cfg: DictConfig) -> None:
