@@ -129,8 +129,9 @@ def check(cfg: DictConfig) -> None:
     """
     for key in cfg:  # Hydra itself lets +key=value through
         require(key in Config.__dataclass_fields__, key, cfg[key], "no such key; see conf/config.yaml")
-    for key in ("task", "dataset", "model", "topology", "optimizer", "lr_schedule"):
-        require(cfg[key] is not None, key, cfg[key], "choose one of the options of its group")
+    for key in ("task", "dataset", "model", "topology", "optimizer", "lr_schedule", "dst", "logger"):
+        chosen = isinstance(cfg[key], DictConfig) or (cfg[key] is None and key in ("dst", "logger"))
+        require(chosen, key, cfg[key], "choose one of the options of its group")
     for key, options in CHOICES.items():
         require_one_of(key, cfg[key], options)
     require(0 <= cfg.sparsity < 1, "sparsity", cfg.sparsity, "must be in [0, 1): the share of weights that are zero")
