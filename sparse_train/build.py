@@ -1,5 +1,7 @@
 """Assembly: from a configuration to the parts of a run."""
 
+from inspect import signature
+
 import torch
 from omegaconf import DictConfig
 from torch import nn
@@ -19,6 +21,11 @@ from sparse_train.sparsity.updater import Updater
 from sparse_train.targets import make
 
 SCALED = {"own_fan_in": own_fan_in, "over_sqrt_c": over_sqrt_c}  # initial weights that depend on the masks
+
+# What keeps buffers each rank's own has another name in later versions of torch.
+BUFFERS = next(
+    key for key in ("forward_sync_buffers", "broadcast_buffers") if key in signature(DistributedDataParallel).parameters
+)
 
 
 def build(cfg: DictConfig) -> Run:
@@ -55,7 +62,7 @@ def build(cfg: DictConfig) -> Run:
 
     forward = model
     if ranks.world > 1:  # running statistics are averaged where they are used; until then each rank has its own
-        forward = DistributedDataParallel(model, broadcast_buffers=False)
+        forward = DistributedDataParallel(model, **{BUFFERS: False})
     if cfg.compile:
         forward = torch.compile(forward)
     example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)

@@ -74,35 +74,38 @@ def test_an_array_of_three_runs(slurm, tmp_path):
     assert history(tmp_path / "runs" / alone.name) == history(alone)
 
 
-def test_a_run_of_two_tasks(slurm, tmp_path):
-    process = multirun(slurm, *QUICK, "hydra.launcher.tasks_per_node=2", f"runs_dir={tmp_path}")
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    [path] = tmp_path.glob("*/record.json")
-    assert record(path.parent)["status"] == "complete"
-    assert record(path.parent)["processes"] == 2
-
-
-def test_a_preempted_run_requeues_itself_and_goes_on_to_the_same_end(slurm, tmp_path):
-    arguments = (*QUICK, "epochs=30", "optimizer=sparseopt_ham", "dst=set")
-    process = multirun(slurm, *arguments, f"runs_dir={tmp_path / 'runs'}")
-    until(lambda: list(tmp_path.glob("runs/*/history.jsonl")))
+def preempted(slurm: dict, place: Path, *arguments: str) -> Path:
+    """A run that gets the signal of preemption in its middle, once it is complete nevertheless."""
+    process = multirun(slurm, *arguments, f"runs_dir={place}")
+    until(lambda: list(place.glob("*/history.jsonl")))
     [job] = squeue(slurm, "%A")
     subprocess.run(["scancel", "--signal=USR2", job], env=slurm, check=True)
     shown = ["scontrol", "show", "job", job]
     restarts = lambda: subprocess.run(shown, env=slurm, capture_output=True, text=True, check=True).stdout  # noqa: E731
     until(lambda: "Restarts=1" in restarts())
-    [run_dir] = (path.parent for path in tmp_path.glob("runs/*/record.json"))
+    [run_dir] = (path.parent for path in place.glob("*/record.json"))
     assert record(run_dir)["status"] == "running"
     assert 0 < len(history(run_dir)) < 30
     until(lambda: record(run_dir)["status"] == "complete")
     process.communicate(timeout=60)
-    said = "".join(path.read_text() for path in tmp_path.glob("runs/.multirun/*/.submitit/*/*_log.out"))
+    said = "".join(path.read_text() for path in place.glob(".multirun/*/.submitit/*/*_log.out"))
     assert "saved, as signal 12 asked for an end" in said
     assert "going on after epoch" in said
+    return run_dir
+
+
+def test_a_preempted_run_requeues_itself_and_goes_on_to_the_same_end(slurm, tmp_path):
+    arguments = (*QUICK, "epochs=30", "optimizer=sparseopt_ham", "dst=set")
+    run_dir = preempted(slurm, tmp_path / "runs", *arguments)
     unbroken = trained(*arguments, "threads=1", f"runs_dir={tmp_path / 'unbroken'}")
     assert same_state(run_dir, unbroken)
     assert history(run_dir) == history(unbroken)
+
+
+def test_a_run_of_two_tasks_is_preempted_and_goes_on(slurm, tmp_path):
+    run_dir = preempted(slurm, tmp_path, *QUICK, "epochs=30", "hydra.launcher.tasks_per_node=2")
+    assert record(run_dir)["processes"] == 2
+    assert [row["epoch"] for row in history(run_dir)] == list(range(1, 31))
 
 
 def test_an_artifact_is_submitted_counted_and_cancelled(slurm, tmp_path):
