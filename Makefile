@@ -19,6 +19,7 @@ LAUNCHER ?= serial
 JOBS ?=
 GPUS ?=
 ARTIFACT ?= all
+RUN ?=
 OPTIONS ?=
 REPORT := $(BIN)/python -m sparse_train.report
 START = --launcher $(LAUNCHER) $(if $(JOBS),--jobs $(JOBS)) $(if $(GPUS),--gpus $(GPUS)) --launch "$(OPTIONS)"
@@ -49,6 +50,9 @@ reproduce-%: setup ## train what is missing of an artifact, draw it: make reprod
 
 draw-%: setup ## draw an artifact from the records that are there
 	$(REPORT) draw $* $(WHERE)
+
+rerun-%: setup ## train one committed run again and compare, to the bit on the same hardware: make rerun-why-static SCALE=cpu
+	$(REPORT) rerun $* $(WHERE) $(if $(RUN),--run $(RUN)) --launch "$(OPTIONS)"
 
 status-%: setup ## count an artifact's complete, running, failed, diverged and missing runs
 	$(REPORT) status $* $(WHERE)

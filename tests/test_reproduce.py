@@ -1,6 +1,8 @@
 """One artifact of each kind, from nothing to what is shown, at the smallest scale; broken off and taken up again."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -71,6 +73,27 @@ def test_a_second_time_nothing_trains(unbroken):
     assert {path: path.stat().st_mtime_ns for path in (place / "runs").rglob("*")} == before
     for name, table in tables(place).items():
         pd.testing.assert_frame_equal(table, tables_before[name])
+
+
+def test_a_committed_run_comes_out_the_same_again(unbroken, tmp_path):
+    """And one whose committed accuracy was another is found out."""
+    results = tmp_path / "results"
+    shutil.copytree(unbroken / "results", results)
+    again = [sys.executable, "-m", "sparse_train.report", "rerun", "table6", "--scale", "smoke"]
+    again += ["--results-dir", str(results)]
+    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert re.fullmatch(r"table6 \w{12}: the same to the bit\n", done.stdout), done.stderr
+    assert done.returncode == 0
+
+    path = results / "smoke" / "records" / "table6.csv"
+    rows = pd.read_csv(path)
+    rows.loc[1, "test_acc"] += 0.01
+    rows.to_csv(path, index=False)
+    done = subprocess.run([*again, "--run", rows.loc[1, "id"]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert re.search(r": test_acc [\d.]+ committed, [\d.]+ now\n", done.stdout)
+    assert done.returncode == 1
+    done = subprocess.run([*again, "--run", "nothing"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "error: run=nothing: must be the id of a complete run" in done.stderr
 
 
 def test_killed_and_started_again_it_gives_the_same_tables(unbroken, tmp_path):

@@ -10,6 +10,7 @@ from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.report.launch import Launcher
 from sparse_train.report.reproduce import place, plan, reproduce, status
+from sparse_train.report.rerun import rerun
 
 
 def main() -> None:
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--more-runs", type=Path, nargs="*", default=[], help="other places to read records from")
     parser.add_argument("--results-dir", type=Path, default=sweeps.ROOT / "results")
     parser.add_argument("--launch", default="", help="further overrides for the training runs, space-separated")
+    parser.add_argument("--run", metavar="ID", help="rerun: which; default: the first that is complete")
     parser.add_argument("--launcher", choices=("serial", "local", "slurm"), default="serial", help="how runs start")
     parser.add_argument(
         "--jobs", type=_count, help="local: runs side by side; default: as many as GPUs are named, or 1"
@@ -50,6 +52,16 @@ def _reproduce(args: argparse.Namespace) -> int:
     for problem in problems:
         print(f"without a result: {problem}", file=sys.stderr)
     return int(bool(problems))
+
+
+def _rerun(args: argparse.Namespace) -> int:
+    """train one committed run of each artifact again and compare it, to the bit where the machine is the same"""
+    fine = True
+    for sweep in _sweeps(args):
+        same, found = rerun(sweep, args.results_dir, args.run, args.launch.split())
+        print(found)
+        fine &= same
+    return int(not fine)
 
 
 def _draw(args: argparse.Namespace) -> None:
@@ -99,6 +111,7 @@ def _page(args: argparse.Namespace) -> None:
 COMMANDS = {
     "reproduce": _reproduce,
     "draw": _draw,
+    "rerun": _rerun,
     "status": _status,
     "cancel": _cancel,
     "plan": _plan,

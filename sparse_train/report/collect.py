@@ -129,8 +129,8 @@ def histories(sweep: Sweep, records: Records, columns: Iterable[str] | None) -> 
 
 
 def load(path: Path, factors: Iterable[str]) -> pd.DataFrame:
-    """A collected table; factors are strings, as in a sweep."""
-    return pd.read_csv(path, dtype=dict.fromkeys([*factors, "id"], str))
+    """A collected table, its numbers to the last bit; factors are strings, as in a sweep."""
+    return pd.read_csv(path, dtype=dict.fromkeys([*factors, "id"], str), float_precision="round_trip")
 
 
 def kept(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparse_train.report import slurm
 from sparse_train.report.collect import COMPLETE, INTERRUPTED, MISSING, Records
-from sparse_train.report.sweeps import SWEEPS, Cell, Grid, Sweep
+from sparse_train.report.sweeps import SWEEPS, Cell, Sweep, covering
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ def launch(sweep: Sweep, runs_dir: Path, read: Callable[[], Records], launcher: 
     """
     for grid in sweep.grids:
         while todo := missing(grid.cells, read()):
-            command = _command(sweep, grid, todo, runs_dir, [*launcher.overrides(), *extra])
+            training = command(sweep, todo, runs_dir, [*launcher.overrides(), *extra])
             if launcher.name == "slurm":
-                slurm.submit(command, slurm.place(runs_dir, sweep.name))
+                slurm.submit(training, slurm.place(runs_dir, sweep.name))
                 break
-            code = subprocess.run(command, check=False).returncode
+            code = subprocess.run(training, check=False).returncode
             records = read()
             words = [records.status(cell) for cell in todo]
             # A worker that is killed takes joblib's pool with it. So again, while that gets some further than before.
@@ -67,7 +67,8 @@ def missing(cells: Sequence[Cell], records: Records) -> list[Cell]:
     return [cell for cell in cells if records.status(cell) != COMPLETE]
 
 
-def _command(sweep: Sweep, grid: Grid, cells: list[Cell], runs_dir: Path, options: Sequence[str]) -> list[str]:
-    values = [f"{key}={','.join(values)}" for key, values in grid.covering(cells).items()]
+def command(sweep: Sweep, cells: list[Cell], runs_dir: Path, options: Sequence[str]) -> list[str]:
+    """The Hydra multirun of the smallest product that has these cells of one grid, with further overrides."""
+    values = [f"{key}={','.join(values)}" for key, values in covering(cells).items()]
     place = ["--config-dir", str(SWEEPS), "--config-name", sweep.name]
     return [sys.executable, "-m", "sparse_train", *place, f"runs_dir={runs_dir}", *values, *options]

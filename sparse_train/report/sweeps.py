@@ -46,9 +46,10 @@ class Grid:
 
     cells: list[Cell]
 
-    def covering(self, cells: list[Cell]) -> dict[str, list[str]]:
-        """The smallest product that has these of its cells: key -> values."""
-        return {key: list(dict.fromkeys(cell.options[key] for cell in cells)) for key in cells[0].options}
+
+def covering(cells: list[Cell]) -> dict[str, list[str]]:
+    """The smallest product that has these cells of a grid: key -> values."""
+    return {key: list(dict.fromkeys(cell.options[key] for cell in cells)) for key in cells[0].options}
 
 
 @dataclass(frozen=True)
