@@ -8,9 +8,9 @@ from sparse_train.environment import describe
 
 
 def facts(cfg: DictConfig, name: str, device: torch.device) -> dict:
-    """Name, configuration, options taken, versions, git revision, hardware and threads."""
+    """Name, configuration, options taken, the sweep, versions, git revision, hardware and threads."""
     config = {key: value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key != "artifact"}
-    return {"name": name, "config": config, "choices": choices(), **describe(device)}
+    return {"name": name, "config": config, "choices": choices(), "sweep": sweep(), **describe(device)}
 
 
 def training_name(cfg: DictConfig) -> str:
@@ -27,3 +27,9 @@ def choices() -> dict[str, str]:
         return {}
     taken = HydraConfig.get().runtime.choices
     return {group: option for group, option in taken.items() if not group.startswith("hydra/")}
+
+
+def sweep() -> str | None:
+    """The sweep file that the run was launched by; None for a run of its own."""
+    name = HydraConfig.get().job.config_name if HydraConfig.initialized() else None
+    return None if name == "config" else name
