@@ -14,11 +14,14 @@ RESULTS_DIR ?= results
 DRY ?=
 REFERENCES ?=
 OPTIONS ?=
+PROJECT ?= sparse_train
+ENTITY ?=
 REPORT := $(BIN)/python -m sparse_train.report
+WANDB := --project $(PROJECT) $(if $(ENTITY),--entity $(ENTITY))
 WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test claims report chaos lint format lock clean
+.PHONY: help setup quickstart test claims report wandb-sync wandb-backfill chaos lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +54,12 @@ claims: setup ## judge the paper's claims on its own numbers and on ours
 
 report: setup ## write results/report.html, every table, figure, claim and run for a browser, from committed records
 	$(REPORT) page --results-dir $(RESULTS_DIR)
+
+wandb-sync: setup ## upload what runs left offline under RUNS_DIR to W&B, each run once
+	$(REPORT) wandb-sync --runs-dir $(RUNS_DIR)
+
+wandb-backfill: setup ## make W&B runs out of the committed records, each once: PROJECT=sparse_train ENTITY=
+	$(REPORT) wandb-backfill --results-dir $(RESULTS_DIR) $(WANDB)
 
 chaos: setup ## kill runs 64 times at random moments and compare how they end: results/reliability.md
 	$(BIN)/python tests/chaos.py --kills 64 --report results/reliability.md

@@ -13,14 +13,6 @@ def facts(cfg: DictConfig, name: str, device: torch.device) -> dict:
     return {"name": name, "config": config, "choices": choices(), "sweep": sweep(), **describe(device)}
 
 
-def training_name(cfg: DictConfig) -> str:
-    """Readable, and the same wherever the run is launched: digits resnet20 rigl sparseopt 0.9 seed 0."""
-    taken = choices()
-    parts = [taken.get(group, "") for group in ("dataset", "model", "dst", "optimizer")]
-    renorm = "renormalized" if cfg.optimizer.renorm is not None else ""
-    return " ".join([*filter(None, [*parts, renorm]), f"{cfg.sparsity:g}", f"seed {cfg.seed}"])
-
-
 def choices() -> dict[str, str]:
     """The option taken of each group, by which people call a run."""
     if not HydraConfig.initialized():

@@ -72,7 +72,7 @@ class Wandb:
                 if mode == "online":
                     self.run = begin("offline")
             how = "without it" if self.run is None else "offline; `make wandb-sync` uploads it later"
-            say(f"warning: W&B: {_words(error)}; going on {how}")
+            say(f"warning: W&B: {wandb_run.words(error)}; going on {how}")
 
     def _histograms(self, topology: Topology | None) -> dict:
         if topology is None or topology.version == self.version:
@@ -87,7 +87,7 @@ class Wandb:
             call()
         except Exception as error:  # whatever W&B raises, the run goes on
             self.run = None
-            say(f"warning: W&B: {_words(error)}; going on without it")
+            say(f"warning: W&B: {wandb_run.words(error)}; going on without it")
             with contextlib.suppress(Exception):  # else it complains again at the end of the program
                 import wandb
 
@@ -103,7 +103,3 @@ def _histogram(mask: Tensor) -> Any:
     import wandb
 
     return wandb.Histogram(np_histogram=np.histogram(neuron_densities(mask), bins=BINS, range=(0, 1)))
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -11,6 +11,18 @@ from typing import Any
 
 PATIENCE = 20.0  # seconds at the end of a run for what is still to be sent
 BEST = "best/"
+ABOUT = (
+    "choices",
+    "sweep",
+    "git",
+    "versions",
+    "hardware",
+    "threads",
+    "processes",
+    "model_arguments",
+    "layers",
+    "flops",
+)
 SYNCED = ".synced"  # `wandb sync` leaves a file of this ending beside what it has uploaded, and so do we
 
 
@@ -29,7 +41,7 @@ def options(record_id: str, facts: dict, project: str, entity: str | None, group
         "tags": list(dict.fromkeys([*default_tags(facts.get("choices", {})), *tags])),
         "id": record_id,
         "name": facts["name"],
-        "config": {key: value for key, value in facts.items() if key not in ("name", "config")} | facts["config"],
+        "config": {key: facts[key] for key in ABOUT if key in facts} | facts["config"],
         "resume": "allow",
     }
 
@@ -80,3 +92,8 @@ def end(run: Any, record: dict) -> None:
     run.finish(exit_code=int(record["status"] != "complete"))
     if online:
         file.with_name(file.name + SYNCED).touch()
+
+
+def words(error: Exception) -> str:
+    """One line for whatever wandb raised."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

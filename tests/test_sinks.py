@@ -21,6 +21,7 @@ from sparse_train import wandb_run
 from sparse_train.errors import ConfigError
 from sparse_train.record import Record
 from sparse_train.sinks import Wandb, neuron_densities
+from sparse_train.sparsity.topology import Topology
 
 RUN = ("logger=wandb", "epochs=6", "renorm=unit", "optimizer=sparseopt_ham")
 FACTS = {"name": "digits 0.9 seed 3", "config": {"sparsity": 0.9, "seed": 3, "scale": "paper"}}
@@ -205,6 +206,25 @@ def test_a_run_that_wandb_leaves_in_the_middle_goes_on(tmp_path, capfd):
     assert len(said) == 1
     assert said[0].startswith("warning: W&B: ")
     assert said[0].endswith("going on without it")
+
+
+def test_a_row_costs_milliseconds_and_the_end_no_wait(tmp_path, small_net, monkeypatch):
+    """Where the server fails; with histograms of every layer in every row."""
+    with serving(500) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        record = Record(str(tmp_path), "abc123")
+        record.start([])
+        sink, topology = Wandb(record, FACTS, init_timeout=1), Topology(small_net(), 0.8)
+        started = time.perf_counter()
+        for epoch in range(1, 101):
+            topology.version += 1
+            sink.log({"epoch": epoch, "test_acc": 50.0}, topology)
+        logged = time.perf_counter()
+        record.finish("complete")
+        sink.finish(record)
+        assert (logged - started) / 100 < 0.05
+        assert time.perf_counter() - logged < 5
 
 
 def test_without_the_package(tmp_path, monkeypatch, capsys):

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import claims, cost, index, page, reproduce, sweeps
+from sparse_train.report import claims, cost, index, page, reproduce, sweeps, uploads
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 
@@ -16,6 +16,8 @@ COMMANDS = {
     "claims": "judge the paper's claims on its numbers and on ours",
     "page": "write report.html: everything above for a browser, in one file",
     "plan": "count the runs of each artifact and their cost; launch nothing",
+    "wandb-sync": "upload what finished runs left offline, each once",
+    "wandb-backfill": "make a W&B run of every committed training run, once",
 }
 
 
@@ -29,6 +31,8 @@ def main() -> None:
     parser.add_argument("--more-runs", type=Path, nargs="*", default=[], help="other places to read records from")
     parser.add_argument("--results-dir", type=Path, default=sweeps.ROOT / "results")
     parser.add_argument("--launch", default="", help="further overrides for the training runs, space-separated")
+    parser.add_argument("--project", default="sparse_train", help="of W&B")
+    parser.add_argument("--entity", help="of W&B: a team, where it is not your own")
     args = parser.parse_args()
     try:
         sys.exit(0 if run(args) else 1)
@@ -41,9 +45,17 @@ def run(args: argparse.Namespace) -> bool:
     if args.command == "claims":
         print(claims.write(args.results_dir, args.scale))
         return True
+    if args.command == "wandb-sync":
+        said, fine = uploads.sync(args.runs_dir)
+        print(said)
+        return fine
     chosen = sweeps.names() if args.artifacts in ([], ["all"]) else args.artifacts
     if args.command == "page":
         print(page.write(chosen, args.results_dir))
+        return True
+    if args.command == "wandb-backfill":
+        for line in uploads.backfill(chosen, args.results_dir, args.project, args.entity):
+            print(line, flush=True)
         return True
     loaded = [sweeps.load(name, args.scale, args.references) for name in chosen]
     runs_dir = reproduce.place(args.runs_dir, args.scale)

@@ -29,11 +29,13 @@ class Cell:
     Attributes:
         id: the run's.
         factors: the value of each key of the grid, as the sweep file has it, whatever the scale.
+        overrides: what makes the run of the sweep file's configuration, at this scale.
         dataset, epochs: what decides the run's cost; a measurement trains no epochs.
     """
 
     id: str
     factors: dict[str, str]
+    overrides: dict[str, str]
     dataset: str
     epochs: int
 
@@ -130,10 +132,11 @@ def _grid(name: str, values: dict[str, str], scale: str) -> Grid:
     for pairs in product(*taken.values()):
         actual = {key: now for key, (_, now) in zip(taken, pairs, strict=True)}
         factors = {key: then for key, (then, _) in zip(taken, pairs, strict=True)}
-        cfg = configuration(name, {**actual, **fixed}, bases)
+        overrides = {**actual, **fixed}
+        cfg = configuration(name, overrides, bases)
         dataset = cfg.dataset._target_.rsplit(".", 1)[-1]
         trains = cfg.task._target_.endswith(".train")
-        cells.append(Cell(run_id(cfg), factors, dataset, cfg.epochs if trains else 0))
+        cells.append(Cell(run_id(cfg), factors, overrides, dataset, cfg.epochs if trains else 0))
     launched = {key: ",".join(now for _, now in options) for key, options in taken.items()}
     return Grid([f"{key}={value}" for key, value in {**launched, **fixed}.items()], cells)
 
@@ -176,6 +179,11 @@ def configuration(name: str, overrides: dict[str, str], bases: dict | None = Non
         if not (CONF / key).is_dir():
             OmegaConf.update(cfg, key, _value(f"{key}={value}"))
     return cfg
+
+
+def composed(name: str, cell: Cell) -> DictConfig:
+    """The whole configuration of one run of the sweep, Hydra's own part included."""
+    return _compose(name, tuple(f"{key}={value}" for key, value in cell.overrides.items()), with_hydra=True).copy()
 
 
 @cache
