@@ -4,6 +4,7 @@
 #   SCALE=paper      the paper's protocol; cpu or smoke: smaller, labelled, in a place of their own
 #   DRY=1            print the runs and their cost, launch none
 #   REFERENCES=1     with the dense and static runs that an accuracy figure offers
+#   PROJECT, ENTITY  of W&B
 #   OPTIONS="..."    further overrides of the training runs, such as OPTIONS="data_dir=/data"
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ WANDB := --project $(PROJECT) $(if $(ENTITY),--entity $(ENTITY))
 WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test claims report wandb-sync wandb-backfill chaos lint format lock clean
+.PHONY: help setup quickstart test claims report dashboard wandb-sync wandb-backfill chaos lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,9 @@ claims: setup ## judge the paper's claims on its own numbers and on ours
 
 report: setup ## write results/report.html, every table, figure, claim and run for a browser, from committed records
 	$(REPORT) page --results-dir $(RESULTS_DIR)
+
+dashboard: setup ## build the W&B workspace and a W&B report for every table: PROJECT=sparse_train ENTITY=
+	$(REPORT) dashboard $(WANDB)
 
 wandb-sync: setup ## upload what runs left offline under RUNS_DIR to W&B, each run once
 	$(REPORT) wandb-sync --runs-dir $(RUNS_DIR)

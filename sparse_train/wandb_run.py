@@ -12,7 +12,6 @@ from typing import Any
 PATIENCE = 20.0  # seconds at the end of a run for what is still to be sent
 BEST = "best/"
 ABOUT = (
-    "choices",
     "sweep",
     "git",
     "versions",
@@ -41,9 +40,18 @@ def options(record_id: str, facts: dict, project: str, entity: str | None, group
         "tags": list(dict.fromkeys([*default_tags(facts.get("choices", {})), *tags])),
         "id": record_id,
         "name": facts["name"],
-        "config": {key: facts[key] for key in ABOUT if key in facts} | facts["config"],
+        "config": {
+            **{key: facts[key] for key in ABOUT if key in facts},
+            **{option_key(group): option for group, option in facts.get("choices", {}).items()},
+            **facts["config"],
+        },
         "resume": "allow",
     }
+
+
+def option_key(group: str) -> str:
+    """Where the config says which option of a group was taken: `dst_option` is rigl, `dst` what it stands for."""
+    return f"{group}_option"
 
 
 def default_group(sweep: str | None, scale: str) -> str | None:
@@ -57,14 +65,21 @@ def default_tags(choices: dict[str, str]) -> list[str]:
     return [option for option in taken if option not in (None, "none")]
 
 
-def begin(described: dict, directory: Path, mode: str, init_timeout: float) -> Any:
-    """A started W&B run whose axis is the epoch; its files are under `directory`/wandb."""
+def authenticate(mode: str = "online") -> None:
+    """Find the key, without asking for one and without a word."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its telemetry complains of the network on its own
-    import wandb  # an extra: only those who ask for W&B need it
+    import wandb
 
     wandb.setup(settings=wandb.Settings(silent=True))
     if mode == "online" and not wandb.login(prompt=False, verify=False):
         raise RuntimeError("no API key; `wandb login` asks for one")
+
+
+def begin(described: dict, directory: Path, mode: str, init_timeout: float) -> Any:
+    """A started W&B run whose axis is the epoch; its files are under `directory`/wandb."""
+    authenticate(mode)
+    import wandb  # an extra: only those who ask for W&B need it
+
     patience = {"init_timeout": init_timeout, "finish_timeout": PATIENCE, "finish_timeout_raises": True}
     settings = wandb.Settings(**patience, silent=True, console="off")
     directory.mkdir(parents=True, exist_ok=True)

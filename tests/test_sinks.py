@@ -20,6 +20,7 @@ from wandb_server import KEY, serving
 from sparse_train import wandb_run
 from sparse_train.errors import ConfigError
 from sparse_train.record import Record
+from sparse_train.report import dashboard
 from sparse_train.sinks import Wandb, neuron_densities
 from sparse_train.sparsity.topology import Topology
 
@@ -56,20 +57,24 @@ def home(tmp_path, monkeypatch):
         end_service()
 
 
-def test_an_offline_run_holds_every_row_and_the_whole_configuration(tmp_path):
-    code, out, err = command(*QUICK, *RUN, "logger.mode=offline", "logger.tags=[mine]", f"runs_dir={tmp_path}")
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory) -> Path:
+    """A real run."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    code, out, err = command(*QUICK, *RUN, "logger.mode=offline", "logger.tags=[mine]", f"runs_dir={runs_dir}")
     assert code == 0, err
-    assert "warning" not in err
-    run_dir = Path(out.splitlines()[-1])
-    [file] = files(run_dir)
-    record, rows = content(run_dir), wandb_files.rows(file)
-    assert [{key: row[key] for key in epoch} for row, epoch in zip(rows, history(run_dir), strict=True)] == history(
-        run_dir
-    )
+    assert warned(err) == []
+    return Path(out.splitlines()[-1])
+
+
+def test_an_offline_run_holds_every_row_and_the_whole_configuration(offline):
+    [file] = files(offline)
+    record, rows, epochs = content(offline), wandb_files.rows(file), history(offline)
+    assert [{key: row[key] for key in epoch} for row, epoch in zip(rows, epochs, strict=True)] == epochs
     assert [row["_step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     said = wandb_files.run(file)
     assert {key: said["config"][key] for key in record["config"]} == record["config"]
-    assert said["config"]["choices"] == record["choices"]
+    assert {group: said["config"][f"{group}_option"] for group in record["choices"]} == record["choices"]
     assert said["config"]["git"] == record["git"]
     assert said["id"] == record["id"]
     assert said["name"] == record["name"]
@@ -80,6 +85,23 @@ def test_an_offline_run_holds_every_row_and_the_whole_configuration(tmp_path):
     assert {key: summary[f"best/{key}"] for key in record["best"]} == record["best"]
     assert wandb_files.exit_code(file) == 0
     assert_histograms(rows, record)
+
+
+def test_dashboards_name_only_what_runs_hold(offline):
+    [file] = files(offline)
+    held = {
+        "line": {key for row in wandb_files.rows(file) for key, value in row.items() if value is not None},
+        "bar": {key for key, value in wandb_files.summary(file).items() if value is not None},
+        "config": wandb_files.run(file)["config"].keys(),
+    }
+    held["scatter"] = held["bar"]
+    panels = [panel for _, panels in dashboard.workspace() for panel in panels]
+    panels += [panel for report in dashboard.reports() for _, _, panels in report.parts for panel in panels]
+    assert len(panels) > 80
+    for panel in panels:
+        assert panel.y in held[panel.kind], panel
+        assert panel.x in {"line": {"epoch"}, "bar": {None}, "scatter": held["config"]}[panel.kind]
+        assert {*panel.series, *panel.filters} <= held["config"], panel
 
 
 def assert_histograms(rows: list[dict], record: dict) -> None:

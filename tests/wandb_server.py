@@ -16,12 +16,12 @@ class Server(ThreadingHTTPServer):
         status: of every answer; 200 for a server that works.
         runs: id -> history line -> row; and what the run was last called.
         uploads: ids in the order in which uploads of them began.
-        saved: the variables of every view (report or workspace) that was saved.
+        views: id -> every view (report or workspace) that was saved.
     """
 
     def __init__(self, status: int = 200):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.status, self.runs, self.meta, self.uploads, self.saved = status, {}, {}, [], []
+        self.status, self.runs, self.meta, self.uploads, self.views = status, {}, {}, [], {}
 
     @property
     def url(self) -> str:
@@ -38,8 +38,14 @@ class Server(ThreadingHTTPServer):
     def answer(self, query: str, variables: dict) -> dict:
         name = variables.get("name")
         if "upsertView" in query:
-            self.saved.append(variables)
-            return {"upsertView": {"view": {"id": "view", **VIEW, **variables}, "inserted": True}}
+            return {"upsertView": {"view": self.keep(variables), "inserted": True}}
+        if "allViews" in query:
+            edges = [{"node": view, "cursor": None} for view in self.views.values() if view["type"] == "runs"]
+            return {"project": {**PROJECT, "allViews": {"edges": edges, "pageInfo": PAGE}}}
+        if "models(" in query:
+            project = {"createdAt": "2026-01-01T00:00:00", "isBenchmark": False, "isPublished": False, "user": None}
+            edges = [{"node": {**PROJECT, **project}, "cursor": "1"}]
+            return {"models": {"edges": edges, "pageInfo": PAGE}}
         if "upsertBucket" in query:
             self.uploads += [name] if variables.get("displayName") else []
             self.meta.setdefault(name, {}).update({key: value for key, value in variables.items() if value})
@@ -56,6 +62,13 @@ class Server(ThreadingHTTPServer):
             return {"upsertModel": {"project": PROJECT, "model": PROJECT, "inserted": True}}
         return {"entity": None, "project": PROJECT}
 
+    def keep(self, variables: dict) -> dict:
+        """A view is the one of the same id, or else of the same name."""
+        names = {view["name"]: key for key, view in self.views.items()}
+        key = variables.get("id") or names.get(variables["name"]) or f"view{len(self.views)}"
+        self.views[key] = {**VIEW, **variables, "id": key, "project": PROJECT}
+        return self.views[key]
+
     def stream(self, run: str, sent: dict) -> None:
         history = sent.get("files", {}).get("wandb-history.jsonl")
         if history:
@@ -68,9 +81,16 @@ class Server(ThreadingHTTPServer):
         return [row for _, row in sorted(self.runs.get(run, {}).items())]
 
 
-PROJECT = {"id": "project", "name": "sparse_train", "entityName": "me", "entity": {"id": "entity", "name": "me"}}
+PROJECT = {
+    "id": "project",
+    "internalId": "UHJvamVjdDox",
+    "name": "sparse_train",
+    "entityName": "me",
+    "entity": {"id": "entity", "name": "me"},
+}
 VIEWER = {"id": "user", "entity": "me", "username": "me", "email": "", "admin": False, "flags": "{}"}
 VIEWER |= {"teams": {"edges": []}, "apiKeys": {"edges": []}}
+PAGE = {"endCursor": None, "hasNextPage": False}
 VIEW = {"type": "runs", "user": VIEWER, "updatedAt": None, "createdAt": None, "spec": "{}"}
 
 

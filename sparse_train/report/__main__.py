@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import claims, cost, index, page, reproduce, sweeps, uploads
+from sparse_train.report import claims, cost, index, page, reproduce, sweeps, uploads, wandb_views
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 
@@ -16,6 +16,7 @@ COMMANDS = {
     "claims": "judge the paper's claims on its numbers and on ours",
     "page": "write report.html: everything above for a browser, in one file",
     "plan": "count the runs of each artifact and their cost; launch nothing",
+    "dashboard": "save the W&B workspace, and a report for every table",
     "wandb-sync": "upload what finished runs left offline, each once",
     "wandb-backfill": "make a W&B run of every committed training run, once",
 }
@@ -44,6 +45,9 @@ def run(args: argparse.Namespace) -> bool:
     """True if all went well."""
     if args.command == "claims":
         print(claims.write(args.results_dir, args.scale))
+        return True
+    if args.command == "dashboard":
+        print(wandb_views.save(args.project, args.entity))
         return True
     if args.command == "wandb-sync":
         said, fine = uploads.sync(args.runs_dir)
