@@ -22,7 +22,7 @@ WANDB := --project $(PROJECT) $(if $(ENTITY),--entity $(ENTITY))
 WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test claims report dashboard wandb-sync wandb-backfill chaos lint format lock clean
+.PHONY: help setup quickstart test watch claims report dashboard wandb-sync wandb-backfill chaos lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ draw-%: setup ## draw an artifact from the records that are there
 
 status-%: setup ## count an artifact's complete, running, failed, diverged and missing runs
 	$(REPORT) status $* $(WHERE)
+
+watch: setup ## show how the sweeps that are training get on; watch-table1: one artifact
+	$(REPORT) watch $(WHERE)
+
+watch-%: setup
+	$(REPORT) watch $* $(WHERE)
 
 claims: setup ## judge the paper's claims on its own numbers and on ours
 	$(REPORT) claims $(WHERE)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import claims, cost, index, page, reproduce, sweeps, uploads, wandb_views
+from sparse_train.report import claims, cost, index, page, reproduce, sweeps, uploads, wandb_views, watch
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 
@@ -13,6 +13,7 @@ COMMANDS = {
     "reproduce": "train what is missing of each artifact, then draw it",
     "draw": "draw each artifact from the records that are there",
     "status": "count complete, running, failed, diverged and missing runs",
+    "watch": "show how sweeps are getting on, again and again; without an artifact, those that are training",
     "claims": "judge the paper's claims on its numbers and on ours",
     "page": "write report.html: everything above for a browser, in one file",
     "plan": "count the runs of each artifact and their cost; launch nothing",
@@ -32,11 +33,15 @@ def main() -> None:
     parser.add_argument("--more-runs", type=Path, nargs="*", default=[], help="other places to read records from")
     parser.add_argument("--results-dir", type=Path, default=sweeps.ROOT / "results")
     parser.add_argument("--launch", default="", help="further overrides for the training runs, space-separated")
+    parser.add_argument("--once", action="store_true", help="watch: look once")
+    parser.add_argument("--every", type=float, default=5.0, help="watch: seconds between two looks")
     parser.add_argument("--project", default="sparse_train", help="of W&B")
     parser.add_argument("--entity", help="of W&B: a team, where it is not your own")
     args = parser.parse_args()
     try:
         sys.exit(0 if run(args) else 1)
+    except KeyboardInterrupt:
+        parser.exit(130)
     except ConfigError as error:
         parser.exit(1, f"error: {error}\n")
 
@@ -64,6 +69,9 @@ def run(args: argparse.Namespace) -> bool:
     loaded = [sweeps.load(name, args.scale, args.references) for name in chosen]
     runs_dir = reproduce.place(args.runs_dir, args.scale)
     places = [runs_dir, *args.more_runs]
+    if args.command == "watch":
+        watch.watch(loaded, places, args.every, args.once)
+        return True
     records = Records(places)
     for problem in records.problems:
         print(f"passed over: {problem}", file=sys.stderr)
