@@ -4,6 +4,8 @@
 #   SCALE=paper      the paper's protocol; cpu or smoke: smaller, labelled, in a place of their own
 #   DRY=1            print the runs and their cost, launch none
 #   REFERENCES=1     with the dense and static runs that an accuracy figure offers
+#   LAUNCHER=local   runs side by side: JOBS=2, or GPUS=0,1,2,3 with a run on each, or GPUS=0,0 with two on one
+#   LAUNCHER=slurm   runs as SLURM jobs (conf/hydra/launcher/slurm.yaml); returns once they are in the queue
 #   PROJECT, ENTITY  of W&B
 #   OPTIONS="..."    further overrides of the training runs, such as OPTIONS="data_dir=/data"
 
@@ -14,15 +16,20 @@ RUNS_DIR ?= runs
 RESULTS_DIR ?= results
 DRY ?=
 REFERENCES ?=
+LAUNCHER ?= serial
+JOBS ?=
+GPUS ?=
+ARTIFACT ?= all
 OPTIONS ?=
 PROJECT ?= sparse_train
 ENTITY ?=
 REPORT := $(BIN)/python -m sparse_train.report
+START = --launcher $(LAUNCHER) $(if $(JOBS),--jobs $(JOBS)) $(if $(GPUS),--gpus $(GPUS)) --launch "$(OPTIONS)"
 WANDB := --project $(PROJECT) $(if $(ENTITY),--entity $(ENTITY))
 WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test watch claims report dashboard wandb-sync wandb-backfill chaos lint format lock clean
+.PHONY: help setup quickstart test plan watch claims report dashboard wandb-sync wandb-backfill chaos lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,13 +49,19 @@ test: setup lint ## set up and run all tests
 	$(BIN)/python -m pytest
 
 reproduce-%: setup ## train what is missing of an artifact, draw it: make reproduce-table1, reproduce-fig26, reproduce-all
-	$(REPORT) $(if $(DRY),plan,reproduce) $* $(WHERE) --launch "$(OPTIONS)"
+	$(REPORT) $(if $(DRY),plan,reproduce) $* $(WHERE) $(START)
 
 draw-%: setup ## draw an artifact from the records that are there
 	$(REPORT) draw $* $(WHERE)
 
 status-%: setup ## count an artifact's complete, running, failed, diverged and missing runs
 	$(REPORT) status $* $(WHERE)
+
+cancel-%: setup ## take an artifact's jobs out of SLURM's queue
+	$(REPORT) cancel $* $(WHERE)
+
+plan: setup ## count runs, GPU-hours and the time on so many GPUs: make plan ARTIFACT=table1 GPUS=8
+	$(REPORT) plan $(ARTIFACT) $(WHERE) $(if $(GPUS),--gpus $(GPUS))
 
 watch: setup ## show how the sweeps that are training get on; watch-table1: one artifact
 	$(REPORT) watch $(WHERE)

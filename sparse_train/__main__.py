@@ -9,14 +9,16 @@ from pathlib import Path
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Sweep
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import check, run_id
 from sparse_train.distributed import join, leave
-from sparse_train.errors import ConfigError, DivergedError, HeldError, MaskMismatchError
+from sparse_train.errors import ConfigError, DivergedError, HeldError, MaskMismatchError, require
 from sparse_train.record import Record
 from sparse_train.targets import instantiate
 
@@ -28,8 +30,38 @@ class RunError(CompactHydraException):
     """Printed by Hydra as one line, without a traceback; the exit code is 1 and a sweep goes on."""
 
 
+def main() -> None:
+    """The command line."""
+    try:
+        for argument in sys.argv[1:]:
+            check_group(argument)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    run()
+
+
+def check_group(argument: str) -> None:
+    """Refuse what is no word where an option of a group belongs, such as `dst=null`: Hydra would end with a traceback.
+
+    Raises:
+        ConfigError: lists the options.
+    """
+    name, given, text = argument.partition("=")
+    group = name.lstrip("+~")
+    if not (given and group and (CONF / group).is_dir()):
+        return
+    try:
+        value = OverridesParser.create().parse_override(argument).value()
+    except HydraException:  # which Hydra says well
+        return
+    options = ", ".join(sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml")))
+    words = value if isinstance(value, list) and not name.startswith("~") else [value]
+    require(all(isinstance(word, str | Sweep) for word in words), group, text, f"must be one of {options}")
+
+
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def main(cfg: DictConfig) -> None:
+def run(cfg: DictConfig) -> None:
     try:
         check(cfg)
         ranks = join()

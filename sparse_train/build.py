@@ -1,5 +1,7 @@
 """Assembly: from a configuration to the parts of a run."""
 
+from inspect import signature
+
 import torch
 from omegaconf import DictConfig
 from torch import nn
@@ -13,12 +15,18 @@ from sparse_train.facts import choices, facts
 from sparse_train.loop import Run
 from sparse_train.models.init import kaiming_normal, over_sqrt_c, own_fan_in
 from sparse_train.optim.sgd import SparseSGD
+from sparse_train.slots import slot
 from sparse_train.sparsity.flops import layer_flops, relative_flops
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.targets import make
 
 SCALED = {"own_fan_in": own_fan_in, "over_sqrt_c": over_sqrt_c}  # initial weights that depend on the masks
+
+# What keeps buffers each rank's own has another name in later versions of torch.
+BUFFERS = next(
+    key for key in ("forward_sync_buffers", "broadcast_buffers") if key in signature(DistributedDataParallel).parameters
+)
 
 
 def build(cfg: DictConfig) -> Run:
@@ -31,7 +39,7 @@ def build(cfg: DictConfig) -> Run:
     set_up_torch(cfg)
     ranks = join()
     if device.type == "cuda" and ranks.world > 1:
-        device = torch.device("cuda", ranks.local)
+        device = torch.device("cuda", ranks.gpu)
     loading = Loading(cfg.data_dir, cfg.batch_size, cfg.seed, device, cfg.download, cfg.workers, ranks)
     data = make(cfg, "dataset", loading)
     memory_format = torch.channels_last if cfg.channels_last else torch.contiguous_format
@@ -55,7 +63,7 @@ def build(cfg: DictConfig) -> Run:
 
     forward = model
     if ranks.world > 1:  # running statistics are averaged where they are used; until then each rank has its own
-        forward = DistributedDataParallel(model, broadcast_buffers=False)
+        forward = DistributedDataParallel(model, **{BUFFERS: False})
     if cfg.compile:
         forward = torch.compile(forward)
     example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
@@ -84,11 +92,18 @@ def build(cfg: DictConfig) -> Run:
 
 
 def pick_device(cfg: DictConfig) -> torch.device:
-    if cfg.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    available = cfg.device != "cuda" or torch.cuda.is_available()
-    require(available, "device", cfg.device, "this torch sees no CUDA device; use device=cpu or device=auto")
-    return torch.device(cfg.device)
+    count = torch.cuda.device_count()
+    require(
+        count or cfg.device != "cuda", "device", cfg.device, "this torch sees no CUDA device; use device=cpu or auto"
+    )
+    if cfg.device == "cpu" or not count:
+        return torch.device("cpu")
+    if cfg.gpus is None:
+        return torch.device("cuda")
+    require(max(cfg.gpus) < count, "gpus", cfg.gpus, f"there are GPUs 0 to {count - 1}")
+    device = torch.device("cuda", cfg.gpus[slot() % len(cfg.gpus)])
+    torch.cuda.set_device(device)
+    return device
 
 
 def set_up_torch(cfg: DictConfig) -> None:

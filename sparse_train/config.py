@@ -105,6 +105,7 @@ class Config:
     compile: bool = MISSING
     sync_bn: bool = MISSING
     device: str = MISSING
+    gpus: list[int] | None = None
     deterministic: bool = MISSING
     threads: int | None = None
     workers: int = MISSING
@@ -128,8 +129,9 @@ def check(cfg: DictConfig) -> None:
     """
     for key in cfg:  # Hydra itself lets +key=value through
         require(key in Config.__dataclass_fields__, key, cfg[key], "no such key; see conf/config.yaml")
-    for key in ("task", "dataset", "model", "topology", "optimizer", "lr_schedule"):
-        require(cfg[key] is not None, key, cfg[key], "choose one of the options of its group")
+    for key in ("task", "dataset", "model", "topology", "optimizer", "lr_schedule", "dst", "logger"):
+        chosen = isinstance(cfg[key], DictConfig) or (cfg[key] is None and key in ("dst", "logger"))
+        require(chosen, key, cfg[key], "choose one of the options of its group")
     for key, options in CHOICES.items():
         require_one_of(key, cfg[key], options)
     require(0 <= cfg.sparsity < 1, "sparsity", cfg.sparsity, "must be in [0, 1): the share of weights that are zero")
@@ -143,6 +145,8 @@ def check(cfg: DictConfig) -> None:
     require(cfg.seed >= 0, "seed", cfg.seed, "must be at least 0")
     require(cfg.workers >= 0, "workers", cfg.workers, "must be at least 0")
     require(cfg.threads is None or cfg.threads >= 1, "threads", cfg.threads, "must be at least 1, or null for all")
+    gpus = cfg.gpus is None or (len(cfg.gpus) and min(cfg.gpus) >= 0)
+    require(gpus, "gpus", cfg.gpus, "must be a list of numbers of GPUs, such as [0,1], or null")
     require(cfg.checkpoint_minutes > 0, "checkpoint_minutes", cfg.checkpoint_minutes, "must be above 0")
     often = cfg.checkpoint_steps is None or cfg.checkpoint_steps >= 1
     require(often, "checkpoint_steps", cfg.checkpoint_steps, "must be at least 1, or null for none between minutes")

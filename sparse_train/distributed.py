@@ -38,6 +38,11 @@ class Ranks:
     def main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def gpu(self) -> int:
+        """Of this process: one each of those on the machine, or the only one that SLURM lets it see."""
+        return self.local % torch.cuda.device_count()
+
     def sum(self, value: Tensor) -> Tensor:
         """Over all ranks, on every one of them; a new tensor."""
         return self._reduced(value, dist.ReduceOp.SUM)
@@ -89,7 +94,7 @@ def join() -> Ranks:
     if ranks.world > 1 and not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         if backend == "nccl":
-            torch.cuda.set_device(ranks.local)
+            torch.cuda.set_device(ranks.gpu)
         dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.world, timeout=PATIENCE)
     log.quiet(not ranks.main)
     return ranks

@@ -33,8 +33,7 @@ class Lock:
             HeldError: says who holds it and since when.
         """
         while not self._create():
-            holder = self._holder()
-            if holder is not None and _alive(holder, self.path):
+            if (holder := self.holder()) is not None:
                 who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
                 raise HeldError(f"{self.path.parent} is being trained by {who}")
             self._put_aside()
@@ -49,7 +48,7 @@ class Lock:
             self.path.unlink(missing_ok=True)
 
     def _create(self) -> bool:
-        mine = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "since": _now()}
+        mine = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "since": now()}
         temporary = self.path.with_name(f".lock.{mine['host']}.{mine['pid']}.tmp")
         temporary.write_text(json.dumps(mine))
         try:
@@ -70,11 +69,11 @@ class Lock:
             return False
         return True
 
-    def _holder(self) -> dict | None:
-        """None where the lock has gone or says nothing that can be read."""
+    def holder(self) -> dict | None:
+        """Who holds it: host, pid, since. None where nobody alive does, or the file says nothing that can be read."""
         try:
             holder = json.loads(self.path.read_text())
-            return holder if {"host", "pid", "since"} <= set(holder) else None
+            return holder if {"host", "pid", "since"} <= set(holder) and _alive(holder, self.path) else None
         except (OSError, ValueError, TypeError):
             return None
 
@@ -121,5 +120,6 @@ def _born(pid: int) -> str | None:
     return UNKNOWN  # a system without /proc
 
 
-def _now() -> str:
+def now() -> str:
+    """UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -4,13 +4,12 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sparse_train.distributed import Ranks
 from sparse_train.errors import ConfigError
 from sparse_train.files import write_json, write_json_lines
-from sparse_train.lock import Lock
+from sparse_train.lock import Lock, now
 
 FORMAT = 1
 FINISHED = ("complete", "diverged")
@@ -84,7 +83,7 @@ class Record:
     def start(self, history: list[dict], **facts) -> None:
         """The run begins, or goes on after the epochs in `history`; `facts` are what the record says of it."""
         self.history = list(history)
-        started = self.content.get("started") or _now()
+        started = self.content.get("started") or now()
         self.content = {"format": FORMAT, "id": self.id, "status": "running", "started": started, **facts}
         self._write()
 
@@ -95,7 +94,7 @@ class Record:
 
     def finish(self, status: str, **facts) -> None:
         """The last word: complete, diverged or failed."""
-        self.content.update(status=status, ended=_now(), **facts)
+        self.content.update(status=status, ended=now(), **facts)
         if self.ranks.main:
             write_json(self.dir / "record.json", self.content)
 
@@ -122,7 +121,3 @@ class Record:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) and content.get("id") == self.id else {}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

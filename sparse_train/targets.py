@@ -72,7 +72,7 @@ def make(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
         return partial(*args, **kwargs)
     except ConfigError as error:
         raise prefixed(cfg, key, error) from None
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
         raise ConfigError(key, cfg[key].get("_target_"), str(error)) from error
 
 

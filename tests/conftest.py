@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
 from torch import nn
 
 from sparse_train.__main__ import CONF
@@ -64,3 +66,17 @@ def batch():
         return images, torch.randint(5, (size,), generator=generator)
 
     return drawn
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Two classes of small images, where ImageNet would be; gives the `data_dir`."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", 5), ("val", 3)):
+        for name in ("n01", "n02"):
+            folder = tmp_path / "imagenet" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                shape = (40, 50, 3) if i % 2 else (50, 36, 3)
+                Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{i}.png")
+    return tmp_path

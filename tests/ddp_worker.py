@@ -7,10 +7,10 @@ MODE "train" runs the entrypoint; "mismatch" gives rank 1 another mask first; "d
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from sparse_train import loop
 from sparse_train.__main__ import CONF, main
@@ -20,10 +20,12 @@ from sparse_train.distributed import leave
 STEPS = 30
 
 
-def steps(out: str, overrides: list[str]) -> None:
-    """The loop's own lines, without epochs and evaluation."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        run = build(compose("config", overrides=overrides))
+def steps(run: loop.Run, backward: Callable[[torch.Tensor, torch.Tensor], None]) -> dict:
+    """The loop's own lines for 30 steps, without epochs and evaluation; gives the state they lead to.
+
+    Args:
+        backward: (images, labels) -> None, leaves the gradients.
+    """
     run.forward.train()
     done = 0
     for epoch in range(STEPS):
@@ -33,15 +35,14 @@ def steps(out: str, overrides: list[str]) -> None:
             for group in run.optimizer.param_groups:
                 group["lr"] = run.schedule(done)
             run.optimizer.zero_grad()
-            run.loss(images, labels)[0].backward()
+            backward(images, labels)
             if run.updater.due(done):
                 run.updater.update(done)
                 loop.check_masks(run, done)
             else:
                 run.optimizer.step()
             done += 1
-    GlobalHydra.instance().clear()
-    torch.save(run.state_dict(), f"{out}.{run.ranks.rank}")
+    return run.state_dict()
 
 
 def with_another_mask(run: loop.Run, step: int) -> None:
@@ -63,7 +64,9 @@ def killed(run: loop.Run, images: torch.Tensor, labels: torch.Tensor):
 if __name__ == "__main__":
     out, mode, *overrides = sys.argv[1:]
     if mode == "steps":
-        steps(out, overrides)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            run = build(compose("config", overrides=overrides))
+        torch.save(steps(run, lambda images, labels: run.loss(images, labels)[0].backward()), f"{out}.{run.ranks.rank}")
         leave()
         sys.exit()
     checked, loss, killed.calls = loop.check_masks, loop.Run.loss, 0

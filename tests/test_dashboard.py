@@ -56,7 +56,7 @@ def test_the_panels_of_a_part_show_all_its_runs_and_no_others(table):
     for title, _, panels in REPORTS[table].parts:
         cells = sweeps.load(names[title]).cells
         for cell in cells:
-            taken = {dashboard.config_key(key): value for key, value in cell.overrides.items()}
+            taken = {dashboard.config_key(key): value for key, value in cell.options.items()}
             shows = [
                 all(str(taken.get(key, "paper")) in map(str, values) for key, values in panel.filters.items())
                 for panel in panels

@@ -283,19 +283,6 @@ def test_pad_and_flip_are_honoured(request, name, pad, flip):
 # --- ImageNet: a folder of photos ---
 
 
-@pytest.fixture
-def image_folder(tmp_path):
-    random = np.random.default_rng(0)
-    for part, count in (("train", 5), ("val", 3)):
-        for name in ("n01", "n02"):
-            folder = tmp_path / "imagenet" / part / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                shape = (40, 50, 3) if i % 2 else (50, 36, 3)
-                Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{i}.png")
-    return tmp_path
-
-
 def folder_data(root, **options):
     sizes = {"num_classes": 2, "image_size": 16, "resize": 20}
     return imagenet(loading(root, **options), [0.5] * 3, [0.25] * 3, **sizes)

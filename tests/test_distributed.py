@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import wandb_files
-from ddp_worker import STEPS
+from ddp_worker import steps
 from test_run import QUICK, history, record, trained
 
 from sparse_train.build import build
@@ -52,24 +52,12 @@ def finish(processes: list[subprocess.Popen], timeout: float = 300) -> tuple[lis
 def alone(cfg) -> dict:
     """One process that takes the two half-batches in turn and averages their gradients."""
     run = build(cfg)
-    run.forward.train()
-    done = 0
-    for epoch in range(STEPS):
-        for images, labels in run.data.train.epoch(epoch):
-            if done == STEPS:
-                break
-            for group in run.optimizer.param_groups:
-                group["lr"] = run.schedule(done)
-            run.optimizer.zero_grad()
-            for part in (0, 1):
-                half = slice(part * len(labels) // 2, (part + 1) * len(labels) // 2)
-                (F.cross_entropy(run.forward(images[half]), labels[half]) / 2).backward()
-            if run.updater.due(done):
-                run.updater.update(done)
-            else:
-                run.optimizer.step()
-            done += 1
-    return run.state_dict()
+
+    def backward(images: torch.Tensor, labels: torch.Tensor) -> None:
+        for half in (slice(len(labels) // 2), slice(len(labels) // 2, None)):
+            (F.cross_entropy(run.forward(images[half]), labels[half]) / 2).backward()
+
+    return steps(run, backward)
 
 
 @pytest.mark.parametrize(("dst", "nodes"), [("rigl", 1), ("set", 1), ("rigl", 2)])

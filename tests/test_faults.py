@@ -8,33 +8,19 @@ import sys
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_run import QUICK, ROOT, command, history, record, same_state, trained
+from test_run import QUICK, ROOT, command, history, record, run_here, same_state, trained
 
-from sparse_train import checkpoint, files
-from sparse_train.__main__ import main
+from sparse_train import checkpoint, files, loop
 from sparse_train.checkpoint import Checkpoints
+from sparse_train.config import Config
 from sparse_train.errors import ConfigError
 from sparse_train.record import Record
 from sparse_train.report import sweeps
 from sparse_train.report.collect import Records
 
 FAST = (*QUICK, "epochs=3", "checkpoint_steps=4")
-
-
-def run_here(monkeypatch, capsys, *overrides):
-    """The command line in this process; returns exit status and what it said."""
-    GlobalHydra.instance().clear()
-    monkeypatch.setattr(sys, "argv", ["sparse_train", *overrides])
-    try:
-        main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-    said = capsys.readouterr()
-    return code, said.out, said.err
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +141,24 @@ def test_any_bytes_in_a_checkpoints_place_are_refused(data, head, tmp_path_facto
         checkpoint.read(place / "checkpoint.pt")
     with pytest.raises(ConfigError, match="start over with resume=fresh"):
         Checkpoints(place).load("cpu")
+
+
+PATHS = ["dst.every", "dst.growth", "optimizer.mirror", "optimizer.precondition", "model.width", "dataset.pad"]
+KEYS = [key for key in Config.__dataclass_fields__ if key not in ("runs_dir", "data_dir")] + PATHS
+ODD = ["", "null", "[]", "{}", "[1", "-1", "nan", "1e400", "${seed}", "${nope}", "${x:y}", '"', "a b", "1,2", "..", "~"]
+SIGNS, VALUES = st.sampled_from(["", "", "+", "++", "~"]), st.sampled_from(ODD) | st.text()
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(sign=SIGNS, key=st.sampled_from(KEYS), value=VALUES)
+def test_any_words_on_the_command_line_give_no_traceback(sign, key, value, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "train", lambda *_: None)  # where the words are right
+        code, _, err = run_here(patched, capsys, f"runs_dir={tmp_path}", "device=cpu", f"{sign}{key}={value}")
+    assert "Traceback" not in err
+    assert code in (0, 1)
+    assert code == 0 or err.strip()
+    assert not list(tmp_path.glob("*/record.json"))
 
 
 MAIN = "defaults: [config, _self_]\n"

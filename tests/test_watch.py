@@ -1,12 +1,11 @@
 """What `make watch` shows of runs whose records, histories and locks are written by hand."""
 
 import json
-import os
 import sys
-import time
 
 import pytest
 
+from sparse_train.lock import Lock
 from sparse_train.report import sweeps, watch
 from sparse_train.report.__main__ import main
 from sparse_train.report.collect import Records
@@ -22,19 +21,17 @@ def leave(runs, cell, status="running", epochs=0, seconds=2.0, alive=True, **mor
     rows = [json.dumps({"epoch": epoch + 1, "seconds": seconds}) for epoch in range(epochs)]
     (run_dir / "history.jsonl").write_text("".join(f"{row}\n" for row in rows))
     if alive:
-        (run_dir / "lock").write_text("{}")
+        Lock(run_dir / "lock")._create()
 
 
 @pytest.fixture
 def runs(tmp_path):
-    """Three complete, two running, one stopped, one failed, one diverged, sixteen to come."""
+    """Three complete, two running, one interrupted, one failed, one diverged, sixteen to come."""
     for cell in SWEEP.cells[:3]:
         leave(tmp_path, cell, "complete", 50, 2.0, alive=False)
     leave(tmp_path, SWEEP.cells[3], epochs=10, seconds=4.0)
     leave(tmp_path, SWEEP.cells[4], epochs=0)
-    leave(tmp_path, SWEEP.cells[5], epochs=5, seconds=3.0)
-    old = time.time() - 1000
-    os.utime(tmp_path / SWEEP.cells[5].id / "lock", (old, old))
+    leave(tmp_path, SWEEP.cells[5], epochs=5, seconds=3.0, alive=False)
     leave(tmp_path, SWEEP.cells[6], "failed", 1, 2.0, alive=False, reason="OSError: no space")
     leave(tmp_path, SWEEP.cells[7], "diverged", 2, 2.0, alive=False, reason="the loss is not finite at step 9")
     return tmp_path
@@ -50,8 +47,8 @@ def command(monkeypatch, runs, *arguments):
 def test_a_sweep_at_a_glance(runs, monkeypatch, capsys):
     command(monkeypatch, runs, "quickstart")
     head, *lines = capsys.readouterr().out.splitlines()
-    assert "quickstart: 3/24 complete, 1 diverged, 1 failed, 16 missing, 3 running" in head
-    assert "1 of the running stopped; 4.0 s per epoch; about" in head
+    assert "quickstart: 3/24 complete, 1 diverged, 1 failed, 1 interrupted, 16 missing, 2 running; " in head
+    assert "; 4.0 s per epoch; about" in head
     assert head.endswith("left with 2 at a time")
     first, second = SWEEP.cells[3].id, SWEEP.cells[4].id
     assert lines == [
@@ -76,7 +73,7 @@ def test_without_an_artifact_it_is_what_is_training(runs, monkeypatch, capsys):
     command(monkeypatch, runs)
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines() if line[0] != " "] == ["quickstart:"]
     for cell in SWEEP.cells[3:5]:
-        (runs / cell.id / "lock").unlink()
+        (runs / cell.id / "lock").unlink()  # killed
     command(monkeypatch, runs)
     assert capsys.readouterr().out == "nothing is training\n"
 
@@ -96,14 +93,14 @@ def test_it_refreshes_until_all_is_done(runs, monkeypatch, capsys):
             for cell in SWEEP.cells:
                 leave(runs, cell, "complete", 50, alive=False)
 
-    watch.watch([SWEEP], [runs], 7, once=False, sleep=sleep)
+    watch.watch([SWEEP], runs, [], 7, once=False, sleep=sleep)
     said = capsys.readouterr().out
     assert waits == [7, 7]
     assert said.count("quickstart: ") == 3
     assert "24/24 complete" in said.splitlines()[-1]
     assert watch.CLEAR not in said, "not a terminal: one block after another"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    watch.watch([SWEEP], [runs], 7, once=False, sleep=sleep)
+    watch.watch([SWEEP], runs, [], 7, once=False, sleep=sleep)
     assert capsys.readouterr().out.startswith(watch.CLEAR)
 
 
@@ -114,4 +111,4 @@ def test_a_measurement_has_no_epochs(tmp_path):
     cells = [watch.progress(cell, records) for cell in sweep.cells]
     assert (cells[0].epochs, cells[0].of, cells[0].pace) == (0, 0, None)
     assert watch.time_left(cells) is None
-    assert "running  epoch" not in watch.block(sweep, records, cells)
+    assert "running  epoch" not in watch.block("fig6", cells)

@@ -5,27 +5,17 @@ import sys
 from pathlib import Path
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import claims, cost, index, page, reproduce, sweeps, uploads, wandb_views, watch
+from sparse_train.report import claims, cost, index, page, slurm, sweeps, uploads, wandb_views, watch
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
-
-COMMANDS = {
-    "reproduce": "train what is missing of each artifact, then draw it",
-    "draw": "draw each artifact from the records that are there",
-    "status": "count complete, running, failed, diverged and missing runs",
-    "watch": "show how sweeps are getting on, again and again; without an artifact, those that are training",
-    "claims": "judge the paper's claims on its numbers and on ours",
-    "page": "write report.html: everything above for a browser, in one file",
-    "plan": "count the runs of each artifact and their cost; launch nothing",
-    "dashboard": "save the W&B workspace, and a report for every table",
-    "wandb-sync": "upload what finished runs left offline, each once",
-    "wandb-backfill": "make a W&B run of every committed training run, once",
-}
+from sparse_train.report.launch import Launcher
+from sparse_train.report.reproduce import place, plan, reproduce, status
 
 
 def main() -> None:
+    summary = "; ".join(f"{name}: {command.__doc__}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(prog="python -m sparse_train.report", description=__doc__)
-    parser.add_argument("command", choices=COMMANDS, help="; ".join(f"{k}: {v}" for k, v in COMMANDS.items()))
+    parser.add_argument("command", choices=COMMANDS, help=summary)
     parser.add_argument("artifacts", nargs="*", metavar="ARTIFACT", help=f"all, or some of {', '.join(sweeps.names())}")
     parser.add_argument("--scale", default=sweeps.PAPER, help="paper, or a smaller one (sweeps/_scales.yaml)")
     parser.add_argument("--references", action="store_true", help="with the dense and static runs a figure offers")
@@ -33,65 +23,154 @@ def main() -> None:
     parser.add_argument("--more-runs", type=Path, nargs="*", default=[], help="other places to read records from")
     parser.add_argument("--results-dir", type=Path, default=sweeps.ROOT / "results")
     parser.add_argument("--launch", default="", help="further overrides for the training runs, space-separated")
+    parser.add_argument("--launcher", choices=("serial", "local", "slurm"), default="serial", help="how runs start")
+    parser.add_argument(
+        "--jobs", type=_count, help="local: runs side by side; default: as many as GPUs are named, or 1"
+    )
+    parser.add_argument("--gpus", type=_numbers, default=(), help="local: which, such as 0,1,2,3; plan: how many")
     parser.add_argument("--once", action="store_true", help="watch: look once")
     parser.add_argument("--every", type=float, default=5.0, help="watch: seconds between two looks")
     parser.add_argument("--project", default="sparse_train", help="of W&B")
     parser.add_argument("--entity", help="of W&B: a team, where it is not your own")
     args = parser.parse_args()
     try:
-        sys.exit(0 if run(args) else 1)
+        sys.exit(COMMANDS[args.command](args) or 0)
     except KeyboardInterrupt:
         parser.exit(130)
     except ConfigError as error:
         parser.exit(1, f"error: {error}\n")
 
 
-def run(args: argparse.Namespace) -> bool:
-    """True if all went well."""
-    if args.command == "claims":
-        print(claims.write(args.results_dir, args.scale))
-        return True
-    if args.command == "dashboard":
-        print(wandb_views.save(args.project, args.entity))
-        return True
-    if args.command == "wandb-sync":
-        said, fine = uploads.sync(args.runs_dir)
-        print(said)
-        return fine
-    chosen = sweeps.names() if args.artifacts in ([], ["all"]) else args.artifacts
-    if args.command == "page":
-        print(page.write(chosen, args.results_dir))
-        return True
-    if args.command == "wandb-backfill":
-        for line in uploads.backfill(chosen, args.results_dir, args.project, args.entity):
-            print(line, flush=True)
-        return True
-    loaded = [sweeps.load(name, args.scale, args.references) for name in chosen]
-    runs_dir = reproduce.place(args.runs_dir, args.scale)
-    places = [runs_dir, *args.more_runs]
-    if args.command == "watch":
-        watch.watch(loaded, places, args.every, args.once)
-        return True
-    records = Records(places)
-    for problem in records.problems:
-        print(f"passed over: {problem}", file=sys.stderr)
-    fine, seen = True, {}
-    for sweep in loaded:
-        if args.command == "status":
-            print(reproduce.status(sweep, records))
-        elif args.command == "plan":
-            print(reproduce.plan(sweep, records, before=set(seen)))
+def _reproduce(args: argparse.Namespace) -> int:
+    """train what is missing of each artifact, then draw it"""
+    launcher = Launcher(args.launcher, args.jobs or len(args.gpus) or 1, args.gpus)
+    _records(args, tell=True)
+    problems = []
+    for sweep in _sweeps(args):
+        problems += reproduce(sweep, _runs_dir(args), lambda: _records(args), launcher, args.launch.split())
+        if launcher.name == "slurm":
+            print(f"{status(sweep, _records(args), _runs_dir(args))}; then make draw-{sweep.name}")
         else:
-            if args.command == "reproduce" and reproduce.todo(sweep, records):
-                fine &= reproduce.launch(sweep, records, runs_dir, args.launch.split())
-                records = Records(places)
-            print(draw(sweep, records, args.results_dir))
+            print(draw(sweep, _records(args), args.results_dir))
+            index.write(args.results_dir)
+    for problem in problems:
+        print(f"without a result: {problem}", file=sys.stderr)
+    return int(bool(problems))
+
+
+def _draw(args: argparse.Namespace) -> None:
+    """draw each artifact from the records that are there"""
+    records = _records(args, tell=True)
+    for sweep in _sweeps(args):
+        print(draw(sweep, records, args.results_dir))
+    index.write(args.results_dir)
+
+
+def _status(args: argparse.Namespace) -> None:
+    """count complete, running, interrupted, failed, diverged and missing runs, and jobs in SLURM's queue"""
+    records = _records(args, tell=True)
+    for sweep in _sweeps(args):
+        print(status(sweep, records, _runs_dir(args)))
+
+
+def _cancel(args: argparse.Namespace) -> None:
+    """take what is left of each artifact out of SLURM's queue"""
+    for sweep in _sweeps(args):
+        print(f"{sweep.name}: {slurm.cancel(slurm.place(_runs_dir(args), sweep.name))} jobs cancelled")
+
+
+def _plan(args: argparse.Namespace) -> None:
+    """count the runs of each artifact and their cost, on so many GPUs; launch nothing"""
+    loaded, records = _sweeps(args), _records(args, tell=True)
+    speeds, gpus = cost.measured(records), args.gpus[0] if len(args.gpus) == 1 else len(args.gpus) or 1
+    seen = {}
+    for sweep in loaded:
+        print(plan(sweep, records, set(seen), speeds, max(gpus, 1)))
         seen |= {cell.id: cell for cell in sweep.cells}
-    if args.command in ("reproduce", "draw"):
-        index.write(args.results_dir)
-    elif len(loaded) > 1:
-        print(f"together, each run counted once: {cost.of(list(seen.values()))}")
-    return fine
+    if len(loaded) > 1:
+        print(f"together, each run counted once: {cost.of(list(seen.values()), speeds, max(gpus, 1))}")
+    print(f"({speeds})")
+
+
+def _claims(args: argparse.Namespace) -> None:
+    """judge the paper's claims on its numbers and on ours"""
+    print(claims.write(args.results_dir, args.scale))
+
+
+def _page(args: argparse.Namespace) -> None:
+    """write report.html: everything above for a browser, in one file"""
+    print(page.write(_names(args), args.results_dir))
+
+
+def _watch(args: argparse.Namespace) -> None:
+    """show how sweeps are getting on, again and again; without an artifact, those that are training"""
+    watch.watch(_sweeps(args), _runs_dir(args), args.more_runs, args.every, args.once)
+
+
+def _dashboard(args: argparse.Namespace) -> None:
+    """save the W&B workspace, and a report for every table"""
+    print(wandb_views.save(args.project, args.entity))
+
+
+def _wandb_sync(args: argparse.Namespace) -> int:
+    """upload what finished runs left offline, each once"""
+    said, fine = uploads.sync(args.runs_dir)
+    print(said)
+    return int(not fine)
+
+
+def _wandb_backfill(args: argparse.Namespace) -> None:
+    """make a W&B run of every committed training run, once"""
+    for line in uploads.backfill(_names(args), args.results_dir, args.project, args.entity):
+        print(line, flush=True)
+
+
+COMMANDS = {
+    "reproduce": _reproduce,
+    "draw": _draw,
+    "status": _status,
+    "cancel": _cancel,
+    "plan": _plan,
+    "claims": _claims,
+    "page": _page,
+    "watch": _watch,
+    "dashboard": _dashboard,
+    "wandb-sync": _wandb_sync,
+    "wandb-backfill": _wandb_backfill,
+}
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    return sweeps.names() if args.artifacts in ([], ["all"]) else args.artifacts
+
+
+def _sweeps(args: argparse.Namespace) -> list[sweeps.Sweep]:
+    return [sweeps.load(name, args.scale, args.references) for name in _names(args)]
+
+
+def _runs_dir(args: argparse.Namespace) -> Path:
+    return place(args.runs_dir, args.scale)
+
+
+def _records(args: argparse.Namespace, tell: bool = False) -> Records:
+    """As they are now; `tell` says which cannot be read."""
+    records = Records([_runs_dir(args), *args.more_runs])
+    for problem in records.problems if tell else ():
+        print(f"passed over: {problem}", file=sys.stderr)
+    return records
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError("must be numbers, such as 0,1,2,3")
+    return tuple(map(int, numbers))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from omegaconf import OmegaConf
 
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError
+from sparse_train.lock import Lock
 from sparse_train.report.sweeps import Cell, Sweep
 
 FORMAT = 1  # of records, as `sparse_train.record` writes them
-COMPLETE, MISSING = "complete", "missing"
+COMPLETE, MISSING, INTERRUPTED = "complete", "missing", "interrupted"
 TIMES = ("seconds", "images_per_second", "started")  # columns that differ when the same run is made again
 
 
@@ -70,6 +71,8 @@ def _read(path: Path) -> dict:
         raise ValueError("is not a record")
     if record["format"] != FORMAT:
         raise ValueError(f"has format {record['format']}; this version reads {FORMAT}")
+    if record["status"] == "running" and Lock(path.with_name("lock")).holder() is None:
+        record["status"] = INTERRUPTED  # stopped or killed; the same command goes on with it
     return record
 
 

@@ -140,7 +140,7 @@ def _filters(cells: list[Cell]) -> dict[str, list[Any]]:
     """The values of every factor among these runs, but for those within a group; at the paper's scale."""
     found: dict[str, dict] = {}
     for cell in cells:
-        for factor, value in cell.overrides.items():
+        for factor, value in cell.options.items():
             if "." not in factor:
                 found.setdefault(config_key(factor), {})[yaml.safe_load(value)] = None
     return {"scale": [PAPER], **{key: list(values) for key, values in found.items()}}

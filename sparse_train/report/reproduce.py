@@ -1,50 +1,62 @@
-"""Launch what is missing of a sweep, then draw it."""
+"""What is there of a sweep, what is missing, and launching that."""
 
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sparse_train.report import cost
-from sparse_train.report.collect import COMPLETE, Records
-from sparse_train.report.sweeps import PAPER, SWEEPS, Sweep
-
-
-def todo(sweep: Sweep, records: Records) -> list:
-    """The cells without a complete record."""
-    return [cell for cell in sweep.cells if records.status(cell) != COMPLETE]
-
-
-def status(sweep: Sweep, records: Records) -> str:
-    """`table1: 31/36 complete, 2 running, 3 missing`."""
-    counts: dict[str, int] = {}
-    for cell in sweep.cells:
-        counts[records.status(cell)] = counts.get(records.status(cell), 0) + 1
-    done = counts.pop(COMPLETE, 0)
-    rest = "".join(f", {count} {word}" for word, count in sorted(counts.items()))
-    return f"{sweep.name}: {done}/{len(sweep.cells)} complete{rest}"
-
-
-def plan(sweep: Sweep, records: Records, before: set[str]) -> str:
-    """What launching would do, after the runs whose ids are in `before`."""
-    new = [cell for cell in todo(sweep, records) if cell.id not in before]
-    return f"{sweep.name}: {cost.of(sweep.cells)}; new: {cost.of(new)}"
-
-
-def launch(sweep: Sweep, records: Records, runs_dir: Path, extra: Sequence[str]) -> bool:
-    """Run each grid that has something to train as a Hydra multirun; True if all went well.
-
-    A failing run does not stop the others; complete runs of a grid return at once.
-    """
-    fine = True
-    for grid in sweep.grids:
-        if any(records.status(cell) != COMPLETE for cell in grid.cells):
-            options = ["--config-dir", str(SWEEPS), "--config-name", sweep.name]
-            command = [sys.executable, "-m", "sparse_train", *options, f"runs_dir={runs_dir}", *grid.overrides, *extra]
-            fine &= subprocess.run(command, check=False).returncode == 0
-    return fine
+from sparse_train.report import cost, slurm
+from sparse_train.report.collect import COMPLETE, MISSING, Records
+from sparse_train.report.launch import Launcher, launch, missing
+from sparse_train.report.sweeps import PAPER, Sweep
 
 
 def place(runs_dir: Path, scale: str) -> Path:
     """Runs of a smaller scale have a directory of their own."""
     return runs_dir if scale == PAPER else runs_dir / scale
+
+
+def status(sweep: Sweep, records: Records, runs_dir: Path) -> str:
+    """`table1: 31/36 complete, 2 running, 3 missing; in SLURM's queue: 2 running, 3 pending`."""
+    counts: dict[str, int] = {}
+    for cell in sweep.cells:
+        counts[records.status(cell)] = counts.get(records.status(cell), 0) + 1
+    done = counts.pop(COMPLETE, 0)
+    rest = "".join(f", {count} {word}" for word, count in sorted(counts.items()))
+    queued = slurm.queue(slurm.place(runs_dir, sweep.name))
+    waiting = ", ".join(f"{count} {state.lower()}" for state, count in sorted(queued.items(), reverse=True))
+    return f"{sweep.name}: {done}/{len(sweep.cells)} complete{rest}{f'; in the queue: {waiting}' * bool(waiting)}"
+
+
+def plan(sweep: Sweep, records: Records, before: set[str], speeds: cost.Speeds, gpus: int) -> str:
+    """What launching would do, after the runs whose ids are in `before`."""
+    new = [cell for cell in missing(sweep.cells, records) if cell.id not in before]
+    return f"{sweep.name}: {cost.of(sweep.cells, speeds)}; new: {cost.of(new, speeds, gpus)}"
+
+
+def reproduce(
+    sweep: Sweep, runs_dir: Path, read: Callable[[], Records], launcher: Launcher, extra: Sequence[str]
+) -> list[str]:
+    """Launch what is missing; gives a line for each run that has no result now, with the reason.
+
+    Args:
+        read: gives the records as they are now.
+        extra: further overrides of the training runs.
+
+    Raises:
+        ConfigError: for jobs that SLURM does not take.
+    """
+    if launcher.name == "slurm" and (queued := slurm.queue(slurm.place(runs_dir, sweep.name))):
+        return [f"{sweep.name}: {queued.total()} jobs are in the queue already; `make cancel-{sweep.name}` ends them"]
+    launch(sweep, runs_dir, read, launcher, extra)
+    if launcher.name == "slurm":
+        return []
+    records = read()
+    return [_without_result(cell, records) for cell in missing(sweep.cells, records)]
+
+
+def _without_result(cell, records: Records) -> str:
+    options = " ".join(f"{key}={value}" for key, value in cell.options.items())
+    if records.status(cell) == MISSING:
+        return f"{cell.id} missing: {options}"
+    where, record = records.found[cell.id]
+    reason = f": {record['reason']}" if "reason" in record else ""
+    return f"{where} {record['status']}{reason} ({options})"

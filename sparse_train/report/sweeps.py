@@ -29,13 +29,13 @@ class Cell:
     Attributes:
         id: the run's.
         factors: the value of each key of the grid, as the sweep file has it, whatever the scale.
-        overrides: what makes the run of the sweep file's configuration, at this scale.
+        options: those values as the run is given them at this scale.
         dataset, epochs: what decides the run's cost; a measurement trains no epochs.
     """
 
     id: str
     factors: dict[str, str]
-    overrides: dict[str, str]
+    options: dict[str, str]
     dataset: str
     epochs: int
 
@@ -44,8 +44,11 @@ class Cell:
 class Grid:
     """A product of values: what one Hydra multirun launches."""
 
-    overrides: list[str]
     cells: list[Cell]
+
+    def covering(self, cells: list[Cell]) -> dict[str, list[str]]:
+        """The smallest product that has these of its cells: key -> values."""
+        return {key: list(dict.fromkeys(cell.options[key] for cell in cells)) for key in cells[0].options}
 
 
 @dataclass(frozen=True)
@@ -126,19 +129,18 @@ def _load(name: str, scale: str, references: bool) -> Sweep:
 def _grid(name: str, values: dict[str, str], scale: str) -> Grid:
     replace = scales()[scale]["replace"] if scale != PAPER else {}
     asked = {key: _values(key, value) for key, value in values.items()}
-    taken = {key: _shrink(options, replace.get(key, {})) for key, options in asked.items()}
+    taken = {key: _shrink(found, replace.get(key, {})) for key, found in asked.items()}
     fixed = {} if scale == PAPER else {"scale": scale}
     cells, bases = [], {}
     for pairs in product(*taken.values()):
         actual = {key: now for key, (_, now) in zip(taken, pairs, strict=True)}
         factors = {key: then for key, (then, _) in zip(taken, pairs, strict=True)}
-        overrides = {**actual, **fixed}
-        cfg = configuration(name, overrides, bases)
+        options = {**actual, **fixed}
+        cfg = configuration(name, options, bases)
         dataset = cfg.dataset._target_.rsplit(".", 1)[-1]
         trains = cfg.task._target_.endswith(".train")
-        cells.append(Cell(run_id(cfg), factors, overrides, dataset, cfg.epochs if trains else 0))
-    launched = {key: ",".join(now for _, now in options) for key, options in taken.items()}
-    return Grid([f"{key}={value}" for key, value in {**launched, **fixed}.items()], cells)
+        cells.append(Cell(run_id(cfg), factors, options, dataset, cfg.epochs if trains else 0))
+    return Grid(cells)
 
 
 def _values(key: str, value: str) -> list[str]:
@@ -183,7 +185,7 @@ def configuration(name: str, overrides: dict[str, str], bases: dict | None = Non
 
 def composed(name: str, cell: Cell) -> DictConfig:
     """The whole configuration of one run of the sweep, Hydra's own part included."""
-    return _compose(name, tuple(f"{key}={value}" for key, value in cell.overrides.items()), with_hydra=True).copy()
+    return _compose(name, tuple(f"{key}={value}" for key, value in cell.options.items()), with_hydra=True).copy()
 
 
 @cache

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_train.report import reproduce
-from sparse_train.report.collect import COMPLETE, MISSING, Records
+from sparse_train.report.collect import COMPLETE, INTERRUPTED, MISSING, Records
 from sparse_train.report.sweeps import Cell, Sweep
 
-SILENT = 180.0  # seconds without a touch of its lock after which a run counts as stopped
 LATELY = 5  # epochs whose mean is a run's pace
 CLEAR = "\x1b[H\x1b[2J"
 
@@ -21,7 +20,7 @@ class Progress:
     """One cell.
 
     Attributes:
-        status: the record's; "stopped" where it says running and nobody is training it.
+        status: as `collect.Records` says it.
         epochs, of: done, and to do in all; both 0 for a measurement.
         pace: seconds per epoch; None where no epoch is done.
     """
@@ -35,21 +34,28 @@ class Progress:
 
 
 def watch(
-    chosen: Sequence[Sweep], places: Sequence[Path], every: float, once: bool, sleep: Callable = time.sleep
+    chosen: Sequence[Sweep],
+    runs_dir: Path,
+    more: Sequence[Path],
+    every: float,
+    once: bool,
+    sleep: Callable = time.sleep,
 ) -> None:
     """Print a block for each sweep, again and again until all cells are done; in place on a terminal.
 
     Args:
         chosen: the sweeps; of many, those with a run that is training.
-        places: where runs are.
+        runs_dir, more: where runs are.
         every: seconds between two looks.
     """
     everything = len(chosen) > 1
     while True:
-        records = Records(places)
+        records = Records([runs_dir, *more])
         found = {sweep.name: [progress(cell, records) for cell in sweep.cells] for sweep in chosen}
         shown = _running(chosen, found) if everything else chosen
-        blocks = [block(sweep, records, found[sweep.name]) for sweep in shown] or ["nothing is training"]
+        blocks = [block(reproduce.status(sweep, records, runs_dir), found[sweep.name]) for sweep in shown] or [
+            "nothing is training"
+        ]
         print((CLEAR if sys.stdout.isatty() and not once else "") + "\n\n".join(blocks), flush=True)
         if once or not any(one.status != COMPLETE for sweep in shown for one in found[sweep.name]):
             return
@@ -69,13 +75,11 @@ def _running(sweeps: Sequence[Sweep], found: dict[str, list[Progress]]) -> list[
 
 
 def progress(cell: Cell, records: Records) -> Progress:
-    """How far one cell is, from its record, its history and its lock."""
+    """How far one cell is, from its record and its history."""
     if cell.id not in records.found:
         return Progress(cell.id, MISSING, 0, cell.epochs, None)
     run_dir, record = records.found[cell.id]
     status, seconds = record["status"], _seconds(run_dir)
-    if status == "running" and not _alive(run_dir):
-        status = "stopped"
     pace = sum(seconds[-LATELY:]) / len(seconds[-LATELY:]) if seconds and cell.epochs else None
     done = len(seconds) if cell.epochs else 0
     return Progress(record.get("name", cell.id), status, done, cell.epochs, pace, record.get("reason", ""))
@@ -89,20 +93,11 @@ def _seconds(run_dir: Path) -> list[float]:
         return []
 
 
-def _alive(run_dir: Path) -> bool:
-    try:
-        return time.time() - (run_dir / "lock").stat().st_mtime < SILENT
-    except OSError:
-        return False
-
-
-def block(sweep: Sweep, records: Records, cells: Sequence[Progress]) -> str:
+def block(counts: str, cells: Sequence[Progress]) -> str:
     """The sweep's counts on a line, then its runs that are training, then those without a result."""
     running = [one for one in cells if one.status == "running"]
     pace = _mean([one.pace for one in running or cells if one.pace is not None])
-    stopped = sum(one.status == "stopped" for one in cells)
-    words = [reproduce.status(sweep, records)]
-    words += [f"{stopped} of the running stopped"] if stopped else []
+    words = [counts]
     words += [f"{pace:.1f} s per epoch"] if pace is not None else []
     left = time_left(cells)
     words += [f"about {_span(left)} left with {max(len(running), 1)} at a time"] if left else []
@@ -122,7 +117,7 @@ def time_left(cells: Sequence[Progress]) -> float | None:
     mean = _mean([one.pace for one in cells if one.pace is not None])
     if mean is None:
         return None
-    waiting = [one for one in cells if one.status in ("running", "stopped", MISSING)]
+    waiting = [one for one in cells if one.status in ("running", INTERRUPTED, MISSING)]
     work = [(one.of - one.epochs) * (mean if one.pace is None else one.pace) for one in waiting]
     at_a_time = max(sum(one.status == "running" for one in cells), 1)
     return max(sum(work) / at_a_time, max(work, default=0.0))

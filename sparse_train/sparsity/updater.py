@@ -62,6 +62,7 @@ class Updater:
         rescale: bool = False,
         seed: int = 0,
     ):
+        require(callable(growth), "growth", growth, "must be a growth score, such as RigL() or SET()")
         require(0 <= drop_fraction <= 1, "drop_fraction", drop_fraction, "must be in [0, 1]: active weights to replace")
         require(every >= 1, "every", every, "must be at least 1: steps between mask updates")
         require(0 <= stop_fraction <= 1, "stop_fraction", stop_fraction, "must be in [0, 1]: a share of the run")

@@ -46,7 +46,7 @@ def view(name: str, scale: str, results_dir: Path) -> dict:
 def _price(price: cost.Cost) -> str:
     """Epochs and GPU-hours, where there are any."""
     words = str(price).partition(", ")[2] if price.epochs else ""
-    return f"{words} at the stated speed" if price.gpu_hours >= 1 else words
+    return f"{words} at the stated speed" if price.gpu_hours else words
 
 
 def _replaced(held: Committed) -> str:

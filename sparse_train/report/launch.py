@@ -1,0 +1,73 @@
+"""How the missing runs of a sweep are started: one after another, side by side on this machine, or by SLURM."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparse_train.report import slurm
+from sparse_train.report.collect import COMPLETE, INTERRUPTED, MISSING, Records
+from sparse_train.report.sweeps import SWEEPS, Cell, Grid, Sweep
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """The options of LAUNCHER, JOBS and GPUS.
+
+    Attributes:
+        name: "serial", one run after another in one process; "local", side by side; "slurm", as jobs of an array.
+        jobs: runs side by side; a run has one CPU thread, whatever their number.
+        gpus: the GPUs they are pinned to, in turn; a GPU that is named twice gets two runs at a time.
+    """
+
+    name: str = "serial"
+    jobs: int = 1
+    gpus: tuple[int, ...] = ()
+
+    def overrides(self) -> list[str]:
+        """What the training command is told."""
+        if self.name == "serial":
+            return []
+        if self.name == "slurm":
+            return ["hydra/launcher=slurm"]
+        pinned = [f"gpus=[{','.join(map(str, self.gpus))}]"] if self.gpus else []
+        return ["hydra/launcher=local", f"hydra.launcher.n_jobs={self.jobs}", "threads=1", *pinned]
+
+
+def launch(sweep: Sweep, runs_dir: Path, read: Callable[[], Records], launcher: Launcher, extra: Sequence[str]) -> None:
+    """Train what is missing of each grid, as one Hydra multirun each; a failing run does not stop the others.
+
+    SLURM's jobs are only put into its queue.
+
+    Args:
+        read: gives the records as they are now.
+        extra: further overrides of the training runs.
+
+    Raises:
+        ConfigError: for jobs that SLURM does not take.
+    """
+    for grid in sweep.grids:
+        while todo := missing(grid.cells, read()):
+            command = _command(sweep, grid, todo, runs_dir, [*launcher.overrides(), *extra])
+            if launcher.name == "slurm":
+                slurm.submit(command, slurm.place(runs_dir, sweep.name))
+                break
+            code = subprocess.run(command, check=False).returncode
+            records = read()
+            words = [records.status(cell) for cell in todo]
+            # A worker that is killed takes joblib's pool with it. So again, while that gets some further than before.
+            broken_off = code > 0 and (MISSING in words or INTERRUPTED in words)
+            if not (broken_off and COMPLETE in words):
+                break
+
+
+def missing(cells: Sequence[Cell], records: Records) -> list[Cell]:
+    """Those without a complete record."""
+    return [cell for cell in cells if records.status(cell) != COMPLETE]
+
+
+def _command(sweep: Sweep, grid: Grid, cells: list[Cell], runs_dir: Path, options: Sequence[str]) -> list[str]:
+    values = [f"{key}={','.join(values)}" for key, values in grid.covering(cells).items()]
+    place = ["--config-dir", str(SWEEPS), "--config-name", sweep.name]
+    return [sys.executable, "-m", "sparse_train", *place, f"runs_dir={runs_dir}", *values, *options]

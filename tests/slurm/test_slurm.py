@@ -1,0 +1,144 @@
+"""A real SLURM of one node: arrays, several tasks, preemption, cancelling. Skipped where it cannot be started."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from test_run import QUICK, ROOT, history, record, same_state, trained
+
+CLUSTER = Path(__file__).with_name("cluster.sh")
+NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
+NODE = ("hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1", "threads=1")
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """The environment for SLURM's commands; everything submitted in it ends with it."""
+    absent = [program for program in NEEDED if shutil.which(program) is None]
+    if absent or os.geteuid() != 0:
+        why = f"there is no {', '.join(absent)} (apt-get install slurm-wlm munge)" if absent else "it needs root"
+        pytest.skip(f"no SLURM: {why}")
+    place = Path(tempfile.mkdtemp(prefix="slurm-"))  # not pytest's: munge's user must get in
+    environment = {**os.environ, "SLURM_CONF": str(place / "slurm.conf")}
+    subprocess.run([CLUSTER, "start", place], check=True)
+    yield environment
+    subprocess.run(["scancel", "--me"], env=environment, check=False)
+    subprocess.run([CLUSTER, "stop", place], check=True)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def multirun(slurm: dict, *arguments: str) -> subprocess.Popen:
+    """Hydra's own: it waits for its jobs."""
+    command = [sys.executable, "-m", "sparse_train", "--multirun", "hydra/launcher=slurm", *NODE, *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=slurm, **pipes)
+
+
+def report(slurm: dict, place: Path, command: str, *options: str) -> subprocess.CompletedProcess:
+    places = ["table6", "--scale", "smoke", "--runs-dir", str(place / "runs"), "--results-dir", str(place / "results")]
+    arguments = [sys.executable, "-m", "sparse_train.report", command, *places, *options]
+    return subprocess.run(arguments, cwd=ROOT, env=slurm, capture_output=True, text=True, check=False)
+
+
+def until(condition, seconds: float = 120):
+    """What the condition gives once it is true."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+    return found
+
+
+def squeue(slurm: dict, form: str) -> list[str]:
+    listed = subprocess.run(
+        ["squeue", "-h", "--array", "-o", form], env=slurm, capture_output=True, text=True, check=True
+    )
+    return listed.stdout.split()
+
+
+def test_an_array_of_three_runs(slurm, tmp_path):
+    process = multirun(slurm, *QUICK, "seed=0,1,2", f"runs_dir={tmp_path / 'runs'}")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    records = [record(path.parent) for path in tmp_path.glob("runs/*/record.json")]
+    assert sorted(one["config"]["seed"] for one in records) == [0, 1, 2]
+    assert {one["status"] for one in records} == {"complete"}
+    alone = trained(*QUICK, "seed=1", "threads=1", f"runs_dir={tmp_path / 'alone'}")
+    assert same_state(tmp_path / "runs" / alone.name, alone)
+    assert history(tmp_path / "runs" / alone.name) == history(alone)
+
+
+def preempted(slurm: dict, place: Path, *arguments: str) -> Path:
+    """A run that gets the signal of preemption in its middle, once it is complete nevertheless."""
+    process = multirun(slurm, *arguments, f"runs_dir={place}")
+    until(lambda: list(place.glob("*/history.jsonl")))
+    [job] = squeue(slurm, "%A")
+    subprocess.run(["scancel", "--signal=USR2", job], env=slurm, check=True)
+    shown = ["scontrol", "show", "job", job]
+    restarts = lambda: subprocess.run(shown, env=slurm, capture_output=True, text=True, check=True).stdout  # noqa: E731
+    until(lambda: "Restarts=1" in restarts())
+    [run_dir] = (path.parent for path in place.glob("*/record.json"))
+    assert record(run_dir)["status"] == "running"
+    assert 0 < len(history(run_dir)) < 30
+    until(lambda: record(run_dir)["status"] == "complete")
+    process.communicate(timeout=60)
+    said = "".join(path.read_text() for path in place.glob(".multirun/*/.submitit/*/*_log.out"))
+    assert "saved, as signal 12 asked for an end" in said
+    assert "going on after epoch" in said
+    return run_dir
+
+
+def test_a_preempted_run_requeues_itself_and_goes_on_to_the_same_end(slurm, tmp_path):
+    arguments = (*QUICK, "epochs=30", "optimizer=sparseopt_ham", "dst=set")
+    run_dir = preempted(slurm, tmp_path / "runs", *arguments)
+    unbroken = trained(*arguments, "threads=1", f"runs_dir={tmp_path / 'unbroken'}")
+    assert same_state(run_dir, unbroken)
+    assert history(run_dir) == history(unbroken)
+
+
+def test_a_run_of_two_tasks_is_preempted_and_goes_on(slurm, tmp_path):
+    run_dir = preempted(slurm, tmp_path, *QUICK, "epochs=30", "hydra.launcher.tasks_per_node=2")
+    assert record(run_dir)["processes"] == 2
+    assert [row["epoch"] for row in history(run_dir)] == list(range(1, 31))
+
+
+def test_an_artifact_is_submitted_counted_and_cancelled(slurm, tmp_path):
+    start = ("--launcher", "slurm", "--launch", " ".join(NODE))
+    began = time.monotonic()
+    submitted = report(slurm, tmp_path, "reproduce", *start)
+    assert submitted.returncode == 0, submitted.stderr
+    assert time.monotonic() - began < 60, "it does not wait for the jobs"
+    assert re.search(r"table6: \d+/12 complete, .*in the queue: ", submitted.stdout)
+
+    again = report(slurm, tmp_path, "reproduce", *start)
+    assert again.returncode == 1
+    assert "jobs are in the queue already; `make cancel-table6` ends them" in again.stderr
+    assert len(set(squeue(slurm, "%F"))) == 1, "one array"
+
+    until(lambda: re.search(r"[1-9]\d*/12 complete", report(slurm, tmp_path, "status").stdout))
+    counted = report(slurm, tmp_path, "status").stdout
+    assert "running" in counted
+    cancelled = report(slurm, tmp_path, "cancel").stdout
+    assert re.fullmatch(r"table6: \d+ jobs cancelled\n", cancelled)
+    until(lambda: not squeue(slurm, "%F"))
+    counted = report(slurm, tmp_path, "status").stdout
+    assert "running" not in counted
+    assert "queue" not in counted
+    assert sum(int(count) for count in re.findall(r"(\d+) (?:interrupted|missing)", counted)) > 0
+    assert report(slurm, tmp_path, "cancel").stdout == "table6: 0 jobs cancelled\n"
+
+
+def test_what_slurm_does_not_take_is_one_line(slurm, tmp_path):
+    refused = report(
+        slurm, tmp_path, "reproduce", "--launcher", "slurm", "--launch", "hydra.launcher.partition=nowhere"
+    )
+    assert refused.returncode == 1
+    assert "error: launcher=slurm: no job was taken" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert report(slurm, tmp_path, "status").stdout == "table6: 0/12 complete, 12 missing\n"

@@ -1,0 +1,128 @@
+"""How runs are started: side by side on this machine, with the same results; what went wrong is listed at the end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sparse_train.report import cost, sweeps
+from sparse_train.report.collect import TIMES, Records
+from sparse_train.report.launch import Launcher
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(place: Path, *options: str) -> list[str]:
+    places = ["--runs-dir", str(place / "runs"), "--results-dir", str(place / "results"), "--scale", "smoke"]
+    return [
+        sys.executable,
+        "-m",
+        "sparse_train.report",
+        "reproduce",
+        "table6",
+        *places,
+        "--launcher",
+        "local",
+        *options,
+    ]
+
+
+def table(place: Path) -> pd.DataFrame:
+    runs = pd.read_csv(place / "results" / "smoke" / "records" / "table6.csv")
+    return runs[[column for column in runs if column not in TIMES]]
+
+
+def test_side_by_side_gives_the_same_whatever_fails_or_is_killed(tmp_path):
+    """A killed worker takes joblib's pool with it; what is left is launched again."""
+    once, again = tmp_path / "once", tmp_path / "again"
+    done = subprocess.run(command(once, "--jobs", "1"), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = table(once)
+    assert (expected["status"] == "complete").all()
+    assert (expected["threads"] == 1).all()
+
+    broken, runs = sweeps.load("table6", "smoke").cells[5], again / "runs" / "smoke"
+    runs.mkdir(parents=True)
+    (runs / broken.id).write_text("in the way")
+    with subprocess.Popen(command(again, "--jobs", "2"), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while len(list(runs.glob("*/model.safetensors"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(worker(runs), signal.SIGKILL)
+        _, said = process.communicate()
+    assert process.returncode == 1
+    assert [line for line in said.splitlines() if line.startswith("without a result: ")] == [
+        f"without a result: {broken.id} missing: " + " ".join(f"{key}={value}" for key, value in broken.options.items())
+    ]
+    complete = table(again)
+    assert complete.loc[complete["id"] == broken.id, "status"].tolist() == ["missing"]
+    others = [frame[frame["id"] != broken.id] for frame in (complete, expected)]
+    pd.testing.assert_frame_equal(*others, check_dtype=False)
+
+
+def worker(runs: Path) -> int:
+    """The process of a run that has begun."""
+    while True:
+        for lock in runs.glob("*/lock"):
+            try:
+                return int(lock.read_text().split('"pid": ')[1].split(",")[0])
+            except (OSError, IndexError):
+                continue
+        time.sleep(0.01)
+
+
+def test_what_the_training_command_is_told():
+    assert Launcher().overrides() == []
+    assert Launcher("slurm").overrides() == ["hydra/launcher=slurm"]
+    told = Launcher("local", 4, (0, 0, 1, 1)).overrides()
+    assert told == ["hydra/launcher=local", "hydra.launcher.n_jobs=4", "threads=1", "gpus=[0,0,1,1]"]
+
+
+def test_processes_side_by_side_have_different_slots():
+    code = "from sparse_train.slots import slot; print(slot(), slot(), flush=True); input()"
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    first = subprocess.Popen([sys.executable, "-c", code], **options)
+    assert first.stdout.readline() == "0 0\n"
+    second = subprocess.Popen([sys.executable, "-c", code], **options)
+    assert second.stdout.readline() == "1 1\n"
+    first.kill()
+    first.wait()
+    third = subprocess.Popen([sys.executable, "-c", code], **options)
+    assert third.stdout.readline() == "0 0\n", "that of the one that was killed"
+    for process in (second, third):
+        process.communicate("\n")
+
+
+# --- planning ---
+
+
+def test_a_plan_at_the_stated_speed():
+    table1 = sweeps.load("table1").cells
+    hours = {epochs: epochs * (1_281_167 + 50_000 / 3) / 2_500 / 3600 for epochs in (90, 180, 270)}
+    planned = cost.of(table1, gpus=8)
+    assert planned.gpu_hours == pytest.approx(12 * sum(hours.values()))
+    assert planned.wall_clock / 3600 == pytest.approx(planned.gpu_hours / 8), "24 and 12 halves fit"
+    assert f"the longest run {hours[270]:.0f}" in str(planned)
+
+
+def test_the_longest_runs_come_first():
+    assert cost.Cost(0, [1.0, 1.0, 1.0, 3.0], 2).wall_clock == 3.0
+    assert cost.Cost(0, [2.0, 2.0, 2.0], 2).wall_clock == 4.0
+    assert cost.Cost(0, [], 2).wall_clock == 0.0
+
+
+def test_measured_speeds_go_before_stated_ones(tmp_path):
+    records = Records([tmp_path])
+    for number, seconds in enumerate((100.0, 300.0, 200.0)):
+        content = {"status": "complete", "seconds": seconds, "final": {"epoch": 10, "images_per_second": 1.0}}
+        content["config"] = {"dataset": {"_target_": "sparse_train.data.cifar.cifar100"}}
+        records.found[str(number)] = (tmp_path, content)
+    speeds = cost.measured(records)
+    assert str(speeds) == "at the speed of 3 runs measured here"
+    cells = sweeps.load("table2").cells
+    assert cost.of(cells, speeds).gpu_hours == pytest.approx(20.0 * sum(cell.epochs for cell in cells) / 3600)
