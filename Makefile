@@ -6,6 +6,7 @@
 #   REFERENCES=1     with the dense and static runs that an accuracy figure offers
 #   LAUNCHER=local   runs side by side: JOBS=2, or GPUS=0,1,2,3 with a run on each, or GPUS=0,0 with two on one
 #   LAUNCHER=slurm   runs as SLURM jobs (conf/hydra/launcher/slurm.yaml); returns once they are in the queue
+#   PROJECT, ENTITY  of W&B
 #   OPTIONS="..."    further overrides of the training runs, such as OPTIONS="data_dir=/data"
 
 PYTHON ?= python3
@@ -21,12 +22,15 @@ GPUS ?=
 ARTIFACT ?= all
 RUN ?=
 OPTIONS ?=
+PROJECT ?= sparse_train
+ENTITY ?=
 REPORT := $(BIN)/python -m sparse_train.report
 START = --launcher $(LAUNCHER) $(if $(JOBS),--jobs $(JOBS)) $(if $(GPUS),--gpus $(GPUS)) --launch "$(OPTIONS)"
+WANDB := --project $(PROJECT) $(if $(ENTITY),--entity $(ENTITY))
 WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test plan claims report chaos lint format lock clean
+.PHONY: help setup quickstart test plan watch claims report dashboard wandb-sync wandb-backfill chaos lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,11 +67,26 @@ cancel-%: setup ## take an artifact's jobs out of SLURM's queue
 plan: setup ## count runs, GPU-hours and the time on so many GPUs: make plan ARTIFACT=table1 GPUS=8
 	$(REPORT) plan $(ARTIFACT) $(WHERE) $(if $(GPUS),--gpus $(GPUS))
 
+watch: setup ## show how the sweeps that are training get on; watch-table1: one artifact
+	$(REPORT) watch $(WHERE)
+
+watch-%: setup
+	$(REPORT) watch $* $(WHERE)
+
 claims: setup ## judge the paper's claims on its own numbers and on ours
 	$(REPORT) claims $(WHERE)
 
 report: setup ## write results/report.html, every table, figure, claim and run for a browser, from committed records
 	$(REPORT) page --results-dir $(RESULTS_DIR)
+
+dashboard: setup ## build the W&B workspace and a W&B report for every table: PROJECT=sparse_train ENTITY=
+	$(REPORT) dashboard $(WANDB)
+
+wandb-sync: setup ## upload what runs left offline under RUNS_DIR to W&B, each run once
+	$(REPORT) wandb-sync --runs-dir $(RUNS_DIR)
+
+wandb-backfill: setup ## make W&B runs out of the committed records, each once: PROJECT=sparse_train ENTITY=
+	$(REPORT) wandb-backfill --results-dir $(RESULTS_DIR) $(WANDB)
 
 chaos: setup ## kill runs 64 times at random moments and compare how they end: results/reliability.md
 	$(BIN)/python tests/chaos.py --kills 64 --report results/reliability.md

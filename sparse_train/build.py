@@ -7,10 +7,11 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sparse_train.config import run_name
 from sparse_train.data.memory import Loading
 from sparse_train.distributed import join
 from sparse_train.errors import require
-from sparse_train.facts import facts, training_name
+from sparse_train.facts import choices, facts
 from sparse_train.loop import Run
 from sparse_train.models.init import kaiming_normal, over_sqrt_c, own_fan_in
 from sparse_train.optim.sgd import SparseSGD
@@ -80,7 +81,7 @@ def build(cfg: DictConfig) -> Run:
         memory_format=memory_format,
         autocast=cfg.amp == "bf16",
         facts={
-            **facts(cfg, training_name(cfg), device),
+            **facts(cfg, run_name(cfg, choices()), device),
             "processes": ranks.world,
             "model_arguments": sizes,
             "layers": topology.densities(),

@@ -168,6 +168,17 @@ def run_id(cfg: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def run_name(cfg: DictConfig, choices: dict[str, str]) -> str:
+    """Readable, and the same wherever the run is launched: digits resnet20 rigl sparseopt 0.9 seed 0.
+
+    Args:
+        choices: group -> the option taken, by which people call a run.
+    """
+    parts = [choices.get(group, "") for group in ("dataset", "model", "dst", "optimizer")]
+    renorm = "renormalized" if cfg.optimizer.renorm is not None else ""
+    return " ".join([*filter(None, [*parts, renorm]), f"{cfg.sparsity:g}", f"seed {cfg.seed}"])
+
+
 def _resolved(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 

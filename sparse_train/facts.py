@@ -8,17 +8,9 @@ from sparse_train.environment import describe
 
 
 def facts(cfg: DictConfig, name: str, device: torch.device) -> dict:
-    """Name, configuration, options taken, versions, git revision, hardware and threads."""
+    """Name, configuration, options taken, the sweep, versions, git revision, hardware and threads."""
     config = {key: value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key != "artifact"}
-    return {"name": name, "config": config, "choices": choices(), **describe(device)}
-
-
-def training_name(cfg: DictConfig) -> str:
-    """Readable, and the same wherever the run is launched: digits resnet20 rigl sparseopt 0.9 seed 0."""
-    taken = choices()
-    parts = [taken.get(group, "") for group in ("dataset", "model", "dst", "optimizer")]
-    renorm = "renormalized" if cfg.optimizer.renorm is not None else ""
-    return " ".join([*filter(None, [*parts, renorm]), f"{cfg.sparsity:g}", f"seed {cfg.seed}"])
+    return {"name": name, "config": config, "choices": choices(), "sweep": sweep(), **describe(device)}
 
 
 def choices() -> dict[str, str]:
@@ -27,3 +19,9 @@ def choices() -> dict[str, str]:
         return {}
     taken = HydraConfig.get().runtime.choices
     return {group: option for group, option in taken.items() if not group.startswith("hydra/")}
+
+
+def sweep() -> str | None:
+    """The sweep file that the run was launched by; None for a run of its own."""
+    name = HydraConfig.get().job.config_name if HydraConfig.initialized() else None
+    return None if name == "config" else name

@@ -30,7 +30,7 @@ from sparse_train.sparsity.updater import Updater
 class Sink(Protocol):
     """Somebody else who wants the record's rows, such as W&B."""
 
-    def log(self, row: dict) -> None: ...
+    def log(self, row: dict, topology: Topology | None = None) -> None: ...
 
     def finish(self, record: Record) -> None: ...
 
@@ -119,7 +119,7 @@ def train(run: Run, record: Record, sinks: list[Sink], pace: Pace) -> None:
             record.append(row)
             keeper.after_epoch(last=epoch + 1 == run.epochs)
             place = Place(record.history, 0, run.meter(), 0.0)
-            tell(sinks, row)
+            tell(sinks, row, run.topology)
             log.tell(row)
         keeper.files.tidy()
         if run.ranks.main:
@@ -196,6 +196,6 @@ def look(run: Run) -> dict:
     return {"realised_sparsity": run.topology.sparsity(), "itop_rate": run.topology.itop_rate()}
 
 
-def tell(sinks: list[Sink], row: dict) -> None:
+def tell(sinks: list[Sink], row: dict, topology: Topology | None = None) -> None:
     for sink in sinks:
-        sink.log(row)
+        sink.log(row, topology)

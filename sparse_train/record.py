@@ -46,25 +46,26 @@ class Record:
         return self.status in FINISHED
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Iterator[contextlib.ExitStack]:
         """Make the directory, for this process alone; read what others may have written before it was.
 
-        A run that breaks off with an exception inside is recorded as failed, with the reason.
+        A run that breaks off with an exception inside is recorded as failed, with the reason. What is to be done once
+        the record has its last word, while the run is still held, goes onto the stack that this gives.
 
         Raises:
             HeldError: for a run that another process is training.
             ConfigError: for a runs directory that cannot be written.
         """
         self.content = self.ranks.decide(self._take)
-        try:
-            yield
-        except Exception as error:
-            if self.status == "running":
-                with contextlib.suppress(OSError):  # the disk may be what failed
-                    self.finish("failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
-            raise
-        finally:
-            self.lock.release()
+        with contextlib.ExitStack() as ending:
+            ending.callback(self.lock.release)
+            try:
+                yield ending
+            except Exception as error:
+                if self.status == "running":
+                    with contextlib.suppress(OSError):  # the disk may be what failed
+                        self.finish("failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
+                raise
 
     def _take(self) -> dict:
         try:

@@ -1,26 +1,40 @@
 """Sinks: the record's rows, sent elsewhere as well. A sink never stops a run."""
 
-import os
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sparse_train.errors import require_one_of
+import numpy as np
+from torch import Tensor
+
+from sparse_train import wandb_run
+from sparse_train.errors import require, require_one_of
 from sparse_train.log import say
 from sparse_train.record import Record
+from sparse_train.sparsity.topology import Topology
 
 MODES = ("online", "offline", "disabled")
+BINS = 64
 
 
 class Wandb:
-    """Weights & Biases: one W&B run per run, its id the run's own, resumed where the run is.
+    """Weights & Biases: one W&B run per run, its id the run's own, taken up again where the run is.
 
-    The record stays the only source: whatever fails here is said once and the run goes on without W&B.
+    The record stays the only source. What fails here is said once, in one line, and the run goes on: offline where W&B
+    cannot be reached at the start, without W&B where it breaks later.
+
+    Rows have the epoch as their step. Where masks have changed since the last one, a row comes with
+    `density/<weight>`: the histogram of its neurons' densities (fan-in over possible fan-in), whose mean is the layer's
+    density and whose width the spread of fan-ins. The summary holds the last epoch's values, and those of the best as
+    `best/...`.
 
     Args:
         record: of the run.
-        facts: what the record says of it; its `name` and `config` become W&B's.
-        project, entity, group, tags: as W&B has them.
-        mode: "online", "offline" (files under the run's directory, for `wandb sync`) or "disabled".
+        facts: what the record says of it. The name is W&B's too; configuration and the rest are its config.
+        project, entity, group, tags: as W&B has them. Without a group it is the sweep that the run was launched
+            for; the options of the configuration's groups are tags in any case.
+        mode: "online", "offline" (files under the run's directory, for `make wandb-sync`) or "disabled".
+        init_timeout: seconds to wait for the server before going on offline.
     """
 
     def __init__(
@@ -32,42 +46,60 @@ class Wandb:
         group: str | None = None,
         tags: Sequence[str] = (),
         mode: str = "online",
+        init_timeout: float = 20.0,
     ):
         require_one_of("mode", mode, MODES)
+        require(init_timeout > 0, "init_timeout", init_timeout, "must be above 0: seconds to wait for the server")
         self.run: Any = None
-        self.options = {
-            "project": project,
-            "entity": entity,
-            "group": group,
-            "tags": list(tags),
-            "id": record.id,
-            "name": facts["name"],
-            "config": facts["config"],
-            "resume": "allow",
-        }
-        for attempt in dict.fromkeys((mode, "offline")):  # no key, no network: keep the rows for a later sync
-            if self.run is None:
-                self._guard(lambda attempt=attempt: self._open(record, attempt), f"W&B {attempt}")
+        self.version: int | None = None  # of the topology whose histograms were sent last
+        described = wandb_run.options(record.id, facts, project, entity, group, tags)
+        if mode != "disabled":
+            self._begin(mode, lambda mode: wandb_run.begin(described, record.dir, mode, init_timeout))
 
-    def log(self, row: dict) -> None:
-        if self.run is not None:
-            self._guard(lambda: self.run.log(row, step=row["epoch"]), "W&B log")
+    def log(self, row: dict, topology: Topology | None = None) -> None:
+        """One epoch; with the topology as it is after it, where that is known."""
+        self._guarded(lambda: wandb_run.send(self.run, row | self._histograms(topology)))
 
     def finish(self, record: Record) -> None:
-        if self.run is not None:
-            best = {f"best/{key}": value for key, value in record.content.get("best", {}).items()}
-            failed = int(record.status != "complete")
-            self._guard(lambda: (self.run.summary.update(best), self.run.finish(exit_code=failed)), "W&B finish")
+        """To be called when the record has its last word."""
+        self._guarded(lambda: wandb_run.end(self.run, record.content))
 
-    def _open(self, record: Record, mode: str) -> None:
-        import wandb  # an extra: only those who ask for this sink need it
+    def _begin(self, mode: str, begin: Callable[[str], Any]) -> None:
+        try:
+            self.run = begin(mode)
+        except Exception as error:  # no package, no key, no network, a server that fails
+            with contextlib.suppress(Exception):  # said once: the first reason is the one to mend
+                if mode == "online":
+                    self.run = begin("offline")
+            how = "without it" if self.run is None else "offline; `make wandb-sync` uploads it later"
+            say(f"warning: W&B: {wandb_run.words(error)}; going on {how}")
 
-        os.makedirs(record.dir, exist_ok=True)
-        settings = wandb.Settings(init_timeout=20, silent=True)
-        self.run = wandb.init(**self.options, mode=mode, dir=str(record.dir), settings=settings)
+    def _histograms(self, topology: Topology | None) -> dict:
+        if topology is None or topology.version == self.version:
+            return {}
+        self.version = topology.version
+        return {f"density/{name}": _histogram(mask) for name, mask in topology.masks.items()}
 
-    def _guard(self, call: Callable[[], object], what: str) -> None:
+    def _guarded(self, call: Callable[[], None]) -> None:
+        if self.run is None:
+            return
         try:
             call()
         except Exception as error:  # whatever W&B raises, the run goes on
-            say(f"warning: {what}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            self.run = None
+            say(f"warning: W&B: {wandb_run.words(error)}; going on without it")
+            with contextlib.suppress(Exception):  # else it complains again at the end of the program
+                import wandb
+
+                wandb.teardown()
+
+
+def neuron_densities(mask: Tensor) -> np.ndarray:
+    """(neurons,): fan-in over possible fan-in of each, a neuron being a row of the mask."""
+    return mask.flatten(1).float().mean(1).cpu().numpy()
+
+
+def _histogram(mask: Tensor) -> Any:
+    import wandb
+
+    return wandb.Histogram(np_histogram=np.histogram(neuron_densities(mask), bins=BINS, range=(0, 1)))

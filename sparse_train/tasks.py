@@ -12,12 +12,10 @@ from sparse_train.targets import make
 def train(cfg: DictConfig, record: Record) -> None:
     """Train one sparse network."""
     run = build(cfg)
-    with record.held():
+    with record.held() as ending:
         if record.finished:  # by somebody else, in the meantime
             return
         sinks = [] if cfg.logger is None or not run.ranks.main else [make(cfg, "logger", record, run.facts)]
-        try:
-            loop.train(run, record, sinks, Pace(cfg.checkpoint_minutes, cfg.checkpoint_steps))
-        finally:
-            for sink in sinks:
-                sink.finish(record)
+        for sink in sinks:
+            ending.callback(sink.finish, record)
+        loop.train(run, record, sinks, Pace(cfg.checkpoint_minutes, cfg.checkpoint_steps))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+import wandb_files
 from ddp_worker import steps
 from test_run import QUICK, history, record, trained
 
@@ -79,7 +80,8 @@ def test_two_processes_train_the_same_network(dst, nodes, tmp_path, compose_conf
 def test_a_distributed_run_leaves_one_record(tmp_path):
     """Rounding and per-process batch statistics aside, it is the run that one process makes, under the same id."""
     arguments = (*QUICK, "sparsity=0.5", "checkpoint_steps=3")
-    codes, said = finish(torchrun("-", "train", *arguments, f"runs_dir={tmp_path / 'two'}"))
+    told = ("logger=wandb", "logger.mode=offline")
+    codes, said = finish(torchrun("-", "train", *arguments, *told, f"runs_dir={tmp_path / 'two'}"))
     assert codes == [0], said
     assert said.count(str(tmp_path / "two")) >= 1
     run_dir = trained(*arguments, f"runs_dir={tmp_path / 'one'}")
@@ -93,7 +95,9 @@ def test_a_distributed_run_leaves_one_record(tmp_path):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=0.3)
         assert (ours["test_acc"] * 1297 / 100) % 1 == pytest.approx(0, abs=1e-6), "each test image once"
     names = {path.name for path in both.iterdir()}
-    assert names == {path.name for path in run_dir.iterdir()}
+    assert names == {path.name for path in run_dir.iterdir()} | {"wandb"}
+    [file] = both.glob("wandb/*run-*/*.wandb")
+    assert [row["_step"] for row in wandb_files.rows(file)] == [1, 2], "one process tells W&B"
 
 
 def test_a_different_mask_stops_the_run_with_the_layers_name(tmp_path):

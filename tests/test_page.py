@@ -373,7 +373,7 @@ def test_text_and_lines_stand_out_in_both_themes(theme):
 
 @pytest.fixture(scope="module")
 def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[browser]")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
     with api.sync_playwright() as playwright:
         path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
         if path is None and not Path(playwright.chromium.executable_path).exists():

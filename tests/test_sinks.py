@@ -1,87 +1,328 @@
+"""W&B: what it gets, decoded from its own files; what becomes of a run when it fails."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
 import sys
-import types
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import wandb_files
+from test_run import QUICK, ROOT, command
+from wandb_server import KEY, serving
 
+from sparse_train import wandb_run
 from sparse_train.errors import ConfigError
 from sparse_train.record import Record
-from sparse_train.sinks import Wandb
+from sparse_train.report import dashboard
+from sparse_train.sinks import Wandb, neuron_densities
+from sparse_train.sparsity.topology import Topology
 
-FACTS = {
-    "name": "digits resnet20 rigl sparseopt 0.9 seed 3",
-    "config": {"sparsity": 0.9, "seed": 3},
-}
-
-
-class FakeRun:
-    def __init__(self):
-        self.rows, self.summary, self.finished = [], {}, False
-
-    def log(self, row, step):
-        self.rows.append((step, row))
-
-    def finish(self, exit_code):
-        self.finished, self.exit_code = True, exit_code
+RUN = ("logger=wandb", "epochs=6", "renorm=unit", "optimizer=sparseopt_ham")
+FACTS = {"name": "digits 0.9 seed 3", "config": {"sparsity": 0.9, "seed": 3, "scale": "paper"}}
 
 
-@pytest.fixture
-def fake_wandb(monkeypatch):
-    """A wandb that keeps what it is told; `broken` names the modes in which it fails."""
-    module = types.SimpleNamespace(calls=[], broken=set(), run=FakeRun(), Settings=lambda **options: options)
-
-    def init(**options):
-        module.calls.append(options)
-        if options["mode"] in module.broken:
-            raise ConnectionError("no server\nmore lines")
-        return module.run
-
-    module.init = init
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    return module
+def files(run_dir: Path) -> list[Path]:
+    """In the order in which they were begun."""
+    return sorted(run_dir.glob("wandb/*run-*/*.wandb"), key=lambda path: path.parent.name.removeprefix("offline-"))
 
 
-@pytest.fixture
-def record(tmp_path):
+def history(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+
+
+def content(run_dir: Path) -> dict:
+    return json.loads((run_dir / "record.json").read_text())
+
+
+def end_service() -> None:
+    """As at the end of a program: files are whole, and the environment will be read anew."""
+    sys.modules["wandb"].teardown()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """No key and no settings but those that a test gives."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    yield
+    if sys.modules.get("wandb"):
+        end_service()
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory) -> Path:
+    """A real run."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    code, out, err = command(*QUICK, *RUN, "logger.mode=offline", "logger.tags=[mine]", f"runs_dir={runs_dir}")
+    assert code == 0, err
+    assert warned(err) == []
+    return Path(out.splitlines()[-1])
+
+
+def test_an_offline_run_holds_every_row_and_the_whole_configuration(offline):
+    [file] = files(offline)
+    record, rows, epochs = content(offline), wandb_files.rows(file), history(offline)
+    assert [{key: row[key] for key in epoch} for row, epoch in zip(rows, epochs, strict=True)] == epochs
+    assert [row["_step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    said = wandb_files.run(file)
+    assert {key: said["config"][key] for key in record["config"]} == record["config"]
+    assert {group: said["config"][f"{group}_option"] for group in record["choices"]} == record["choices"]
+    assert said["config"]["git"] == record["git"]
+    assert said["id"] == record["id"]
+    assert said["name"] == record["name"]
+    assert said["tags"] == ["digits", "resnet20", "rigl", "sparseopt_ham", "unit", "paper", "mine"]
+    summary = wandb_files.summary(file)
+    assert summary["status"] == "complete"
+    assert {key: summary[key] for key in record["final"]} == record["final"]
+    assert {key: summary[f"best/{key}"] for key in record["best"]} == record["best"]
+    assert wandb_files.exit_code(file) == 0
+    assert_histograms(rows, record)
+
+
+def test_dashboards_name_only_what_runs_hold(offline):
+    [file] = files(offline)
+    held = {
+        "line": {key for row in wandb_files.rows(file) for key, value in row.items() if value is not None},
+        "bar": {key for key, value in wandb_files.summary(file).items() if value is not None},
+        "config": wandb_files.run(file)["config"].keys(),
+    }
+    held["scatter"] = held["bar"]
+    panels = [panel for _, panels in dashboard.workspace() for panel in panels]
+    panels += [panel for report in dashboard.reports() for _, _, panels in report.parts for panel in panels]
+    assert len(panels) > 80
+    for panel in panels:
+        assert panel.y in held[panel.kind], panel
+        assert panel.x in {"line": {"epoch"}, "bar": {None}, "scatter": held["config"]}[panel.kind]
+        assert {*panel.series, *panel.filters} <= held["config"], panel
+
+
+def assert_histograms(rows: list[dict], record: dict) -> None:
+    """At epochs with mask updates (every third of 7 steps, to three quarters of 42), one for each layer."""
+    updated = {step // 7 + 1 for step in range(1, 42) if step % 3 == 0 and step < 0.75 * 42}
+    for layer, density in record["layers"].items():
+        with_it = {row["_step"]: row for row in rows if f"density/{layer}._type" in row}
+        assert set(with_it) == updated | {1}
+        for row in with_it.values():
+            neurons, edges = np.array(row[f"density/{layer}.values"]), np.array(row[f"density/{layer}.bins"])
+            assert (neurons @ (edges[1:] + edges[:-1]) / 2) / neurons.sum() == pytest.approx(density, abs=1 / 64)
+
+
+def test_densities_of_neurons_are_fan_ins_over_possible_ones():
+    mask = torch.tensor([[1, 1, 1, 0], [0, 0, 1, 0]], dtype=torch.bool)
+    assert neuron_densities(mask).tolist() == [0.75, 0.25]
+    assert neuron_densities(mask.view(2, 1, 2, 2)).tolist() == [0.75, 0.25]
+
+
+def test_after_a_sigkill_the_files_of_a_run_hold_every_row_once_per_step(tmp_path):
+    arguments = (*QUICK, *RUN, "logger.mode=offline", "epochs=40", f"runs_dir={tmp_path}")
+    with subprocess.Popen(
+        [sys.executable, "-m", "sparse_train", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        while process.poll() is None and len(epochs(tmp_path)) < 10:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.stderr.read()
+    assert process.returncode == -signal.SIGKILL
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    assert "going on after epoch" in err
+    run_dir = Path(out.splitlines()[-1])
+    first, second = files(run_dir)
+    assert wandb_files.exit_code(first) is None
+    assert {wandb_files.run(file)["id"] for file in (first, second)} == {run_dir.name}
+    steps = {}
+    for file in (first, second):
+        rows = wandb_files.rows(file)
+        assert len({row["_step"] for row in rows}) == len(rows), "no step twice in one file"
+        for row in rows:
+            steps.setdefault(row["_step"], []).append(row)
+    expected = {row["epoch"]: row for row in history(run_dir)}
+    assert steps.keys() == expected.keys()
+    for step, found in steps.items():
+        for row in found:
+            for key in expected[step].keys() - {"seconds", "images_per_second"}:
+                assert row[key] == expected[step][key]
+        assert {key: found[-1][key] for key in expected[step]} == expected[step]
+
+
+def epochs(runs_dir: Path) -> list[str]:
+    return [line for path in runs_dir.glob("*/history.jsonl") for line in path.read_text().splitlines()]
+
+
+# --- failing ---
+
+
+def warned(err: str) -> list[str]:
+    """All that was said, but where the run is and how its epochs went."""
+    return [line for line in err.splitlines() if not line.startswith("epoch") and ": digits resnet20" not in line]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("what", ["nothing listens", "it answers 500"])
+def test_training_ends_well_where(tmp_path, what):
+    with serving(500) as server:
+        url = server.url if what == "it answers 500" else f"http://127.0.0.1:{free_port()}"
+        overrides = (*QUICK, *RUN, "logger.init_timeout=1", f"runs_dir={tmp_path}")
+        code, out, err = command(*overrides, WANDB_BASE_URL=url, WANDB_API_KEY=KEY)
+    assert code == 0
+    [line] = warned(err)
+    assert re.match("warning: W&B: CommError: .* deadline exceeded; going on offline; `make wandb-sync`", line)
+    run_dir = Path(out.splitlines()[-1])
+    assert content(run_dir)["status"] == "complete"
+    assert len(history(run_dir)) == 6
+    [file] = run_dir.glob("wandb/offline-run-*/*.wandb")
+    assert [row["_step"] for row in wandb_files.rows(file)] == [1, 2, 3, 4, 5, 6]
+    assert wandb_files.exit_code(file) == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"), [(KEY, "error 401"), ("", "RuntimeError: no API key"), ("short", "AuthenticationError: .*40")]
+)
+def test_a_wrong_key_and_none(tmp_path, monkeypatch, capfd, key, reason):
     record = Record(str(tmp_path), "abc123")
     record.start([])
     record.append({"epoch": 1, "test_acc": 50.0, "seconds": 1.0})
-    return record
-
-
-def test_rows_reach_wandb_under_the_runs_own_id(fake_wandb, record):
-    sink = Wandb(record, FACTS, entity="us", group="table1", tags=["a"])
+    with serving(401) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", key)
+        sink = Wandb(record, FACTS)
     sink.log(record.history[0])
+    record.finish("complete")
     sink.finish(record)
-    [options] = fake_wandb.calls
-    assert options["id"] == "abc123"
-    assert options["resume"] == "allow"
-    assert options["name"] == "digits resnet20 rigl sparseopt 0.9 seed 3"
-    assert options["config"] == FACTS["config"]
-    assert fake_wandb.run.rows == [(1, record.history[0])]
-    assert fake_wandb.run.summary["best/test_acc"] == 50.0
-    assert fake_wandb.run.finished
-    assert fake_wandb.run.exit_code == 1, "the record does not say complete"
+    [line] = capfd.readouterr().err.splitlines()
+    assert re.match(f"warning: W&B: .*{reason}.*; going on offline; `make wandb-sync` uploads it later", line)
+    end_service()
+    [file] = record.dir.glob("wandb/offline-run-*/*.wandb")
+    assert [row["test_acc"] for row in wandb_files.rows(file)] == [50.0]
 
 
-def test_no_server_means_offline(fake_wandb, record, capsys):
-    fake_wandb.broken = {"online"}
-    sink = Wandb(record, FACTS)
+def test_a_run_that_wandb_leaves_in_the_middle_goes_on(tmp_path, capfd):
+    """Its process is killed; said once, not for every epoch, and not at the end."""
+    record = Record(str(tmp_path), "abc123")
+    record.start([])
+    sink = Wandb(record, FACTS, mode="offline")
+    record.append({"epoch": 1, "test_acc": 50.0, "seconds": 1.0})
     sink.log(record.history[0])
-    assert [call["mode"] for call in fake_wandb.calls] == ["online", "offline"]
-    assert len(fake_wandb.run.rows) == 1
-    assert capsys.readouterr().err == "warning: W&B online: ConnectionError: no server\n"
-
-
-def test_a_run_goes_on_without_wandb(fake_wandb, record, monkeypatch, capsys):
-    fake_wandb.broken = {"online", "offline"}
-    sink = Wandb(record, FACTS)
-    sink.log(record.history[0])
+    core = subprocess.run(
+        ["pgrep", "-f", f"wandb-core.*--pid {os.getpid()}"], capture_output=True, text=True, check=True
+    )
+    os.kill(int(core.stdout), signal.SIGKILL)
+    for _ in range(3):
+        sink.log(record.history[0] | {"epoch": 2})
+    record.finish("complete")
     sink.finish(record)
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("warning: W&B: ")
+    assert said[0].endswith("going on without it")
+
+
+def test_a_row_costs_milliseconds_and_the_end_no_wait(tmp_path, small_net, monkeypatch):
+    """Where the server fails; with histograms of every layer in every row."""
+    with serving(500) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        record = Record(str(tmp_path), "abc123")
+        record.start([])
+        sink, topology = Wandb(record, FACTS, init_timeout=1), Topology(small_net(), 0.8)
+        started = time.perf_counter()
+        for epoch in range(1, 101):
+            topology.version += 1
+            sink.log({"epoch": epoch, "test_acc": 50.0}, topology)
+        logged = time.perf_counter()
+        record.finish("complete")
+        sink.finish(record)
+        assert (logged - started) / 100 < 0.05
+        assert time.perf_counter() - logged < 5
+
+
+def test_without_the_package(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    Wandb(record, FACTS, mode="offline").log(record.history[0])
-    assert "W&B offline" in capsys.readouterr().err
+    record = Record(str(tmp_path), "abc123")
+    sink = Wandb(record, FACTS)
+    sink.log({"epoch": 1})
+    sink.finish(record)
+    said = capsys.readouterr().err
+    assert said.startswith("warning: W&B: ModuleNotFoundError")
+    assert said.endswith("going on without it\n")
+    assert said.count("\n") == 1
 
 
-def test_modes_are_checked(record):
+def test_disabled_is_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    record = Record(str(tmp_path), "abc123")
+    Wandb(record, FACTS, mode="disabled").log({"epoch": 1})
+    assert capsys.readouterr().err == ""
+
+
+# --- a server that works ---
+
+
+def test_a_run_taken_up_again_sends_what_the_server_lacks(tmp_path):
+    arguments = (*QUICK, *RUN, f"runs_dir={tmp_path}", "resume=fresh")
+    with serving() as server:
+        code, out, err = command(*arguments, **server.environment)
+        assert code == 0, err
+        assert warned(err) == []
+        run_dir = Path(out.splitlines()[-1])
+        assert [row["_step"] for row in server.rows(run_dir.name)] == [1, 2, 3, 4, 5, 6]
+        assert files(run_dir)[0].with_name(f"{files(run_dir)[0].name}.synced").exists()
+        del server.runs[run_dir.name][4], server.runs[run_dir.name][5]
+        code, out, err = command(*arguments, **server.environment)
+        assert code == 0, err
+        assert [row["_step"] for row in server.rows(run_dir.name)] == [1, 2, 3, 4, 5, 6]
+        assert server.uploads == [run_dir.name] * 2
+
+
+# --- the end of a run ---
+
+
+@pytest.mark.parametrize("status", ["diverged", "failed"])
+def test_the_end_is_told_after_the_record_has_its_last_word(tmp_path, monkeypatch, compose_config, status):
+    from sparse_train import loop, tasks
+    from sparse_train.errors import DivergedError
+
+    def train(run, record, sinks, pace):
+        record.start([])
+        if status == "diverged":
+            record.finish("diverged")
+            raise DivergedError("the loss is not finite")
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(loop, "train", train)
+    record = Record(str(tmp_path), "abc123")
+    with pytest.raises(RuntimeError):
+        tasks.train(compose_config("logger=wandb", "logger.mode=offline", *QUICK), record)
+    end_service()
+    [file] = files(record.dir)
+    assert wandb_files.exit_code(file) == 1
+    assert wandb_files.summary(file)["status"] == status
+    assert not record.lock.path.exists()
+
+
+def test_modes_and_times_are_checked(tmp_path):
+    record = Record(str(tmp_path), "abc123")
     with pytest.raises(ConfigError, match="mode=on: must be one of online, offline, disabled"):
         Wandb(record, FACTS, mode="on")
+    with pytest.raises(ConfigError, match="init_timeout=0: must be above 0"):
+        Wandb(record, FACTS, init_timeout=0)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "scale", "group"), [("table1", "paper", "table1"), ("table1", "cpu", "table1 cpu"), (None, "cpu", None)]
+)
+def test_the_group_is_the_sweep_and_scales_do_not_mix(sweep, scale, group):
+    assert wandb_run.default_group(sweep, scale) == group

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import claims, cost, index, page, slurm, sweeps
+from sparse_train.report import claims, cost, index, page, slurm, sweeps, uploads, wandb_views, watch
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.report.launch import Launcher
@@ -30,9 +30,15 @@ def main() -> None:
         "--jobs", type=_count, help="local: runs side by side; default: as many as GPUs are named, or 1"
     )
     parser.add_argument("--gpus", type=_numbers, default=(), help="local: which, such as 0,1,2,3; plan: how many")
+    parser.add_argument("--once", action="store_true", help="watch: look once")
+    parser.add_argument("--every", type=float, default=5.0, help="watch: seconds between two looks")
+    parser.add_argument("--project", default="sparse_train", help="of W&B")
+    parser.add_argument("--entity", help="of W&B: a team, where it is not your own")
     args = parser.parse_args()
     try:
         sys.exit(COMMANDS[args.command](args) or 0)
+    except KeyboardInterrupt:
+        parser.exit(130)
     except ConfigError as error:
         parser.exit(1, f"error: {error}\n")
 
@@ -108,6 +114,29 @@ def _page(args: argparse.Namespace) -> None:
     print(page.write(_names(args), args.results_dir))
 
 
+def _watch(args: argparse.Namespace) -> None:
+    """show how sweeps are getting on, again and again; without an artifact, those that are training"""
+    watch.watch(_sweeps(args), _runs_dir(args), args.more_runs, args.every, args.once)
+
+
+def _dashboard(args: argparse.Namespace) -> None:
+    """save the W&B workspace, and a report for every table"""
+    print(wandb_views.save(args.project, args.entity))
+
+
+def _wandb_sync(args: argparse.Namespace) -> int:
+    """upload what finished runs left offline, each once"""
+    said, fine = uploads.sync(args.runs_dir)
+    print(said)
+    return int(not fine)
+
+
+def _wandb_backfill(args: argparse.Namespace) -> None:
+    """make a W&B run of every committed training run, once"""
+    for line in uploads.backfill(_names(args), args.results_dir, args.project, args.entity):
+        print(line, flush=True)
+
+
 COMMANDS = {
     "reproduce": _reproduce,
     "draw": _draw,
@@ -117,6 +146,10 @@ COMMANDS = {
     "plan": _plan,
     "claims": _claims,
     "page": _page,
+    "watch": _watch,
+    "dashboard": _dashboard,
+    "wandb-sync": _wandb_sync,
+    "wandb-backfill": _wandb_backfill,
 }
 
 

@@ -184,6 +184,11 @@ def configuration(name: str, overrides: dict[str, str], bases: dict | None = Non
     return cfg
 
 
+def composed(name: str, cell: Cell) -> DictConfig:
+    """The whole configuration of one run of the sweep, Hydra's own part included."""
+    return _compose(name, tuple(f"{key}={value}" for key, value in cell.options.items()), with_hydra=True).copy()
+
+
 @cache
 def _compose(name: str, overrides: tuple[str, ...], with_hydra: bool = False) -> DictConfig:
     # The sweep file is the primary configuration, so its directory comes first; conf/ is searched after it.

@@ -1,0 +1,135 @@
+"""How a sweep is getting on: cells done, running, failed, the pace, and the time that is left."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparse_train.report import reproduce
+from sparse_train.report.collect import COMPLETE, INTERRUPTED, MISSING, Records
+from sparse_train.report.sweeps import Cell, Sweep
+
+LATELY = 5  # epochs whose mean is a run's pace
+CLEAR = "\x1b[H\x1b[2J"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One cell.
+
+    Attributes:
+        status: as `collect.Records` says it.
+        epochs, of: done, and to do in all; both 0 for a measurement.
+        pace: seconds per epoch; None where no epoch is done.
+    """
+
+    name: str
+    status: str
+    epochs: int
+    of: int
+    pace: float | None
+    reason: str = ""
+
+
+def watch(
+    chosen: Sequence[Sweep],
+    runs_dir: Path,
+    more: Sequence[Path],
+    every: float,
+    once: bool,
+    sleep: Callable = time.sleep,
+) -> None:
+    """Print a block for each sweep, again and again until all cells are done; in place on a terminal.
+
+    Args:
+        chosen: the sweeps; of many, those with a run that is training.
+        runs_dir, more: where runs are.
+        every: seconds between two looks.
+    """
+    everything = len(chosen) > 1
+    while True:
+        records = Records([runs_dir, *more])
+        found = {sweep.name: [progress(cell, records) for cell in sweep.cells] for sweep in chosen}
+        shown = _running(chosen, found) if everything else chosen
+        blocks = [block(reproduce.status(sweep, records, runs_dir), found[sweep.name]) for sweep in shown] or [
+            "nothing is training"
+        ]
+        print((CLEAR if sys.stdout.isatty() and not once else "") + "\n\n".join(blocks), flush=True)
+        if once or not any(one.status != COMPLETE for sweep in shown for one in found[sweep.name]):
+            return
+        sleep(every)
+
+
+def _running(sweeps: Sequence[Sweep], found: dict[str, list[Progress]]) -> list[Sweep]:
+    """Those with a run that is training, and that no earlier one shows."""
+    shown: set[str] = set()
+    kept = []
+    for sweep in sweeps:
+        ids = {cell.id for cell, one in zip(sweep.cells, found[sweep.name], strict=True) if one.status == "running"}
+        if ids - shown:
+            kept.append(sweep)
+            shown |= ids
+    return kept
+
+
+def progress(cell: Cell, records: Records) -> Progress:
+    """How far one cell is, from its record and its history."""
+    if cell.id not in records.found:
+        return Progress(cell.id, MISSING, 0, cell.epochs, None)
+    run_dir, record = records.found[cell.id]
+    status, seconds = record["status"], _seconds(run_dir)
+    pace = sum(seconds[-LATELY:]) / len(seconds[-LATELY:]) if seconds and cell.epochs else None
+    done = len(seconds) if cell.epochs else 0
+    return Progress(record.get("name", cell.id), status, done, cell.epochs, pace, record.get("reason", ""))
+
+
+def _seconds(run_dir: Path) -> list[float]:
+    try:
+        rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+        return [row["seconds"] for row in rows if "seconds" in row]
+    except (OSError, ValueError):
+        return []
+
+
+def block(counts: str, cells: Sequence[Progress]) -> str:
+    """The sweep's counts on a line, then its runs that are training, then those without a result."""
+    running = [one for one in cells if one.status == "running"]
+    pace = _mean([one.pace for one in running or cells if one.pace is not None])
+    words = [counts]
+    words += [f"{pace:.1f} s per epoch"] if pace is not None else []
+    left = time_left(cells)
+    words += [f"about {_span(left)} left with {max(len(running), 1)} at a time"] if left else []
+    lines = [f"{time.strftime('%H:%M:%S')} {'; '.join(words)}"]
+    for one in running:
+        own = f"  {one.pace:8.1f} s per epoch  {_span(one.pace * (one.of - one.epochs))} left" if one.pace else ""
+        lines.append(f"  running  {f'epoch {one.epochs:>3}/{one.of:<3}' if one.of else ''}{own}  {one.name}")
+    lines += [f"  {one.status:8} {one.name}: {one.reason}" for one in cells if one.status in ("failed", "diverged")]
+    return "\n".join(lines)
+
+
+def time_left(cells: Sequence[Progress]) -> float | None:
+    """Seconds until the cells that run or wait are done, at their own pace or else the mean, as many at a time as now.
+
+    None before the first epoch, and for measurements. Failed and diverged cells wait for nobody.
+    """
+    mean = _mean([one.pace for one in cells if one.pace is not None])
+    if mean is None:
+        return None
+    waiting = [one for one in cells if one.status in ("running", INTERRUPTED, MISSING)]
+    work = [(one.of - one.epochs) * (mean if one.pace is None else one.pace) for one in waiting]
+    at_a_time = max(sum(one.status == "running" for one in cells), 1)
+    return max(sum(work) / at_a_time, max(work, default=0.0))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _span(seconds: float) -> str:
+    """`3 h 05 min`, `12 min`, `40 s`."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,0 +1,189 @@
+"""Uploading to W&B after the fact, against a server on loopback: once, whatever has been there before."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_page import leave_records
+from test_sinks import FACTS, end_service, home  # noqa: F401  (home: a fixture)
+from wandb_server import Server, serving
+
+from sparse_train.errors import ConfigError
+from sparse_train.record import Record
+from sparse_train.report import sweeps, uploads
+from sparse_train.report.__main__ import main
+from sparse_train.report.page.records import committed
+from sparse_train.sinks import Wandb
+
+LOGGER = {"project": "sparse_train", "entity": None, "group": None, "tags": []}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with serving() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+        end_service()
+
+
+def trained(runs_dir: Path, name: str, epochs: int = 4, mode: str = "offline", broken: bool = False) -> Record:
+    """A run as the loop leaves it; its rows are numbered by their epoch."""
+    record = Record(str(runs_dir), name)
+    sink = Wandb(record, FACTS, mode=mode)
+    record.start(record_rows(record), **FACTS | {"config": FACTS["config"] | {"logger": LOGGER}})
+    for row in record.history:
+        sink.log(row)
+    for epoch in range(len(record.history) + 1, epochs + 1):
+        record.append({"epoch": epoch, "test_acc": 10.0 * epoch, "seconds": 1.0})
+        sink.log(record.history[-1])
+    if not broken:
+        record.finish("complete")
+        sink.finish(record)
+    end_service()
+    return record
+
+
+def record_rows(record: Record) -> list[dict]:
+    path = record.dir / "history.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def steps(server: Server, name: str) -> list[tuple]:
+    return [(row["_step"], row["epoch"], row["test_acc"]) for row in server.rows(name)]
+
+
+def once(epochs: int) -> list[tuple]:
+    return [(epoch, epoch, 10.0 * epoch) for epoch in range(1, epochs + 1)]
+
+
+def test_offline_runs_are_uploaded_once(tmp_path, server):
+    trained(tmp_path / "runs", "a")
+    trained(tmp_path / "runs" / "cpu", "b")
+    trained(tmp_path / "runs", "c", epochs=2, broken=True)
+    assert uploads.sync(tmp_path / "runs") == (
+        f"{tmp_path / 'runs'}: 2 runs uploaded; 1 runs are not whole: they are training or broke off",
+        True,
+    )
+    assert steps(server, "a") == steps(server, "b") == once(4)
+    assert sorted(server.uploads) == ["a", "b"]
+    said, fine = uploads.sync(tmp_path / "runs")
+    assert fine
+    assert "nothing to upload" in said
+    assert sorted(server.uploads) == ["a", "b"], "not again"
+
+
+def test_of_several_processes_offline_the_last_one_has_all(tmp_path, server):
+    trained(tmp_path, "a", epochs=2, broken=True)
+    trained(tmp_path, "a", epochs=5)
+    assert uploads.sync(tmp_path)[1]
+    assert steps(server, "a") == once(5)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # wandb's, as its run breaks off
+def test_a_run_that_was_online_first_gets_what_is_missing(tmp_path, server):
+    """`wandb sync` would add all five rows to the two that are there, with steps 3 to 7."""
+    trained(tmp_path, "a", epochs=2, mode="online", broken=True)
+    assert steps(server, "a") == once(2)
+    trained(tmp_path, "a", epochs=5)
+    said, fine = uploads.sync(tmp_path)
+    assert fine
+    assert "1 runs uploaded" in said
+    assert steps(server, "a") == once(5)
+    assert "nothing to upload" in uploads.sync(tmp_path)[0]
+
+
+def test_what_was_sent_while_training_is_left_alone(tmp_path, server):
+    trained(tmp_path, "a", mode="online")
+    assert steps(server, "a") == once(4)
+    assert "nothing to upload" in uploads.sync(tmp_path)[0]
+    assert server.uploads == ["a"]
+
+
+def test_nothing_there_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["report", "wandb-sync", "--runs-dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"{tmp_path}: nothing to upload\n"
+
+
+def test_a_refused_upload_is_said_and_can_be_repeated(tmp_path, server):
+    trained(tmp_path, "a")
+    server.status = 401
+    said, fine = uploads.sync(tmp_path)
+    assert not fine
+    assert "1 runs could not be uploaded" in said
+    server.status = 200
+    assert uploads.sync(tmp_path) == (f"{tmp_path}: 1 runs uploaded", True)
+    assert steps(server, "a") == once(4)
+
+
+# --- committed records ---
+
+
+def backfill(results: Path, *names: str) -> list[str]:
+    lines = list(uploads.backfill(names, results, "sparse_train", None))
+    end_service()
+    return lines
+
+
+def test_committed_records_become_runs_once(tmp_path, server):
+    frame = leave_records(
+        tmp_path, "quickstart", accuracy=lambda cell: 80.0 if cell.factors["seed"] == "0" else None, best_test_acc=81.0
+    )
+    leave_records(tmp_path, "fig6")
+    expected = set(frame.loc[frame["status"] == "complete", "id"])
+    lines = backfill(tmp_path, "quickstart", "fig6", "table4")
+    assert len(lines) == len(expected) == 8, "what trains; Figure 6 is a measurement"
+    assert set(server.runs) == expected
+    for name in expected:
+        rows = server.rows(name)
+        assert [row["_step"] for row in rows] == [row["epoch"] for row in rows] == list(range(1, 51))
+        assert rows[-1]["test_acc"] == 80
+        assert rows[-1]["itop_rate"] == 0.25
+        assert server.meta[name]["groupName"] == "quickstart"
+    assert {server.meta[name]["displayName"] for name in expected} >= {"digits resnet20 rigl sparseopt 0.9 seed 0"}
+    before = json.dumps(server.runs)
+    shutil.rmtree(tmp_path / ".wandb")
+    again = backfill(tmp_path, "quickstart")
+    assert all(line.endswith(": 0 rows sent") for line in again)
+    assert json.dumps(server.runs) == before
+
+
+def test_a_scale_has_a_group_of_its_own_and_the_first_artifact_names_the_run(tmp_path, server):
+    first = sweeps.load("curves-cifar100-rigl-test", "cpu").cells[0]
+    for name in ("table2", "curves-cifar100-rigl-test"):
+        leave_records(tmp_path, name, "cpu", accuracy=lambda cell: 60.0 if cell.id == first.id else None)
+    [line] = backfill(tmp_path, "table2", "curves-cifar100-rigl-test")
+    assert first.id in line
+    assert server.meta[first.id]["groupName"] == "table2 cpu"
+    assert len(server.rows(first.id)) == first.epochs, "the epochs that the curves commit"
+
+
+def test_the_configuration_is_the_runs_own(tmp_path):
+    leave_records(tmp_path, "quickstart", accuracy=lambda cell: 80.0)
+    here = committed("quickstart", "paper", tmp_path)
+    for cell in here.cells[:5]:
+        record = uploads.committed_record(here, cell)
+        assert record["config"]["sparsity"] == float(cell.factors["sparsity"])
+        assert record["config"]["model"]["width"] == 0.5
+        assert record["choices"]["optimizer"] == cell.factors["optimizer"]
+        assert record["final"]["epoch"] == 50
+
+
+def test_without_a_key_it_is_one_line(tmp_path, monkeypatch):
+    leave_records(tmp_path, "quickstart", accuracy=lambda cell: 80.0)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="no API key; `wandb login` asks for one"):
+        backfill(tmp_path, "quickstart")
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_the_last_epoch_has_all_metrics(rows):
+    history = pd.DataFrame({"epoch": range(1, rows + 1), "test_acc": 1.0, "id": "a"})
+    made = uploads.history_rows(history, {"epoch": 3, "test_acc": 2.0, "test_loss": 0.5})
+    assert made[-1] == {"epoch": 3, "test_acc": 2.0, "test_loss": 0.5}
+    assert len(made) == max(rows, 1)
