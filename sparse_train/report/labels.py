@@ -1,5 +1,7 @@
 """How factors are called in tables and figures. The paper's "Ours" is SparseOpt; ours are the numbers measured here."""
 
+import re
+
 LABELS = {
     "optimizer": {
         "sgd": "Baseline",
@@ -54,7 +56,10 @@ def label(factor: str, value: object) -> str:
     """The word for one value of a factor."""
     if factor == "sparsity":
         return f"{100 * float(value):g}%"
-    return LABELS.get(factor, {}).get(str(value), str(value))
+    text = str(value)
+    if re.fullmatch(r"\d+\.\d{6,}", text):
+        return f"{float(text):.4g}"
+    return LABELS.get(factor, {}).get(text, text)
 
 
 def name(factor: str) -> str:

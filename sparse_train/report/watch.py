@@ -53,10 +53,9 @@ def watch(
         records = Records([runs_dir, *more])
         found = {sweep.name: [progress(cell, records) for cell in sweep.cells] for sweep in chosen}
         shown = _running(chosen, found) if everything else chosen
-        blocks = [block(reproduce.status(sweep, records, runs_dir), found[sweep.name]) for sweep in shown] or [
-            "nothing is training"
-        ]
-        print((CLEAR if sys.stdout.isatty() and not once else "") + "\n\n".join(blocks), flush=True)
+        blocks = [block(reproduce.status(sweep, records, runs_dir), found[sweep.name]) for sweep in shown]
+        clear = CLEAR if sys.stdout.isatty() and not once else ""
+        print(clear + ("\n\n".join(blocks) or "nothing is training"), flush=True)
         if once or not any(one.status != COMPLETE for sweep in shown for one in found[sweep.name]):
             return
         sleep(every)
