@@ -14,11 +14,12 @@ RESULTS_DIR ?= results
 DRY ?=
 REFERENCES ?=
 OPTIONS ?=
+DATA_DIR ?=
 REPORT := $(BIN)/python -m sparse_train.report
 WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test claims report chaos lint format lock clean
+.PHONY: help setup quickstart test claims report chaos bench lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,9 @@ report: setup ## write results/report.html, every table, figure, claim and run f
 
 chaos: setup ## kill runs 64 times at random moments and compare how they end: results/reliability.md
 	$(BIN)/python tests/chaos.py --kills 64 --report results/reliability.md
+
+bench: setup ## time steps, mask updates and training: results/performance.md; DATA_DIR=data to train on CIFAR-100 too
+	$(BIN)/python -m benchmarks $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --out $(RESULTS_DIR)/performance.md
 
 lint: setup ## check the style
 	$(BIN)/ruff check .
