@@ -21,9 +21,9 @@ SECTIONS = {
     "training": ("CIFAR-100 training, ResNet20 x1, 256 images a step", 1, True),
 }
 OWED = """\
-What a GPU would show is not measured yet: everything above on CUDA (the same command does it there), seconds per CIFAR-100
-epoch with and without `compile=reduce-overhead`, ResNet50 at 224 in bf16, several runs side by side on one GPU. Training
-several networks in one process is not built.
+What a GPU would show is not measured yet: everything above on CUDA (the same command does it there), seconds per epoch
+of CIFAR-100 with and without `compile=reduce-overhead`, ResNet50 at 224 in bf16, several runs side by side on one GPU.
+Training several networks in one process is not built.
 """
 
 

@@ -13,9 +13,9 @@ from sparse_train.optim.joined import Joined
 class Group:
     """The weights (two or more dimensions) of a parameter group side by side, its other parameters one by one.
 
-    What is done to every weight is one operation on one vector instead of one on each tensor, which a small network has
-    no time for. So the weights move into one storage, once; a parameter stays the object it is, with its values and
-    memory layout. Gradients are copied there at every step.
+    A step on each tensor by itself is hundreds of operations, and in a small network these are what it costs. So the
+    weights move into one storage, once, and an effect is one operation on one vector. A parameter stays the object it
+    is, with its values and memory layout. Gradients are copied beside each other at every step.
 
     Args:
         params: parameters with a gradient.
