@@ -24,13 +24,14 @@ RUN ?=
 OPTIONS ?=
 PROJECT ?= sparse_train
 ENTITY ?=
+DATA_DIR ?=
 REPORT := $(BIN)/python -m sparse_train.report
 START = --launcher $(LAUNCHER) $(if $(JOBS),--jobs $(JOBS)) $(if $(GPUS),--gpus $(GPUS)) --launch "$(OPTIONS)"
 WANDB := --project $(PROJECT) $(if $(ENTITY),--entity $(ENTITY))
 WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test plan watch claims report dashboard wandb-sync wandb-backfill chaos lint format lock clean
+.PHONY: help setup quickstart test plan watch claims report dashboard wandb-sync wandb-backfill chaos bench lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +91,9 @@ wandb-backfill: setup ## make W&B runs out of the committed records, each once: 
 
 chaos: setup ## kill runs 64 times at random moments and compare how they end: results/reliability.md
 	$(BIN)/python tests/chaos.py --kills 64 --report results/reliability.md
+
+bench: setup ## time steps, mask updates and training: results/performance.md; DATA_DIR=data to train on CIFAR-100 too
+	$(BIN)/python -m benchmarks $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --out $(RESULTS_DIR)/performance.md
 
 lint: setup ## check the style
 	$(BIN)/ruff check .

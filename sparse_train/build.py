@@ -65,7 +65,7 @@ def build(cfg: DictConfig) -> Run:
     if ranks.world > 1:  # running statistics are averaged where they are used; until then each rank has its own
         forward = DistributedDataParallel(model, **{BUFFERS: False})
     if cfg.compile:
-        forward = torch.compile(forward)
+        forward = torch.compile(forward, mode=None if cfg.compile is True else cfg.compile)
     example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
     return Run(
         epochs=cfg.epochs,

@@ -102,7 +102,7 @@ class Config:
 
     amp: str = MISSING
     channels_last: bool = MISSING
-    compile: bool = MISSING
+    compile: Any = MISSING
     sync_bn: bool = MISSING
     device: str = MISSING
     gpus: list[int] | None = None
@@ -134,6 +134,8 @@ def check(cfg: DictConfig) -> None:
         require(chosen, key, cfg[key], "choose one of the options of its group")
     for key, options in CHOICES.items():
         require_one_of(key, cfg[key], options)
+    known = isinstance(cfg.compile, bool) or cfg.compile == "reduce-overhead"
+    require(known, "compile", cfg.compile, "must be one of false, true, reduce-overhead")
     require(0 <= cfg.sparsity < 1, "sparsity", cfg.sparsity, "must be in [0, 1): the share of weights that are zero")
     require(cfg.epochs >= 1, "epochs", cfg.epochs, "must be at least 1")
     require(cfg.batch_size >= 1, "batch_size", cfg.batch_size, "must be at least 1")

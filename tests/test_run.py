@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from sparse_train import checkpoint
 from sparse_train.__main__ import main
+from sparse_train.build import build
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("epochs=2", "model.width=0.25", "update_every=3", "threads=1")
@@ -145,6 +146,13 @@ def test_every_way_to_train_trains(tmp_path, option):
     assert history(run_dir)[-1]["realised_sparsity"] == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize(("value", "mode"), [("true", None), ("reduce-overhead", "reduce-overhead")])
+def test_how_to_compile_reaches_torch(compose_config, monkeypatch, value, mode):
+    monkeypatch.setattr(torch, "compile", lambda model, mode: (model, mode))
+    run = build(compose_config("model=mlp", f"compile={value}"))
+    assert run.forward == (run.model, mode)
+
+
 def test_a_short_run_learns(tmp_path):
     """Well above the 10% of chance: the loop trains, evaluates and keeps the topology."""
     run_dir = trained(f"runs_dir={tmp_path}", "epochs=15", "sparsity=0.5", "model.width=0.5", "update_every=20")
@@ -174,6 +182,7 @@ BAD_INPUT = {
     "dst=null": "dst=null: must be one of dense, rigl, rigl_corrected, set, static",
     "~dataset=9": "dataset=9: must be one of cifar100, digits, imagenet, mnist",
     "dst.growth=null": "dst.growth=None: must be a growth score",
+    "compile=fast": "compile=fast: must be one of false, true, reduce-overhead",
     "dst=snip": "Could not find 'dst/snip'",
     "dataset=cifar10": "Available options in 'dataset'",
     "colour=red": "Key 'colour' not in 'Config'",

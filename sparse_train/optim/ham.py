@@ -27,7 +27,7 @@ def mirror_factor(weight: Tensor, grad: Tensor, lr: float | Tensor, alpha: float
 
 
 class HAM:
-    """The mirror slot of `SparseSGD`: w <- w * mirror_factor(w, g) for tensors with two or more dimensions.
+    """The mirror slot of `SparseSGD`: w <- w * mirror_factor(w, g), for weights of two or more dimensions.
 
     Args:
         alpha, beta: see `mirror_factor`. Table 4's "HAM hyperparameter h1 = 80" is read as alpha; the paper names no
@@ -43,5 +43,4 @@ class HAM:
     def reflect(self, weights: Sequence[Tensor], grads: Sequence[Tensor], lr: float | Tensor) -> None:
         """Take the mirror step in place on weights whose base step used `grads`."""
         for weight, grad in zip(weights, grads, strict=True):
-            if weight.ndim > 1:
-                weight.mul_(mirror_factor(weight, grad, lr, self.alpha, self.beta))
+            weight.mul_(mirror_factor(weight, grad, lr, self.alpha, self.beta))

@@ -29,13 +29,11 @@ class Renorm:
         self._clipped: Tensor | None = None
 
     @torch.no_grad()
-    def scale(self, grads: Sequence[Tensor]) -> list[Tensor]:
-        """New gradients of norm at most `max_norm`; no host synchronisation."""
-        if not grads:
-            return []
+    def factor(self, grads: Sequence[Tensor]) -> Tensor:
+        """The number that brings these gradients to a norm of at most `max_norm`; no host synchronisation."""
         excess = get_total_norm(list(grads)) / self.max_norm
         self._count(excess > 1)
-        return torch._foreach_mul(list(grads), 1 / excess.clamp(min=1))
+        return 1 / excess.clamp(min=1)
 
     def _count(self, clipped: Tensor) -> None:
         self.steps += 1

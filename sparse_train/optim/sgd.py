@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
+from sparse_train.optim.group import Group
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
 from sparse_train.optim.sparseopt import SparseOpt
 from sparse_train.sparsity.topology import Topology
-
-Grads = dict[Tensor, Tensor]  # parameter -> gradient
 
 
 class SparseSGD(torch.optim.SGD):
@@ -28,7 +27,8 @@ class SparseSGD(torch.optim.SGD):
         w <- w * mask
 
     An empty slot does nothing: with none of them it is SGD on the existing weights. `p.grad` is only read: it is the
-    dense gradient before the step and after it. Momentum is 0 off the mask.
+    dense gradient before the step and after it. Momentum is 0 off the mask. The first step moves the weights into one
+    storage (`Group`), so that a step is a few operations whatever the number of layers, and waits for no device.
 
         topology = Topology(model, sparsity=0.9)
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
@@ -58,6 +58,8 @@ class SparseSGD(torch.optim.SGD):
         self.topology, self.precondition, self.renorm, self.mirror = topology, precondition, renorm, mirror
         self._names = {weight: name for name, weight in topology.weights.items()}
         self._corrections: tuple[tuple, dict[str, Tensor]] = ((), {})
+        self._groups: list[Group] = []
+        self._factors_of: tuple | None = None
         if not any(p in self._names for group in self.param_groups for p in group["params"]):
             raise ValueError("none of the parameters is a weight of the topology: was the model copied after it?")
         self.corrections()  # what cannot be corrected is said now
@@ -69,17 +71,17 @@ class SparseSGD(torch.optim.SGD):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.topology.follow()
-        grads = {p: p.grad for group in self.param_groups for p in group["params"] if p.grad is not None}
-        grads = self._precondition(grads)
-        if self.renorm is not None and self.renorm.over == "dense":
-            grads = self._renormalize(grads)
-        grads = self._mask(grads)
-        if self.renorm is not None and self.renorm.over == "masked":
-            grads = self._renormalize(grads)
-        self._descend(grads)
-        self._mirror(grads)
-        self.topology.apply()
+        groups = self._read()
+        self._precondition(groups)
+        if self.renorm is not None:
+            self._renormalize(groups)
+        if self._norm_is_dense:
+            self._mask(groups)
+        for group, options in zip(groups, self.param_groups, strict=True):
+            self._descend(group, options)
+            self._mirror(group, options["lr"])
+            group.weight.mul_(group.mask)
+            group.written()
         return loss
 
     def corrections(self) -> dict[str, Tensor]:
@@ -113,59 +115,86 @@ class SparseSGD(torch.optim.SGD):
         self.mask_momentum()
 
     def __getstate__(self) -> dict:
-        """Copies and pickles keep topology and slots."""
-        return {**self.__dict__, **super().__getstate__()}
+        """Copies and pickles keep topology and slots; what a step works on is made anew."""
+        return {**self.__dict__, **super().__getstate__(), "_groups": []}
 
-    def _precondition(self, grads: Grads) -> Grads:
-        factors = self.corrections()
-        return {p: g * factors[n] if (n := self._names.get(p)) in factors else g for p, g in grads.items()}
+    @property
+    def _norm_is_dense(self) -> bool:
+        return self.renorm is not None and self.renorm.over == "dense"
 
-    def _renormalize(self, grads: Grads) -> Grads:
-        return dict(zip(grads, self.renorm.scale(list(grads.values())), strict=True))
+    def _read(self) -> list[Group]:
+        """The gradients of now, by parameter group, with masks and scales that are made anew only when masks change."""
+        params = [[p for p in options["params"] if p.grad is not None] for options in self.param_groups]
+        if len(self._groups) != len(params) or not all(map(Group.holds, self._groups, params)):
+            self._groups, self._factors_of = [Group(p) for p in params], None
+            self.topology.follow()
+        made_of = (self.topology.version, self.precondition, self._norm_is_dense)
+        if self._factors_of != made_of:
+            weights = self.topology.weights
+            masks = {weights[name]: mask for name, mask in self.topology.masks.items()}
+            scales = {weights[name]: scale for name, scale in self.corrections().items()}
+            for group in self._groups:
+                group.set_factors(masks, scales, masked=not self._norm_is_dense)
+            self._factors_of = made_of
+        for group in self._groups:
+            group.read_grads()
+        return self._groups
 
-    def _mask(self, grads: Grads) -> Grads:
-        masks = self.topology.masks
-        return {p: g * masks[n] if (n := self._names.get(p)) in masks else g for p, g in grads.items()}
+    def _precondition(self, groups: list[Group]) -> None:
+        """The correction, and the mask with it unless the norm that comes between them is that of dense gradients."""
+        for group in groups:
+            group.grad.mul_(group.factor)
 
-    def _descend(self, grads: Grads) -> None:
+    def _renormalize(self, groups: list[Group]) -> None:
+        if grads := [grad for group in groups for grad in group.grads()]:
+            factor = self.renorm.factor(grads)
+            for group in groups:
+                group.scale_grads(factor)
+
+    def _mask(self, groups: list[Group]) -> None:
+        for group in groups:
+            group.grad.mul_(group.mask)
+
+    def _descend(self, group: Group, options: dict) -> None:
         """torch's own SGD, on the gradients given instead of `p.grad`."""
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p in grads]
-            sgd(
-                params,
-                [_laid_out_like(p, self._with_scaled_decay(p, grads[p], group["weight_decay"])) for p in params],
-                [self._momentum(p) for p in params] if group["momentum"] else [None] * len(params),
-                fused=True,
-                weight_decay=group["weight_decay"],
-                momentum=group["momentum"],
-                lr=group["lr"],
-                dampening=group["dampening"],
-                nesterov=group["nesterov"],
-                maximize=group["maximize"],
-            )
+        params = group.weight.vectors + group.others
+        sgd(
+            params,
+            self._with_scaled_decay(group, options["weight_decay"]) + group.other_grads,
+            self._momentum(group) if options["momentum"] else [None] * len(params),
+            fused=True,
+            weight_decay=options["weight_decay"],
+            momentum=options["momentum"],
+            lr=options["lr"],
+            dampening=options["dampening"],
+            nesterov=options["nesterov"],
+            maximize=options["maximize"],
+        )
 
-    def _momentum(self, p: Tensor) -> Tensor:
-        """The momentum buffer. It starts at 0, which gives torch's first step: 0 * momentum + g."""
-        state = self.state[p]
-        if state.get("momentum_buffer") is None:
-            state["momentum_buffer"] = torch.zeros_like(p)
-        state["momentum_buffer"] = _laid_out_like(p, state["momentum_buffer"])
-        return state["momentum_buffer"]
+    def _momentum(self, group: Group) -> list[Tensor]:
+        """The momentum buffers. They start at 0, which gives torch's first step: 0 * momentum + g."""
+        for p, part in zip(group.weights, group.momentum.parts, strict=True):
+            state = self.state[p]
+            if (momentum := state.get("momentum_buffer")) is not part:
+                part.zero_() if momentum is None else part.copy_(momentum)
+                state["momentum_buffer"] = part
+        for p in group.others:
+            if self.state[p].get("momentum_buffer") is None:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        return group.momentum.vectors + [self.state[p]["momentum_buffer"] for p in group.others]
 
-    def _with_scaled_decay(self, p: Tensor, grad: Tensor, decay: float) -> Tensor:
+    def _with_scaled_decay(self, group: Group, decay: float) -> list[Tensor]:
         """SGD adds `decay * w`; where decay is scaled too, that must be `decay * factor * w`: add the difference."""
         if self.precondition is None or not self.precondition.scale_decay:
-            return grad
-        factor = self.corrections().get(self._names.get(p))
-        return grad if factor is None else grad + decay * (factor - 1) * p
+            return group.grad.vectors
+        vectors = zip(group.grad.vectors, group.factor.vectors, group.weight.vectors, strict=True)
+        return [grad + decay * (factor - 1) * weight for grad, factor, weight in vectors]
 
-    def _mirror(self, grads: Grads) -> None:
-        if self.mirror is not None:
-            for group in self.param_groups:
-                weights = [p for p in group["params"] if p in grads]
-                self.mirror.reflect(weights, [grads[p] for p in weights], group["lr"])
-
-
-def _laid_out_like(p: Tensor, other: Tensor) -> Tensor:
-    """`other` in the memory layout of `p`: torch's fused kernel reads all its tensors in the order of memory."""
-    return other if other.stride() == p.stride() else torch.empty_like(p).copy_(other)
+    def _mirror(self, group: Group, lr: float | Tensor) -> None:
+        """On the weights that exist: the others are 0, and stay it."""
+        if self.mirror is None:
+            return
+        for weight, grad, active in zip(group.weight.vectors, group.grad.vectors, group.active, strict=True):
+            existing = weight.index_select(0, active)
+            self.mirror.reflect([existing], [grad.index_select(0, active)], lr)
+            weight.scatter_(0, active, existing)

@@ -1,6 +1,5 @@
 """How much of the weight space a run has visited."""
 
-import torch
 from torch import Tensor
 
 
@@ -15,7 +14,6 @@ class Exploration:
     def __init__(self, masks: dict[str, Tensor]):
         self.visited = {name: mask.clone() for name, mask in masks.items()}
 
-    @torch.no_grad()
     def visit(self, name: str, mask: Tensor) -> None:
         self.visited[name] |= mask
 

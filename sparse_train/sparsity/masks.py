@@ -1,5 +1,6 @@
 """Pure functions from scores to masks. All ranks that see the same scores make the same mask."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ def drop(mask: Tensor, score: Tensor, count: int) -> Tensor:
         count: at most the number of active positions.
     """
     candidates = torch.where(mask, score, torch.inf).reshape(-1)
-    return _with(mask, candidates.topk(count, largest=False, sorted=False).indices, False)
+    return _with(mask, extreme(candidates, count, largest=False), False)
 
 
 def grow(mask: Tensor, score: Tensor, count: int) -> Tensor:
@@ -30,7 +31,22 @@ def grow(mask: Tensor, score: Tensor, count: int) -> Tensor:
         count: at most the number of inactive positions.
     """
     candidates = torch.where(mask, -torch.inf, score).reshape(-1)
-    return _with(mask, candidates.topk(count, sorted=False).indices, True)
+    return _with(mask, extreme(candidates, count, largest=True), True)
+
+
+def extreme(scores: Tensor, count: int, largest: bool) -> Tensor:
+    """Positions of the `count` largest or smallest of a vector of scores, in any order: those of `torch.topk`.
+
+    On the CPU numpy's vectorized partition finds them several times faster. It breaks ties in another way, so where
+    the last score taken is also that of a position left out, `topk` decides.
+    """
+    if 0 < count < len(scores) and scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+        values, cut = scores.numpy(), len(scores) - count if largest else count - 1
+        order = np.argpartition(values, cut)
+        last = values[order[cut]]
+        if np.count_nonzero(values >= last if largest else values <= last) == count:
+            return torch.from_numpy(order[cut:] if largest else order[: cut + 1])
+    return scores.topk(count, largest=largest, sorted=False).indices
 
 
 def checksum(mask: Tensor) -> Tensor:

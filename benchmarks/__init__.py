@@ -1,0 +1,1 @@
+"""How fast the project is, against dense training and against others: `make bench` writes results/performance.md."""

@@ -1,0 +1,88 @@
+"""Runs every section in processes of its own, and writes results/performance.md."""
+
+import argparse
+import json
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from benchmarks import sections
+from sparse_train.environment import describe
+
+# title, processes, whether it needs CIFAR-100
+SECTIONS = {
+    "optimizer_steps": ("Optimizer and masking, ResNet20 x1", 7, False),
+    "whole_steps": ("Training step, ResNet20 x1, 64 images", 2, False),
+    "mask_updates": ("Mask update, ResNet20 x1", 5, False),
+    "training": ("CIFAR-100 training, ResNet20 x1, 256 images a step", 1, True),
+}
+OWED = """\
+What a GPU would show is not measured yet: everything above on CUDA (the same command does it there), seconds per epoch
+of CIFAR-100 with and without `compile=reduce-overhead`, ResNet50 at 224 in bf16, several runs side by side on one GPU.
+Training several networks in one process is not built.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", help="where cifar-100-python/ is; without it training is not measured")
+    parser.add_argument("--section", choices=SECTIONS, help="measure this one here and print its times as JSON")
+    parser.add_argument("--out", type=Path, default=Path("results/performance.md"))
+    arguments = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if arguments.section:
+        data = [arguments.data_dir] if SECTIONS[arguments.section][2] else []
+        print(json.dumps(getattr(sections, arguments.section)(device, *data)))
+        return
+    text = [_head(device)]
+    for name, (title, processes, needs_data) in SECTIONS.items():
+        if needs_data and not arguments.data_dir:
+            text.append(f"## {title}\n\nNot measured: give --data-dir.\n")
+            continue
+        results = [_in_a_process(name, arguments.data_dir) for _ in range(processes)]
+        text.append(f"## {title}\n\n{getattr(sections, name).__doc__.strip()}\n\n{_table(results)}")
+        print(text[-1], flush=True)
+    arguments.out.write_text("\n".join([*text, "## Owed\n", OWED]))
+
+
+def _in_a_process(section: str, data_dir: str | None) -> dict[str, list[float]]:
+    command = [sys.executable, "-m", "benchmarks", "--section", section]
+    command += ["--data-dir", data_dir] if data_dir else []
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def _table(results: list[dict[str, list[float]]]) -> str:
+    """Of each case the median over processes of their medians, and its ratio to the fastest dense case."""
+    medians = [{name: median(times) for name, times in result.items()} for result in results]
+    lines = ["| | ms | least to most | over fastest dense | least to most |", "|---|---|---|---|---|"]
+    for name in medians[0]:
+        times = [1000 * process[name] for process in medians]
+        line = f"| {name} | {median(times):.4g} | {min(times):.4g} to {max(times):.4g} |"
+        dense = [[t for case, t in process.items() if case.startswith("dense")] for process in medians]
+        if not dense[0]:
+            lines.append(f"{line} | |")
+            continue
+        ratios = [process[name] / min(base) for process, base in zip(medians, dense, strict=True)]
+        lines.append(f"{line} {median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _head(device: torch.device) -> str:
+    facts = describe(device)
+    hardware = facts["hardware"]["cpu"] if device.type == "cpu" else facts["hardware"]["device"]
+    versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("python", "torch", "numpy"))
+    return f"""# Performance
+
+`make bench`, {date.today()}, revision {facts["git"]}; {hardware}, {facts["threads"]} threads; {versions}.
+
+The cases of a section are timed in turn, in several rounds and in several processes. A number is the median over
+processes of the medians within one, with the least and the most of these. Sparsity is 0.9 everywhere.
+"""
+
+
+if __name__ == "__main__":
+    main()

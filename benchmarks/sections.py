@@ -1,0 +1,122 @@
+"""What is measured: seconds per call of each case of a section. Cases named "dense ..." are what ours is held to."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.measure import interleaved
+from benchmarks.training import BATCH, STEPS, entrypoint, plain_loop
+from sparse_train import HAM, SET, Renorm, RigL, SparseOpt, SparseSGD, Topology, Updater
+from sparse_train.models.init import kaiming_normal
+from sparse_train.models.resnet_cifar import ResNet20
+
+SPARSITY, SGD = 0.9, {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+DENSE = {"dense SGD": {}, "dense SGD, foreach": {"foreach": True}, "dense SGD, fused": {"fused": True}}
+OURS: dict[str, Callable[[], dict]] = {
+    "RigL": dict,
+    "RigL + SparseOpt": lambda: {"precondition": SparseOpt()},
+    "RigL + SparseOpt + HAM": lambda: {"precondition": SparseOpt(), "mirror": HAM()},
+    "RigL + SparseOpt, renormalized": lambda: {"precondition": SparseOpt(), "renorm": Renorm()},
+}
+
+
+def network(device: torch.device) -> nn.Module:
+    """ResNet20 x1 for 100 classes, with gradients of about the size that training has."""
+    model = ResNet20(100)
+    kaiming_normal(model, 0)
+    model.to(device)
+    for p in model.parameters():
+        p.grad = 1e-3 * torch.randn_like(p)
+    return model
+
+
+def ours(model: nn.Module, slots: dict) -> SparseSGD:
+    return SparseSGD(model.parameters(), Topology(model, SPARSITY), **SGD, **slots)
+
+
+def optimizer_steps(device: torch.device) -> dict[str, list[float]]:
+    """Optimizer and masking of one step, gradients given."""
+    cases = {name: torch.optim.SGD(network(device).parameters(), **SGD, **form).step for name, form in DENSE.items()}
+    cases |= {name: ours(network(device), slots()).step for name, slots in OURS.items()}
+    if (peer := rigl_torch(device)) is not None:
+        scheduler, optimizer = peer
+        hooks = [(w, hook) for w, hook in zip(scheduler.W, scheduler.backward_hook_objects, strict=True) if hook]
+
+        def step() -> None:
+            for w, hook in hooks:  # it masks gradients while they are made
+                hook(w.grad)
+            optimizer.step()
+            scheduler()
+
+        cases["rigl-torch"] = step
+    return interleaved(cases, device, rounds=40, calls=10)
+
+
+def whole_steps(device: torch.device) -> dict[str, list[float]]:
+    """Forward, backward and step, 64 images."""
+    images, labels = torch.randn(64, 3, 32, 32, device=device), torch.randint(100, (64,), device=device)
+    prepared = {f"dense SGD, {form}": _dense(device, form) for form in ("foreach", "fused")}
+    for name, slots in OURS.items():
+        model = network(device)
+        prepared[name] = model, ours(model, slots())
+    cases = {name: _train(*both, images, labels) for name, both in prepared.items()}
+    return interleaved(cases, device, rounds=20)
+
+
+def _dense(device: torch.device, form: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = network(device)
+    return model, torch.optim.SGD(model.parameters(), **SGD, **{form: True})
+
+
+def _train(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def mask_updates(device: torch.device) -> dict[str, list[float]]:
+    """One update of all masks."""
+    cases = {}
+    for growth in (RigL(), SET()):
+        optimizer = ours(network(device), {"precondition": SparseOpt()})
+        updater = Updater(optimizer.topology, optimizer, growth, total_steps=10**9, every=1)
+        cases[type(growth).__name__] = _updates(updater, optimizer)
+    if (peer := rigl_torch(device)) is not None:
+        scheduler, _ = peer
+        for w, hook in zip(scheduler.W, scheduler.backward_hook_objects, strict=True):
+            if hook:
+                hook.dense_grad = w.grad.clone()
+        cases["rigl-torch, RigL"] = scheduler._rigl_step
+    return interleaved(cases, device, rounds=40)
+
+
+def _updates(updater: Updater, optimizer: SparseSGD) -> Callable[[], None]:
+    steps = iter(range(1, 10**9))
+    optimizer.step()
+    return lambda: updater.update(next(steps))
+
+
+def training(device: torch.device, data_dir: str) -> dict[str, list[float]]:
+    """CIFAR-100 images, from the data set to the end of the step; the DataLoader's workers fetch ahead."""
+    cases = {f"dense eager loop, {workers} workers": plain_loop(device, data_dir, workers) for workers in (0, 2)}
+    cases["ours, fp32"] = entrypoint(device, data_dir)
+    cases["ours, bf16 + channels_last"] = entrypoint(device, data_dir, "amp=bf16", "channels_last=true")
+    times = interleaved(cases, device, rounds=5)
+    return {name: [seconds / STEPS / BATCH for seconds in rounds] for name, rounds in times.items()}
+
+
+def rigl_torch(device: torch.device) -> tuple | None:
+    """rigl-torch's scheduler and the optimizer it wraps; None where it is not installed."""
+    try:
+        from rigl_torch.RigL import RigLScheduler
+    except ImportError:
+        return None
+    model = network(device)
+    optimizer = torch.optim.SGD(model.parameters(), **SGD)
+    options = {"dense_allocation": 1 - SPARSITY, "ignore_linear_layers": False, "T_end": 10**9, "delta": 10**8}
+    return RigLScheduler(model, optimizer, **options), optimizer

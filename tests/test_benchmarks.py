@@ -1,0 +1,34 @@
+import time
+
+import torch
+
+from benchmarks.__main__ import SECTIONS, _table
+from benchmarks.measure import interleaved
+from benchmarks.sections import OURS, network, ours
+
+
+def test_cases_are_timed_in_turn():
+    calls = []
+    cases = {name: lambda name=name: (calls.append(name), time.sleep(0.002)) for name in "ab"}
+    times = interleaved(cases, torch.device("cpu"), rounds=2, calls=1)
+    assert calls == list("ab") * 3, "the first round is not counted"
+    assert [len(seconds) for seconds in times.values()] == [2, 2]
+    assert all(0.002 <= seconds < 0.1 for each in times.values() for seconds in each)
+
+
+def test_ratios_are_over_the_fastest_dense_case_of_each_process():
+    processes = [
+        {"dense a": [0.002], "dense b": [0.004], "ours": [0.001, 0.003, 0.9]},
+        {"dense a": [0.008], "dense b": [0.004], "ours": [0.008]},
+    ]
+    assert "| ours | 5.5 | 3 to 8 | 1.75 | 1.50 to 2.00 |" in _table(processes)
+    assert "| RigL | 2 | 2 to 2 | |" in _table([{"RigL": [0.002]}])
+
+
+def test_every_case_takes_a_step():
+    for slots in OURS.values():
+        model = network(torch.device("cpu"))
+        before = model.conv1.weight.detach().clone()
+        ours(model, slots()).step()
+        assert not torch.equal(model.conv1.weight, before)
+    assert set(SECTIONS) >= {"optimizer_steps", "mask_updates", "training"}

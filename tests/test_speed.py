@@ -1,0 +1,230 @@
+"""What speed relies on: few operations in a step, none that waits for the device, and the bits of a plain step."""
+
+from collections import Counter
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_optim import same, take_step
+from torch import nn
+from torch.optim.sgd import sgd
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sparse_train.build import build
+from sparse_train.interruption import Interruption
+from sparse_train.keeper import Keeper, Pace, Place
+from sparse_train.loop import train_epoch
+from sparse_train.models.resnet_cifar import ResNet20
+from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
+from sparse_train.optim.group import Group
+from sparse_train.optim.ham import mirror_factor
+from sparse_train.record import Record
+from sparse_train.sparsity.masks import extreme
+from sparse_train.sparsity.topology import Topology
+
+WAIT = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "equal"}  # for the device
+SLOTS = {
+    "sgd": {},
+    "sparseopt": {"precondition": SparseOpt()},
+    "ham": {"mirror": HAM(8.0, 1e-3)},
+    "sparseopt_ham": {"precondition": SparseOpt(), "mirror": HAM(8.0)},
+    "dense norm": {"precondition": SparseOpt(), "renorm": Renorm(), "mirror": HAM(8.0)},
+    "masked norm": {"precondition": SparseOpt(), "renorm": Renorm(0.5, over="masked")},
+    "scaled decay": {"precondition": SparseOpt(scale_decay=True)},
+}
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations by name."""
+
+    def __enter__(self):
+        self.names = Counter()
+        return super().__enter__()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def step_operations(model, slots):
+    """The operations of one step, after a first that makes room."""
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 1e-3)
+    optimizer = SparseSGD(model.parameters(), Topology(model, 0.5), lr=0.1, momentum=0.9, weight_decay=5e-4, **slots)
+    optimizer.step()
+    with Operations() as operations:
+        optimizer.step()
+    return operations.names
+
+
+# --- the step ---
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_a_step_waits_for_nothing_and_has_few_operations(name):
+    names = step_operations(ResNet20(10), SLOTS[name])
+    assert not WAIT & set(names)
+    assert names.total() <= 40, names
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_operations_do_not_grow_with_the_number_of_layers(name):
+    def net(depth):
+        return nn.Sequential(*[nn.Linear(6, 6) for _ in range(depth)])
+
+    assert step_operations(net(20), SLOTS[name]) == step_operations(net(2), SLOTS[name])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", SLOTS)
+def test_a_step_does_not_synchronize_on_a_gpu(name):
+    model = ResNet20(10).cuda()
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 1e-3)
+    optimizer = SparseSGD(model.parameters(), Topology(model, 0.5), lr=0.1, momentum=0.9, **SLOTS[name])
+    optimizer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_masks_and_scales_are_prepared_only_when_masks_change(small_net, batch, monkeypatch):
+    calls = []
+    prepare = Group.set_factors
+    monkeypatch.setattr(Group, "set_factors", lambda *args, **options: calls.append(1) or prepare(*args, **options))
+    model = small_net()
+    topology = Topology(model, 0.6)
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
+    for step in range(6):
+        take_step(model, optimizer, batch(step))
+    assert len(calls) == 1
+    topology.replace("conv2.weight", topology.masks["conv2.weight"].flip(0))
+    for step in range(6):
+        take_step(model, optimizer, batch(step))
+    assert len(calls) == 2
+
+
+def test_an_epoch_waits_as_often_as_it_is_read_whatever_its_length(compose_config, tmp_path):
+    def waits(batch_size):
+        options = ["model=mlp", f"batch_size={batch_size}", "epochs=9", "update_every=1000", f"runs_dir={tmp_path}"]
+        cfg = compose_config("dataset=digits", "optimizer=sparseopt_ham", "renorm=unit", *options)
+        run = build(cfg)
+        record = Record(tmp_path, str(batch_size))
+        with Interruption() as interruption:
+            keeper = Keeper(run, record, Pace(), interruption)
+            place = Place([], 0, run.meter(), 0.0)
+            with Operations() as operations:
+                train_epoch(run, 0, place, keeper, 0.0)
+        return sum(operations.names[name] for name in WAIT)
+
+    assert waits(50) == waits(200) > 0
+
+
+# --- the bits ---
+
+
+def plain_step(model, topology, momentum, lr, slots, decay=5e-4):
+    """A step as its docstring has it, one tensor after the other."""
+    names = {name: p for name, p in model.named_parameters() if p.grad is not None}
+    scales = slots["precondition"].scales(topology) if "precondition" in slots else {}
+    scales = {name: scale.to(names[name].dtype) for name, scale in scales.items()}
+    renorm, mirror = slots.get("renorm"), slots.get("mirror")
+    grads = {name: p.grad * scales.get(name, 1) for name, p in names.items()}
+    masked = {name: grad * topology.masks.get(name, True) for name, grad in grads.items()}
+    if renorm is not None:
+        seen = grads if renorm.over == "dense" else masked
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in seen.values()]))
+        bound = 1 / (norm / renorm.max_norm).clamp(min=1)
+        masked = {name: seen[name] * bound * topology.masks.get(name, True) for name in names}
+    for name, p in names.items():
+        momentum.setdefault(name, torch.zeros_like(p))
+        grad = masked[name]
+        if "precondition" in slots and slots["precondition"].scale_decay and name in scales:
+            grad = grad + decay * (scales[name] - 1) * p
+        hyper = {"weight_decay": decay, "momentum": 0.9, "dampening": 0.0, "nesterov": False, "maximize": False}
+        sgd([p], [grad], [momentum[name]], fused=True, lr=lr, **hyper)
+        if mirror is not None and p.ndim > 1:
+            p.mul_(mirror_factor(p, masked[name], lr, mirror.alpha, mirror.beta))
+        if name in topology.masks:
+            p.mul_(topology.masks[name])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("name", SLOTS)
+def test_a_step_has_the_bits_of_a_plain_one(small_net, batch, name, layout):
+    ours, plain = (small_net().to(memory_format=layout) for _ in range(2))
+    topology, plain_topology = (Topology(model, 0.6, exclude=["fc.weight"]) for model in (ours, plain))
+    slots = SLOTS[name]
+    optimizer = SparseSGD(ours.parameters(), topology, lr=0.1, momentum=0.9, weight_decay=5e-4, **slots)
+    momentum = {}
+    for step in range(12):
+        if step == 6:
+            for each in (topology, plain_topology):
+                each.replace("conv2.weight", each.masks["conv2.weight"].flip(0))
+            optimizer.mask_momentum()
+            momentum["conv2.weight"].mul_(plain_topology.masks["conv2.weight"])
+        images, labels = batch(step)
+        losses = []
+        for model in (ours, plain):
+            model.zero_grad()
+            losses.append(F.cross_entropy(model(images.contiguous(memory_format=layout)), labels))
+            losses[-1].backward()
+        assert torch.equal(*losses), step
+        optimizer.step()
+        with torch.no_grad():
+            plain_step(plain, plain_topology, momentum, 0.1, slots)
+        assert same(ours, plain), step
+    for p, expected in zip(ours.parameters(), momentum.values(), strict=True):
+        assert torch.equal(optimizer.state[p]["momentum_buffer"], expected)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+def test_the_extremes_are_those_of_topk_with_ties_too(largest):
+    generator = torch.Generator().manual_seed(0)
+    tied = 0
+    for case in range(200):
+        scores = torch.rand(300, generator=generator)
+        if case % 2:
+            scores = (scores * 20).round() / 20
+        count = int(torch.randint(0, 301, (1,), generator=generator))
+        expected = scores.topk(count, largest=largest, sorted=False).indices
+        assert torch.equal(extreme(scores, count, largest).sort().values, expected.sort().values)
+        tied += 0 < count < 300 and int((scores == scores[expected[-1]]).sum()) > 1
+    assert tied > 50
+
+
+# --- weights in one storage ---
+
+
+def test_what_others_do_to_the_weights_is_seen(small_net, batch):
+    """Between steps a model may be changed, loaded or moved; a copy that steps one by one does the same."""
+    models = small_net(), small_net()
+    prepared = []
+    for model in models:
+        slots = {"precondition": SparseOpt(), "mirror": HAM(8.0)}
+        prepared.append(SparseSGD(model.parameters(), Topology(model, 0.6), lr=0.1, momentum=0.9, **slots))
+    parameters = list(models[0].parameters())
+    for step, change in enumerate([lambda p: p, lambda p: p.mul_(0.5), lambda p: p.copy_(p * 2), lambda p: p]):
+        for model, optimizer in zip(models, prepared, strict=True):
+            take_step(model, optimizer, batch(step))
+            for p in model.parameters():
+                change(p.data)
+        models[1].load_state_dict({key: value.clone() for key, value in models[1].state_dict().items()})
+        models[1].to(torch.float64).to(torch.float32, memory_format=torch.channels_last)
+        models[1].to(memory_format=torch.contiguous_format)
+    assert same(*models)
+    assert all(p is q for p, q in zip(parameters, models[0].parameters(), strict=True))
+
+
+def test_autograd_knows_that_a_step_changed_the_weights(small_net, batch):
+    model = small_net()
+    optimizer = SparseSGD(model.parameters(), Topology(model, 0.6), lr=0.1)
+    take_step(model, optimizer, batch(0))
+    images, labels = batch(1)
+    loss = F.cross_entropy(model(images), labels)
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
