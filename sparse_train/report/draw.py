@@ -51,8 +51,7 @@ def _draw(sweep: Sweep, records: Records, place: Path) -> str:
     if artifact.get("figure"):
         spec = artifact["figure"]
         draw_figure, _ = KINDS[spec["kind"]]
-        paper = {"paper": artifact.get("paper")} if spec["kind"] == "final" else {}
-        figure = draw_figure(runs, rows, {**paper, **spec}, title, sweep.scale == PAPER)
+        figure = draw_figure(runs, rows, spec, title, sweep.scale == PAPER)
         for ending in ("png", "pdf"):
             figure.savefig(place / f"{sweep.name}.{ending}", metadata=_without_date(ending))
         parts.append(f"![{title}]({sweep.name}.png)\n")

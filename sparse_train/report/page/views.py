@@ -71,9 +71,8 @@ def _blocks(held: Committed, artifact: dict) -> Iterator[dict]:
         yield _lines(best.lines(held.runs, **artifact["best"]))
     spec = artifact.get("figure")
     if spec and spec["kind"] in charts.KINDS:
-        paper = {"paper": artifact.get("paper")} if spec["kind"] == "final" else {}
         history = held.history() if spec["kind"] == "curves" else pd.DataFrame()
-        panels = charts.KINDS[spec["kind"]](held.runs, history, {**paper, **spec}, held.scale == PAPER)
+        panels = charts.KINDS[spec["kind"]](held.runs, history, spec, held.scale == PAPER)
         yield {"kind": "charts", "about": _about(spec["kind"]), "panels": panels}
     elif spec:
         path = held.place / f"{held.name}.png"
