@@ -9,7 +9,7 @@ from sparse_train.report import claims, cost, index, page, slurm, sweeps
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.report.launch import Launcher
-from sparse_train.report.reproduce import place, plan, reproduce, status
+from sparse_train.report.reproduce import plan, reproduce, status
 
 
 def main() -> None:
@@ -116,7 +116,7 @@ def _sweeps(args: argparse.Namespace) -> list[sweeps.Sweep]:
 
 
 def _runs_dir(args: argparse.Namespace) -> Path:
-    return place(args.runs_dir, args.scale)
+    return sweeps.place(args.runs_dir, args.scale)
 
 
 def _records(args: argparse.Namespace, tell: bool = False) -> Records:

@@ -166,22 +166,20 @@ def _compare(words: str, sides: list[Side], numbers: pd.DataFrame) -> Comparison
 
 def markdown(results_dir: Path, scale: str) -> str:
     """The page of all claims."""
-    label_ = "" if scale == sweeps.PAPER else f" [REDUCED SCALE {scale}: {sweeps.scales()[scale]['note']}]"
-    place = results_dir if scale == sweeps.PAPER else results_dir / scale
     summary = ["| claim | on the paper's numbers | on ours | |", "|---|---|---|---|"]
     details = []
     for claim in yaml.safe_load(CLAIMS.read_text()):
         value = claim.get("value", "test_acc")
         theirs = judge(claim, papers_numbers(claim["tables"], value))
         theirs = [c for c in theirs if c.effect is not None]
-        ours = judge(claim, our_numbers(claim["tables"], value, place))
+        ours = judge(claim, our_numbers(claim["tables"], value, sweeps.place(results_dir, scale)))
         summary.append(
             f"| [{claim['id']}](#{claim['id']}) | {_verdict(theirs)} | {_verdict(ours)} | {claim['where']} |"
         )
         details += [f"\n## {claim['id']}\n", f"{claim['says']} ({claim['where']})\n", *_listed("the paper", theirs)]
         details += _listed("ours", [c for c in ours if c.effect is not None])
     head = [
-        f"# Claims of the paper, judged on its numbers and on ours{label_}\n",
+        f"# Claims of the paper, judged on its numbers and on ours{sweeps.reduced(scale)}\n",
         "A claim holds if it holds in every cell, and fails if it fails in one. On the paper's numbers a cell is",
         "judged by the sign of the difference of means (a tie does not hold); on ours by the 95% interval over paired",
         "seeds, which must leave out 0 (by the sign where there is one seed). Effects are percentage points.\n",
@@ -191,7 +189,7 @@ def markdown(results_dir: Path, scale: str) -> str:
 
 def write(results_dir: Path, scale: str) -> str:
     """Write and return the page."""
-    place = results_dir if scale == sweeps.PAPER else results_dir / scale
+    place = sweeps.place(results_dir, scale)
     place.mkdir(parents=True, exist_ok=True)
     page = markdown(results_dir, scale)
     (place / "claims.md").write_text(page)

@@ -5,9 +5,20 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import best, collect, dynamics, effects, figures, hyperparameters, summary, tables, theory
+from sparse_train.report import (
+    best,
+    collect,
+    dynamics,
+    effects,
+    figures,
+    hyperparameters,
+    summary,
+    sweeps,
+    tables,
+    theory,
+)
 from sparse_train.report.collect import COMPLETE, Records
-from sparse_train.report.sweeps import PAPER, Sweep, scales
+from sparse_train.report.sweeps import PAPER, Sweep
 
 # kind of figure -> (how to draw it, the columns of the history it needs)
 KINDS = figures.KINDS | theory.KINDS | dynamics.KINDS
@@ -21,7 +32,7 @@ def draw(sweep: Sweep, records: Records, results_dir: Path) -> str:
     Raises:
         ConfigError: for a directory that cannot be written.
     """
-    place = results_dir if sweep.scale == PAPER else results_dir / sweep.scale
+    place = sweeps.place(results_dir, sweep.scale)
     try:
         return _draw(sweep, records, place)
     except OSError as error:
@@ -30,7 +41,7 @@ def draw(sweep: Sweep, records: Records, results_dir: Path) -> str:
 
 def _draw(sweep: Sweep, records: Records, place: Path) -> str:
     (place / "records").mkdir(parents=True, exist_ok=True)
-    artifact, title = sweep.artifact, sweep.artifact["title"] + _scale_label(sweep)
+    artifact, title = sweep.artifact, sweep.artifact["title"] + sweeps.reduced(sweep.scale)
     if "hyperparameters" in artifact:
         parts = [hyperparameters.markdown(artifact["hyperparameters"], sweep.name)]
         return _page(place / f"{sweep.name}.md", title, parts)
@@ -39,7 +50,7 @@ def _draw(sweep: Sweep, records: Records, place: Path) -> str:
     if artifact.get("table"):
         table = tables.make(runs, **artifact["table"], paper=artifact.get("paper"), scale=sweep.scale)
         parts.append(tables.markdown(table))
-        _write(place / f"{sweep.name}.tex", tables.latex(table, title))
+        (place / f"{sweep.name}.tex").write_text(tables.latex(table, title))
         tables.tidy(table).to_csv(place / f"{sweep.name}.csv", index=False)
     if artifact.get("summary"):
         parts.append(summary.markdown(runs, **artifact["summary"]))
@@ -79,18 +90,10 @@ def _count(runs: pd.DataFrame) -> str:
     return f"{(runs['status'] == COMPLETE).sum()} of {len(runs)} runs complete{words}.\n"
 
 
-def _scale_label(sweep: Sweep) -> str:
-    return "" if sweep.scale == PAPER else f" [REDUCED SCALE {sweep.scale}: {scales()[sweep.scale]['note']}]"
-
-
 def _page(path: Path, title: str, parts: list[str]) -> str:
     text = "\n".join([f"# {title}\n", *parts])
-    _write(path, text)
-    return text
-
-
-def _write(path: Path, text: str) -> None:
     path.write_text(text)
+    return text
 
 
 def _without_date(ending: str) -> dict:

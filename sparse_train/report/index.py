@@ -101,14 +101,14 @@ def _trains(name: str) -> bool:
 
 
 def _gallery(here: list[Entry], scale: str) -> str:
-    label = f"[REDUCED SCALE {scale}: {sweeps.scales()[scale]['note']}]"
+    label = sweeps.reduced(scale)
     pictures = []
     for entry in here:
         artifact = sweeps.artifact(entry.name)
         pictures += [f"## {artifact['title']}\n", f"[{entry.name}]({entry.name}.md): `{entry.command}`\n"]
         if artifact.get("figure"):
-            pictures.append(f"![{artifact['title']} {label}]({entry.name}.png)\n")
-    return "\n".join([f"# Gallery {label}\n", aligned([HEAD, *(entry.line() for entry in here)]), *pictures])
+            pictures.append(f"![{artifact['title']}{label}]({entry.name}.png)\n")
+    return "\n".join([f"# Gallery{label}\n", aligned([HEAD, *(entry.line() for entry in here)]), *pictures])
 
 
 def _short(revision: str) -> str:

@@ -6,12 +6,7 @@ from pathlib import Path
 from sparse_train.report import cost, slurm
 from sparse_train.report.collect import COMPLETE, MISSING, Records
 from sparse_train.report.launch import Launcher, launch, missing
-from sparse_train.report.sweeps import PAPER, Sweep
-
-
-def place(runs_dir: Path, scale: str) -> Path:
-    """Runs of a smaller scale have a directory of their own."""
-    return runs_dir if scale == PAPER else runs_dir / scale
+from sparse_train.report.sweeps import Sweep
 
 
 def status(sweep: Sweep, records: Records, runs_dir: Path) -> str:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import run_id
-from sparse_train.errors import ConfigError, require
+from sparse_train.errors import ConfigError, require, require_one_of
 
 ROOT = Path(__file__).parents[2]
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
@@ -95,6 +95,21 @@ def scales() -> dict[str, dict]:
     return yaml.safe_load((SWEEPS / "_scales.yaml").read_text())
 
 
+def every_scale() -> list[str]:
+    """The paper's, then the smaller ones."""
+    return [PAPER, *scales()]
+
+
+def place(directory: Path, scale: str) -> Path:
+    """Where in a directory of runs or results a scale has its own: smaller ones never mix with the paper's."""
+    return directory if scale == PAPER else directory / scale
+
+
+def reduced(scale: str) -> str:
+    """What a title says of a smaller scale."""
+    return "" if scale == PAPER else f" [REDUCED SCALE {scale}: {scales()[scale]['note']}]"
+
+
 def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:
     """Expand `sweeps/<name>.yaml` as Hydra's multirun would.
 
@@ -111,9 +126,8 @@ def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:
 
 @cache
 def _load(name: str, scale: str, references: bool) -> Sweep:
-    require(name in names(), "artifact", name, f"must be one of {', '.join(names())}")
-    known = [PAPER, *scales()]
-    require(scale in known, "scale", scale, f"must be one of {', '.join(known)}")
+    require_one_of("artifact", name, names())
+    require_one_of("scale", scale, every_scale())
     try:
         sweep = _compose(name, (), with_hydra=True)
         shown = artifact(name)

@@ -5,9 +5,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from sparse_train.report import claims
+from sparse_train.report import claims, sweeps
 from sparse_train.report.claims import FAILS, HOLDS, Comparison
-from sparse_train.report.sweeps import PAPER
 
 
 def verdicts(results_dir: Path, scales: list[str]) -> list[dict]:
@@ -18,7 +17,7 @@ def verdicts(results_dir: Path, scales: list[str]) -> list[dict]:
         theirs = claims.judge(claim, claims.papers_numbers(claim["tables"], value))
         ours = {}
         for scale in scales:
-            place = results_dir if scale == PAPER else results_dir / scale
+            place = sweeps.place(results_dir, scale)
             ours[scale] = _side(claims.judge(claim, claims.our_numbers(claim["tables"], value, place)))
         made.append(
             {key: claim[key] for key in ("id", "says", "where", "tables")}

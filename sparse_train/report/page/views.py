@@ -76,7 +76,7 @@ def _blocks(held: Committed, artifact: dict) -> Iterator[dict]:
         yield {"kind": "charts", "about": _about(spec["kind"]), "panels": panels}
     elif spec:
         path = held.place / f"{held.name}.png"
-        file = f"{'' if held.scale == PAPER else held.scale + '/'}{path.name}" if path.exists() else None
+        file = str(sweeps.place(Path(), held.scale) / path.name) if path.exists() else None
         yield {"kind": "picture", "about": _about(spec["kind"]), "file": file}
 
 
