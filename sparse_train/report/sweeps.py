@@ -105,6 +105,11 @@ def place(directory: Path, scale: str) -> Path:
     return directory if scale == PAPER else directory / scale
 
 
+def command(name: str, scale: str) -> str:
+    """What makes an artifact at a scale."""
+    return f"make reproduce-{name}" + ("" if scale == PAPER else f" SCALE={scale}")
+
+
 def reduced(scale: str) -> str:
     """What a title says of a smaller scale."""
     return "" if scale == PAPER else f" [REDUCED SCALE {scale}: {scales()[scale]['note']}]"

@@ -9,7 +9,7 @@ import pandas as pd
 from sparse_train.report import best, cost, effects, hyperparameters, summary, sweeps, tables
 from sparse_train.report.collect import COMPLETE
 from sparse_train.report.draw import KINDS
-from sparse_train.report.index import Entry
+from sparse_train.report.index import short
 from sparse_train.report.labels import label
 from sparse_train.report.labels import name as say
 from sparse_train.report.page import charts
@@ -35,7 +35,7 @@ def view(name: str, scale: str, results_dir: Path) -> dict:
         "complete": len(held.complete),
         "expected": len(held.cells),
         "others": {word: int(count) for word, count in sorted(others.items())},
-        "command": Entry(name, scale, held.runs).command,
+        "command": sweeps.command(name, scale),
         "cost": _price(cost.of(missing)),
         "replaced": _replaced(held),
         "blocks": list(_blocks(held, artifact)),
@@ -128,7 +128,7 @@ def _runs(held: Committed) -> dict:
     """Every run; columns that are the same everywhere are said once."""
     runs = held.runs.drop(columns=[key for key in UNSHOWN if key in held.runs])
     if "git" in runs:
-        runs["git"] = runs["git"].str.replace(r"(?<=^.{8})[0-9a-f]*", "", regex=True)  # "-dirty" stays
+        runs["git"] = runs["git"].map(short, na_action="ignore")
     facts = [key for key in runs if key not in (*held.factors, "dataset", "id", "status")]
     once = [key for key in runs if key not in ("id", "status") and runs[key].nunique(dropna=key in facts) <= 1]
     shared = {key: _value(values.iloc[0]) for key in once if len(values := runs[key].dropna())}
