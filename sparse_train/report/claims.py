@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 from itertools import pairwise, product
-from math import nan, sqrt
+from math import nan
 from pathlib import Path
 
 import pandas as pd
 import yaml
-from scipy.stats import t as student_t
 
 from sparse_train.report import collect, paper, sweeps
 from sparse_train.report.labels import label
+from sparse_train.report.spread import interval
 
 CLAIMS = sweeps.ROOT / "results" / "claims.yaml"
 FACTORS = ("dataset", "dst", "sparsity", "optimizer", "renorm", "epochs")
@@ -159,8 +159,8 @@ def _compare(words: str, sides: list[Side], numbers: pd.DataFrame) -> Comparison
     n = len(total)
     if n == 0:
         return Comparison(words, sides, None, nan, nan, 0)
-    half = student_t.ppf(0.975, n - 1) * total.std() / sqrt(n) if n > 1 else nan
-    effect = round(float(total.mean()), 10)
+    mean, half = interval(total)
+    effect = round(mean, 10)
     return Comparison(words, sides, effect, effect - half, effect + half, n)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sparse_train.report.labels import label, name
 from sparse_train.report.paper import value as paper_value
+from sparse_train.report.spread import mean_std
 
 HOLE = "missing"
 
@@ -101,19 +102,15 @@ def markdown(table: Table) -> str:
 
 def _plain(cell: Cell, best: bool) -> str:
     count = f"n={cell.n}" if cell.n == cell.expected else f"n={cell.n} of {cell.expected}"
-    ours = HOLE if cell.mean is None else f"{_bold(_mean_std(cell.mean, cell.std), best)} ({count})"
+    ours = HOLE if cell.mean is None else f"{_bold(mean_std(cell.mean, cell.std), best)} ({count})"
     if cell.paper is None:
         return ours
     difference = "" if cell.difference is None else f", {cell.difference:+.2f}"
-    return f"{ours}; paper {_mean_std(*cell.paper)}{difference}"
+    return f"{ours}; paper {mean_std(*cell.paper)}{difference}"
 
 
 def _bold(text: str, bold: bool) -> str:
     return f"**{text}**" if bold else text
-
-
-def _mean_std(mean: float, std: float | None, plus_minus: str = " ± ") -> str:
-    return f"{mean:.2f}" if std is None or pd.isna(std) else f"{mean:.2f}{plus_minus}{std:.2f}"
 
 
 def aligned(lines: list[list[str]]) -> str:
@@ -162,7 +159,7 @@ def latex(table: Table, caption: str) -> str:
 def _latex_ours(cell: Cell, best: bool) -> str:
     if cell.mean is None:
         return "---"
-    text = f"${_mean_std(cell.mean, cell.std, plus_minus=chr(92) + 'pm ')}$"
+    text = f"${mean_std(cell.mean, cell.std, plus_minus=chr(92) + 'pm ')}$"
     return rf"\boldmath{text}" if best else text
 
 
@@ -170,7 +167,7 @@ def _latex_paper(cell: Cell) -> str:
     if cell.paper is None:
         return ""
     difference = "" if cell.difference is None else f"\\ (${cell.difference:+.2f}$)"
-    return rf"{{\scriptsize paper ${_mean_std(*cell.paper, plus_minus=chr(92) + 'pm ')}$}}{difference}"
+    return rf"{{\scriptsize paper ${mean_std(*cell.paper, plus_minus=chr(92) + 'pm ')}$}}{difference}"
 
 
 def _escape(text: str) -> str:

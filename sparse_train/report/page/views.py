@@ -14,6 +14,7 @@ from sparse_train.report.labels import label
 from sparse_train.report.labels import name as say
 from sparse_train.report.page import charts
 from sparse_train.report.page.records import Committed, committed
+from sparse_train.report.spread import mean_std
 from sparse_train.report.sweeps import PAPER
 
 UNSHOWN = ("scale", "started", "images_per_second", "threads", "torch")  # of a run; the CSV has them
@@ -112,16 +113,12 @@ def _cell(cell: tables.Cell, highest: bool) -> dict:
     """Texts; what is not there is left out, a hole has no `ours`."""
     made = {"n": cell.n, "of": cell.expected}
     if cell.mean is not None:
-        made["ours"] = _spread(cell.mean, cell.std)
+        made["ours"] = mean_std(cell.mean, cell.std)
     if cell.paper is not None:
-        made["paper"] = _spread(*cell.paper)
+        made["paper"] = mean_std(*cell.paper)
     if cell.difference is not None:
         made["difference"] = f"{cell.difference:+.2f}".replace("-", "−")  # noqa: RUF001
     return made | ({"best": True} if highest else {})
-
-
-def _spread(mean: float, std: float | None) -> str:
-    return f"{mean:.2f}" if std is None or pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
 
 
 def _runs(held: Committed) -> dict:
