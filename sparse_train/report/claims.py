@@ -54,7 +54,7 @@ def overall(comparisons: list[Comparison]) -> str:
     return FAILS if FAILS in verdicts else OPEN if OPEN in verdicts or not verdicts else HOLDS
 
 
-def papers_numbers(tables: list[str], value: str) -> pd.DataFrame:
+def papers_numbers(tables: list[str]) -> pd.DataFrame:
     """One row per published cell, with a `seed` of none: the paper gives means."""
     known = [name for name in tables if (paper.PAPER / f"{name}.csv").exists()]
     frames = [
@@ -88,6 +88,22 @@ def _renorm(frame: pd.DataFrame) -> pd.Series:
 
 def _dataset(name: str) -> str:
     return sweeps.load(name).cells[0].factors["dataset"]
+
+
+def stated() -> list[dict]:
+    """The claims, as `results/claims.yaml` has them."""
+    return yaml.safe_load(CLAIMS.read_text())
+
+
+def on_the_papers(claim: dict) -> list[Comparison]:
+    """The cells that the paper has numbers for."""
+    return [c for c in judge(claim, papers_numbers(claim["tables"])) if c.effect is not None]
+
+
+def on_ours(claim: dict, results_dir: Path, scale: str) -> list[Comparison]:
+    """Every cell, on what was measured at this scale."""
+    numbers = our_numbers(claim["tables"], claim.get("value", "test_acc"), sweeps.place(results_dir, scale))
+    return judge(claim, numbers)
 
 
 def judge(claim: dict, numbers: pd.DataFrame) -> list[Comparison]:
@@ -168,11 +184,8 @@ def markdown(results_dir: Path, scale: str) -> str:
     """The page of all claims."""
     summary = ["| claim | on the paper's numbers | on ours | |", "|---|---|---|---|"]
     details = []
-    for claim in yaml.safe_load(CLAIMS.read_text()):
-        value = claim.get("value", "test_acc")
-        theirs = judge(claim, papers_numbers(claim["tables"], value))
-        theirs = [c for c in theirs if c.effect is not None]
-        ours = judge(claim, our_numbers(claim["tables"], value, sweeps.place(results_dir, scale)))
+    for claim in stated():
+        theirs, ours = on_the_papers(claim), on_ours(claim, results_dir, scale)
         summary.append(
             f"| [{claim['id']}](#{claim['id']}) | {_verdict(theirs)} | {_verdict(ours)} | {claim['where']} |"
         )
