@@ -5,19 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import (
-    best,
-    collect,
-    dynamics,
-    effects,
-    figures,
-    hyperparameters,
-    summary,
-    sweeps,
-    tables,
-    theory,
-)
+from sparse_train.report import collect, dynamics, figures, hyperparameters, sweeps, tables, theory
 from sparse_train.report.collect import COMPLETE, Records
+from sparse_train.report.listings import listings
 from sparse_train.report.sweeps import PAPER, Sweep
 
 # kind of figure -> (how to draw it, the columns of the history it needs)
@@ -43,7 +33,7 @@ def _draw(sweep: Sweep, records: Records, place: Path) -> str:
     (place / "records").mkdir(parents=True, exist_ok=True)
     artifact, title = sweep.artifact, sweep.artifact["title"] + sweeps.reduced(sweep.scale)
     if "hyperparameters" in artifact:
-        parts = [hyperparameters.markdown(artifact["hyperparameters"], sweep.name)]
+        parts = [tables.aligned(hyperparameters.lines(artifact["hyperparameters"], sweep.name))]
         return _page(place / f"{sweep.name}.md", title, parts)
     runs, rows = _collected(sweep, records, place / "records")
     parts = [_count(runs)]
@@ -52,13 +42,7 @@ def _draw(sweep: Sweep, records: Records, place: Path) -> str:
         parts.append(tables.markdown(table))
         (place / f"{sweep.name}.tex").write_text(tables.latex(table, title))
         tables.tidy(table).to_csv(place / f"{sweep.name}.csv", index=False)
-    if artifact.get("summary"):
-        parts.append(summary.markdown(runs, **artifact["summary"]))
-    if artifact.get("effects"):
-        factors = list(dict.fromkeys(key for cell in sweep.cells for key in cell.factors))
-        parts.append(effects.markdown(runs, factors, **artifact["effects"]))
-    if artifact.get("best"):
-        parts.append(best.markdown(runs, **artifact["best"]))
+    parts += [tables.aligned(lines) for lines in listings(sweep, runs)]
     if artifact.get("figure"):
         spec = artifact["figure"]
         draw_figure, _ = KINDS[spec["kind"]]

@@ -4,14 +4,9 @@ import pandas as pd
 
 from sparse_train.report.labels import label, name
 from sparse_train.report.spread import interval, mean_std
-from sparse_train.report.tables import HOLE, aligned
+from sparse_train.report.tables import HOLE
 
 Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a setting has, seed aside
-
-
-def markdown(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> str:
-    """The table as text."""
-    return aligned(lines(runs, factors, reference, values))
 
 
 def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> list[list[str]]:

@@ -65,6 +65,11 @@ class Sweep:
         """All cells, in the order they are launched, each once."""
         return list({cell.id: cell for grid in self.grids for cell in grid.cells}.values())
 
+    @property
+    def factors(self) -> list[str]:
+        """Every key of the grids, in their order."""
+        return list(dict.fromkeys(key for cell in self.cells for key in cell.factors))
+
 
 def names() -> list[str]:
     """The artifacts that exist: tables, figures, then the others, in the order of their numbers."""

@@ -67,8 +67,8 @@ def committed(name: str, scale: str, results_dir: Path) -> Committed:
         ConfigError: for a table that is not one of records.
     """
     path = _records(results_dir, scale) / f"{name}.csv"
-    cells = sweeps.load(name, scale).cells
-    factors = list(dict.fromkeys(key for cell in cells for key in cell.factors))
+    sweep = sweeps.load(name, scale)
+    cells, factors = sweep.cells, sweep.factors
     known = {}
     if path.exists():
         known = {row["id"]: row for row in _read(path, [*factors, "git"]).to_dict("records")}

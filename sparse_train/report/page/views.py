@@ -6,23 +6,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report import best, cost, effects, hyperparameters, summary, sweeps, tables
+from sparse_train.report import cost, hyperparameters, sweeps, tables
 from sparse_train.report.collect import COMPLETE
 from sparse_train.report.draw import KINDS
 from sparse_train.report.index import short
 from sparse_train.report.labels import label
 from sparse_train.report.labels import name as say
+from sparse_train.report.listings import listings
 from sparse_train.report.page import charts
 from sparse_train.report.page.records import Committed, committed
 from sparse_train.report.spread import mean_std
-from sparse_train.report.sweeps import PAPER
+from sparse_train.report.sweeps import PAPER, Sweep
 
 UNSHOWN = ("scale", "started", "images_per_second", "threads", "torch")  # of a run; the CSV has them
 
 
 def view(name: str, scale: str, results_dir: Path) -> dict:
     """Everything of one artifact at one scale."""
-    artifact = sweeps.load(name, scale).artifact
+    sweep = sweeps.load(name, scale)
+    artifact = sweep.artifact
     if "hyperparameters" in artifact:
         overrides = dict(override.split("=", 1) for override in artifact["hyperparameters"])
         blocks = [_lines(hyperparameters.lines(artifact["hyperparameters"], name))]
@@ -39,7 +41,7 @@ def view(name: str, scale: str, results_dir: Path) -> dict:
         "command": sweeps.command(name, scale),
         "cost": _price(cost.of(missing)),
         "replaced": _replaced(held),
-        "blocks": list(_blocks(held, artifact)),
+        "blocks": list(_blocks(held, sweep)),
         "runs": _runs(held),
     }
 
@@ -61,15 +63,11 @@ def _replaced(held: Committed) -> str:
     return "; ".join(words)
 
 
-def _blocks(held: Committed, artifact: dict) -> Iterator[dict]:
+def _blocks(held: Committed, sweep: Sweep) -> Iterator[dict]:
+    artifact = sweep.artifact
     if artifact.get("table"):
         yield _table(tables.make(held.runs, **artifact["table"], paper=artifact.get("paper"), scale=held.scale))
-    if artifact.get("summary"):
-        yield _lines(summary.lines(held.runs, **artifact["summary"]))
-    if artifact.get("effects"):
-        yield _lines(effects.lines(held.runs, held.factors, **artifact["effects"]))
-    if artifact.get("best"):
-        yield _lines(best.lines(held.runs, **artifact["best"]))
+    yield from map(_lines, listings(sweep, held.runs))
     spec = artifact.get("figure")
     if spec and spec["kind"] in charts.KINDS:
         history = held.history() if spec["kind"] == "curves" else pd.DataFrame()
