@@ -168,9 +168,10 @@ def test_committed_rows_count_where_the_runs_are_not(quickstart, tmp_path):
     for cell in quickstart.cells:
         leave_record(tmp_path / "theirs", "quickstart", cell, accuracy=50.0)
     first = draw(quickstart, Records([tmp_path / "theirs"]), tmp_path / "results")
-    images = (tmp_path / "results" / "quickstart.png").read_bytes()
+    kept = [tmp_path / "results" / name for name in ("quickstart.png", "records/quickstart.csv")]
+    before = [path.read_bytes() for path in kept]
     assert draw(quickstart, Records([tmp_path / "nothing"]), tmp_path / "results") == first
-    assert (tmp_path / "results" / "quickstart.png").read_bytes() == images
+    assert [path.read_bytes() for path in kept] == before
     leave_record(tmp_path / "mine", "quickstart", quickstart.cells[0], accuracy=80.0)
     again = draw(quickstart, Records([tmp_path / "mine"]), tmp_path / "results")
     assert "24 of 24 runs complete" in again

@@ -140,13 +140,9 @@ def kept(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:
     """
     if not path.exists() or fresh.empty:
         return fresh
-    before = load(path, sweep.cells[0].factors).set_index("id")
-    rows = [
-        dict(before.loc[row["id"]], id=row["id"])
-        if row["status"] != COMPLETE and row["id"] in before.index and before.loc[row["id"], "status"] == COMPLETE
-        else row
-        for row in fresh.to_dict("records")
-    ]
+    before = load(path, sweep.factors)
+    complete = {row["id"]: row for row in before[before["status"] == COMPLETE].to_dict("records")}
+    rows = [row if row["status"] == COMPLETE else complete.get(row["id"], row) for row in fresh.to_dict("records")]
     return pd.DataFrame(rows)
 
 
@@ -154,7 +150,7 @@ def kept_rows(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:
     """The same for lines of history."""
     if not path.exists():
         return fresh
-    before = load(path, sweep.cells[0].factors if sweep.cells else ())
+    before = load(path, sweep.factors)
     present = set(fresh["id"]) if len(fresh) else set()
     order = {cell.id: place for place, cell in enumerate(sweep.cells)}
     both = pd.concat([fresh, before[before["id"].isin(set(order) - present)]])
