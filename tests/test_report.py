@@ -15,13 +15,9 @@ from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 
 
-def leave_record(runs_dir: Path, name: str, cell, scale="paper", status="complete", accuracy=70.0, **changes):
+def leave_record(runs_dir: Path, name: str, cell, status="complete", accuracy=70.0, **changes):
     """What a run of that cell would have left: three epochs, the accuracy rising by ten each."""
-    actual = dict(cell.factors)
-    for key, mapping in (sweeps.scales()[scale]["replace"] if scale != "paper" else {}).items():
-        if key in actual:
-            actual[key] = str({str(k): v for k, v in mapping.items()}.get(actual[key], actual[key]))
-    cfg = sweeps.configuration(name, {**actual, **({} if scale == "paper" else {"scale": scale})})
+    cfg = sweeps.configuration(name, cell.options)
     metrics = {"test_loss": 1.0, "train_loss": 0.1, "itop_rate": 0.2, "realised_sparsity": 0.9, "grad_norm": 1.0}
     rows = [
         {"epoch": e, "test_acc": accuracy - 10 * (3 - e), "train_acc": 90.0 + e, "images_per_second": 100.0, **metrics}
