@@ -42,6 +42,10 @@ class Records:
             if known is None or (known[1]["status"] != COMPLETE and record["status"] == COMPLETE):
                 self.found[record["id"]] = (path.parent, record)
 
+    def again(self) -> "Records":
+        """The same places, read now."""
+        return Records(self.dirs)
+
     def status(self, cell: Cell) -> str:
         return self.found[cell.id][1]["status"] if cell.id in self.found else MISSING
 
