@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from sparse_train.models.init import kaiming_normal
+from sparse_train.models.init import kaiming_normal, over_sqrt_c
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
@@ -128,10 +128,7 @@ def _prepared(
     else:
         topology = Topology(model, sparsity, seed=cfg.seed, exclude=["fc.weight"])
     if rescale and not corrected:
-        with torch.no_grad():
-            for name, weight in topology.weights.items():
-                root = neuron_scale(topology.masks[name]).sqrt()
-                weight.div_(root.where(root > 0, 1.0))
+        over_sqrt_c(topology)
     optimizer = SparseSGD(
         model.parameters(),
         topology,
