@@ -23,7 +23,7 @@ from sparse_train.sparsity.growth import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.theory.gradients import slope
-from sparse_train.theory.measurement import load_data, measure
+from sparse_train.theory.measurement import first_batches, load_data, measure
 
 ZERO_EPS = 1e-300  # torch refuses 0; added to a variance in float64, the same number
 VARIANTS = ("exact", "eps", "decay_scaled", "classifier", "rigl", "rigl_ranked", "ham", "clipped")
@@ -147,8 +147,5 @@ def _prepared(
 
 
 def _batches(cfg: DictConfig, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    data = load_data(cfg)
-    for step in range(-(-steps // len(data.train))):
-        left = steps - step * len(data.train)
-        for images, labels in list(data.train.epoch(step))[:left]:
-            yield images.double(), labels
+    for images, labels in first_batches(load_data(cfg).train, steps):
+        yield images.double(), labels
