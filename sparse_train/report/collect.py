@@ -114,11 +114,11 @@ def _device(hardware: dict) -> str:
     return hardware.get("cpu", "cpu") if hardware["device"] == "cpu" else hardware["device"]
 
 
-def histories(sweep: Sweep, records: Records, columns: Iterable[str] | None) -> pd.DataFrame:
+def histories(sweep: Sweep, records: Records, columns: Sequence[str]) -> pd.DataFrame:
     """One row per line of history of every complete run of the sweep.
 
     Args:
-        columns: those wanted of the history; None for all but times.
+        columns: those wanted of the history; none named, all but times.
     """
     rows = []
     for cell in sweep.cells:
@@ -127,7 +127,7 @@ def histories(sweep: Sweep, records: Records, columns: Iterable[str] | None) -> 
             continue
         for line in (complete[0] / "history.jsonl").read_text().splitlines():
             row = json.loads(line)
-            kept = [key for key in row if key not in TIMES] if columns is None else columns
+            kept = columns or [key for key in row if key not in TIMES]
             rows.append({**cell.factors, "id": cell.id, **{key: row[key] for key in kept}})
     return pd.DataFrame(rows)
 

@@ -10,7 +10,7 @@ from sparse_train.report.collect import COMPLETE, Records
 from sparse_train.report.listings import listings
 from sparse_train.report.sweeps import PAPER, Sweep
 
-# kind of figure -> (how to draw it, the columns of the history it needs)
+# kind of figure -> (how to draw it, the columns of the history it needs: none named, all; None, no history)
 KINDS = figures.KINDS | theory.KINDS | dynamics.KINDS
 
 
@@ -62,7 +62,7 @@ def _collected(sweep: Sweep, records: Records, place: Path) -> tuple[pd.DataFram
     rows = pd.DataFrame()
     if columns is not None:
         path = place / f"{sweep.name}.rows.csv"
-        rows = collect.kept_rows(collect.histories(sweep, records, columns or None), path, sweep)
+        rows = collect.kept_rows(collect.histories(sweep, records, columns), path, sweep)
         if len(rows):
             rows.to_csv(path, index=False, float_format="%.6g")
     return runs, rows
