@@ -66,7 +66,8 @@ def make(runs: pd.DataFrame, rows: list[str], columns: str, value: str, paper: s
     for row in sorted(set(runs[rows].itertuples(index=False, name=None)), key=_place(runs, rows)):
         here = runs[(runs[rows] == list(row)).all(axis=1)]
         cells[row] = {c: _cell(here[here[columns] == c], value, paper if compared else None) for c in across}
-    labels = {column: label(columns, column) + _trained(runs, columns, column, scale) for column in across}
+    rehearsed = columns == "epochs" and scale != "paper"
+    labels = {c: label(columns, c) + (trained(runs, c) if rehearsed else "") for c in across}
     return Table(rows, columns, cells, labels, compared)
 
 
@@ -83,12 +84,10 @@ def _cell(runs: pd.DataFrame, value: str, paper: str | None) -> Cell:
     return Cell(mean, std, len(present), len(runs), paper_value(paper, **factors))
 
 
-def _trained(runs: pd.DataFrame, columns: str, column: str, scale: str) -> str:
-    """At a smaller scale a column of epochs says how many were trained."""
-    if columns != "epochs" or scale == "paper" or "trained_epochs" not in runs:
-        return ""
-    trained = runs.loc[runs[columns] == column, "trained_epochs"].dropna().unique()
-    return f" (here {int(trained[0])})" if len(trained) else ""
+def trained(runs: pd.DataFrame, epochs: str) -> str:
+    """How many epochs a smaller scale makes of these, where a run of them is complete."""
+    here = runs.loc[runs["epochs"] == epochs, "trained_epochs"].dropna() if "trained_epochs" in runs else ()
+    return f" (here {int(here.iloc[0])})" if len(here) else ""
 
 
 def markdown(table: Table) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from sparse_train.report import paper, style
 from sparse_train.report.figures import PANEL
 from sparse_train.report.labels import label, name
+from sparse_train.report.tables import trained
 
 
 def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: bool) -> list[dict]:
@@ -106,9 +107,7 @@ def _schedule(runs: pd.DataFrame, schedule: str | None, at_paper_scale: bool) ->
     """At a smaller scale it says how many epochs were trained."""
     if schedule is None:
         return ""
-    here = runs[runs["epochs"] == schedule]
-    trained = [] if at_paper_scale or "trained_epochs" not in here else here["trained_epochs"].dropna().unique()
-    return f", {schedule} epochs" + (f" (here {int(trained[0])})" if len(trained) else "")
+    return f", {schedule} epochs" + ("" if at_paper_scale else trained(runs, schedule))
 
 
 def _papers_curves(source: str, runs: pd.DataFrame, sparsity: str) -> list[dict]:
