@@ -97,7 +97,7 @@ class Lock:
 def _alive(holder: dict, path: Path) -> bool:
     if holder["host"] == socket.gethostname():
         born = _born(holder["pid"])
-        return born is not None and (UNKNOWN in (born, holder.get("born")) or born == holder["born"])
+        return born is not None and (UNKNOWN in (born, holder.get("born")) or born == holder.get("born"))
     try:
         return time.time() - path.stat().st_mtime < GONE
     except FileNotFoundError:

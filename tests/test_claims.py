@@ -2,7 +2,6 @@
 
 import pandas as pd
 import pytest
-import yaml
 from scipy.stats import t as student_t
 
 from sparse_train.report import claims, paper, sweeps
@@ -13,8 +12,7 @@ CLAIM = {"kind": "better", "tables": ["table1"], "a": {"optimizer": "sparseopt"}
 @pytest.fixture(scope="module")
 def on_the_papers():
     """Claim -> the words of the cells that speak against it, on the paper's numbers."""
-    stated = yaml.safe_load(claims.CLAIMS.read_text())
-    judged = {c["id"]: claims.judge(c, claims.papers_numbers(c["tables"], c.get("value", "test_acc"))) for c in stated}
+    judged = {claim["id"]: claims.on_the_papers(claim) for claim in claims.stated()}
     return {name: {c.words for c in cells if c.verdict == claims.FAILS} for name, cells in judged.items()}
 
 
@@ -104,5 +102,5 @@ def test_a_reduced_scale_says_so(tmp_path):
     page = claims.write(tmp_path, "smoke")
     assert "REDUCED SCALE smoke" in page.splitlines()[0]
     assert (tmp_path / "smoke" / "claims.md").read_text() == page
-    assert page.count("no runs yet") == len(yaml.safe_load(claims.CLAIMS.read_text()))
+    assert page.count("no runs yet") == len(claims.stated())
     assert "REDUCED" not in claims.write(tmp_path, sweeps.PAPER)

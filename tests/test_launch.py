@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from sparse_train.lock import Lock
 from sparse_train.report import cost, sweeps
 from sparse_train.report.collect import TIMES, Records
 from sparse_train.report.launch import Launcher
@@ -68,11 +69,9 @@ def test_side_by_side_gives_the_same_whatever_fails_or_is_killed(tmp_path):
 def worker(runs: Path) -> int:
     """The process of a run that has begun."""
     while True:
-        for lock in runs.glob("*/lock"):
-            try:
-                return int(lock.read_text().split('"pid": ')[1].split(",")[0])
-            except (OSError, IndexError):
-                continue
+        for path in runs.glob("*/lock"):
+            if (holder := Lock(path).holder()) is not None:
+                return holder["pid"]
         time.sleep(0.01)
 
 

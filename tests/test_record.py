@@ -12,6 +12,16 @@ from sparse_train.files import write_json, write_json_lines, write_whole
 from sparse_train.record import Record
 
 
+@pytest.fixture
+def full_disk(monkeypatch):
+    """From the call on, no write finds room."""
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    return lambda: monkeypatch.setattr(files.os, "fsync", full)
+
+
 def row(epoch, accuracy, **more):
     return {"epoch": epoch, "test_acc": accuracy, "seconds": 2.0, **more}
 
@@ -55,14 +65,11 @@ def test_a_record_that_cannot_be_trusted_is_none(tmp_path, content):
     assert Record(str(tmp_path), "abc").status is None
 
 
-def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_files_are_written_whole_or_not_at_all(tmp_path, full_disk):
     path = tmp_path / "deep" / "file"
     write_whole(path, b"first")
 
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync", full)
+    full_disk()
     with pytest.raises(OSError, match="No space"):
         write_whole(path, b"second")
     assert path.read_bytes() == b"first"
@@ -122,15 +129,12 @@ def test_a_checkpoint_of_another_version_is_named(tmp_path):
         files.load("cpu")
 
 
-def test_a_full_disk_leaves_both_checkpoints(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_both_checkpoints(tmp_path, full_disk):
     checkpoints = Checkpoints(tmp_path)
     for step in (1, 2):
         checkpoints.save({"step": step})
 
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync", full)
+    full_disk()
     with pytest.raises(OSError, match="No space"):
         checkpoints.save({"step": 3})
     assert checkpoints.load("cpu")["step"] == 2

@@ -15,13 +15,9 @@ from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 
 
-def leave_record(runs_dir: Path, name: str, cell, scale="paper", status="complete", accuracy=70.0, **changes):
+def leave_record(runs_dir: Path, name: str, cell, status="complete", accuracy=70.0, **changes):
     """What a run of that cell would have left: three epochs, the accuracy rising by ten each."""
-    actual = dict(cell.factors)
-    for key, mapping in (sweeps.scales()[scale]["replace"] if scale != "paper" else {}).items():
-        if key in actual:
-            actual[key] = str({str(k): v for k, v in mapping.items()}.get(actual[key], actual[key]))
-    cfg = sweeps.configuration(name, {**actual, **({} if scale == "paper" else {"scale": scale})})
+    cfg = sweeps.configuration(name, cell.options)
     metrics = {"test_loss": 1.0, "train_loss": 0.1, "itop_rate": 0.2, "realised_sparsity": 0.9, "grad_norm": 1.0}
     rows = [
         {"epoch": e, "test_acc": accuracy - 10 * (3 - e), "train_acc": 90.0 + e, "images_per_second": 100.0, **metrics}
@@ -168,9 +164,10 @@ def test_committed_rows_count_where_the_runs_are_not(quickstart, tmp_path):
     for cell in quickstart.cells:
         leave_record(tmp_path / "theirs", "quickstart", cell, accuracy=50.0)
     first = draw(quickstart, Records([tmp_path / "theirs"]), tmp_path / "results")
-    images = (tmp_path / "results" / "quickstart.png").read_bytes()
+    kept = [tmp_path / "results" / name for name in ("quickstart.png", "records/quickstart.csv")]
+    before = [path.read_bytes() for path in kept]
     assert draw(quickstart, Records([tmp_path / "nothing"]), tmp_path / "results") == first
-    assert (tmp_path / "results" / "quickstart.png").read_bytes() == images
+    assert [path.read_bytes() for path in kept] == before
     leave_record(tmp_path / "mine", "quickstart", quickstart.cells[0], accuracy=80.0)
     again = draw(quickstart, Records([tmp_path / "mine"]), tmp_path / "results")
     assert "24 of 24 runs complete" in again

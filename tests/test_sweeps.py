@@ -160,7 +160,7 @@ def test_every_accuracy_figure_draws_the_means_of_its_records(name, loaded, tmp_
 def test_a_reduced_scale_is_labelled_and_never_beside_the_paper(tmp_path):
     sweep = sweeps.load("table2", "smoke")
     for cell in sweep.cells:
-        leave_record(tmp_path / "runs", "table2", cell, scale="smoke", accuracy=50.0)
+        leave_record(tmp_path / "runs", "table2", cell, accuracy=50.0)
     page = draw(sweep, Records([tmp_path / "runs"]), tmp_path)
     assert "REDUCED SCALE smoke" in page.splitlines()[0]
     assert "; paper " not in page

@@ -9,7 +9,7 @@ from sparse_train.report import claims, cost, index, page, slurm, sweeps, upload
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.report.launch import Launcher
-from sparse_train.report.reproduce import place, plan, reproduce, status
+from sparse_train.report.reproduce import plan, reproduce, status
 from sparse_train.report.rerun import rerun
 
 
@@ -46,14 +46,14 @@ def main() -> None:
 def _reproduce(args: argparse.Namespace) -> int:
     """train what is missing of each artifact, then draw it"""
     launcher = Launcher(args.launcher, args.jobs or len(args.gpus) or 1, args.gpus)
-    _records(args, tell=True)
-    problems = []
+    records, problems = _records(args), []
     for sweep in _sweeps(args):
-        problems += reproduce(sweep, _runs_dir(args), lambda: _records(args), launcher, args.launch.split())
+        owed, records = reproduce(sweep, _runs_dir(args), records, launcher, args.launch.split())
+        problems += owed
         if launcher.name == "slurm":
-            print(f"{status(sweep, _records(args), _runs_dir(args))}; then make draw-{sweep.name}")
+            print(f"{status(sweep, records.again(), _runs_dir(args))}; then make draw-{sweep.name}")
         else:
-            print(draw(sweep, _records(args), args.results_dir))
+            print(draw(sweep, records, args.results_dir))
             index.write(args.results_dir)
     for problem in problems:
         print(f"without a result: {problem}", file=sys.stderr)
@@ -72,7 +72,7 @@ def _rerun(args: argparse.Namespace) -> int:
 
 def _draw(args: argparse.Namespace) -> None:
     """draw each artifact from the records that are there"""
-    records = _records(args, tell=True)
+    records = _records(args)
     for sweep in _sweeps(args):
         print(draw(sweep, records, args.results_dir))
     index.write(args.results_dir)
@@ -80,7 +80,7 @@ def _draw(args: argparse.Namespace) -> None:
 
 def _status(args: argparse.Namespace) -> None:
     """count complete, running, interrupted, failed, diverged and missing runs, and jobs in SLURM's queue"""
-    records = _records(args, tell=True)
+    records = _records(args)
     for sweep in _sweeps(args):
         print(status(sweep, records, _runs_dir(args)))
 
@@ -93,7 +93,7 @@ def _cancel(args: argparse.Namespace) -> None:
 
 def _plan(args: argparse.Namespace) -> None:
     """count the runs of each artifact and their cost, on so many GPUs; launch nothing"""
-    loaded, records = _sweeps(args), _records(args, tell=True)
+    loaded, records = _sweeps(args), _records(args)
     speeds, gpus = cost.measured(records), args.gpus[0] if len(args.gpus) == 1 else len(args.gpus) or 1
     seen = {}
     for sweep in loaded:
@@ -162,13 +162,13 @@ def _sweeps(args: argparse.Namespace) -> list[sweeps.Sweep]:
 
 
 def _runs_dir(args: argparse.Namespace) -> Path:
-    return place(args.runs_dir, args.scale)
+    return sweeps.place(args.runs_dir, args.scale)
 
 
-def _records(args: argparse.Namespace, tell: bool = False) -> Records:
-    """As they are now; `tell` says which cannot be read."""
+def _records(args: argparse.Namespace) -> Records:
+    """As they are now; says which cannot be read."""
     records = Records([_runs_dir(args), *args.more_runs])
-    for problem in records.problems if tell else ():
+    for problem in records.problems:
         print(f"passed over: {problem}", file=sys.stderr)
     return records
 

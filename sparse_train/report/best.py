@@ -3,12 +3,7 @@
 import pandas as pd
 
 from sparse_train.report.labels import label, name
-from sparse_train.report.tables import HOLE, aligned
-
-
-def markdown(runs: pd.DataFrame, per: str, over: list[str], value: str) -> str:
-    """The table as text."""
-    return aligned(lines(runs, per, over, value))
+from sparse_train.report.tables import HOLE
 
 
 def lines(runs: pd.DataFrame, per: str, over: list[str], value: str) -> list[list[str]]:

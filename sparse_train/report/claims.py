@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 from itertools import pairwise, product
-from math import nan, sqrt
+from math import nan
 from pathlib import Path
 
 import pandas as pd
 import yaml
-from scipy.stats import t as student_t
 
 from sparse_train.report import collect, paper, sweeps
 from sparse_train.report.labels import label
+from sparse_train.report.spread import interval
 
 CLAIMS = sweeps.ROOT / "results" / "claims.yaml"
 FACTORS = ("dataset", "dst", "sparsity", "optimizer", "renorm", "epochs")
@@ -54,7 +54,7 @@ def overall(comparisons: list[Comparison]) -> str:
     return FAILS if FAILS in verdicts else OPEN if OPEN in verdicts or not verdicts else HOLDS
 
 
-def papers_numbers(tables: list[str], value: str) -> pd.DataFrame:
+def papers_numbers(tables: list[str]) -> pd.DataFrame:
     """One row per published cell, with a `seed` of none: the paper gives means."""
     known = [name for name in tables if (paper.PAPER / f"{name}.csv").exists()]
     frames = [
@@ -88,6 +88,22 @@ def _renorm(frame: pd.DataFrame) -> pd.Series:
 
 def _dataset(name: str) -> str:
     return sweeps.load(name).cells[0].factors["dataset"]
+
+
+def stated() -> list[dict]:
+    """The claims, as `results/claims.yaml` has them."""
+    return yaml.safe_load(CLAIMS.read_text())
+
+
+def on_the_papers(claim: dict) -> list[Comparison]:
+    """The cells that the paper has numbers for."""
+    return [c for c in judge(claim, papers_numbers(claim["tables"])) if c.effect is not None]
+
+
+def on_ours(claim: dict, results_dir: Path, scale: str) -> list[Comparison]:
+    """Every cell, on what was measured at this scale."""
+    numbers = our_numbers(claim["tables"], claim.get("value", "test_acc"), sweeps.place(results_dir, scale))
+    return judge(claim, numbers)
 
 
 def judge(claim: dict, numbers: pd.DataFrame) -> list[Comparison]:
@@ -159,29 +175,24 @@ def _compare(words: str, sides: list[Side], numbers: pd.DataFrame) -> Comparison
     n = len(total)
     if n == 0:
         return Comparison(words, sides, None, nan, nan, 0)
-    half = student_t.ppf(0.975, n - 1) * total.std() / sqrt(n) if n > 1 else nan
-    effect = round(float(total.mean()), 10)
+    mean, half = interval(total)
+    effect = round(mean, 10)
     return Comparison(words, sides, effect, effect - half, effect + half, n)
 
 
 def markdown(results_dir: Path, scale: str) -> str:
     """The page of all claims."""
-    label_ = "" if scale == sweeps.PAPER else f" [REDUCED SCALE {scale}: {sweeps.scales()[scale]['note']}]"
-    place = results_dir if scale == sweeps.PAPER else results_dir / scale
     summary = ["| claim | on the paper's numbers | on ours | |", "|---|---|---|---|"]
     details = []
-    for claim in yaml.safe_load(CLAIMS.read_text()):
-        value = claim.get("value", "test_acc")
-        theirs = judge(claim, papers_numbers(claim["tables"], value))
-        theirs = [c for c in theirs if c.effect is not None]
-        ours = judge(claim, our_numbers(claim["tables"], value, place))
+    for claim in stated():
+        theirs, ours = on_the_papers(claim), on_ours(claim, results_dir, scale)
         summary.append(
             f"| [{claim['id']}](#{claim['id']}) | {_verdict(theirs)} | {_verdict(ours)} | {claim['where']} |"
         )
         details += [f"\n## {claim['id']}\n", f"{claim['says']} ({claim['where']})\n", *_listed("the paper", theirs)]
         details += _listed("ours", [c for c in ours if c.effect is not None])
     head = [
-        f"# Claims of the paper, judged on its numbers and on ours{label_}\n",
+        f"# Claims of the paper, judged on its numbers and on ours{sweeps.reduced(scale)}\n",
         "A claim holds if it holds in every cell, and fails if it fails in one. On the paper's numbers a cell is",
         "judged by the sign of the difference of means (a tie does not hold); on ours by the 95% interval over paired",
         "seeds, which must leave out 0 (by the sign where there is one seed). Effects are percentage points.\n",
@@ -191,7 +202,7 @@ def markdown(results_dir: Path, scale: str) -> str:
 
 def write(results_dir: Path, scale: str) -> str:
     """Write and return the page."""
-    place = results_dir if scale == sweeps.PAPER else results_dir / scale
+    place = sweeps.place(results_dir, scale)
     place.mkdir(parents=True, exist_ok=True)
     page = markdown(results_dir, scale)
     (place / "claims.md").write_text(page)

@@ -42,6 +42,10 @@ class Records:
             if known is None or (known[1]["status"] != COMPLETE and record["status"] == COMPLETE):
                 self.found[record["id"]] = (path.parent, record)
 
+    def again(self) -> "Records":
+        """The same places, read now."""
+        return Records(self.dirs)
+
     def status(self, cell: Cell) -> str:
         return self.found[cell.id][1]["status"] if cell.id in self.found else MISSING
 
@@ -110,11 +114,11 @@ def _device(hardware: dict) -> str:
     return hardware.get("cpu", "cpu") if hardware["device"] == "cpu" else hardware["device"]
 
 
-def histories(sweep: Sweep, records: Records, columns: Iterable[str] | None) -> pd.DataFrame:
+def histories(sweep: Sweep, records: Records, columns: Sequence[str]) -> pd.DataFrame:
     """One row per line of history of every complete run of the sweep.
 
     Args:
-        columns: those wanted of the history; None for all but times.
+        columns: those wanted of the history; none named, all but times.
     """
     rows = []
     for cell in sweep.cells:
@@ -123,7 +127,7 @@ def histories(sweep: Sweep, records: Records, columns: Iterable[str] | None) -> 
             continue
         for line in (complete[0] / "history.jsonl").read_text().splitlines():
             row = json.loads(line)
-            kept = [key for key in row if key not in TIMES] if columns is None else columns
+            kept = columns or [key for key in row if key not in TIMES]
             rows.append({**cell.factors, "id": cell.id, **{key: row[key] for key in kept}})
     return pd.DataFrame(rows)
 
@@ -140,13 +144,9 @@ def kept(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:
     """
     if not path.exists() or fresh.empty:
         return fresh
-    before = load(path, sweep.cells[0].factors).set_index("id")
-    rows = [
-        dict(before.loc[row["id"]], id=row["id"])
-        if row["status"] != COMPLETE and row["id"] in before.index and before.loc[row["id"], "status"] == COMPLETE
-        else row
-        for row in fresh.to_dict("records")
-    ]
+    before = load(path, sweep.factors)
+    complete = {row["id"]: row for row in before[before["status"] == COMPLETE].to_dict("records")}
+    rows = [row if row["status"] == COMPLETE else complete.get(row["id"], row) for row in fresh.to_dict("records")]
     return pd.DataFrame(rows)
 
 
@@ -154,7 +154,7 @@ def kept_rows(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:
     """The same for lines of history."""
     if not path.exists():
         return fresh
-    before = load(path, sweep.cells[0].factors if sweep.cells else ())
+    before = load(path, sweep.factors)
     present = set(fresh["id"]) if len(fresh) else set()
     order = {cell.id: place for place, cell in enumerate(sweep.cells)}
     both = pd.concat([fresh, before[before["id"].isin(set(order) - present)]])

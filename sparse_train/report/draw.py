@@ -5,11 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import best, collect, dynamics, effects, figures, hyperparameters, summary, tables, theory
+from sparse_train.report import collect, dynamics, figures, hyperparameters, sweeps, tables, theory
 from sparse_train.report.collect import COMPLETE, Records
-from sparse_train.report.sweeps import PAPER, Sweep, scales
+from sparse_train.report.listings import listings
+from sparse_train.report.sweeps import PAPER, Sweep
 
-# kind of figure -> (how to draw it, the columns of the history it needs)
+# kind of figure -> (how to draw it, the columns of the history it needs: none named, all; None, no history)
 KINDS = figures.KINDS | theory.KINDS | dynamics.KINDS
 
 
@@ -21,7 +22,7 @@ def draw(sweep: Sweep, records: Records, results_dir: Path) -> str:
     Raises:
         ConfigError: for a directory that cannot be written.
     """
-    place = results_dir if sweep.scale == PAPER else results_dir / sweep.scale
+    place = sweeps.place(results_dir, sweep.scale)
     try:
         return _draw(sweep, records, place)
     except OSError as error:
@@ -30,29 +31,22 @@ def draw(sweep: Sweep, records: Records, results_dir: Path) -> str:
 
 def _draw(sweep: Sweep, records: Records, place: Path) -> str:
     (place / "records").mkdir(parents=True, exist_ok=True)
-    artifact, title = sweep.artifact, sweep.artifact["title"] + _scale_label(sweep)
+    artifact, title = sweep.artifact, sweep.artifact["title"] + sweeps.reduced(sweep.scale)
     if "hyperparameters" in artifact:
-        parts = [hyperparameters.markdown(artifact["hyperparameters"], sweep.name)]
+        parts = [tables.aligned(hyperparameters.lines(artifact["hyperparameters"], sweep.name))]
         return _page(place / f"{sweep.name}.md", title, parts)
     runs, rows = _collected(sweep, records, place / "records")
     parts = [_count(runs)]
     if artifact.get("table"):
         table = tables.make(runs, **artifact["table"], paper=artifact.get("paper"), scale=sweep.scale)
         parts.append(tables.markdown(table))
-        _write(place / f"{sweep.name}.tex", tables.latex(table, title))
+        (place / f"{sweep.name}.tex").write_text(tables.latex(table, title))
         tables.tidy(table).to_csv(place / f"{sweep.name}.csv", index=False)
-    if artifact.get("summary"):
-        parts.append(summary.markdown(runs, **artifact["summary"]))
-    if artifact.get("effects"):
-        factors = list(dict.fromkeys(key for cell in sweep.cells for key in cell.factors))
-        parts.append(effects.markdown(runs, factors, **artifact["effects"]))
-    if artifact.get("best"):
-        parts.append(best.markdown(runs, **artifact["best"]))
+    parts += [tables.aligned(lines) for lines in listings(sweep, runs)]
     if artifact.get("figure"):
         spec = artifact["figure"]
         draw_figure, _ = KINDS[spec["kind"]]
-        paper = {"paper": artifact.get("paper")} if spec["kind"] == "final" else {}
-        figure = draw_figure(runs, rows, {**paper, **spec}, title, sweep.scale == PAPER)
+        figure = draw_figure(runs, rows, spec, title, sweep.scale == PAPER)
         for ending in ("png", "pdf"):
             figure.savefig(place / f"{sweep.name}.{ending}", metadata=_without_date(ending))
         parts.append(f"![{title}]({sweep.name}.png)\n")
@@ -68,7 +62,7 @@ def _collected(sweep: Sweep, records: Records, place: Path) -> tuple[pd.DataFram
     rows = pd.DataFrame()
     if columns is not None:
         path = place / f"{sweep.name}.rows.csv"
-        rows = collect.kept_rows(collect.histories(sweep, records, columns or None), path, sweep)
+        rows = collect.kept_rows(collect.histories(sweep, records, columns), path, sweep)
         if len(rows):
             rows.to_csv(path, index=False, float_format="%.6g")
     return runs, rows
@@ -80,18 +74,10 @@ def _count(runs: pd.DataFrame) -> str:
     return f"{(runs['status'] == COMPLETE).sum()} of {len(runs)} runs complete{words}.\n"
 
 
-def _scale_label(sweep: Sweep) -> str:
-    return "" if sweep.scale == PAPER else f" [REDUCED SCALE {sweep.scale}: {scales()[sweep.scale]['note']}]"
-
-
 def _page(path: Path, title: str, parts: list[str]) -> str:
     text = "\n".join([f"# {title}\n", *parts])
-    _write(path, text)
-    return text
-
-
-def _write(path: Path, text: str) -> None:
     path.write_text(text)
+    return text
 
 
 def _without_date(ending: str) -> dict:

@@ -1,19 +1,12 @@
 """Settings of a study against a reference and against their own baseline, paired over seeds."""
 
-from math import sqrt
-
 import pandas as pd
-from scipy.stats import t as student_t
 
 from sparse_train.report.labels import label, name
-from sparse_train.report.tables import HOLE, aligned
+from sparse_train.report.spread import interval, mean_std
+from sparse_train.report.tables import HOLE
 
 Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a setting has, seed aside
-
-
-def markdown(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> str:
-    """The table as text."""
-    return aligned(lines(runs, factors, reference, values))
 
 
 def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> list[list[str]]:
@@ -62,7 +55,7 @@ def _twin(setting: Setting, baseline: str) -> Setting:
 
 def _mean(values: pd.Series, percent: bool) -> str:
     values = 100 * values if percent else values
-    return f"{values.mean():.2f} ± {values.std():.2f}" if len(values) > 1 else f"{values.mean():.2f}"
+    return mean_std(values.mean(), values.std())
 
 
 def _effect(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
@@ -70,8 +63,7 @@ def _effect(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
     if value not in ours or value not in theirs:
         return ""
     difference = (ours.set_index("seed")[value] - theirs.set_index("seed")[value]).dropna()
-    n = len(difference)
-    if n < 2:
-        return f"{difference.mean():+.2f}" if n else ""
-    half = student_t.ppf(0.975, n - 1) * difference.std() / sqrt(n)
-    return f"{difference.mean():+.2f} [{difference.mean() - half:+.2f}, {difference.mean() + half:+.2f}]"
+    if difference.empty:
+        return ""
+    mean, half = interval(difference)
+    return f"{mean:+.2f}" if len(difference) < 2 else f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]"

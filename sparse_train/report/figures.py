@@ -11,12 +11,22 @@ from sparse_train.report.labels import label, name
 PANEL = "sparsity"
 
 
+def panels_of(runs: pd.DataFrame) -> list[str]:
+    """The sparsities, each of which has a panel."""
+    return list(runs.loc[runs["dst"] != "dense", PANEL].unique())
+
+
+def within(rows: pd.DataFrame, panel: str) -> pd.DataFrame:
+    """The rows that stand in a panel: those of its sparsity, and dense networks, which have none."""
+    return rows[(rows[PANEL] == panel) | (rows["dst"] == "dense")] if len(rows) else rows
+
+
 def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
     """Accuracy over epochs, a panel per sparsity, the schedules overlaid (Figures 3, 4, 15, 16, 23, 24).
 
     The line is the mean over seeds, the band one standard deviation.
     """
-    shown = list(runs.loc[runs["dst"] != "dense", PANEL].unique())
+    shown = panels_of(runs)
     figure, [axes] = style.panels(1, len(shown), title)
     schedules = list(runs["epochs"].unique()) if "epochs" in runs else [None]
     for one, panel in zip(axes, shown, strict=True):
@@ -26,7 +36,7 @@ def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_pa
             _paper_curves(one, spec["paper"], panel)
         if rows.empty:
             continue
-        here = rows[(rows[PANEL] == panel) | (rows["dst"] == "dense")]
+        here = within(rows, panel)
         for (dst, optimizer), group in here.groupby(["dst", "optimizer"], sort=False):
             for place, schedule in enumerate(schedules):
                 line = group if schedule is None else group[group["epochs"] == schedule]
@@ -63,11 +73,11 @@ def _name_schedules(axes: Axes, schedules: list) -> None:
 
 def final(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
     """Final accuracy over the length of training, each point a run of its own (Figures 11 to 14, 17 to 22, 25, 26)."""
-    shown = list(runs.loc[runs["dst"] != "dense", PANEL].unique())
+    shown = panels_of(runs)
     figure, [axes] = style.panels(1, len(shown), title)
     for one, panel in zip(axes, shown, strict=True):
         one.set(title=f"{name(PANEL)} {label(PANEL, panel)}", xlabel=name("epochs"))
-        here = runs[(runs[PANEL] == panel) | (runs["dst"] == "dense")]
+        here = within(runs, panel)
         for (dst, optimizer), group in here.groupby(["dst", "optimizer"], sort=False):
             if at_paper_scale and spec.get("paper") and dst not in style.REFERENCES:
                 _paper_points(one, spec["paper"], panel, dst, optimizer)

@@ -3,7 +3,6 @@
 from omegaconf import OmegaConf
 
 from sparse_train.report.sweeps import configuration
-from sparse_train.report.tables import aligned
 
 ROWS = (  # the paper's rows and what they are here
     ("Optimizer", "SGD with momentum", None),
@@ -25,11 +24,6 @@ ROWS = (  # the paper's rows and what they are here
     ("Update frequency (Delta T)", None, "dst.every"),
     ("HAM hyperparameter (h1)", None, "optimizer.mirror.alpha"),
 )
-
-
-def markdown(overrides: list[str], name: str) -> str:
-    """The table as text."""
-    return aligned(lines(overrides, name))
 
 
 def lines(overrides: list[str], name: str) -> list[list[str]]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from sparse_train.report import sweeps
 from sparse_train.report.collect import COMPLETE
@@ -27,10 +26,6 @@ class Entry:
     def complete(self) -> pd.DataFrame:
         return self.runs[self.runs["status"] == COMPLETE]
 
-    @property
-    def command(self) -> str:
-        return f"make reproduce-{self.name}" + ("" if self.scale == PAPER else f" SCALE={self.scale}")
-
     def line(self, up: str = "") -> list[str]:
         """Its line of the index; `up` leads from the page to the artifact's own."""
         done = self.complete
@@ -42,21 +37,21 @@ class Entry:
             f"{len(done)} of {len(self.runs)}",
             str(seeds),
             " to ".join(dict.fromkeys((dates[0], dates[-1]))),
-            _several(done["git"].dropna().map(_short).unique()),
+            _several(done["git"].dropna().map(short).unique()),
             _several(done["device"].unique()),
             _several(done["threads"].astype(int).unique()),
             f"{done['seconds'].sum() / 3600:.2f}",
-            f"`{self.command}`",
+            f"`{sweeps.command(self.name, self.scale)}`",
         ]
 
 
 def write(results_dir: Path) -> None:
     """Write both kinds of page, from what `results_dir` holds."""
-    for scale in sweeps.scales():
-        here = list(entries(results_dir / scale, scale))
-        if here:
+    held = {scale: list(entries(sweeps.place(results_dir, scale), scale)) for scale in sweeps.every_scale()}
+    for scale, here in held.items():
+        if here and scale != PAPER:
             (results_dir / scale / "README.md").write_text(_gallery(here, scale))
-    (results_dir / "README.md").write_text(_index(results_dir))
+    (results_dir / "README.md").write_text(_index(held))
 
 
 def entries(place: Path, scale: str) -> Iterator[Entry]:
@@ -69,14 +64,9 @@ def entries(place: Path, scale: str) -> Iterator[Entry]:
                 yield entry
 
 
-def _index(results_dir: Path) -> str:
-    lines, measured = [HEAD], set()
-    for scale in (PAPER, *sweeps.scales()):
-        up = "" if scale == PAPER else f"{scale}/"
-        for entry in entries(results_dir / up, scale):
-            lines.append(entry.line(up))
-            if scale == PAPER and len(entry.complete) == len(entry.runs):
-                measured.add(entry.name)
+def _index(held: dict[str, list[Entry]]) -> str:
+    lines = [entry.line("" if scale == PAPER else f"{scale}/") for scale, here in held.items() for entry in here]
+    measured = {entry.name for entry in held[PAPER] if len(entry.complete) == len(entry.runs)}
     owed = [name for name in sweeps.names() if name not in measured and _trains(name)]
     notes = [f"- `{scale}`: {about['note']}" for scale, about in sweeps.scales().items()]
     return "\n".join(
@@ -88,7 +78,7 @@ def _index(results_dir: Path) -> str:
             "A scale other than `paper` is a rehearsal or a study at reduced size, not the paper's experiment:\n",
             *notes,
             "",
-            aligned(lines),
+            aligned([HEAD, *lines]),
             "## Not measured at the paper's scale, or not all of it\n",
             (", ".join(owed) or "nothing") + ".\n",
         ]
@@ -97,21 +87,25 @@ def _index(results_dir: Path) -> str:
 
 def _trains(name: str) -> bool:
     """Whether there is anything to measure: Tables 4 and 5 state the configuration."""
-    return "hyperparameters" not in yaml.safe_load((sweeps.SWEEPS / f"{name}.yaml").read_text())["artifact"]
+    return "hyperparameters" not in sweeps.artifact(name)
 
 
 def _gallery(here: list[Entry], scale: str) -> str:
-    label = f"[REDUCED SCALE {scale}: {sweeps.scales()[scale]['note']}]"
+    label = sweeps.reduced(scale)
     pictures = []
     for entry in here:
         artifact = sweeps.artifact(entry.name)
-        pictures += [f"## {artifact['title']}\n", f"[{entry.name}]({entry.name}.md): `{entry.command}`\n"]
+        pictures += [
+            f"## {artifact['title']}\n",
+            f"[{entry.name}]({entry.name}.md): `{sweeps.command(entry.name, scale)}`\n",
+        ]
         if artifact.get("figure"):
-            pictures.append(f"![{artifact['title']} {label}]({entry.name}.png)\n")
-    return "\n".join([f"# Gallery {label}\n", aligned([HEAD, *(entry.line() for entry in here)]), *pictures])
+            pictures.append(f"![{artifact['title']}{label}]({entry.name}.png)\n")
+    return "\n".join([f"# Gallery{label}\n", aligned([HEAD, *(entry.line() for entry in here)]), *pictures])
 
 
-def _short(revision: str) -> str:
+def short(revision: str) -> str:
+    """The first digits of a commit; "-dirty" stays."""
     return revision[:8] + ("-dirty" if revision.endswith("-dirty") else "")
 
 

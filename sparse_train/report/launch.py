@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,31 +35,35 @@ class Launcher:
         return ["hydra/launcher=local", f"hydra.launcher.n_jobs={self.jobs}", "threads=1", *pinned]
 
 
-def launch(sweep: Sweep, runs_dir: Path, read: Callable[[], Records], launcher: Launcher, extra: Sequence[str]) -> None:
+def launch(sweep: Sweep, runs_dir: Path, records: Records, launcher: Launcher, extra: Sequence[str]) -> Records:
     """Train what is missing of each grid, as one Hydra multirun each; a failing run does not stop the others.
 
     SLURM's jobs are only put into its queue.
 
     Args:
-        read: gives the records as they are now.
+        records: as they are before.
         extra: further overrides of the training runs.
+
+    Returns:
+        The records as they are afterwards.
 
     Raises:
         ConfigError: for jobs that SLURM does not take.
     """
     for grid in sweep.grids:
-        while todo := missing(grid.cells, read()):
+        while todo := missing(grid.cells, records):
             training = command(sweep, todo, runs_dir, [*launcher.overrides(), *extra])
             if launcher.name == "slurm":
                 slurm.submit(training, slurm.place(runs_dir, sweep.name))
                 break
             code = subprocess.run(training, check=False).returncode
-            records = read()
+            records = records.again()
             words = [records.status(cell) for cell in todo]
             # A worker that is killed takes joblib's pool with it. So again, while that gets some further than before.
             broken_off = code > 0 and (MISSING in words or INTERRUPTED in words)
             if not (broken_off and COMPLETE in words):
                 break
+    return records
 
 
 def missing(cells: Sequence[Cell], records: Records) -> list[Cell]:

@@ -1,17 +1,12 @@
 """What is there of a sweep, what is missing, and launching that."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sparse_train.report import cost, slurm
 from sparse_train.report.collect import COMPLETE, MISSING, Records
 from sparse_train.report.launch import Launcher, launch, missing
-from sparse_train.report.sweeps import PAPER, Sweep
-
-
-def place(runs_dir: Path, scale: str) -> Path:
-    """Runs of a smaller scale have a directory of their own."""
-    return runs_dir if scale == PAPER else runs_dir / scale
+from sparse_train.report.sweeps import Cell, Sweep
 
 
 def status(sweep: Sweep, records: Records, runs_dir: Path) -> str:
@@ -33,27 +28,29 @@ def plan(sweep: Sweep, records: Records, before: set[str], speeds: cost.Speeds, 
 
 
 def reproduce(
-    sweep: Sweep, runs_dir: Path, read: Callable[[], Records], launcher: Launcher, extra: Sequence[str]
-) -> list[str]:
-    """Launch what is missing; gives a line for each run that has no result now, with the reason.
+    sweep: Sweep, runs_dir: Path, records: Records, launcher: Launcher, extra: Sequence[str]
+) -> tuple[list[str], Records]:
+    """Launch what is missing.
 
     Args:
-        read: gives the records as they are now.
+        records: as they are before.
         extra: further overrides of the training runs.
+
+    Returns:
+        A line for each run that has no result now, with the reason; and the records as they are now.
 
     Raises:
         ConfigError: for jobs that SLURM does not take.
     """
     if launcher.name == "slurm" and (queued := slurm.queue(slurm.place(runs_dir, sweep.name))):
-        return [f"{sweep.name}: {queued.total()} jobs are in the queue already; `make cancel-{sweep.name}` ends them"]
-    launch(sweep, runs_dir, read, launcher, extra)
-    if launcher.name == "slurm":
-        return []
-    records = read()
-    return [_without_result(cell, records) for cell in missing(sweep.cells, records)]
+        words = f"{sweep.name}: {queued.total()} jobs are in the queue already; `make cancel-{sweep.name}` ends them"
+        return [words], records
+    records = launch(sweep, runs_dir, records, launcher, extra)
+    owed = [] if launcher.name == "slurm" else missing(sweep.cells, records)
+    return [_without_result(cell, records) for cell in owed], records
 
 
-def _without_result(cell, records: Records) -> str:
+def _without_result(cell: Cell, records: Records) -> str:
     options = " ".join(f"{key}={value}" for key, value in cell.options.items())
     if records.status(cell) == MISSING:
         return f"{cell.id} missing: {options}"

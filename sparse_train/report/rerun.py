@@ -12,7 +12,7 @@ from sparse_train.errors import ConfigError, require
 from sparse_train.report import collect
 from sparse_train.report.collect import COMPLETE, TIMES, Records
 from sparse_train.report.launch import command
-from sparse_train.report.sweeps import PAPER, Sweep
+from sparse_train.report.sweeps import Sweep, place
 
 PLACE = ("device", "torch", "threads")  # with these the same, so is every bit
 OTHERS = ("git", "status", "scale", *PLACE, *TIMES)
@@ -36,10 +36,10 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
     """
     before, rows = _committed(sweep, results_dir, run)
     cell = next(cell for cell in sweep.cells if cell.id == before["id"])
-    with tempfile.TemporaryDirectory() as place:
-        training = command(sweep, [cell], Path(place), [f"threads={int(before['threads'])}", *extra])
+    with tempfile.TemporaryDirectory() as runs_dir:
+        training = command(sweep, [cell], Path(runs_dir), [f"threads={int(before['threads'])}", *extra])
         subprocess.run(training, check=False, stdout=sys.stderr)
-        after = collect.runs(sweep, Records([Path(place)])).set_index("id", drop=False).loc[cell.id]
+        after = collect.runs(sweep, Records([Path(runs_dir)])).set_index("id", drop=False).loc[cell.id]
     if after["status"] != COMPLETE:
         return False, f"{sweep.name} {cell.id}: {after['status']}, while the committed run is complete"
     changed = [key for key in before.index if key in after and key not in OTHERS and not _same(before[key], after[key])]
@@ -59,7 +59,7 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
 
 def _committed(sweep: Sweep, results_dir: Path, run: str | None) -> tuple[pd.Series, pd.DataFrame]:
     """The run's row, and all complete ones."""
-    path = results_dir / ("" if sweep.scale == PAPER else sweep.scale) / "records" / f"{sweep.name}.csv"
+    path = place(results_dir, sweep.scale) / "records" / f"{sweep.name}.csv"
     if not path.exists():
         raise ConfigError("artifact", sweep.name, f"there are no committed runs of it: no {path}")
     rows = collect.load(path, sweep.cells[0].factors)

@@ -3,12 +3,7 @@
 import pandas as pd
 
 from sparse_train.report.labels import label, name
-from sparse_train.report.tables import HOLE, aligned
-
-
-def markdown(runs: pd.DataFrame, over: list[str], values: list[str]) -> str:
-    """The table as text."""
-    return aligned(lines(runs, over, values))
+from sparse_train.report.tables import HOLE
 
 
 def lines(runs: pd.DataFrame, over: list[str], values: list[str]) -> list[list[str]]:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import run_id
-from sparse_train.errors import ConfigError, require
+from sparse_train.errors import ConfigError, require, require_one_of
 
 ROOT = Path(__file__).parents[2]
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
@@ -66,6 +66,11 @@ class Sweep:
         """All cells, in the order they are launched, each once."""
         return list({cell.id: cell for grid in self.grids for cell in grid.cells}.values())
 
+    @property
+    def factors(self) -> list[str]:
+        """Every key of the grids, in their order."""
+        return list(dict.fromkeys(key for cell in self.cells for key in cell.factors))
+
 
 def names() -> list[str]:
     """The artifacts that exist: tables, figures, then the others, in the order of their numbers."""
@@ -96,6 +101,26 @@ def scales() -> dict[str, dict]:
     return yaml.safe_load((SWEEPS / "_scales.yaml").read_text())
 
 
+def every_scale() -> list[str]:
+    """The paper's, then the smaller ones."""
+    return [PAPER, *scales()]
+
+
+def place(directory: Path, scale: str) -> Path:
+    """Where in a directory of runs or results a scale has its own: smaller ones never mix with the paper's."""
+    return directory if scale == PAPER else directory / scale
+
+
+def command(name: str, scale: str) -> str:
+    """What makes an artifact at a scale."""
+    return f"make reproduce-{name}" + ("" if scale == PAPER else f" SCALE={scale}")
+
+
+def reduced(scale: str) -> str:
+    """What a title says of a smaller scale."""
+    return "" if scale == PAPER else f" [REDUCED SCALE {scale}: {scales()[scale]['note']}]"
+
+
 def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:
     """Expand `sweeps/<name>.yaml` as Hydra's multirun would.
 
@@ -112,9 +137,8 @@ def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:
 
 @cache
 def _load(name: str, scale: str, references: bool) -> Sweep:
-    require(name in names(), "artifact", name, f"must be one of {', '.join(names())}")
-    known = [PAPER, *scales()]
-    require(scale in known, "scale", scale, f"must be one of {', '.join(known)}")
+    require_one_of("artifact", name, names())
+    require_one_of("scale", scale, every_scale())
     try:
         sweep = _compose(name, (), with_hydra=True)
         shown = artifact(name)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sparse_train.report.labels import label, name
 from sparse_train.report.paper import value as paper_value
+from sparse_train.report.spread import mean_std
 
 HOLE = "missing"
 
@@ -65,7 +66,8 @@ def make(runs: pd.DataFrame, rows: list[str], columns: str, value: str, paper: s
     for row in sorted(set(runs[rows].itertuples(index=False, name=None)), key=_place(runs, rows)):
         here = runs[(runs[rows] == list(row)).all(axis=1)]
         cells[row] = {c: _cell(here[here[columns] == c], value, paper if compared else None) for c in across}
-    labels = {column: label(columns, column) + _trained(runs, columns, column, scale) for column in across}
+    rehearsed = columns == "epochs" and scale != "paper"
+    labels = {c: label(columns, c) + (trained(runs, c) if rehearsed else "") for c in across}
     return Table(rows, columns, cells, labels, compared)
 
 
@@ -82,12 +84,10 @@ def _cell(runs: pd.DataFrame, value: str, paper: str | None) -> Cell:
     return Cell(mean, std, len(present), len(runs), paper_value(paper, **factors))
 
 
-def _trained(runs: pd.DataFrame, columns: str, column: str, scale: str) -> str:
-    """At a smaller scale a column of epochs says how many were trained."""
-    if columns != "epochs" or scale == "paper" or "trained_epochs" not in runs:
-        return ""
-    trained = runs.loc[runs[columns] == column, "trained_epochs"].dropna().unique()
-    return f" (here {int(trained[0])})" if len(trained) else ""
+def trained(runs: pd.DataFrame, epochs: str) -> str:
+    """How many epochs a smaller scale makes of these, where a run of them is complete."""
+    here = runs.loc[runs["epochs"] == epochs, "trained_epochs"].dropna() if "trained_epochs" in runs else ()
+    return f" (here {int(here.iloc[0])})" if len(here) else ""
 
 
 def markdown(table: Table) -> str:
@@ -101,19 +101,15 @@ def markdown(table: Table) -> str:
 
 def _plain(cell: Cell, best: bool) -> str:
     count = f"n={cell.n}" if cell.n == cell.expected else f"n={cell.n} of {cell.expected}"
-    ours = HOLE if cell.mean is None else f"{_bold(_mean_std(cell.mean, cell.std), best)} ({count})"
+    ours = HOLE if cell.mean is None else f"{_bold(mean_std(cell.mean, cell.std), best)} ({count})"
     if cell.paper is None:
         return ours
     difference = "" if cell.difference is None else f", {cell.difference:+.2f}"
-    return f"{ours}; paper {_mean_std(*cell.paper)}{difference}"
+    return f"{ours}; paper {mean_std(*cell.paper)}{difference}"
 
 
 def _bold(text: str, bold: bool) -> str:
     return f"**{text}**" if bold else text
-
-
-def _mean_std(mean: float, std: float | None, plus_minus: str = " ± ") -> str:
-    return f"{mean:.2f}" if std is None or pd.isna(std) else f"{mean:.2f}{plus_minus}{std:.2f}"
 
 
 def aligned(lines: list[list[str]]) -> str:
@@ -162,7 +158,7 @@ def latex(table: Table, caption: str) -> str:
 def _latex_ours(cell: Cell, best: bool) -> str:
     if cell.mean is None:
         return "---"
-    text = f"${_mean_std(cell.mean, cell.std, plus_minus=chr(92) + 'pm ')}$"
+    text = f"${mean_std(cell.mean, cell.std, plus_minus=chr(92) + 'pm ')}$"
     return rf"\boldmath{text}" if best else text
 
 
@@ -170,7 +166,7 @@ def _latex_paper(cell: Cell) -> str:
     if cell.paper is None:
         return ""
     difference = "" if cell.difference is None else f"\\ (${cell.difference:+.2f}$)"
-    return rf"{{\scriptsize paper ${_mean_std(*cell.paper, plus_minus=chr(92) + 'pm ')}$}}{difference}"
+    return rf"{{\scriptsize paper ${mean_std(*cell.paper, plus_minus=chr(92) + 'pm ')}$}}{difference}"
 
 
 def _escape(text: str) -> str:

@@ -10,7 +10,7 @@ from sparse_train.optim.sparseopt import SparseOpt
 from sparse_train.record import Record
 from sparse_train.sparsity.normalized import normalizations
 from sparse_train.theory.gradients import angle, batch_norm_input_gradient, slope
-from sparse_train.theory.measurement import measure
+from sparse_train.theory.measurement import first_batches, measure, watched
 
 
 def amplification(cfg: DictConfig, record: Record, steps: int) -> None:
@@ -24,21 +24,17 @@ def amplification(cfg: DictConfig, record: Record, steps: int) -> None:
 
     def work() -> tuple[list[dict], dict]:
         run = build(cfg)
-        rows, step = [], 0
-        for epoch in range(-(-steps // len(run.data.train))):
-            for images, labels in run.data.train.epoch(epoch):
-                if step in (0, steps - 1):
-                    rows += [{"kind": "layer", "step": step, **row} for row in _layers(run, images, labels)]
-                if step == steps:
-                    break
-                for group in run.optimizer.param_groups:
-                    group["lr"] = run.schedule(step)
-                _backward(run, images, labels)
-                if run.updater is not None and run.updater.due(step):
-                    rows.append({"kind": "update", "step": step, **_update(run, step, images, labels)})
-                else:
-                    run.optimizer.step()
-                step += 1
+        rows = []
+        for step, (images, labels) in enumerate(first_batches(run.data.train, steps)):
+            if step in (0, steps - 1):
+                rows += [{"kind": "layer", "step": step, **row} for row in _layers(run, images, labels)]
+            for group in run.optimizer.param_groups:
+                group["lr"] = run.schedule(step)
+            _backward(run, images, labels)
+            if run.updater is not None and run.updater.due(step):
+                rows.append({"kind": "update", "step": step, **_update(run, step, images, labels)})
+            else:
+                run.optimizer.step()
         return rows, _summary(rows)
 
     measure(cfg, record, f"amplification {cfg.sparsity:g}", work)
@@ -67,17 +63,10 @@ def _update(run: Run, step: int, images: Tensor, labels: Tensor) -> dict:
 
 
 def _layers(run: Run, images: Tensor, labels: Tensor) -> list[dict]:
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
     pairs = {name: norm for name, norm in normalizations(run.model).items() if name in run.topology.masks}
-
-    def keep(norm: str):
-        return lambda _module, inputs, output: seen.update({norm: (inputs[0], output)})
-
-    hooks = [run.model.get_submodule(norm).register_forward_hook(keep(norm)) for norm in pairs.values()]
-    loss = run.loss(images, labels)[0]
+    with watched(run.model, *pairs.values()) as seen:
+        loss = run.loss(images, labels)[0]
     grads = torch.autograd.grad(loss, [seen[norm][1] for norm in pairs.values()])
-    for hook in hooks:
-        hook.remove()
     rows = []
     for (name, norm), grad_y in zip(pairs.items(), grads, strict=True):
         x, grad = (t.detach().float().movedim(1, -1).flatten(0, -2) for t in (seen[norm][0], grad_y))

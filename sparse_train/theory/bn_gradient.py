@@ -1,7 +1,6 @@
 """Figure 2: how much sparsity amplifies the gradients of a layer before batch normalization (Appendix E.3)."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from itertools import islice
 
 import torch
@@ -13,7 +12,7 @@ from sparse_train.models.mlp import MLP
 from sparse_train.randomness import generator
 from sparse_train.record import Record
 from sparse_train.sparsity.masks import random_mask
-from sparse_train.theory.measurement import cross_entropy_gradient, load_data, measure
+from sparse_train.theory.measurement import cross_entropy_gradient, load_data, masked, measure
 
 INITS = {"library_default": library_default, "kaiming_normal": kaiming_normal}
 
@@ -45,7 +44,7 @@ def bn_gradient(
         dense = MLP(data.num_classes, data.in_channels, data.image_size, [hidden], norm)
         INITS[init](dense, cfg.seed)
         masks = [_mask(dense.layers[1].weight, s, cfg.seed) for s in sparsities]
-        sparse = [_masked(dense, mask) for mask in masks]
+        sparse = [masked(dense, "layers.1", mask) for mask in masks]
         sums = torch.zeros(2, len(masks), dtype=torch.float64)
         for images, labels in islice(data.train.epoch(0), batches):
             reference = cross_entropy_gradient(dense, dense.layers[1].weight, images, labels).abs()
@@ -65,10 +64,3 @@ def bn_gradient(
 def _mask(weight: Tensor, sparsity: float, seed: int) -> Tensor:
     count = round((1 - sparsity) * weight.numel())
     return random_mask(tuple(weight.shape), count, generator(seed, "mask", str(sparsity)))
-
-
-def _masked(model: MLP, mask: Tensor) -> MLP:
-    masked = deepcopy(model)
-    with torch.no_grad():
-        masked.layers[1].weight.mul_(mask)
-    return masked

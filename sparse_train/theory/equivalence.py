@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from sparse_train.models.init import kaiming_normal
+from sparse_train.models.init import kaiming_normal, over_sqrt_c
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
@@ -23,7 +23,7 @@ from sparse_train.sparsity.growth import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.theory.gradients import slope
-from sparse_train.theory.measurement import load_data, measure
+from sparse_train.theory.measurement import first_batches, load_data, measure
 
 ZERO_EPS = 1e-300  # torch refuses 0; added to a variance in float64, the same number
 VARIANTS = ("exact", "eps", "decay_scaled", "classifier", "rigl", "rigl_ranked", "ham", "clipped")
@@ -128,10 +128,7 @@ def _prepared(
     else:
         topology = Topology(model, sparsity, seed=cfg.seed, exclude=["fc.weight"])
     if rescale and not corrected:
-        with torch.no_grad():
-            for name, weight in topology.weights.items():
-                root = neuron_scale(topology.masks[name]).sqrt()
-                weight.div_(root.where(root > 0, 1.0))
+        over_sqrt_c(topology)
     optimizer = SparseSGD(
         model.parameters(),
         topology,
@@ -150,8 +147,5 @@ def _prepared(
 
 
 def _batches(cfg: DictConfig, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    data = load_data(cfg)
-    for step in range(-(-steps // len(data.train))):
-        left = steps - step * len(data.train)
-        for images, labels in list(data.train.epoch(step))[:left]:
-            yield images.double(), labels
+    for images, labels in first_batches(load_data(cfg).train, steps):
+        yield images.double(), labels

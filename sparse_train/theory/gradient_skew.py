@@ -1,6 +1,5 @@
 """Figure 1 as a measurement: one real layer, dense and masked, and the angle between its gradients."""
 
-from copy import deepcopy
 from itertools import islice
 
 import torch
@@ -14,7 +13,7 @@ from sparse_train.record import Record
 from sparse_train.targets import make
 from sparse_train.theory.gradients import angle, batch_norm_input_gradient
 from sparse_train.theory.layer_norm import masks
-from sparse_train.theory.measurement import load_data, measure
+from sparse_train.theory.measurement import load_data, masked, measure, watched
 
 
 def gradient_skew(
@@ -37,12 +36,10 @@ def gradient_skew(
         data = load_data(cfg)
         dense = make(cfg, "model", num_classes=data.num_classes, in_channels=data.in_channels)
         kaiming_normal(dense, cfg.seed)
-        sparse = deepcopy(dense)
-        weight = sparse.get_submodule(layer).weight
+        weight = dense.get_submodule(layer).weight
         flat = masks((len(weight), weight[0].numel()), sparsity, fan_ins, cfg.seed)
         mask = flat.view(weight.shape)
-        with torch.no_grad():
-            weight.mul_(mask)
+        sparse = masked(dense, layer, mask)
         total: dict[str, Tensor] = {}
         for images, labels in islice(data.train.epoch(0), batches):
             for name, gradient in _gradients(dense, sparse, layer, norm, images, labels).items():
@@ -63,8 +60,8 @@ def gradient_skew(
 def _gradients(dense: nn.Module, sparse: nn.Module, layer: str, norm: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """`ideal`, `raw`, and `fixed`: the dense gradient with each neuron's sigma replaced by that of the masked layer."""
     ideal, inputs, before, grad_xhat = _look(dense, layer, norm, x, y)
-    raw, _, masked, _ = _look(sparse, layer, norm, x, y)
-    amplified = before.std(0) / masked.std(0)
+    raw, _, before_masked, _ = _look(sparse, layer, norm, x, y)
+    amplified = before.std(0) / before_masked.std(0)
     neurons = len(amplified)
     grad_x = (batch_norm_input_gradient(before, grad_xhat) * amplified).view(len(x), -1, neurons)
     conv = dense.get_submodule(layer)
@@ -77,22 +74,13 @@ def _gradients(dense: nn.Module, sparse: nn.Module, layer: str, norm: str, x: Te
 
 def _look(model: nn.Module, layer: str, norm: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """dL/dW, the layer's input, its output (samples, neurons), and dL/dxhat of the normalization after it."""
-    seen: dict[str, Tensor] = {}
-
-    def keep(_module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        seen.update(inputs=inputs[0], before=output)
-
-    hooks = [
-        model.get_submodule(layer).register_forward_hook(keep),
-        model.get_submodule(norm).register_forward_hook(lambda _m, _i, out: seen.update(after=out)),
-    ]
-    loss = F.cross_entropy(model(x), y)
-    grad_weight, grad_after = torch.autograd.grad(loss, (model.get_submodule(layer).weight, seen["after"]))
-    for hook in hooks:
-        hook.remove()
+    with watched(model, layer, norm) as seen:
+        loss = F.cross_entropy(model(x), y)
+    (inputs, output), (_, after) = seen[layer], seen[norm]
+    grad_weight, grad_after = torch.autograd.grad(loss, (model.get_submodule(layer).weight, after))
     gamma = model.get_submodule(norm).weight.detach()
-    before, grad = (t.movedim(1, -1).flatten(0, -2) for t in (seen["before"].detach(), grad_after))
-    return grad_weight, seen["inputs"].detach(), before, grad * gamma
+    before, grad = (t.movedim(1, -1).flatten(0, -2) for t in (output.detach(), grad_after))
+    return grad_weight, inputs.detach(), before, grad * gamma
 
 
 def _spatial(inputs: Tensor, conv: nn.Conv2d) -> tuple[int, ...]:

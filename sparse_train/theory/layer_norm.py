@@ -1,7 +1,6 @@
 """Appendix D measured: what sparsity does to gradients before layer normalization, uniform or not."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from itertools import islice
 
 import torch
@@ -15,7 +14,7 @@ from sparse_train.randomness import generator
 from sparse_train.record import Record
 from sparse_train.sparsity.masks import random_mask
 from sparse_train.theory.gradients import batch_norm_input_gradient, layer_norm_input_gradient, slope
-from sparse_train.theory.measurement import load_data, measure
+from sparse_train.theory.measurement import load_data, masked, measure, watched
 
 
 class Block(nn.Module):
@@ -35,7 +34,7 @@ class Block(nn.Module):
         return self.classifier(x.mean(1))
 
 
-# where -> (network, the layer that is masked, what normalizes its output, whether a residual joins in between)
+# where -> (network, the layer that is masked, what normalizes its output)
 PLACES = {
     "mlp": (
         lambda data: MLP(data.num_classes, data.in_channels, data.image_size, [256], "layer"),
@@ -73,11 +72,8 @@ def layer_norm(
         images, labels = zip(*islice(data.train.epoch(0), batches), strict=True)
         rows = []
         for s in sparsities:
-            sparse = deepcopy(dense)
-            weight = sparse.get_submodule(layer).weight
-            mask = masks(tuple(weight.shape), s, fan_ins, cfg.seed)
-            with torch.no_grad():
-                weight.mul_(mask)
+            mask = masks(tuple(dense.get_submodule(layer).weight.shape), s, fan_ins, cfg.seed)
+            sparse = masked(dense, layer, mask)
             rows.append(
                 {"sparsity": s, "theory": (1 - s) ** -0.5, **_compare(dense, sparse, place, mask, images, labels)}
             )
@@ -119,15 +115,9 @@ def _compare(dense: nn.Module, sparse: nn.Module, place: str, mask: Tensor, imag
 def _look(model: nn.Module, place: str, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The masked weight's gradient, the layer's output, the normalization's input, and the gradient of its output."""
     _, layer, norm = PLACES[place]
-    seen: dict[str, Tensor] = {}
-    hooks = [
-        model.get_submodule(layer).register_forward_hook(lambda _m, _i, out: seen.update(x=out)),
-        model.get_submodule(norm).register_forward_hook(lambda _m, i, out: seen.update(into=i[0], y=out)),
-    ]
-    loss = F.cross_entropy(model(images), labels)
-    weight = model.get_submodule(layer).weight
-    grad_weight, grad_y = torch.autograd.grad(loss, (weight, seen["y"]))
-    for hook in hooks:
-        hook.remove()
-    x, into = (seen[name].detach().flatten(0, -2) for name in ("x", "into"))
+    with watched(model, layer, norm) as seen:
+        loss = F.cross_entropy(model(images), labels)
+    (_, x), (into, y) = seen[layer], seen[norm]
+    grad_weight, grad_y = torch.autograd.grad(loss, (model.get_submodule(layer).weight, y))
+    x, into = (t.detach().flatten(0, -2) for t in (x, into))
     return grad_weight, x, into, grad_y.flatten(0, -2)

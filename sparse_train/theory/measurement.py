@@ -1,14 +1,17 @@
-"""What the measurements share: timing, the record, data and first layers."""
+"""What the measurements share: timing, the record, batches, masked copies, and a look inside a forward pass."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from itertools import chain, count, islice
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparse_train.build import pick_device, set_up_torch
-from sparse_train.data.memory import Data, Loading
+from sparse_train.data.memory import Batch, Data, Loading, Split
 from sparse_train.facts import facts
 from sparse_train.log import say
 from sparse_train.record import Record
@@ -32,6 +35,35 @@ def load_data(cfg: DictConfig) -> Data:
     """The configured data set."""
     device = pick_device(cfg)
     return make(cfg, "dataset", Loading(cfg.data_dir, cfg.batch_size, cfg.seed, device, cfg.download, cfg.workers))
+
+
+def first_batches(split: Split, steps: int) -> Iterator[Batch]:
+    """So many training batches, epoch after epoch."""
+    return islice(chain.from_iterable(map(split.epoch, count())), steps)
+
+
+def masked(model: nn.Module, layer: str, mask: Tensor) -> nn.Module:
+    """A copy of the model with one layer's weight masked."""
+    sparse = deepcopy(model)
+    with torch.no_grad():
+        sparse.get_submodule(layer).weight.mul_(mask)
+    return sparse
+
+
+@contextmanager
+def watched(model: nn.Module, *layers: str) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Layer -> its input and output in the forward pass that is made inside."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(layer: str) -> Callable:
+        return lambda _module, inputs, output: seen.update({layer: (inputs[0], output)})
+
+    hooks = [model.get_submodule(layer).register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def cross_entropy_gradient(model: torch.nn.Module, weight: Tensor, images: Tensor, labels: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def gather(names: list[str], results_dir: Path) -> dict:
         title = sweeps.load(name, scales[0]).artifact["title"]
         artifacts.append({"name": name, "title": title, "about": next(sweeps.header(name), ""), "views": views})
     views = [one for artifact in artifacts for one in artifact["views"]]
-    scales = [scale for scale in (PAPER, *sweeps.scales()) if scale == PAPER or any(v["scale"] == scale for v in views)]
+    scales = [scale for scale in sweeps.every_scale() if scale == PAPER or any(v["scale"] == scale for v in views)]
     notes = {scale: "" if scale == PAPER else sweeps.scales()[scale]["note"] for scale in scales}
     return {
         "scales": notes,

@@ -9,17 +9,18 @@ from itertools import cycle
 import pandas as pd
 
 from sparse_train.report import paper, style
-from sparse_train.report.figures import PANEL
+from sparse_train.report.figures import PANEL, panels_of, within
 from sparse_train.report.labels import label, name
+from sparse_train.report.tables import trained
 
 
 def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: bool) -> list[dict]:
     """A panel per sparsity; a series per method and schedule, x the epoch."""
     schedules = list(runs["epochs"].unique()) if "epochs" in runs else [None]
     panels = []
-    for shown in _shown(runs):
+    for shown in panels_of(runs):
         series = _papers_curves(spec["paper"], runs, shown) if at_paper_scale and spec.get("paper") else []
-        here = rows[(rows[PANEL] == shown) | (rows["dst"] == "dense")] if len(rows) else rows
+        here = within(rows, shown)
         for (dst, optimizer), group in here.groupby(["dst", "optimizer"], sort=False) if len(here) else ():
             for dash, schedule in zip(cycle(style.DASHES), schedules, strict=False):
                 line = group if schedule is None else group[group["epochs"] == schedule]
@@ -36,8 +37,8 @@ def final(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: bo
     """A panel per sparsity; a series per method, x the length of training, each point of runs of their own."""
     x = "epochs" if at_paper_scale else "trained_epochs"
     panels = []
-    for shown in _shown(runs):
-        here = runs[(runs[PANEL] == shown) | (runs["dst"] == "dense")]
+    for shown in panels_of(runs):
+        here = within(runs, shown)
         series = []
         for (dst, optimizer), group in here.groupby(["dst", "optimizer"], sort=False):
             facets = _facets(dst, optimizer, shown)
@@ -72,10 +73,6 @@ def itop(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: boo
 KINDS = {"curves": curves, "final": final, "itop": itop}
 
 
-def _shown(runs: pd.DataFrame) -> list[str]:
-    return list(runs.loc[runs["dst"] != "dense", PANEL].unique())
-
-
 def _panel(title: str, x: str, value: str, series: list[dict], lines: bool = False, **facets: str) -> dict:
     y = name(value).replace("$", "")
     return {"title": title, "x": x, "y": y, "lines": lines, "facets": facets, "series": series}
@@ -106,9 +103,7 @@ def _schedule(runs: pd.DataFrame, schedule: str | None, at_paper_scale: bool) ->
     """At a smaller scale it says how many epochs were trained."""
     if schedule is None:
         return ""
-    here = runs[runs["epochs"] == schedule]
-    trained = [] if at_paper_scale or "trained_epochs" not in here else here["trained_epochs"].dropna().unique()
-    return f", {schedule} epochs" + (f" (here {int(trained[0])})" if len(trained) else "")
+    return f", {schedule} epochs" + ("" if at_paper_scale else trained(runs, schedule))
 
 
 def _papers_curves(source: str, runs: pd.DataFrame, sparsity: str) -> list[dict]:

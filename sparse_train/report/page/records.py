@@ -56,8 +56,8 @@ class Committed:
 def scales_of(name: str, results_dir: Path) -> list[str]:
     """Where to look: the scale of the command at the head of the sweep file, and every one with records."""
     [stated] = re.findall(r"^command .*?(?:SCALE=(\w+))?$", "\n".join(sweeps.header(name)), re.MULTILINE) or [""]
-    here = [scale for scale in (PAPER, *sweeps.scales()) if (_records(results_dir, scale) / f"{name}.csv").exists()]
-    return [scale for scale in (PAPER, *sweeps.scales()) if scale in (*here, stated or PAPER)]
+    here = [scale for scale in sweeps.every_scale() if (_records(results_dir, scale) / f"{name}.csv").exists()]
+    return [scale for scale in sweeps.every_scale() if scale in (*here, stated or PAPER)]
 
 
 def committed(name: str, scale: str, results_dir: Path) -> Committed:
@@ -67,8 +67,8 @@ def committed(name: str, scale: str, results_dir: Path) -> Committed:
         ConfigError: for a table that is not one of records.
     """
     path = _records(results_dir, scale) / f"{name}.csv"
-    cells = sweeps.load(name, scale).cells
-    factors = list(dict.fromkeys(key for cell in cells for key in cell.factors))
+    sweep = sweeps.load(name, scale)
+    cells, factors = sweep.cells, sweep.factors
     known = {}
     if path.exists():
         known = {row["id"]: row for row in _read(path, [*factors, "git"]).to_dict("records")}
@@ -84,7 +84,7 @@ def committed(name: str, scale: str, results_dir: Path) -> Committed:
 
 
 def _records(results_dir: Path, scale: str) -> Path:
-    return (results_dir if scale == PAPER else results_dir / scale) / "records"
+    return sweeps.place(results_dir, scale) / "records"
 
 
 def _read(path: Path, factors: list[str]) -> pd.DataFrame:

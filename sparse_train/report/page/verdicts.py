@@ -3,27 +3,18 @@
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from sparse_train.report import claims
 from sparse_train.report.claims import FAILS, HOLDS, Comparison
-from sparse_train.report.sweeps import PAPER
 
 
 def verdicts(results_dir: Path, scales: list[str]) -> list[dict]:
     """Every claim, with what the paper's numbers say and what ours say at each scale."""
     made = []
-    for claim in yaml.safe_load(claims.CLAIMS.read_text()):
-        value = claim.get("value", "test_acc")
-        theirs = claims.judge(claim, claims.papers_numbers(claim["tables"], value))
-        ours = {}
-        for scale in scales:
-            place = results_dir if scale == PAPER else results_dir / scale
-            ours[scale] = _side(claims.judge(claim, claims.our_numbers(claim["tables"], value, place)))
-        made.append(
-            {key: claim[key] for key in ("id", "says", "where", "tables")}
-            | {"paper": _side([c for c in theirs if c.effect is not None]), "ours": ours}
-        )
+    for claim in claims.stated():
+        ours = {scale: _side(claims.on_ours(claim, results_dir, scale)) for scale in scales}
+        about = {key: claim[key] for key in ("id", "says", "where", "tables")}
+        made.append(about | {"paper": _side(claims.on_the_papers(claim)), "ours": ours})
     return made
 
 

@@ -6,22 +6,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report import best, cost, effects, hyperparameters, summary, sweeps, tables
+from sparse_train.report import cost, hyperparameters, sweeps, tables
 from sparse_train.report.collect import COMPLETE
 from sparse_train.report.draw import KINDS
-from sparse_train.report.index import Entry
+from sparse_train.report.index import short
 from sparse_train.report.labels import label
 from sparse_train.report.labels import name as say
+from sparse_train.report.listings import listings
 from sparse_train.report.page import charts
 from sparse_train.report.page.records import Committed, committed
-from sparse_train.report.sweeps import PAPER
+from sparse_train.report.spread import mean_std
+from sparse_train.report.sweeps import PAPER, Sweep
 
 UNSHOWN = ("scale", "started", "images_per_second", "threads", "torch")  # of a run; the CSV has them
 
 
 def view(name: str, scale: str, results_dir: Path) -> dict:
     """Everything of one artifact at one scale."""
-    artifact = sweeps.load(name, scale).artifact
+    sweep = sweeps.load(name, scale)
+    artifact = sweep.artifact
     if "hyperparameters" in artifact:
         overrides = dict(override.split("=", 1) for override in artifact["hyperparameters"])
         blocks = [_lines(hyperparameters.lines(artifact["hyperparameters"], name))]
@@ -35,10 +38,10 @@ def view(name: str, scale: str, results_dir: Path) -> dict:
         "complete": len(held.complete),
         "expected": len(held.cells),
         "others": {word: int(count) for word, count in sorted(others.items())},
-        "command": Entry(name, scale, held.runs).command,
+        "command": sweeps.command(name, scale),
         "cost": _price(cost.of(missing)),
         "replaced": _replaced(held),
-        "blocks": list(_blocks(held, artifact)),
+        "blocks": list(_blocks(held, sweep)),
         "runs": _runs(held),
     }
 
@@ -60,24 +63,19 @@ def _replaced(held: Committed) -> str:
     return "; ".join(words)
 
 
-def _blocks(held: Committed, artifact: dict) -> Iterator[dict]:
+def _blocks(held: Committed, sweep: Sweep) -> Iterator[dict]:
+    artifact = sweep.artifact
     if artifact.get("table"):
         yield _table(tables.make(held.runs, **artifact["table"], paper=artifact.get("paper"), scale=held.scale))
-    if artifact.get("summary"):
-        yield _lines(summary.lines(held.runs, **artifact["summary"]))
-    if artifact.get("effects"):
-        yield _lines(effects.lines(held.runs, held.factors, **artifact["effects"]))
-    if artifact.get("best"):
-        yield _lines(best.lines(held.runs, **artifact["best"]))
+    yield from map(_lines, listings(sweep, held.runs))
     spec = artifact.get("figure")
     if spec and spec["kind"] in charts.KINDS:
-        paper = {"paper": artifact.get("paper")} if spec["kind"] == "final" else {}
         history = held.history() if spec["kind"] == "curves" else pd.DataFrame()
-        panels = charts.KINDS[spec["kind"]](held.runs, history, {**paper, **spec}, held.scale == PAPER)
+        panels = charts.KINDS[spec["kind"]](held.runs, history, spec, held.scale == PAPER)
         yield {"kind": "charts", "about": _about(spec["kind"]), "panels": panels}
     elif spec:
         path = held.place / f"{held.name}.png"
-        file = f"{'' if held.scale == PAPER else held.scale + '/'}{path.name}" if path.exists() else None
+        file = str(sweeps.place(Path(), held.scale) / path.name) if path.exists() else None
         yield {"kind": "picture", "about": _about(spec["kind"]), "file": file}
 
 
@@ -113,23 +111,19 @@ def _cell(cell: tables.Cell, highest: bool) -> dict:
     """Texts; what is not there is left out, a hole has no `ours`."""
     made = {"n": cell.n, "of": cell.expected}
     if cell.mean is not None:
-        made["ours"] = _spread(cell.mean, cell.std)
+        made["ours"] = mean_std(cell.mean, cell.std)
     if cell.paper is not None:
-        made["paper"] = _spread(*cell.paper)
+        made["paper"] = mean_std(*cell.paper)
     if cell.difference is not None:
         made["difference"] = f"{cell.difference:+.2f}".replace("-", "−")  # noqa: RUF001
     return made | ({"best": True} if highest else {})
-
-
-def _spread(mean: float, std: float | None) -> str:
-    return f"{mean:.2f}" if std is None or pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
 
 
 def _runs(held: Committed) -> dict:
     """Every run; columns that are the same everywhere are said once."""
     runs = held.runs.drop(columns=[key for key in UNSHOWN if key in held.runs])
     if "git" in runs:
-        runs["git"] = runs["git"].str.replace(r"(?<=^.{8})[0-9a-f]*", "", regex=True)  # "-dirty" stays
+        runs["git"] = runs["git"].map(short, na_action="ignore")
     facts = [key for key in runs if key not in (*held.factors, "dataset", "id", "status")]
     once = [key for key in runs if key not in ("id", "status") and runs[key].nunique(dropna=key in facts) <= 1]
     shared = {key: _value(values.iloc[0]) for key in once if len(values := runs[key].dropna())}

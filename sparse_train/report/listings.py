@@ -1,0 +1,19 @@
+"""The lines of what an artifact lists besides its table of the paper."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from sparse_train.report import best, effects, summary
+from sparse_train.report.sweeps import Sweep
+
+
+def listings(sweep: Sweep, runs: pd.DataFrame) -> Iterator[list[list[str]]]:
+    """Those that the sweep file asks for, each a head and its rows."""
+    artifact = sweep.artifact
+    if artifact.get("summary"):
+        yield summary.lines(runs, **artifact["summary"])
+    if artifact.get("effects"):
+        yield effects.lines(runs, sweep.factors, **artifact["effects"])
+    if artifact.get("best"):
+        yield best.lines(runs, **artifact["best"])
