@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from torch import nn
+from wandb_server import end_service, serving
 
 from sparse_train.__main__ import CONF
 
@@ -80,3 +83,23 @@ def image_folder(tmp_path):
                 shape = (40, 50, 3) if i % 2 else (50, 36, 3)
                 Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{i}.png")
     return tmp_path
+
+
+@pytest.fixture
+def wandb_home(tmp_path, monkeypatch):
+    """No key and no settings of W&B but those that a test gives."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    yield
+    end_service()
+
+
+@pytest.fixture
+def server(wandb_home, monkeypatch):
+    """A W&B server on loopback that keeps what it is sent; wandb talks to it."""
+    with serving() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+        end_service()

@@ -3,23 +3,15 @@
 import json
 
 import pytest
-from test_sinks import end_service, home  # noqa: F401  (a fixture)
-from wandb_server import serving
 
 from sparse_train.report import dashboard, sweeps, wandb_views
 from sparse_train.report.__main__ import main
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # wandb-workspaces' own
+pytestmark = [
+    pytest.mark.usefixtures("wandb_home"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # wandb-workspaces' own
+]
 REPORTS = {report.name: report for report in dashboard.reports()}
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serving() as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
-        end_service()
 
 
 def spec(made) -> dict:

@@ -15,7 +15,7 @@ import pytest
 import torch
 import wandb_files
 from test_run import QUICK, ROOT, command
-from wandb_server import KEY, serving
+from wandb_server import KEY, end_service, serving
 
 from sparse_train import wandb_run
 from sparse_train.errors import ConfigError
@@ -24,6 +24,7 @@ from sparse_train.report import dashboard
 from sparse_train.sinks import Wandb, neuron_densities
 from sparse_train.sparsity.topology import Topology
 
+pytestmark = pytest.mark.usefixtures("wandb_home")
 RUN = ("logger=wandb", "epochs=6", "renorm=unit", "optimizer=sparseopt_ham")
 FACTS = {"name": "digits 0.9 seed 3", "config": {"sparsity": 0.9, "seed": 3, "scale": "paper"}}
 
@@ -39,22 +40,6 @@ def history(run_dir: Path) -> list[dict]:
 
 def content(run_dir: Path) -> dict:
     return json.loads((run_dir / "record.json").read_text())
-
-
-def end_service() -> None:
-    """As at the end of a program: files are whole, and the environment will be read anew."""
-    sys.modules["wandb"].teardown()
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """No key and no settings but those that a test gives."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    yield
-    if sys.modules.get("wandb"):
-        end_service()
 
 
 @pytest.fixture(scope="module")

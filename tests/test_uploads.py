@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from test_page import leave_records
-from test_sinks import FACTS, end_service, home  # noqa: F401  (home: a fixture)
-from wandb_server import Server, serving
+from test_sinks import FACTS
+from wandb_server import Server, end_service
 
 from sparse_train.errors import ConfigError
 from sparse_train.record import Record
@@ -17,16 +17,8 @@ from sparse_train.report.__main__ import main
 from sparse_train.report.page.records import committed
 from sparse_train.sinks import Wandb
 
+pytestmark = pytest.mark.usefixtures("wandb_home")
 LOGGER = {"project": "sparse_train", "entity": None, "group": None, "tags": []}
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serving() as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
-        end_service()
 
 
 def trained(runs_dir: Path, name: str, epochs: int = 4, mode: str = "offline", broken: bool = False) -> Record:

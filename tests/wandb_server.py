@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -137,3 +138,9 @@ def serving(status: int = 200) -> Iterator[Server]:
         yield server
         server.shutdown()
         thread.join()
+
+
+def end_service() -> None:
+    """As at the end of a program: files are whole, and the environment will be read anew."""
+    if sys.modules.get("wandb"):
+        sys.modules["wandb"].teardown()
