@@ -2,24 +2,22 @@
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from runs import ROOT, report
 
 from sparse_train.report import draw, sweeps
 from sparse_train.report.collect import TIMES
 
-ROOT = Path(__file__).parents[1]
 TRAINED = ("table6", "fig21", "fig23", "fig5")  # a table, accuracy over training lengths, over epochs, exploration
 MEASURED = ("fig1", "fig2", "fig6", "fig8", "sign-flips", "equivalence", "neuron-steps", "layer-norm", "mask-updates")
 
 
 def command(place: Path, *artifacts: str) -> list[str]:
-    places = ["--runs-dir", str(place / "runs"), "--results-dir", str(place / "results")]
-    return [sys.executable, "-m", "sparse_train.report", "reproduce", *artifacts, "--scale", "smoke", *places]
+    return report(place, "reproduce", *artifacts)
 
 
 def reproduce(place: Path, *artifacts: str) -> str:

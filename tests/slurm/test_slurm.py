@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_run import QUICK, ROOT, history, record, same_state, trained
+import runs
+from runs import QUICK, ROOT, history, only, record, same_state, trained
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
@@ -41,8 +42,7 @@ def multirun(slurm: dict, *arguments: str) -> subprocess.Popen:
 
 
 def report(slurm: dict, place: Path, command: str, *options: str) -> subprocess.CompletedProcess:
-    places = ["table6", "--scale", "smoke", "--runs-dir", str(place / "runs"), "--results-dir", str(place / "results")]
-    arguments = [sys.executable, "-m", "sparse_train.report", command, *places, *options]
+    arguments = runs.report(place, command, "table6", *options)
     return subprocess.run(arguments, cwd=ROOT, env=slurm, capture_output=True, text=True, check=False)
 
 
@@ -78,9 +78,9 @@ def test_a_run_of_two_tasks(slurm, tmp_path):
     process = multirun(slurm, *QUICK, "hydra.launcher.tasks_per_node=2", f"runs_dir={tmp_path}")
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    [path] = tmp_path.glob("*/record.json")
-    assert record(path.parent)["status"] == "complete"
-    assert record(path.parent)["processes"] == 2
+    run_dir = only(tmp_path)
+    assert record(run_dir)["status"] == "complete"
+    assert record(run_dir)["processes"] == 2
 
 
 def test_a_preempted_run_requeues_itself_and_goes_on_to_the_same_end(slurm, tmp_path):
@@ -92,7 +92,7 @@ def test_a_preempted_run_requeues_itself_and_goes_on_to_the_same_end(slurm, tmp_
     shown = ["scontrol", "show", "job", job]
     restarts = lambda: subprocess.run(shown, env=slurm, capture_output=True, text=True, check=True).stdout  # noqa: E731
     until(lambda: "Restarts=1" in restarts())
-    [run_dir] = (path.parent for path in tmp_path.glob("runs/*/record.json"))
+    run_dir = only(tmp_path / "runs")
     assert record(run_dir)["status"] == "running"
     assert 0 < len(history(run_dir)) < 30
     until(lambda: record(run_dir)["status"] == "complete")
