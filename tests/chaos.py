@@ -5,7 +5,6 @@ python tests/chaos.py --kills 60 --report results/reliability.md
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import signal
@@ -19,11 +18,11 @@ from pathlib import Path
 
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from runs import final_state, history, only, record
 
-from sparse_train import checkpoint, files
+from sparse_train import files
 from sparse_train.__main__ import main
 
-TIMES = ("seconds", "images_per_second")
 CONFIGURATIONS = [
     (f"dst={dst}", f"optimizer={optimizer}", f"amp={amp}")
     for dst, optimizer, amp in product(("rigl", "set"), ("sgd", "sparseopt_ham"), ("none", "bf16"))
@@ -106,18 +105,9 @@ def _writing(runs_dir: Path) -> bool:
 
 def _end(runs_dir: Path) -> list:
     """Everything a run ends with, times aside, in a form that compares bitwise."""
-    [directory] = [path.parent for path in runs_dir.glob("*/record.json")]
-    record = json.loads((directory / "record.json").read_text())
-    history = [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
-    rows = [{key: value for key, value in row.items() if key not in TIMES} for row in history]
-    state = checkpoint.read(directory / "checkpoint.pt")
+    directory = only(runs_dir)
     exported = [(directory / name).read_bytes() for name in ("model.safetensors", "masks.safetensors")]
-    return [
-        record["status"],
-        rows,
-        list(_bits({key: state[key] for key in ("model", "optimizer", "topology")})),
-        exported,
-    ]
+    return [record(directory)["status"], history(directory), list(_bits(final_state(directory))), exported]
 
 
 def _bits(value: object) -> Iterator[tuple]:

@@ -1,6 +1,5 @@
 """Two gloo processes, started as users start them, against one process that does the same."""
 
-import json
 import os
 import socket
 import subprocess
@@ -13,14 +12,13 @@ import torch
 import torch.nn.functional as F
 import wandb_files
 from ddp_worker import steps
-from test_run import QUICK, history, record, trained
+from runs import QUICK, ROOT, history, only, record, trained
 
 from sparse_train.build import build
 from sparse_train.distributed import Ranks
 from sparse_train.errors import ConfigError
 from sparse_train.sparsity.masks import checksum
 
-ROOT = Path(__file__).parents[1]
 WORKER = str(Path(__file__).with_name("ddp_worker.py"))
 SMALL = ("model.width=0.25", "sparsity=0.8", "update_every=10", "epochs=20", "threads=1", "optimizer=sparseopt_ham")
 
@@ -106,8 +104,7 @@ def test_a_different_mask_stops_the_run_with_the_layers_name(tmp_path):
     assert codes == [1]
     assert said.count("different masks for layer2.1.conv1.weight after the update at step 3") == 2, "on every rank"
     assert said.count("Traceback") == 1, "torchrun's own"
-    [path] = tmp_path.glob("*/record.json")
-    content = json.loads(path.read_text())
+    content = record(only(tmp_path))
     assert content["status"] == "failed"
     assert "layer2.1.conv1.weight" in content["reason"]
     assert time.monotonic() - began < 90
@@ -118,8 +115,7 @@ def test_a_process_that_dies_takes_the_others_down(tmp_path):
     codes, _ = finish(torchrun("-", "dies", *QUICK, f"runs_dir={tmp_path}"), timeout=120)
     assert codes != [0]
     assert time.monotonic() - began < 90
-    [path] = tmp_path.glob("*/record.json")
-    assert json.loads(path.read_text())["status"] in ("running", "failed")
+    assert record(only(tmp_path))["status"] in ("running", "failed")
 
 
 # --- one process at a time ---

@@ -3,14 +3,12 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_run import QUICK, ROOT, command, history, record, run_here, same_state, trained
+from runs import QUICK, command, history, only, record, run_here, same_state, trained
 
 from sparse_train import checkpoint, files, loop
 from sparse_train.checkpoint import Checkpoints
@@ -68,8 +66,7 @@ def test_a_write_that_fails_once_leaves_a_failed_record(tmp_path, monkeypatch, c
     code, _, err = run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path}")
     assert code == 1
     assert "Input/output error" in err
-    [path] = tmp_path.glob("*/record.json")
-    content = json.loads(path.read_text())
+    content = record(only(tmp_path))
     assert content["status"] == "failed"
     assert "Input/output error" in content["reason"]
 
@@ -92,8 +89,7 @@ def test_out_of_memory_says_what_would_help(tmp_path, monkeypatch, capsys):
     code, _, err = run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path}")
     assert code == 1
     assert "out of GPU memory; try a smaller batch_size or amp=bf16" in err
-    [path] = tmp_path.glob("*/record.json")
-    assert json.loads(path.read_text())["status"] == "failed"
+    assert record(only(tmp_path))["status"] == "failed"
 
 
 def test_a_truncated_record_is_made_again(unbroken, tmp_path, monkeypatch, capsys):
@@ -223,12 +219,9 @@ def test_no_secret_of_the_environment_is_written(tmp_path):
 
 def test_a_task_that_fails_is_recorded_as_failed(tmp_path):
     """A measurement finds its data missing only once it has begun."""
-    run = [sys.executable, "-m", "sparse_train", "task=bn_gradient", "dataset=mnist", "download=false"]
-    done = subprocess.run(
-        [*run, "data_dir=/nowhere", f"runs_dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "data_dir=/nowhere" in done.stderr
-    assert "Traceback" not in done.stderr
-    [path] = tmp_path.glob("*/record.json")
-    assert json.loads(path.read_text())["status"] == "failed"
+    overrides = ["task=bn_gradient", "dataset=mnist", "download=false", "data_dir=/nowhere"]
+    code, _, err = command(*overrides, f"runs_dir={tmp_path}")
+    assert code == 1
+    assert "data_dir=/nowhere" in err
+    assert "Traceback" not in err
+    assert record(only(tmp_path))["status"] == "failed"

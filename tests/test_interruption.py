@@ -1,6 +1,5 @@
 """Signals: saved at the next step, then what would have happened anyway."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,7 +7,7 @@ import sys
 import time
 
 import pytest
-from test_run import QUICK, ROOT, history, record, same_state, trained
+from runs import QUICK, ROOT, history, only, record, same_state, trained
 
 from sparse_train.interruption import Interruption
 
@@ -96,5 +95,4 @@ def test_two_processes_on_one_run(tmp_path, unbroken):
     assert second.returncode == 75
     assert f"is being trained by process {first.pid} on " in second.stderr
     assert second.stdout == ""
-    [path] = tmp_path.glob("*/record.json")
-    assert json.loads(path.read_text())["status"] == "running"
+    assert record(only(tmp_path))["status"] == "running"

@@ -9,28 +9,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from runs import ROOT, report
 
 from sparse_train.lock import Lock
 from sparse_train.report import cost, sweeps
 from sparse_train.report.collect import TIMES, Records
 from sparse_train.report.launch import Launcher
 
-ROOT = Path(__file__).parents[1]
 
-
-def command(place: Path, *options: str) -> list[str]:
-    places = ["--runs-dir", str(place / "runs"), "--results-dir", str(place / "results"), "--scale", "smoke"]
-    return [
-        sys.executable,
-        "-m",
-        "sparse_train.report",
-        "reproduce",
-        "table6",
-        *places,
-        "--launcher",
-        "local",
-        *options,
-    ]
+def command(place: Path, jobs: int) -> list[str]:
+    return report(place, "reproduce", "table6", "--launcher", "local", "--jobs", str(jobs))
 
 
 def table(place: Path) -> pd.DataFrame:
@@ -41,7 +29,7 @@ def table(place: Path) -> pd.DataFrame:
 def test_side_by_side_gives_the_same_whatever_fails_or_is_killed(tmp_path):
     """A killed worker takes joblib's pool with it; what is left is launched again."""
     once, again = tmp_path / "once", tmp_path / "again"
-    done = subprocess.run(command(once, "--jobs", "1"), cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command(once, 1), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     expected = table(once)
     assert (expected["status"] == "complete").all()
@@ -50,7 +38,7 @@ def test_side_by_side_gives_the_same_whatever_fails_or_is_killed(tmp_path):
     broken, runs = sweeps.load("table6", "smoke").cells[5], again / "runs" / "smoke"
     runs.mkdir(parents=True)
     (runs / broken.id).write_text("in the way")
-    with subprocess.Popen(command(again, "--jobs", "2"), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command(again, 2), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         while len(list(runs.glob("*/model.safetensors"))) < 2:
             assert process.poll() is None
             time.sleep(0.01)

@@ -4,24 +4,22 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from runs import ROOT, report
 
 from sparse_train.report import draw, sweeps
 from sparse_train.report.collect import TIMES
 
-ROOT = Path(__file__).parents[1]
 TRAINED = ("table6", "fig21", "fig23", "fig5")  # a table, accuracy over training lengths, over epochs, exploration
 MEASURED = ("fig1", "fig2", "fig6", "fig8", "sign-flips", "equivalence", "neuron-steps", "layer-norm", "mask-updates")
 
 
 def command(place: Path, *artifacts: str) -> list[str]:
-    places = ["--runs-dir", str(place / "runs"), "--results-dir", str(place / "results")]
-    return [sys.executable, "-m", "sparse_train.report", "reproduce", *artifacts, "--scale", "smoke", *places]
+    return report(place, "reproduce", *artifacts)
 
 
 def reproduce(place: Path, *artifacts: str) -> str:
@@ -77,15 +75,13 @@ def test_a_second_time_nothing_trains(unbroken):
 
 def test_a_committed_run_comes_out_the_same_again(unbroken, tmp_path):
     """And one whose committed accuracy was another is found out."""
-    results = tmp_path / "results"
-    shutil.copytree(unbroken / "results", results)
-    again = [sys.executable, "-m", "sparse_train.report", "rerun", "table6", "--scale", "smoke"]
-    again += ["--results-dir", str(results)]
+    shutil.copytree(unbroken / "results", tmp_path / "results")
+    again = report(tmp_path, "rerun", "table6")
     done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=False)
     assert re.fullmatch(r"table6 \w{12}: the same to the bit\n", done.stdout), done.stderr
     assert done.returncode == 0
 
-    path = results / "smoke" / "records" / "table6.csv"
+    path = tmp_path / "results" / "smoke" / "records" / "table6.csv"
     rows = pd.read_csv(path)
     rows.loc[1, "test_acc"] += 0.01
     rows.to_csv(path, index=False)

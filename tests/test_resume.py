@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from test_run import TIMES, tensors
+from runs import tensors
 
 from sparse_train import loop
 from sparse_train.build import build
 from sparse_train.keeper import Pace
 from sparse_train.record import Record
+from sparse_train.report.collect import TIMES
 
 SMALL = ("epochs=3", "batch_size=8", "update_every=3", "model.width=0.25", "optimizer=sparseopt_ham", "threads=1")
 DIGITS = ("dataset=digits", "dataset.train_images=64")

@@ -1,7 +1,6 @@
 """The command line, end to end."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,72 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
+from runs import QUICK, ROOT, command, history, only, record, run_here, same_state, trained
 
-from sparse_train import checkpoint
-from sparse_train.__main__ import main
 from sparse_train.build import build
-
-ROOT = Path(__file__).parents[1]
-QUICK = ("epochs=2", "model.width=0.25", "update_every=3", "threads=1")
-TIMES = ("seconds", "images_per_second")
-
-
-def command(*overrides, **environment):
-    """Run `python -m sparse_train`; returns exit status, stdout and stderr."""
-    run = [sys.executable, "-m", "sparse_train", *overrides]
-    done = subprocess.run(
-        run, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, timeout=600, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def run_here(monkeypatch, capsys, *overrides):
-    """The same in this process."""
-    GlobalHydra.instance().clear()
-    monkeypatch.setattr(sys, "argv", ["sparse_train", *overrides])
-    try:
-        main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-    said = capsys.readouterr()
-    return code, said.out, said.err
-
-
-def trained(*overrides):
-    code, out, err = command(*QUICK, *overrides)
-    assert code == 0, err
-    return Path(out.splitlines()[-1])
-
-
-def record(run_dir):
-    return json.loads((run_dir / "record.json").read_text())
-
-
-def history(run_dir):
-    rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
-
-
-def tensors(value):
-    """All tensors in a nested state, in order."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors(item)
-
-
-def final_state(run_dir):
-    state = checkpoint.read(run_dir / "checkpoint.pt")
-    return {part: state[part] for part in ("model", "optimizer", "topology")}
-
-
-def same_state(first, second):
-    pairs = list(zip(tensors(final_state(first)), tensors(final_state(second)), strict=True))
-    assert len(pairs) > 50
-    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_a_run_leaves_its_record(tmp_path):
@@ -170,8 +106,7 @@ def test_a_diverging_run_says_so(tmp_path):
     code, _, err = command(*QUICK, f"runs_dir={tmp_path}", "lr=1e30", "lr_schedule.warmup_epochs=0")
     assert code == 1
     assert re.search(r"the gradient of conv1.weight and \d+ others is not finite at step \d", err)
-    [path] = tmp_path.glob("*/record.json")
-    assert json.loads(path.read_text())["status"] == "diverged"
+    assert record(only(tmp_path))["status"] == "diverged"
 
 
 BAD_INPUT = {

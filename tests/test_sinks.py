@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import wandb_files
-from test_run import QUICK, ROOT, command
+from runs import QUICK, ROOT, command
 from wandb_server import KEY, end_service, serving
 
 from sparse_train import wandb_run

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_run import QUICK, ROOT, history, record, same_state, trained
+import runs
+from runs import QUICK, ROOT, history, only, record, same_state, trained
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
@@ -41,8 +42,7 @@ def multirun(slurm: dict, *arguments: str) -> subprocess.Popen:
 
 
 def report(slurm: dict, place: Path, command: str, *options: str) -> subprocess.CompletedProcess:
-    places = ["table6", "--scale", "smoke", "--runs-dir", str(place / "runs"), "--results-dir", str(place / "results")]
-    arguments = [sys.executable, "-m", "sparse_train.report", command, *places, *options]
+    arguments = runs.report(place, command, "table6", *options)
     return subprocess.run(arguments, cwd=ROOT, env=slurm, capture_output=True, text=True, check=False)
 
 
@@ -83,7 +83,7 @@ def preempted(slurm: dict, place: Path, *arguments: str) -> Path:
     shown = ["scontrol", "show", "job", job]
     restarts = lambda: subprocess.run(shown, env=slurm, capture_output=True, text=True, check=True).stdout  # noqa: E731
     until(lambda: "Restarts=1" in restarts())
-    [run_dir] = (path.parent for path in place.glob("*/record.json"))
+    run_dir = only(place)
     assert record(run_dir)["status"] == "running"
     assert 0 < len(history(run_dir)) < 30
     until(lambda: record(run_dir)["status"] == "complete")
