@@ -13,12 +13,13 @@ import torch
 from benchmarks import sections
 from sparse_train.environment import describe
 
-# title, processes, whether it needs CIFAR-100
+# title, processes, whether it needs CIFAR-100, unit and how many of it make one
 SECTIONS = {
-    "optimizer_steps": ("Optimizer and masking, ResNet20 x1", 7, False),
-    "whole_steps": ("Training step, ResNet20 x1, 64 images", 2, False),
-    "mask_updates": ("Mask update, ResNet20 x1", 5, False),
-    "training": ("CIFAR-100 training, ResNet20 x1, 256 images a step", 1, True),
+    "optimizer_steps": ("Optimizer and masking, ResNet20 x1", 7, False, "ms", 1000),
+    "whole_steps": ("Training step, ResNet20 x1, 64 images", 2, False, "ms", 1000),
+    "mask_updates": ("Mask update, ResNet20 x1", 5, False, "ms", 1000),
+    "training": ("CIFAR-100 training, ResNet20 x1, 256 images a step", 1, True, "ms per image", 1000),
+    "memory": ("Memory, ResNet20 x1", 1, False, "bytes per weight", 1),
 }
 OWED = """\
 What a GPU would show is not measured yet: everything above on CUDA (the same command does it there), seconds per epoch
@@ -39,12 +40,12 @@ def main() -> None:
         print(json.dumps(getattr(sections, arguments.section)(device, *data)))
         return
     text = [_head(device)]
-    for name, (title, processes, needs_data) in SECTIONS.items():
+    for name, (title, processes, needs_data, *unit) in SECTIONS.items():
         if needs_data and not arguments.data_dir:
             text.append(f"## {title}\n\nNot measured: give --data-dir.\n")
             continue
         results = [_in_a_process(name, arguments.data_dir) for _ in range(processes)]
-        text.append(f"## {title}\n\n{getattr(sections, name).__doc__.strip()}\n\n{_table(results)}")
+        text.append(f"## {title}\n\n{getattr(sections, name).__doc__.strip()}\n\n{_table(results, *unit)}")
         print(text[-1], flush=True)
     arguments.out.write_text("\n".join([*text, "## Owed\n", OWED]))
 
@@ -55,12 +56,12 @@ def _in_a_process(section: str, data_dir: str | None) -> dict[str, list[float]]:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
-def _table(results: list[dict[str, list[float]]]) -> str:
+def _table(results: list[dict[str, list[float]]], unit: str = "ms", of_it: float = 1000) -> str:
     """Of each case the median over processes of their medians, and its ratio to the fastest dense case."""
     medians = [{name: median(times) for name, times in result.items()} for result in results]
-    lines = ["| | ms | least to most | over fastest dense | least to most |", "|---|---|---|---|---|"]
+    lines = [f"| | {unit} | least to most | over fastest dense | least to most |", "|---|---|---|---|---|"]
     for name in medians[0]:
-        times = [1000 * process[name] for process in medians]
+        times = [of_it * process[name] for process in medians]
         line = f"| {name} | {median(times):.4g} | {min(times):.4g} to {max(times):.4g} |"
         dense = [[t for case, t in process.items() if case.startswith("dense")] for process in medians]
         if not dense[0]:

@@ -1,5 +1,6 @@
 """What is measured: seconds per call of each case of a section. Cases named "dense ..." are what ours is held to."""
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -108,6 +109,28 @@ def training(device: torch.device, data_dir: str) -> dict[str, list[float]]:
     cases["ours, bf16 + channels_last"] = entrypoint(device, data_dir, "amp=bf16", "channels_last=true")
     times = interleaved(cases, device, rounds=5)
     return {name: [seconds / STEPS / BATCH for seconds in rounds] for name, rounds in times.items()}
+
+
+def memory(device: torch.device) -> dict[str, list[float]]:
+    """What is held between two steps beside weights and gradients: momentum, masks, and what a step works on."""
+    makers = {"dense SGD, fused": lambda model: torch.optim.SGD(model.parameters(), **SGD, fused=True)}
+    makers |= {name: lambda model, slots=slots: ours(model, slots()) for name, slots in OURS.items()}
+    held = {}
+    for name, make in makers.items():
+        model = network(device)
+        before = _bytes()
+        optimizer = make(model)
+        optimizer.step()
+        held[name] = [(_bytes() - before) / sum(p.numel() for p in model.parameters())]
+        del optimizer, model
+    return held
+
+
+def _bytes() -> int:
+    """Of all tensors there are, each storage counted once."""
+    gc.collect()
+    storages = [found.untyped_storage() for found in gc.get_objects() if type(found) in (Tensor, nn.Parameter)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def rigl_torch(device: torch.device) -> tuple | None:

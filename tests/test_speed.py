@@ -188,10 +188,13 @@ def test_the_extremes_are_those_of_topk_with_ties_too(largest):
         scores = torch.rand(300, generator=generator)
         if case % 2:
             scores = (scores * 20).round() / 20
-        count = int(torch.randint(0, 301, (1,), generator=generator))
-        expected = scores.topk(count, largest=largest, sorted=False).indices
-        assert torch.equal(extreme(scores, count, largest).sort().values, expected.sort().values)
-        tied += 0 < count < 300 and int((scores == scores[expected[-1]]).sum()) > 1
+        among = torch.rand(300, generator=generator) < 0.6
+        count = int(torch.randint(0, int(among.sum()) + 1, (1,), generator=generator))
+        candidates = torch.where(among, scores, -torch.inf if largest else torch.inf)
+        expected = candidates.topk(count, largest=largest, sorted=False).indices
+        found = extreme(scores.view(20, 15), among.view(20, 15), count, largest)
+        assert torch.equal(found.sort().values, expected.sort().values)
+        tied += count > 0 and int((candidates == candidates[expected].sort().values[0 if largest else -1]).sum()) > 1
     assert tied > 50
 
 

@@ -19,8 +19,7 @@ def drop(mask: Tensor, score: Tensor, count: int) -> Tensor:
         mask, score: of one shape; score is finite.
         count: at most the number of active positions.
     """
-    candidates = torch.where(mask, score, torch.inf).reshape(-1)
-    return _with(mask, extreme(candidates, count, largest=False), False)
+    return _with(mask, extreme(score, mask, count, largest=False), False)
 
 
 def grow(mask: Tensor, score: Tensor, count: int) -> Tensor:
@@ -30,23 +29,30 @@ def grow(mask: Tensor, score: Tensor, count: int) -> Tensor:
         mask, score: of one shape; score is finite.
         count: at most the number of inactive positions.
     """
-    candidates = torch.where(mask, -torch.inf, score).reshape(-1)
-    return _with(mask, extreme(candidates, count, largest=True), True)
+    return _with(mask, extreme(score, ~mask, count, largest=True), True)
 
 
-def extreme(scores: Tensor, count: int, largest: bool) -> Tensor:
-    """Positions of the `count` largest or smallest of a vector of scores, in any order: those of `torch.topk`.
+def extreme(score: Tensor, among: Tensor, count: int, largest: bool) -> Tensor:
+    """Positions of the `count` largest or smallest scores among some, in any order: those that `torch.topk` takes.
 
     On the CPU numpy's vectorized partition finds them several times faster. It breaks ties in another way, so where
     the last score taken is also that of a position left out, `topk` decides.
+
+    Args:
+        score, among: of one shape; `among` is boolean.
+        count: at most the number of candidates.
     """
-    if 0 < count < len(scores) and scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
-        values, cut = scores.numpy(), len(scores) - count if largest else count - 1
+    score, among = score.reshape(-1), among.reshape(-1)
+    if count and score.device.type == "cpu" and score.dtype in (torch.float32, torch.float64):
+        places = np.flatnonzero(among.numpy())
+        values = score.numpy()[places]
+        cut = len(values) - count if largest else count - 1
         order = np.argpartition(values, cut)
         last = values[order[cut]]
         if np.count_nonzero(values >= last if largest else values <= last) == count:
-            return torch.from_numpy(order[cut:] if largest else order[: cut + 1])
-    return scores.topk(count, largest=largest, sorted=False).indices
+            return torch.from_numpy(places[order[cut:] if largest else order[: cut + 1]])
+    others = -torch.inf if largest else torch.inf
+    return torch.where(among, score, others).topk(count, largest=largest, sorted=False).indices
 
 
 def checksum(mask: Tensor) -> Tensor:
