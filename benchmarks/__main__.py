@@ -20,6 +20,7 @@ SECTIONS = {
     "mask_updates": ("Mask update, ResNet20 x1", 5, None, "ms", 1000),
     "training": ("CIFAR-100 training, ResNet20 x1, 256 images a step", 1, "cifar-100-python", "ms per image", 1000),
     "packed": ("CIFAR-100 training, several runs at a time", 1, "cifar-100-python", "ms per image and run", 1000),
+    "stacked": ("Four networks in one process", 1, None, "ms", 1000),
     "loading": ("ImageNet's loader", 1, "imagenet", "ms per image", 1000),
     "memory": ("Memory, ResNet20 x1", 1, None, "bytes per weight", 1),
 }
@@ -27,8 +28,8 @@ OWED = """\
 What a GPU would show is not measured yet: everything above on CUDA (the same command does it there), seconds per epoch
 of CIFAR-100 with and without `compile=reduce-overhead`, 1 to 16 runs at a time on one GPU with NVIDIA's MPS and
 without, ResNet50 at 224 in bf16 and how many images a second it wants of the loader. Runs side by side are processes
-(`LAUNCHER=local PACK=N`), which leaves every run the numbers it has alone; stacking several networks into one with
-`torch.func` and grouped convolutions, and streams within one process, are not tried.
+(`LAUNCHER=local PACK=N`), which leaves every run the numbers it has alone;
+"Four networks in one process" has the other ways, without masks and optimizer.
 """
 
 
