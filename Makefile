@@ -4,7 +4,7 @@
 #   SCALE=paper      the paper's protocol; cpu or smoke: smaller, labelled, in a place of their own
 #   DRY=1            print the runs and their cost, launch none
 #   REFERENCES=1     with the dense and static runs that an accuracy figure offers
-#   LAUNCHER=local   runs side by side: JOBS=2, or GPUS=0,1,2,3 with a run on each, or GPUS=0,0 with two on one
+#   LAUNCHER=local   runs side by side: JOBS=2, or GPUS=0,1,2,3 with a run on each, PACK=4 with four on each
 #   LAUNCHER=slurm   runs as SLURM jobs (conf/hydra/launcher/slurm.yaml); returns once they are in the queue
 #   PROJECT, ENTITY  of W&B
 #   OPTIONS="..."    further overrides of the training runs, such as OPTIONS="data_dir=/data"
@@ -19,6 +19,7 @@ REFERENCES ?=
 LAUNCHER ?= serial
 JOBS ?=
 GPUS ?=
+PACK ?=
 ARTIFACT ?= all
 RUN ?=
 OPTIONS ?=
@@ -26,7 +27,7 @@ PROJECT ?= sparse_train
 ENTITY ?=
 DATA_DIR ?=
 REPORT := $(BIN)/python -m sparse_train.report
-START = --launcher $(LAUNCHER) $(if $(JOBS),--jobs $(JOBS)) $(if $(GPUS),--gpus $(GPUS)) --launch "$(OPTIONS)"
+START = --launcher $(LAUNCHER) $(if $(JOBS),--jobs $(JOBS)) $(if $(GPUS),--gpus $(GPUS)) $(if $(PACK),--pack $(PACK)) --launch "$(OPTIONS)"
 WANDB := --project $(PROJECT) $(if $(ENTITY),--entity $(ENTITY))
 WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
 

@@ -13,24 +13,29 @@ import torch
 from benchmarks import sections
 from sparse_train.environment import describe
 
-# title, processes, whether it needs CIFAR-100, unit and how many of it make one
+# title, processes, what it needs of the data directory, unit and how many of it make one
 SECTIONS = {
-    "optimizer_steps": ("Optimizer and masking, ResNet20 x1", 7, False, "ms", 1000),
-    "whole_steps": ("Training step, ResNet20 x1, 64 images", 2, False, "ms", 1000),
-    "mask_updates": ("Mask update, ResNet20 x1", 5, False, "ms", 1000),
-    "training": ("CIFAR-100 training, ResNet20 x1, 256 images a step", 1, True, "ms per image", 1000),
-    "memory": ("Memory, ResNet20 x1", 1, False, "bytes per weight", 1),
+    "optimizer_steps": ("Optimizer and masking, ResNet20 x1", 7, None, "ms", 1000),
+    "whole_steps": ("Training step, ResNet20 x1, 64 images", 2, None, "ms", 1000),
+    "mask_updates": ("Mask update, ResNet20 x1", 5, None, "ms", 1000),
+    "training": ("CIFAR-100 training, ResNet20 x1, 256 images a step", 1, "cifar-100-python", "ms per image", 1000),
+    "packed": ("CIFAR-100 training, several runs at a time", 1, "cifar-100-python", "ms per image and run", 1000),
+    "stacked": ("Four networks in one process", 1, None, "ms", 1000),
+    "loading": ("ImageNet's loader", 1, "imagenet", "ms per image", 1000),
+    "memory": ("Memory, ResNet20 x1", 1, None, "bytes per weight", 1),
 }
 OWED = """\
 What a GPU would show is not measured yet: everything above on CUDA (the same command does it there), seconds per epoch
-of CIFAR-100 with and without `compile=reduce-overhead`, ResNet50 at 224 in bf16, several runs side by side on one GPU.
-Training several networks in one process is not built.
+of CIFAR-100 with and without `compile=reduce-overhead`, 1 to 16 runs at a time on one GPU with NVIDIA's MPS and
+without, ResNet50 at 224 in bf16 and how many images a second it wants of the loader. Runs side by side are processes
+(`LAUNCHER=local PACK=N`), which leaves every run the numbers it has alone;
+"Four networks in one process" has the other ways, without masks and optimizer.
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", help="where cifar-100-python/ is; without it training is not measured")
+    parser.add_argument("--data-dir", help="where cifar-100-python/ and imagenet/ are, for what needs them")
     parser.add_argument("--section", choices=SECTIONS, help="measure this one here and print its times as JSON")
     parser.add_argument("--out", type=Path, default=Path("results/performance.md"))
     arguments = parser.parse_args()
@@ -40,9 +45,9 @@ def main() -> None:
         print(json.dumps(getattr(sections, arguments.section)(device, *data)))
         return
     text = [_head(device)]
-    for name, (title, processes, needs_data, *unit) in SECTIONS.items():
-        if needs_data and not arguments.data_dir:
-            text.append(f"## {title}\n\nNot measured: give --data-dir.\n")
+    for name, (title, processes, needs, *unit) in SECTIONS.items():
+        if needs and not Path(arguments.data_dir or "", needs).is_dir():
+            text.append(f"## {title}\n\nNot measured: there was no {needs}/ in the data directory.\n")
             continue
         results = [_in_a_process(name, arguments.data_dir) for _ in range(processes)]
         text.append(f"## {title}\n\n{getattr(sections, name).__doc__.strip()}\n\n{_table(results, *unit)}")

@@ -1,14 +1,18 @@
 """What is measured: seconds per call of each case of a section. Cases named "dense ..." are what ours is held to."""
 
 import gc
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
 
 from benchmarks.measure import interleaved
-from benchmarks.training import BATCH, STEPS, entrypoint, plain_loop
+from benchmarks.packed import seconds_per_image
+from benchmarks.training import BATCH, STEPS, entrypoint, folder, plain_loop
 from sparse_train import HAM, SET, Renorm, RigL, SparseOpt, SparseSGD, Topology, Updater
 from sparse_train.models.init import kaiming_normal
 from sparse_train.models.resnet_cifar import ResNet20
@@ -109,6 +113,52 @@ def training(device: torch.device, data_dir: str) -> dict[str, list[float]]:
     cases["ours, bf16 + channels_last"] = entrypoint(device, data_dir, "amp=bf16", "channels_last=true")
     times = interleaved(cases, device, rounds=5)
     return {name: [seconds / STEPS / BATCH for seconds in rounds] for name, rounds in times.items()}
+
+
+def packed(device: torch.device, data_dir: str) -> dict[str, list[float]]:
+    """The same with bfloat16 and one CPU thread, several runs side by side: each run's share of the time."""
+    counts = (1, 2, 4, 8, 16) if device.type == "cuda" else (1, 2)
+    return {f"{runs} at a time": [seconds_per_image(device, data_dir, runs) for _ in range(3)] for runs in counts}
+
+
+def stacked(device: torch.device) -> dict[str, list[float]]:
+    """Forward and backward of four ResNet20 x1 in one process, 64 images each, fp32: one after another, each in a CUDA
+    stream of its own, or stacked by `torch.func` into one network of grouped convolutions."""
+    models = [network(device) for _ in range(4)]
+    images, labels = torch.randn(4, 64, 3, 32, 32, device=device), torch.randint(100, (4, 64), device=device)
+    state = stack_module_state(models)
+
+    def loss(state: tuple, images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(functional_call(models[0], state, (images,)), labels)
+
+    def one_after_another() -> None:
+        for model, *batch in zip(models, images, labels, strict=True):
+            F.cross_entropy(model(batch[0]), batch[1]).backward()
+
+    def in_streams() -> None:
+        for stream, model, *batch in zip(streams, models, images, labels, strict=True):
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                F.cross_entropy(model(batch[0]), batch[1]).backward()
+        for stream in streams:
+            torch.cuda.current_stream().wait_stream(stream)
+
+    cases = {"one after another": one_after_another}
+    if device.type == "cuda":
+        streams = [torch.cuda.Stream() for _ in models]
+        cases["a stream each"] = in_streams
+    cases["stacked"] = lambda: vmap(loss)(state, images, labels).sum().backward()
+    return interleaved(cases, device, rounds=10)
+
+
+def loading(device: torch.device, data_dir: str) -> dict[str, list[float]]:
+    """Training images alone: read, decoded, a random crop resized to 224, mirrored, normalized; no network."""
+    files = [path.stat().st_size for path in Path(data_dir, "imagenet", "train").glob("*/*")]
+    about = f"{len(files)} files of {sum(files) / len(files) / 1024:.0f} KiB"
+    counts = sorted({0, 2, os.cpu_count()})
+    cases = {f"{about}, {workers} workers": folder(device, data_dir, workers) for workers in counts}
+    times = interleaved({name: case for name, (case, _) in cases.items()}, device, rounds=3)
+    return {name: [seconds / cases[name][1] for seconds in rounds] for name, rounds in times.items()}
 
 
 def memory(device: torch.device) -> dict[str, list[float]]:

@@ -66,8 +66,8 @@ def worker(runs: Path) -> int:
 def test_what_the_training_command_is_told():
     assert Launcher().overrides() == []
     assert Launcher("slurm").overrides() == ["hydra/launcher=slurm"]
-    told = Launcher("local", 4, (0, 0, 1, 1)).overrides()
-    assert told == ["hydra/launcher=local", "hydra.launcher.n_jobs=4", "threads=1", "gpus=[0,0,1,1]"]
+    told = Launcher("local", gpus=(0, 1), pack=2).overrides()
+    assert told == ["hydra/launcher=local", "hydra.launcher.n_jobs=4", "threads=1", "gpus=[0,1]"]
 
 
 def test_processes_side_by_side_have_different_slots():

@@ -27,8 +27,9 @@ def main() -> None:
     parser.add_argument("--run", metavar="ID", help="rerun: which; default: the first that is complete")
     parser.add_argument("--launcher", choices=("serial", "local", "slurm"), default="serial", help="how runs start")
     parser.add_argument(
-        "--jobs", type=_count, help="local: runs side by side; default: as many as GPUs are named, or 1"
+        "--jobs", type=_count, help="local: runs side by side; default: one on each GPU that is named, times PACK"
     )
+    parser.add_argument("--pack", type=_count, default=1, help="local: so many runs on each of the GPUs")
     parser.add_argument("--gpus", type=_numbers, default=(), help="local: which, such as 0,1,2,3; plan: how many")
     parser.add_argument("--once", action="store_true", help="watch: look once")
     parser.add_argument("--every", type=float, default=5.0, help="watch: seconds between two looks")
@@ -45,7 +46,7 @@ def main() -> None:
 
 def _reproduce(args: argparse.Namespace) -> int:
     """train what is missing of each artifact, then draw it"""
-    launcher = Launcher(args.launcher, args.jobs or len(args.gpus) or 1, args.gpus)
+    launcher = Launcher(args.launcher, args.jobs, args.gpus, args.pack)
     records, problems = _records(args), []
     for sweep in _sweeps(args):
         owed, records = reproduce(sweep, _runs_dir(args), records, launcher, args.launch.split())

@@ -13,17 +13,19 @@ from sparse_train.report.sweeps import SWEEPS, Cell, Sweep, covering
 
 @dataclass(frozen=True)
 class Launcher:
-    """The options of LAUNCHER, JOBS and GPUS.
+    """The options of LAUNCHER, JOBS, GPUS and PACK.
 
     Attributes:
         name: "serial", one run after another in one process; "local", side by side; "slurm", as jobs of an array.
-        jobs: runs side by side; a run has one CPU thread, whatever their number.
-        gpus: the GPUs they are pinned to, in turn; a GPU that is named twice gets two runs at a time.
+        jobs: runs side by side, `pack` on each GPU if not given; a run has one CPU thread, whatever their number.
+        gpus: the GPUs they are pinned to, in turn.
+        pack: so many runs on each GPU at a time.
     """
 
     name: str = "serial"
-    jobs: int = 1
+    jobs: int | None = None
     gpus: tuple[int, ...] = ()
+    pack: int = 1
 
     def overrides(self) -> list[str]:
         """What the training command is told."""
@@ -31,8 +33,9 @@ class Launcher:
             return []
         if self.name == "slurm":
             return ["hydra/launcher=slurm"]
+        jobs = self.jobs or self.pack * max(1, len(self.gpus))
         pinned = [f"gpus=[{','.join(map(str, self.gpus))}]"] if self.gpus else []
-        return ["hydra/launcher=local", f"hydra.launcher.n_jobs={self.jobs}", "threads=1", *pinned]
+        return ["hydra/launcher=local", f"hydra.launcher.n_jobs={jobs}", "threads=1", *pinned]
 
 
 def launch(sweep: Sweep, runs_dir: Path, records: Records, launcher: Launcher, extra: Sequence[str]) -> Records:
