@@ -15,6 +15,8 @@ from sparse_train.report.sweeps import Cell, Sweep
 
 FORMAT = 1  # of records, as `sparse_train.record` writes them
 COMPLETE, MISSING, INTERRUPTED = "complete", "missing", "interrupted"
+# pandas reads numbers to the last bit from 3.1 on; before, only when told to.
+EXACTLY = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 TIMES = ("seconds", "images_per_second", "started")  # columns that differ when the same run is made again
 
 
@@ -134,7 +136,7 @@ def histories(sweep: Sweep, records: Records, columns: Sequence[str]) -> pd.Data
 
 def load(path: Path, factors: Iterable[str]) -> pd.DataFrame:
     """A collected table, its numbers to the last bit; factors are strings, as in a sweep."""
-    return pd.read_csv(path, dtype=dict.fromkeys([*factors, "id"], str), float_precision="round_trip")
+    return pd.read_csv(path, dtype=dict.fromkeys([*factors, "id"], str), **EXACTLY)
 
 
 def kept(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:
