@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from datetime import date
+from inspect import getdoc
 from pathlib import Path
 from statistics import median
 
@@ -50,7 +51,7 @@ def main() -> None:
             text.append(f"## {title}\n\nNot measured: there was no {needs}/ in the data directory.\n")
             continue
         results = [_in_a_process(name, arguments.data_dir) for _ in range(processes)]
-        text.append(f"## {title}\n\n{getattr(sections, name).__doc__.strip()}\n\n{_table(results, *unit)}")
+        text.append(f"## {title}\n\n{getdoc(getattr(sections, name))}\n\n{_table(results, *unit)}")
         print(text[-1], flush=True)
     arguments.out.write_text("\n".join([*text, "## Owed\n", OWED]))
 
