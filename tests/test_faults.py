@@ -139,6 +139,31 @@ def test_any_bytes_in_a_checkpoints_place_are_refused(data, head, tmp_path_facto
         Checkpoints(place).load("cpu")
 
 
+def test_what_a_checkpoint_holds_belongs_to_its_format(unbroken):
+    """Whoever changes this raises `checkpoint.FORMAT`: other code then refuses the file and does not stumble on it."""
+
+    def shape(value, depth):
+        if isinstance(value, torch.Tensor):
+            return str(value.dtype).removeprefix("torch.")
+        if isinstance(value, dict) and depth:
+            return {key: shape(item, depth - 1) for key, item in value.items()}
+        return type(value).__name__
+
+    state = checkpoint.read(unbroken / "checkpoint.pt")
+    assert checkpoint.FORMAT == 2
+    assert {key: shape(value, 0 if key == "model" else 1) for key, value in state.items()} == {
+        "id": "str",
+        "history": "list",
+        "steps": "int",
+        "seconds": "float",
+        "meter": {"loss": "float64", "correct": "float64", "samples": "int64", "norm": "float64", "norms": "int"},
+        "random": {"cpu": "uint8"},
+        "model": "OrderedDict",
+        "optimizer": {"state": "dict", "param_groups": "list"},
+        "topology": {"masks": "dict", "visited": "dict"},
+    }
+
+
 PATHS = ["dst.every", "dst.growth", "optimizer.mirror", "optimizer.precondition", "model.width", "dataset.pad"]
 KEYS = [key for key in Config.__dataclass_fields__ if key not in ("runs_dir", "data_dir")] + PATHS
 ODD = ["", "null", "[]", "{}", "[1", "-1", "nan", "1e400", "${seed}", "${nope}", "${x:y}", '"', "a b", "1,2", "..", "~"]
