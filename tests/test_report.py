@@ -13,6 +13,7 @@ from sparse_train.lock import Lock
 from sparse_train.report import collect, reproduce, sweeps, tables
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
+from sparse_train.report.rerun import spread_over_seeds
 
 
 def leave_record(runs_dir: Path, name: str, cell, status="complete", accuracy=70.0, **changes):
@@ -196,3 +197,14 @@ def test_effects_are_paired_over_seeds(tmp_path):
     assert shown["SparseOpt", "0.0005", ""][3:] == ["+1.00 [+1.00, +1.00]", "+1.00 [+1.00, +1.00]", "5 of 5"]
     assert shown["SparseOpt", "0", ""][3:] == ["-1.00 [-1.00, -1.00]", "+2.00 [+2.00, +2.00]", "5 of 5"]
     assert shown["SparseOpt", "0.0005", "True"][0] == tables.HOLE
+
+
+def test_the_spread_over_seeds_is_that_of_one_setting():
+    """Also where grids of a sweep have different keys."""
+    static = sweeps.load("why-static", "cpu")
+    settings = [{key: value for key, value in cell.factors.items() if key != "seed"} for cell in static.cells]
+    assert len({len(setting) for setting in settings}) == 2
+    distinct = [setting for place, setting in enumerate(settings) if setting not in settings[:place]]
+    accuracies = [20.0 + distinct.index(setting) for setting in settings]
+    rows = pd.DataFrame([{**cell.factors, "test_acc": acc} for cell, acc in zip(static.cells, accuracies, strict=True)])
+    assert [spread_over_seeds(row, rows, static) for _, row in rows.iterrows()] == [0.0] * len(rows)

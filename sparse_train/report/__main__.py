@@ -95,13 +95,13 @@ def _cancel(args: argparse.Namespace) -> None:
 def _plan(args: argparse.Namespace) -> None:
     """count the runs of each artifact and their cost, on so many GPUs; launch nothing"""
     loaded, records = _sweeps(args), _records(args)
-    speeds, gpus = cost.measured(records), args.gpus[0] if len(args.gpus) == 1 else len(args.gpus) or 1
-    seen = {}
+    speeds, seen = cost.measured(records), {}
+    gpus = max(1, args.gpus[0] if len(args.gpus) == 1 else len(args.gpus))
     for sweep in loaded:
-        print(plan(sweep, records, set(seen), speeds, max(gpus, 1)))
+        print(plan(sweep, records, set(seen), speeds, gpus))
         seen |= {cell.id: cell for cell in sweep.cells}
     if len(loaded) > 1:
-        print(f"together, each run counted once: {cost.of(list(seen.values()), speeds, max(gpus, 1))}")
+        print(f"together, each run counted once: {cost.of(list(seen.values()), speeds, gpus)}")
     print(f"({speeds})")
 
 

@@ -1,5 +1,6 @@
 """What is there of a sweep, what is missing, and launching that."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,7 @@ from sparse_train.report.sweeps import Cell, Sweep
 
 def status(sweep: Sweep, records: Records, runs_dir: Path) -> str:
     """`table1: 31/36 complete, 2 running, 3 missing; in SLURM's queue: 2 running, 3 pending`."""
-    counts: dict[str, int] = {}
-    for cell in sweep.cells:
-        counts[records.status(cell)] = counts.get(records.status(cell), 0) + 1
+    counts = Counter(map(records.status, sweep.cells))
     done = counts.pop(COMPLETE, 0)
     rest = "".join(f", {count} {word}" for word, count in sorted(counts.items()))
     queued = slurm.queue(slurm.place(runs_dir, sweep.name))

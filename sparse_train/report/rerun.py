@@ -48,7 +48,7 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
     if elsewhere:
         told += "; made with " + ", ".join(f"{key} {before[key]}, not {after[key]}" for key in elsewhere)
     if elsewhere and changed and "test_acc" in before:
-        spread = _spread(before, rows, sweep)
+        spread = spread_over_seeds(before, rows, sweep)
         fine = abs(after["test_acc"] - before["test_acc"]) <= 2 * spread
         told += (
             f"; test accuracy {'within' if fine else 'not within'} twice the seeds' standard deviation, {spread:.2f}"
@@ -62,7 +62,7 @@ def _committed(sweep: Sweep, results_dir: Path, run: str | None) -> tuple[pd.Ser
     path = place(results_dir, sweep.scale) / "records" / f"{sweep.name}.csv"
     if not path.exists():
         raise ConfigError("artifact", sweep.name, f"there are no committed runs of it: no {path}")
-    rows = collect.load(path, sweep.cells[0].factors)
+    rows = collect.load(path, sweep.factors)
     known = {cell.id for cell in sweep.cells}
     rows = rows[(rows["status"] == COMPLETE) & rows["id"].isin(known)]
     chosen = rows if run is None else rows[rows["id"] == run]
@@ -74,8 +74,8 @@ def _same(a, b) -> bool:
     return bool(a == b) or (pd.isna(a) and pd.isna(b))
 
 
-def _spread(row: pd.Series, rows: pd.DataFrame, sweep: Sweep) -> float:
+def spread_over_seeds(row: pd.Series, rows: pd.DataFrame, sweep: Sweep) -> float:
     """The standard deviation of the accuracy over the seeds of this setting; not a number with one seed."""
-    others = [key for key in sweep.cells[0].factors if key != "seed" and key in rows]
+    others = [key for key in sweep.factors if key != "seed" and key in rows]
     alike = rows[(rows[others].fillna("") == row[others].fillna("")).all(axis=1)]
     return float(alike["test_acc"].std())
