@@ -10,9 +10,10 @@ from omegaconf import OmegaConf
 from sparse_train.errors import ConfigError
 from sparse_train.files import write_json, write_json_lines
 from sparse_train.lock import Lock
-from sparse_train.report import collect, reproduce, sweeps, tables
+from sparse_train.report import collect, index, reproduce, sweeps, tables
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
+from sparse_train.report.listings import listings
 from sparse_train.report.rerun import spread_over_seeds
 
 
@@ -191,12 +192,43 @@ def test_effects_are_paired_over_seeds(tmp_path):
             leave_record(tmp_path / "runs", "why-static", cell, accuracy=50.0 + 10 * int(cell.factors["seed"]) + gain)
     page = draw(sweep, Records([tmp_path / "runs"]), tmp_path)
     rows = [[text.strip() for text in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
-    shown = {(row[0], row[1], row[2]): row[3:] for row in rows[2:]}
-    assert shown["Baseline", "0.0005", ""][0] == "70.00 ± 15.81"
-    assert shown["Baseline", "0.0005", ""][3] == "reference"
-    assert shown["SparseOpt", "0.0005", ""][3:] == ["+1.00 [+1.00, +1.00]", "+1.00 [+1.00, +1.00]", "5 of 5"]
-    assert shown["SparseOpt", "0", ""][3:] == ["-1.00 [-1.00, -1.00]", "+2.00 [+2.00, +2.00]", "5 of 5"]
-    assert shown["SparseOpt", "0.0005", "True"][0] == tables.HOLE
+    shown = {(row[0], row[1]): row[2:] for row in rows[2:]}
+    assert shown["Baseline", "weight_decay=0.0005"][0] == "70.00 ± 15.81"
+    assert shown["Baseline", "weight_decay=0.0005"][3] == "reference"
+    assert shown["SparseOpt", "weight_decay=0.0005"][3:] == ["+1.00 [+1.00, +1.00]", "+1.00 [+1.00, +1.00]", "5 of 5"]
+    assert shown["SparseOpt", "weight_decay=0"][3:] == ["-1.00 [-1.00, -1.00]", "+2.00 [+2.00, +2.00]", "5 of 5"]
+    scaled = "weight_decay=0.0005 optimizer.precondition.scale_decay=True"
+    assert shown["SparseOpt", scaled][0] == tables.HOLE
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([0.1, -0.1, 0.2, -0.2, 0.0], "confirmed"),
+        ([0.5, 0.6, 0.5, 0.6, 0.5], "confirmed"),  # not 0, but smaller than what counts
+        ([2.0, 2.1, 2.0, 2.2, 2.1], "refuted"),
+        ([-2.0, -2.1, -2.0, -2.2, -2.1], "refuted"),
+        ([2.0, -2.0, 1.0, -1.0, 0.0], "not enough data"),
+        ([0.0], "not enough data"),
+        ([], "not enough data"),
+    ],
+)
+def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_path, differences, verdict):
+    """SGD that imitates SparseOpt against SparseOpt; the seeds themselves differ by ten points."""
+    sweep = sweeps.load("why-topology")
+    for cell in sweep.cells:
+        seed, imitates = int(cell.factors["seed"]), "dst.rescale" in cell.factors and "init" in cell.factors
+        plain = cell.factors["optimizer"] == "sparseopt" and "dst.rank_as" not in cell.factors
+        if (imitates or plain) and seed < len(differences):
+            gain = differences[seed] if imitates else 0.0
+            leave_record(tmp_path / "runs", "why-topology", cell, accuracy=20.0 + 10 * seed + gain)
+    listed = list(listings(sweep, collect.runs(sweep, Records([tmp_path / "runs"]))))[1]
+    row = dict(zip(listed[0], listed[1], strict=True))
+    assert row["Verdict"] == verdict
+    assert row["n"] == f"{len(differences)} of 5"
+    if differences:
+        assert row["difference in test accuracy (%)"].startswith(f"{sum(differences) / len(differences):+.2f}")
+    assert {line[-2] for line in listed[2:]} == {"not enough data"}
 
 
 def test_the_spread_over_seeds_is_that_of_one_setting():
@@ -208,3 +240,32 @@ def test_the_spread_over_seeds_is_that_of_one_setting():
     accuracies = [20.0 + distinct.index(setting) for setting in settings]
     rows = pd.DataFrame([{**cell.factors, "test_acc": acc} for cell, acc in zip(static.cells, accuracies, strict=True)])
     assert [spread_over_seeds(row, rows, static) for _, row in rows.iterrows()] == [0.0] * len(rows)
+
+
+def test_the_index_keeps_what_is_written_above_it_and_labels_reduced_verdicts(tmp_path):
+    sweep = sweeps.load("table2", "cpu")
+    for cell in sweep.cells:
+        if (cell.factors["dst"], cell.factors["sparsity"], cell.factors["epochs"]) == ("rigl", "0.97", "100"):
+            gain = 3.0 if cell.factors["optimizer"] == "sparseopt" else 0.1 * int(cell.factors["seed"])
+            leave_record(tmp_path / "runs", "table2", cell, accuracy=20.0 + gain)
+    draw(sweep, Records([tmp_path / "runs"]), tmp_path / "results")
+    index.write(tmp_path / "results")
+    path = tmp_path / "results" / "README.md"
+    first = path.read_text()
+    [head, row] = [line for line in first.splitlines() if line.startswith(("| Claim", "| sparseopt-beats-baseline "))]
+    theirs, ours, reduced = [text.strip() for text in head.split("|")[3:-1]]
+    assert ("REDUCED SCALE cpu" in reduced, "REDUCED" in theirs + ours) == (True, False)
+    assert "no runs yet" in row.split("|")[4]
+    assert "holds in 1, fails in 0 of 42 cells" in row.split("|")[5]
+    assert "](cpu/claims.md#sparseopt-beats-baseline)" in row.split("|")[5]
+    path.write_text("# In our words\n\nNothing holds.\n\n" + first.removeprefix("# Results\n\n"))
+    index.write(tmp_path / "results")
+    assert path.read_text() == "# In our words\n\nNothing holds.\n\n" + first.removeprefix("# Results\n\n")
+
+
+def test_a_scale_may_bring_more_seeds_to_a_sweep_that_has_several():
+    assert {cell.factors["seed"] for cell in sweeps.load("table2", "cpu").cells} == set("01234")
+    assert {cell.options["seed"] for cell in sweeps.load("table2", "cpu").cells} == set("01234")
+    assert {cell.factors["seed"] for cell in sweeps.load("table2").cells} == set("012")
+    assert {cell.factors["seed"] for cell in sweeps.load("table1", "cpu").cells} == {"0"}
+    assert len(sweeps.load("why-renorm", "cpu").cells) == len(sweeps.load("why-renorm").cells)

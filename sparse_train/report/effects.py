@@ -1,4 +1,4 @@
-"""Settings of a study against a reference and against their own baseline, paired over seeds."""
+"""Settings of a study against a reference and against their own baseline, paired over seeds; predictions, judged."""
 
 import pandas as pd
 
@@ -7,6 +7,7 @@ from sparse_train.report.spread import interval, mean_std
 from sparse_train.report.tables import HOLE
 
 Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a setting has, seed aside
+CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "not enough data"
 
 
 def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> list[list[str]]:
@@ -17,26 +18,58 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
         reference: factors of the setting that the others are compared with; its remaining factors are the commonest.
         values: metrics; the effect is that on the first, with its 95% interval over paired seeds (Student's t).
     """
-    reference = {key: str(value) for key, value in reference.items()}
     settings = _settings(runs, factors)
-    shown = [f for f in factors if f != "seed" and len({dict(s).get(f) for s in settings}) > 1]
-    base = next(s for s in settings if reference.items() <= dict(s).items() and len(s) == min(map(len, settings)))
-    effect = f"effect on {name(values[0]).lower()}"
-    made = [[*map(name, shown), *map(name, values), f"{effect}, from the reference", "from its own baseline", "n"]]
+    shown = [f for f in factors if f not in ("seed", "optimizer") and len({dict(s).get(f) for s in settings}) > 1]
+    base = _find(settings, reference)
+    effect = f"effect on {_within(name(values[0]))}"
+    made = [["Method", "Setting", *map(name, values), f"{effect}, from the reference", "from its own baseline", "n"]]
     for setting, group in settings.items():
-        done = group[group["status"] == "complete"]
-        texts = [HOLE if v not in done or done.empty else _mean(done[v], percent=v == "itop_rate") for v in values]
-        own = _twin(setting, reference["optimizer"])
+        done, asked = _complete(group), dict(setting)
+        own = _twin(setting, str(reference["optimizer"]))
         made.append(
             [
-                *(label(f, dict(setting).get(f, "")) for f in shown),
-                *texts,
-                "reference" if setting == base else _effect(done, settings[base], values[0]),
-                _effect(done, settings[own], values[0]) if own in settings and own != setting else "",
+                label("optimizer", asked["optimizer"]),
+                " ".join(f"{f}={asked[f]}" for f in shown if f in asked),
+                *(HOLE if v not in done or done.empty else _mean(done[v], v) for v in values),
+                "reference" if setting == base else _difference(done, settings[base], values[0]),
+                _difference(done, settings[own], values[0]) if own in settings and own != setting else "",
                 f"{len(done)} of {len(group)}",
             ]
         )
     return made
+
+
+def predictions(
+    runs: pd.DataFrame, factors: list[str], values: list[str], within: float, equal: list[dict]
+) -> list[list[str]]:
+    """A head; one row per pair of settings that should come to the same: their differences, and the verdict.
+
+    The prediction is confirmed if the 95% interval of the difference of the first of `values` lies within
+    -`within` and +`within`, refuted if it leaves out 0 and is not confirmed; else there is not enough data.
+
+    Args:
+        within: how small a difference counts as none, in the unit of the first value.
+        equal: the pairs: what the prediction `says`, and the factors of its settings `a` and `b`.
+    """
+    settings = _settings(runs, factors)
+    made = [["Prediction", *(f"difference in {_within(name(v))}" for v in values), "Verdict", "n"]]
+    for pair in equal:
+        a, b = (settings[_find(settings, pair[side])] for side in ("a", "b"))
+        paired = _paired(_complete(a), _complete(b), values[0])
+        made.append(
+            [
+                pair["says"],
+                *(_difference(_complete(a), _complete(b), v) or HOLE for v in values),
+                _verdict(paired, within),
+                f"{len(paired)} of {len(a)}",
+            ]
+        )
+    return made
+
+
+def _within(words: str) -> str:
+    """As they stand within a sentence: an abbreviation keeps its letters."""
+    return words if words[:2].isupper() else words[0].lower() + words[1:]
 
 
 def _settings(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.DataFrame]:
@@ -47,23 +80,50 @@ def _settings(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.DataFr
     return {key: runs.loc[places] for key, places in found.items()}
 
 
+def _find(settings: dict[Setting, pd.DataFrame], factors: dict[str, object]) -> Setting:
+    """The setting that has these factors, and no more keys than it must."""
+    asked = {key: str(value) for key, value in factors.items()}
+    having = [setting for setting in settings if asked.items() <= dict(setting).items()]
+    return min(having, key=len)
+
+
 def _twin(setting: Setting, baseline: str) -> Setting:
     """The same setting with the baseline's optimizer; options of the correction have no meaning there."""
     kept = ((f, v) for f, v in setting if not f.startswith("optimizer.precondition"))
     return tuple((f, baseline if f == "optimizer" else v) for f, v in kept)
 
 
-def _mean(values: pd.Series, percent: bool) -> str:
-    values = 100 * values if percent else values
+def _complete(group: pd.DataFrame) -> pd.DataFrame:
+    return group[group["status"] == "complete"]
+
+
+def _unit(value: str) -> float:
+    return 100.0 if value == "itop_rate" else 1.0
+
+
+def _mean(values: pd.Series, value: str) -> str:
+    values = _unit(value) * values
     return mean_std(values.mean(), values.std())
 
 
-def _effect(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
-    theirs = theirs[theirs["status"] == "complete"]
+def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> pd.Series:
+    """The differences over the seeds that both have, in the unit that is shown."""
     if value not in ours or value not in theirs:
-        return ""
-    difference = (ours.set_index("seed")[value] - theirs.set_index("seed")[value]).dropna()
+        return pd.Series(dtype=float)
+    return _unit(value) * (ours.set_index("seed")[value] - theirs.set_index("seed")[value]).dropna()
+
+
+def _difference(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
+    difference = _paired(ours, _complete(theirs), value)
     if difference.empty:
         return ""
     mean, half = interval(difference)
     return f"{mean:+.2f}" if len(difference) < 2 else f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]"
+
+
+def _verdict(difference: pd.Series, within: float) -> str:
+    if len(difference) < 2:
+        return OPEN
+    mean, half = interval(difference)
+    low, high = mean - half, mean + half
+    return CONFIRMED if -within <= low and high <= within else REFUTED if low > 0 or high < 0 else OPEN

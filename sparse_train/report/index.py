@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report import sweeps
+from sparse_train.report import claims, sweeps
 from sparse_train.report.collect import COMPLETE
 from sparse_train.report.sweeps import PAPER
 from sparse_train.report.tables import aligned
 
+DRAWN = "<!-- From here on drawn from the records; what stands above is kept. -->"
 HEAD = ["Artifact", "Scale", "Runs", "Seeds", "Date", "Revision", "Hardware", "Threads", "Hours", "Command"]
 
 
@@ -51,7 +52,15 @@ def write(results_dir: Path) -> None:
     for scale, here in held.items():
         if here and scale != PAPER:
             (results_dir / scale / "README.md").write_text(_gallery(here, scale))
-    (results_dir / "README.md").write_text(_index(held))
+    path = results_dir / "README.md"
+    above, mark, _ = (path.read_text() if path.exists() else "").partition(DRAWN)
+    judged = claims.verdicts(results_dir, [PAPER, *(s for s in held if held[s] and s not in (PAPER, *_rehearsals()))])
+    path.write_text((above if mark else "# Results\n\n") + DRAWN + "\n\n" + _index(held, judged))
+
+
+def _rehearsals() -> list[str]:
+    """Scales whose accuracies are evidence of nothing."""
+    return [scale for scale, about in sweeps.scales().items() if about.get("rehearsal")]
 
 
 def entries(place: Path, scale: str) -> Iterator[Entry]:
@@ -64,21 +73,24 @@ def entries(place: Path, scale: str) -> Iterator[Entry]:
                 yield entry
 
 
-def _index(held: dict[str, list[Entry]]) -> str:
+def _index(held: dict[str, list[Entry]], judged: list[list[str]]) -> str:
     lines = [entry.line("" if scale == PAPER else f"{scale}/") for scale, here in held.items() for entry in here]
     measured = {entry.name for entry in held[PAPER] if len(entry.complete) == len(entry.runs)}
     owed = [name for name in sweeps.names() if name not in measured and _trains(name)]
     notes = [f"- `{scale}`: {about['note']}" for scale, about in sweeps.scales().items()]
     return "\n".join(
         [
-            "# Results\n",
-            "Everything here was measured by the command in its line and is drawn from the records under `records/`.",
-            "The paper's own numbers are in [paper/](paper/README.md); its claims, judged, in [claims.md](claims.md);",
-            "the theory in [theory.md](theory.md).\n",
+            "## What has been measured\n",
+            "Each line by its command, drawn from the records under `records/`.",
             "A scale other than `paper` is a rehearsal or a study at reduced size, not the paper's experiment:\n",
             *notes,
             "",
             aligned([HEAD, *lines]),
+            "## The paper's claims\n",
+            "Its own numbers are in [paper/](paper/README.md). A claim holds if it holds in every cell, and fails if",
+            "it fails in one: on the paper's numbers by the sign of a difference, on ours by its 95% interval over",
+            "paired seeds.\n",
+            aligned(judged),
             "## Not measured at the paper's scale, or not all of it\n",
             (", ".join(owed) or "nothing") + ".\n",
         ]

@@ -20,6 +20,7 @@ LABELS = {
 NAMES = {
     "test_acc": "Test accuracy (%)",
     "train_acc": "Train accuracy (%)",
+    "train_loss": "Train loss",
     "itop_rate": "ITOP rate $R_m$ (%)",
     "sparsity": "Sparsity",
     "optimizer": "Method",

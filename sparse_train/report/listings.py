@@ -15,5 +15,7 @@ def listings(sweep: Sweep, runs: pd.DataFrame) -> Iterator[list[list[str]]]:
         yield summary.lines(runs, **artifact["summary"])
     if artifact.get("effects"):
         yield effects.lines(runs, sweep.factors, **artifact["effects"])
+    if artifact.get("predictions"):
+        yield effects.predictions(runs, sweep.factors, **artifact["predictions"])
     if artifact.get("best"):
         yield best.lines(runs, **artifact["best"])

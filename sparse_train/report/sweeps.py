@@ -152,8 +152,9 @@ def _load(name: str, scale: str, references: bool) -> Sweep:
 
 
 def _grid(name: str, values: dict[str, str], scale: str) -> Grid:
-    replace = scales()[scale]["replace"] if scale != PAPER else {}
-    asked = {key: _values(key, value) for key, value in values.items()}
+    about = scales()[scale] if scale != PAPER else {}
+    replace, more = about.get("replace", {}), about.get("more", {})
+    asked = {key: _more(_values(key, value), more.get(key, {})) for key, value in values.items()}
     taken = {key: _shrink(found, replace.get(key, {})) for key, found in asked.items()}
     fixed = {} if scale == PAPER else {"scale": scale}
     cells, bases = [], {}
@@ -174,6 +175,12 @@ def _values(key: str, value: str) -> list[str]:
     if override.is_sweep_override():
         return list(override.sweep_string_iterator())
     return [override.get_value_element_as_str()]
+
+
+def _more(options: list[str], brings: dict) -> list[str]:
+    """With the values that the scale has besides, after the one that brings them."""
+    brought = {str(key): map(str, values) for key, values in brings.items()}
+    return list(dict.fromkeys(value for option in options for value in (option, *brought.get(option, ()))))
 
 
 @cache
