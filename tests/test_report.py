@@ -22,7 +22,14 @@ def leave_record(runs_dir: Path, name: str, cell, status="complete", accuracy=70
     cfg = sweeps.configuration(name, cell.options)
     metrics = {"test_loss": 1.0, "train_loss": 0.1, "itop_rate": 0.2, "realised_sparsity": 0.9, "grad_norm": 1.0}
     rows = [
-        {"epoch": e, "test_acc": accuracy - 10 * (3 - e), "train_acc": 90.0 + e, "images_per_second": 100.0, **metrics}
+        {
+            "epoch": e,
+            "test_acc": accuracy - 10 * (3 - e),
+            "train_acc": 90.0 + e,
+            "images_per_second": 100.0,
+            "lr": 1e-6,
+            **metrics,
+        }
         for e in (1, 2, 3)
     ]
     content = {
@@ -224,11 +231,27 @@ def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_pat
             leave_record(tmp_path / "runs", "why-topology", cell, accuracy=20.0 + 10 * seed + gain)
     listed = list(listings(sweep, collect.runs(sweep, Records([tmp_path / "runs"]))))[1]
     row = dict(zip(listed[0], listed[1], strict=True))
-    assert row["Verdict"] == verdict
+    difference, _, said = row["difference in test accuracy (%)"].rpartition(": ")
+    assert said == verdict
     assert row["n"] == f"{len(differences)} of 5"
     if differences:
-        assert row["difference in test accuracy (%)"].startswith(f"{sum(differences) / len(differences):+.2f}")
-    assert {line[-2] for line in listed[2:]} == {"not enough data"}
+        assert difference.startswith(f"{sum(differences) / len(differences):+.2f}")
+    same = "+0.00 [+0.00, +0.00]: confirmed" if len(differences) > 1 else "not enough data"
+    assert row["difference in ITOP rate $R_m$ (%)"].endswith(same)
+    assert {text for line in listed[2:] for text in line[1:-1]} == {f"{tables.HOLE}: not enough data"}
+
+
+def test_the_last_learning_rate_never_passes_for_the_one_asked_for(tmp_path):
+    """Some settings of this study sweep it, the others have their recipe's."""
+    sweep = sweeps.load("why-readings")
+    swept = next(cell for cell in sweep.cells if "lr" in cell.factors)
+    for cell in (sweep.cells[0], swept):
+        leave_record(tmp_path / "runs", "why-readings", cell)
+    runs = collect.runs(sweep, Records([tmp_path / "runs"])).set_index("id")
+    assert pd.isna(runs.loc[sweep.cells[0].id, "lr"])
+    assert runs.loc[swept.id, "lr"] == swept.factors["lr"]
+    [lines] = listings(sweep, runs.reset_index())
+    assert len(lines) == 1 + 28
 
 
 def test_the_spread_over_seeds_is_that_of_one_setting():

@@ -87,10 +87,10 @@ def runs(sweep: Sweep, records: Records) -> pd.DataFrame:
 
     A cell without a record has the status "missing": holes stay visible.
     """
-    return pd.DataFrame([_run_row(cell, records) for cell in sweep.cells])
+    return pd.DataFrame([_run_row(cell, records, sweep.factors) for cell in sweep.cells])
 
 
-def _run_row(cell: Cell, records: Records) -> dict:
+def _run_row(cell: Cell, records: Records, factors: Iterable[str]) -> dict:
     row = {**cell.factors, "id": cell.id, "status": records.status(cell)}
     complete = records.complete(cell)
     if complete is None:
@@ -99,7 +99,8 @@ def _run_row(cell: Cell, records: Records) -> dict:
     final = record["final"]
     row["scale"] = record["config"]["scale"]
     metrics = {"trained_epochs" if key == "epoch" else key: final[key] for key in final if key not in TIMES}
-    row = metrics | row  # a factor of the same name stays: the learning rate asked for, not the last one
+    # A factor of the same name stays what the sweep asks for, if anything: not the last step's learning rate.
+    row = {key: value for key, value in metrics.items() if key not in factors} | row
     if "best" in record:
         row |= {"best_test_acc": record["best"]["test_acc"], "images_per_second": final["images_per_second"]}
     return row | {

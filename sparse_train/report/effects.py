@@ -31,8 +31,8 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
                 label("optimizer", asked["optimizer"]),
                 " ".join(f"{f}={asked[f]}" for f in shown if f in asked),
                 *(HOLE if v not in done or done.empty else _mean(done[v], v) for v in values),
-                "reference" if setting == base else _difference(done, settings[base], values[0]),
-                _difference(done, settings[own], values[0]) if own in settings and own != setting else "",
+                "reference" if setting == base else _difference(done, _complete(settings[base]), values[0]),
+                _difference(done, _complete(settings[own]), values[0]) if own in settings and own != setting else "",
                 f"{len(done)} of {len(group)}",
             ]
         )
@@ -40,28 +40,28 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
 
 
 def predictions(
-    runs: pd.DataFrame, factors: list[str], values: list[str], within: float, equal: list[dict]
+    runs: pd.DataFrame, factors: list[str], values: list[str], within: dict[str, float], equal: list[dict]
 ) -> list[list[str]]:
-    """A head; one row per pair of settings that should come to the same: their differences, and the verdict.
+    """A head; one row per pair of settings that should come to the same: their differences, each with its verdict.
 
-    The prediction is confirmed if the 95% interval of the difference of the first of `values` lies within
-    -`within` and +`within`, refuted if it leaves out 0 and is not confirmed; else there is not enough data.
+    The prediction is confirmed if the 95% interval of the difference lies within -`within` and +`within`, refuted if
+    it leaves out 0 and is not confirmed; else there is not enough data.
 
     Args:
-        within: how small a difference counts as none, in the unit of the first value.
+        values: metrics.
+        within: how small a difference of a metric counts as none; one that is not named can only be refuted.
         equal: the pairs: what the prediction `says`, and the factors of its settings `a` and `b`.
     """
     settings = _settings(runs, factors)
-    made = [["Prediction", *(f"difference in {_within(name(v))}" for v in values), "Verdict", "n"]]
+    made = [["Prediction", *(f"difference in {_within(name(v))}" for v in values), "n"]]
     for pair in equal:
-        a, b = (settings[_find(settings, pair[side])] for side in ("a", "b"))
-        paired = _paired(_complete(a), _complete(b), values[0])
+        a, b = (_complete(settings[_find(settings, pair[side])]) for side in ("a", "b"))
+        judged = [(_difference(a, b, v), _verdict(_paired(a, b, v), within.get(v, 0.0))) for v in values]
         made.append(
             [
                 pair["says"],
-                *(_difference(_complete(a), _complete(b), v) or HOLE for v in values),
-                _verdict(paired, within),
-                f"{len(paired)} of {len(a)}",
+                *(f"{difference or HOLE}: {verdict}" for difference, verdict in judged),
+                f"{len(_paired(a, b, values[0]))} of {runs['seed'].nunique()}",
             ]
         )
     return made
@@ -114,7 +114,7 @@ def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> pd.Series:
 
 
 def _difference(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
-    difference = _paired(ours, _complete(theirs), value)
+    difference = _paired(ours, theirs, value)
     if difference.empty:
         return ""
     mean, half = interval(difference)
