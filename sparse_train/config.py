@@ -60,6 +60,7 @@ CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "init": ("dense_fan_in", "own_fan_in", "over_sqrt_c"),
     "weight_decay_on": ("all", "weights"),
+    "s_avg": ("layer", "global", "none"),
     "resume": ("auto", "fresh"),
 }
 
@@ -95,6 +96,7 @@ class Config:
     momentum: float = MISSING
     nesterov: bool = MISSING
     weight_decay: float = MISSING
+    s_avg: str = MISSING
     drop_fraction: float = MISSING
     update_every: int = MISSING
     seed: int = MISSING

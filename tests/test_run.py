@@ -117,6 +117,7 @@ BAD_INPUT = {
     "dst=null": "dst=null: must be one of dense, rigl, rigl_corrected, set, static",
     "~dataset=9": "dataset=9: must be one of cifar100, digits, imagenet, mnist",
     "dst.growth=null": "dst.growth=None: must be a growth score",
+    "s_avg=mean": "s_avg=mean: must be one of layer, global, none",
     "compile=fast": "compile=fast: must be one of false, true, reduce-overhead",
     "dst=snip": "Could not find 'dst/snip'",
     "dataset=cifar10": "Available options in 'dataset'",

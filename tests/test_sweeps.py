@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from test_report import leave_record
 
-from sparse_train.config import check
+from sparse_train.config import check, run_id
 from sparse_train.errors import ConfigError
 from sparse_train.report import draw as drawing
 from sparse_train.report import sweeps
@@ -186,3 +187,14 @@ def test_hyperparameters_rendered_from_the_configuration_are_the_papers(name, lo
     shown = {key: value for value, key in re.findall(r"\| (\S+) +\| `(\S+)` +\|", page)}
     for key, value in (PRINTED[name] | PRINTED_IN_BOTH).items():
         assert shown[key] == value, key
+
+
+@pytest.mark.parametrize("name", ["table2", "table6", "table8", "table9", "fig19", "fig21", "fig26"])
+def test_where_gradients_are_renormalized_sparseopt_is_d_alone(name):
+    """Appendix F's formula has no s_avg; a baseline's run does not depend on it."""
+    for cell in sweeps.load(name).cells:
+        cfg = sweeps.configuration(name, cell.options)
+        if "sparseopt" in cell.factors["optimizer"]:
+            assert cfg.optimizer.precondition.average == ("layer" if name == "table2" else "none")
+        else:
+            assert run_id(cfg) == run_id(OmegaConf.merge(cfg, {"s_avg": "global"}))
