@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from sparse_train.errors import ConfigError
 from sparse_train.files import write_json, write_json_lines
 from sparse_train.lock import Lock
-from sparse_train.report import collect, index, reproduce, sweeps, tables
+from sparse_train.report import collect, index, reproduce, studies, sweeps, tables
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.report.listings import listings
@@ -28,6 +28,7 @@ def leave_record(runs_dir: Path, name: str, cell, status="complete", accuracy=70
             "train_acc": 90.0 + e,
             "images_per_second": 100.0,
             "lr": 1e-6,
+            "clipped_share": 0.25,
             **metrics,
         }
         for e in (1, 2, 3)
@@ -239,6 +240,29 @@ def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_pat
     same = "+0.00 [+0.00, +0.00]: confirmed" if len(differences) > 1 else "not enough data"
     assert row["difference in ITOP rate $R_m$ (%)"].endswith(same)
     assert {text for line in listed[2:] for text in line[1:-1]} == {f"{tables.HOLE}: not enough data"}
+
+
+def test_a_study_draws_a_line_per_setting_with_the_mean_over_its_seeds(tmp_path):
+    sweep = sweeps.load("why-renorm")
+    for cell in sweep.cells:
+        gain = 3.0 if cell.factors.get("lr") else 0.0
+        leave_record(tmp_path / "runs", "why-renorm", cell, accuracy=50.0 + gain + int(cell.factors["seed"]))
+    records = Records([tmp_path / "runs"])
+    rows = collect.histories(sweep, records, studies.COLUMNS)
+    spec = sweep.artifact["figure"]
+    accuracy, norm, share = studies.settings(collect.runs(sweep, records), rows, spec, "a study", True).axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
+    assert len(lines) == len(norm.lines) == len(share.lines) == 8
+    assert lines["Baseline, over=dense"] == [32.0, 42.0, 52.0]
+    assert lines["SparseOpt, over=dense average=none lr=0.5"] == [35.0, 45.0, 55.0]
+    assert {y for line in share.lines for y in line.get_ydata()} == {0.25}
+    looks = {(line.get_color(), line.get_linestyle()) for line in accuracy.lines}
+    assert len(looks) == 8, "no two settings look alike"
+
+
+def test_a_study_without_runs_is_drawn_empty(tmp_path):
+    draw(sweeps.load("why-renorm"), Records([]), tmp_path)
+    assert (tmp_path / "why-renorm.png").stat().st_size > 5000
 
 
 def test_the_last_learning_rate_never_passes_for_the_one_asked_for(tmp_path):

@@ -14,7 +14,8 @@ from runs import ROOT, report
 from sparse_train.report import draw, sweeps
 from sparse_train.report.collect import TIMES
 
-TRAINED = ("table6", "fig21", "fig23", "fig5")  # a table, accuracy over training lengths, over epochs, exploration
+# a table, accuracy over training lengths, over epochs, exploration, a study
+TRAINED = ("table6", "fig21", "fig23", "fig5", "why-renorm")
 MEASURED = ("fig1", "fig2", "fig6", "fig8", "sign-flips", "equivalence", "neuron-steps", "layer-norm", "mask-updates")
 
 

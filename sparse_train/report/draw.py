@@ -5,13 +5,13 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import collect, dynamics, figures, hyperparameters, sweeps, tables, theory
+from sparse_train.report import collect, dynamics, figures, hyperparameters, studies, sweeps, tables, theory
 from sparse_train.report.collect import COMPLETE, Records
 from sparse_train.report.listings import listings
 from sparse_train.report.sweeps import PAPER, Sweep
 
 # kind of figure -> (how to draw it, the columns of the history it needs: none named, all; None, no history)
-KINDS = figures.KINDS | theory.KINDS | dynamics.KINDS
+KINDS = figures.KINDS | theory.KINDS | dynamics.KINDS | studies.KINDS
 
 
 def draw(sweep: Sweep, records: Records, results_dir: Path) -> str:

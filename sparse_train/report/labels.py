@@ -21,6 +21,8 @@ NAMES = {
     "test_acc": "Test accuracy (%)",
     "train_acc": "Train accuracy (%)",
     "train_loss": "Train loss",
+    "grad_norm": "Norm of the dense gradient",
+    "clipped_share": "Share of the steps that are bounded",
     "itop_rate": "ITOP rate $R_m$ (%)",
     "sparsity": "Sparsity",
     "optimizer": "Method",
