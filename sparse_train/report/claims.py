@@ -182,7 +182,8 @@ def _compare(words: str, sides: list[Side], numbers: pd.DataFrame) -> Comparison
 
 def markdown(results_dir: Path, scale: str) -> str:
     """The page of all claims."""
-    summary = ["| claim | on the paper's numbers | on ours | |", "|---|---|---|---|"]
+    at = "" if scale == sweeps.PAPER else f", reduced scale {scale}"
+    summary = [f"| claim | on the paper's numbers | on ours{at} | |", "|---|---|---|---|"]
     details = []
     for claim in stated():
         theirs, ours = on_the_papers(claim), on_ours(claim, results_dir, scale)
@@ -190,7 +191,7 @@ def markdown(results_dir: Path, scale: str) -> str:
             f"| [{claim['id']}](#{claim['id']}) | {_verdict(theirs)} | {_verdict(ours)} | {claim['where']} |"
         )
         details += [f"\n## {claim['id']}\n", f"{claim['says']} ({claim['where']})\n", *_listed("the paper", theirs)]
-        details += _listed("ours", [c for c in ours if c.effect is not None])
+        details += _listed(f"ours{at}", [c for c in ours if c.effect is not None])
     head = [
         f"# Claims of the paper, judged on its numbers and on ours{sweeps.reduced(scale)}\n",
         "A claim holds if it holds in every cell, and fails if it fails in one. On the paper's numbers a cell is",
@@ -234,7 +235,7 @@ def _listed(whose: str, comparisons: list[Comparison]) -> list[str]:
     lines = [f"{whose}: mean effect {mean:+.2f} over {len(comparisons)} cells\n"]
     against = [c for c in comparisons if c.verdict == FAILS]
     lines += [f"- against it: {c.words}: {_effect(c)}" for c in against]
-    if whose == "ours":
+    if whose.startswith("ours"):
         lines += [f"- {c.verdict}: {c.words}: {_effect(c)}" for c in comparisons if c not in against]
     return [*lines, ""] if len(lines) > 1 else lines
 

@@ -133,7 +133,10 @@ def itop(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_pape
                         label=label("optimizer", optimizer),
                         **look,
                     )
-            one.set_xticks([100 * float(s) for s in runs[PANEL].unique()])
+            sparsities = [100 * float(s) for s in runs[PANEL].unique()]
+            one.set_xticks(sparsities)
+            one.update_datalim([(x, 0.0) for x in sparsities], updatey=False)  # also where nothing is drawn yet
+            one.autoscale_view(scaley=False)
         line[0].set_ylabel(name("itop_rate"))
     for one in axes[-1]:
         one.set_xlabel(f"{name(PANEL)} (%)")
