@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from sparse_train.errors import ConfigError
 from sparse_train.files import write_json, write_json_lines
 from sparse_train.lock import Lock
-from sparse_train.report import collect, index, reproduce, studies, sweeps, tables
+from sparse_train.report import claims, collect, index, reproduce, studies, sweeps, tables
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.report.listings import listings
@@ -296,6 +296,8 @@ def test_the_index_keeps_what_is_written_above_it_and_labels_reduced_verdicts(tm
             gain = 3.0 if cell.factors["optimizer"] == "sparseopt" else 0.1 * int(cell.factors["seed"])
             leave_record(tmp_path / "runs", "table2", cell, accuracy=20.0 + gain)
     draw(sweep, Records([tmp_path / "runs"]), tmp_path / "results")
+    for scale in (sweeps.PAPER, "cpu"):
+        claims.write(tmp_path / "results", scale)
     index.write(tmp_path / "results")
     path = tmp_path / "results" / "README.md"
     first = path.read_text()

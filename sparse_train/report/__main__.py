@@ -108,6 +108,7 @@ def _plan(args: argparse.Namespace) -> None:
 def _claims(args: argparse.Namespace) -> None:
     """judge the paper's claims on its numbers and on ours"""
     print(claims.write(args.results_dir, args.scale))
+    index.write(args.results_dir)
 
 
 def _page(args: argparse.Namespace) -> None:

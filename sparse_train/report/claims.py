@@ -201,17 +201,6 @@ def markdown(results_dir: Path, scale: str) -> str:
     return "\n".join([*head, *summary, *details]) + "\n"
 
 
-def verdicts(results_dir: Path, scales: list[str]) -> list[list[str]]:
-    """A head; one row per claim: its verdict on the paper's numbers and on ours at each scale, linked to its cells."""
-    made = [["Claim", "Where", "On the paper's numbers", *(f"On ours{sweeps.reduced(scale)}" for scale in scales)]]
-    for claim in stated():
-        pages = ["claims.md", *(str(sweeps.place(Path(), scale) / "claims.md") for scale in scales)]
-        judged = [on_the_papers(claim), *(on_ours(claim, results_dir, scale) for scale in scales)]
-        linked = [f"[{_verdict(cells)}]({page}#{claim['id']})" for page, cells in zip(pages, judged, strict=True)]
-        made.append([claim["id"], claim["where"], *linked])
-    return made
-
-
 def write(results_dir: Path, scale: str) -> str:
     """Write and return the page."""
     place = sweeps.place(results_dir, scale)

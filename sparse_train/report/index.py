@@ -54,7 +54,7 @@ def write(results_dir: Path) -> None:
             (results_dir / scale / "README.md").write_text(_gallery(here, scale))
     path = results_dir / "README.md"
     above, mark, _ = (path.read_text() if path.exists() else "").partition(DRAWN)
-    judged = claims.verdicts(results_dir, [PAPER, *(s for s in held if held[s] and s not in (PAPER, *_rehearsals()))])
+    judged = _verdicts(results_dir, [PAPER, *(s for s in held if held[s] and s not in (PAPER, *_rehearsals()))])
     path.write_text((above if mark else "# Results\n\n") + DRAWN + "\n\n" + _index(held, judged))
 
 
@@ -95,6 +95,29 @@ def _index(held: dict[str, list[Entry]], judged: list[list[str]]) -> str:
             (", ".join(owed) or "nothing") + ".\n",
         ]
     )
+
+
+def _verdicts(results_dir: Path, scales: list[str]) -> list[list[str]]:
+    """A head; one row per claim: its verdict on the paper's numbers and on ours at each scale, linked to its cells.
+
+    They are those of the pages that `make claims` left, since judging takes seconds; where there is none, it says so.
+    """
+    pages = {scale: sweeps.place(Path(), scale) / "claims.md" for scale in scales}
+    judged = {scale: _judged(results_dir / page) for scale, page in pages.items()}
+    made = [["Claim", "Where", "On the paper's numbers", *(f"On ours{sweeps.reduced(scale)}" for scale in scales)]]
+    for claim in claims.stated():
+        said = {scale: judged[scale].get(claim["id"], ("not judged", "not judged")) for scale in scales}
+        linked = [f"[{said[scale][1]}]({pages[scale]}#{claim['id']})" for scale in scales]
+        theirs = f"[{said[scales[0]][0]}]({pages[scales[0]]}#{claim['id']})"
+        made.append([claim["id"], claim["where"], theirs, *linked])
+    return made
+
+
+def _judged(page: Path) -> dict[str, tuple[str, str]]:
+    """Claim -> what its line of the page says of the paper's numbers and of ours."""
+    lines = page.read_text().splitlines() if page.exists() else []
+    cells = [line.split(" | ") for line in lines if line.startswith("| [")]
+    return {head.removeprefix("| [").partition("]")[0]: (theirs, ours) for head, theirs, ours, *_ in cells}
 
 
 def _trains(name: str) -> bool:
