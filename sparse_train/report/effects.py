@@ -21,7 +21,7 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
     settings = _settings(runs, factors)
     shown = [f for f in factors if f not in ("seed", "optimizer") and len({dict(s).get(f) for s in settings}) > 1]
     base = _find(settings, reference)
-    effect = f"effect on {_within(name(values[0]))}"
+    effect = f"effect on {_in_a_sentence(name(values[0]))}"
     made = [["Method", "Setting", *map(name, values), f"{effect}, from the reference", "from its own baseline", "n"]]
     for setting, group in settings.items():
         done, asked = _complete(group), dict(setting)
@@ -53,7 +53,7 @@ def predictions(
         equal: the pairs: what the prediction `says`, and the factors of its settings `a` and `b`.
     """
     settings = _settings(runs, factors)
-    made = [["Prediction", *(f"difference in {_within(name(v))}" for v in values), "n"]]
+    made = [["Prediction", *(f"difference in {_in_a_sentence(name(v))}" for v in values), "n"]]
     for pair in equal:
         a, b = (_complete(settings[_find(settings, pair[side])]) for side in ("a", "b"))
         judged = [(_difference(a, b, v), _verdict(_paired(a, b, v), within.get(v, 0.0))) for v in values]
@@ -67,7 +67,7 @@ def predictions(
     return made
 
 
-def _within(words: str) -> str:
+def _in_a_sentence(words: str) -> str:
     """As they stand within a sentence: an abbreviation keeps its letters."""
     return words if words[:2].isupper() else words[0].lower() + words[1:]
 

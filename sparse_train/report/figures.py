@@ -50,11 +50,8 @@ def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_pa
 def _curve(axes: Axes, rows: pd.DataFrame, value: str, dst: str, optimizer: str, dash: str, first: bool) -> None:
     if rows.empty:
         return
-    over_seeds = rows.groupby("epoch")[value]
-    mean, std = over_seeds.mean(), over_seeds.std().fillna(0)
     text, colour = _method(dst, optimizer)
-    axes.plot(mean.index, mean, dash, color=colour, label=text if first else None)
-    axes.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+    style.band(axes, rows, "epoch", value, dash, colour, text if first else None)
 
 
 def _paper_curves(axes: Axes, source: str, panel: str) -> None:

@@ -22,12 +22,9 @@ def settings(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_
     for one, value in zip(axes, spec["values"], strict=True):
         one.set(title=name(value), xlabel=name("epoch"))
         for place, (asked, group) in enumerate(lines):
-            over_seeds = group.groupby("epoch")[value]
-            mean, std = over_seeds.mean(), over_seeds.std().fillna(0)
             dash = style.DASHES[place // len(style.COLOURS)]
             colour = style.COLOURS[place % len(style.COLOURS)]
-            one.plot(mean.index, mean, dash, color=colour, label=_words(dict(zip(by, asked, strict=True))))
-            one.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+            style.band(one, group, "epoch", value, dash, colour, _words(dict(zip(by, asked, strict=True))))
     style.legend(figure, axes[0], columns=2)
     return figure
 

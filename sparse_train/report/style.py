@@ -3,6 +3,7 @@
 from textwrap import wrap
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -53,6 +54,14 @@ def sized(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle("\n".join(wrap(title, round(13.5 * width))), fontsize=10)
     return figure
+
+
+def band(axes: Axes, rows: pd.DataFrame, x: str, y: str, dash: str, colour: str, text: str | None) -> None:
+    """The mean of `y` over `x` as a line, one standard deviation as a band."""
+    over_seeds = rows.groupby(x)[y]
+    mean, std = over_seeds.mean(), over_seeds.std().fillna(0)
+    axes.plot(mean.index, mean, dash, color=colour, label=text)
+    axes.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
 
 
 def look(optimizer: str) -> dict:
