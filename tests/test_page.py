@@ -19,8 +19,9 @@ from sparse_train.report.page import records
 from sparse_train.report.page.views import view
 
 HERE = Path(page.__file__).parent
-OURS = [name for name in sweeps.names() if records.scales_of(name, Path("nowhere")) == ["cpu"]]
-REDUCED = ["table2", "table3", "fig11", "curves-cifar100-rigl-test", *OURS]  # have records at the scale cpu
+STATED = {name: records.scales_of(name, Path("nowhere")) for name in sweeps.names()}
+OURS = {name: scale for name, [scale] in STATED.items() if scale != "paper"}  # the command at the head names it
+REDUCED = dict.fromkeys(["table2", "table3", "fig11", "curves-cifar100-rigl-test"], "cpu") | OURS  # have such records
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(1000)
 HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=\"document.title='broken out'\">"
 
@@ -89,9 +90,9 @@ def results(tmp_path_factory):
     for name in sweeps.names():
         if sweeps.load(name).cells:
             leave_records(place, name, accuracy=accuracy)
-    for name in REDUCED:
-        leave_records(place, name, "cpu", accuracy)
-    assert len(noise) >= 1500  # REDUCED ones at the scale cpu too
+    for name, scale in REDUCED.items():
+        leave_records(place, name, scale, accuracy)
+    assert len(noise) >= 1500  # REDUCED ones at a smaller scale too
     for scale in ("", "cpu/"):
         (place / f"{scale}fig6.png").write_bytes(PICTURE)
     return place
@@ -118,7 +119,7 @@ def test_every_artifact_is_there_with_its_runs_and_the_command_for_the_missing(r
             assert one["expected"] == len(committed) == len(one["runs"]["rows"])
             assert one["complete"] == (committed["status"] == "complete").sum()
             assert one["others"].get("missing", 0) == one["expected"] - one["complete"]
-            assert one["command"] == f"make reproduce-{name}" + ("" if one["scale"] == "paper" else " SCALE=cpu")
+            assert one["command"] == sweeps.command(name, one["scale"])
             assert one["blocks"], "every artifact shows something besides its runs"
     assert [one["scale"] for one in artifacts["table2"]["views"]] == ["paper", "cpu"]
 
@@ -129,7 +130,8 @@ def test_an_artifact_without_records_is_all_holes(tmp_path):
     assert "934 GPU-hours" in one["cost"]
     [table] = blocks(one, "table")
     assert all("ours" not in cell and cell["paper"] for row in table["body"] for cell in row["cells"])
-    assert "why-readings" in OURS, "the scale that the head of the sweep file names"
+    stated = OURS["why-readings"], OURS["why-baseline"]
+    assert stated == ("cpu", "size16"), "the scale that the head of the sweep file names"
 
 
 def test_means_differences_and_holes_are_those_of_the_records(tmp_path):
@@ -174,7 +176,7 @@ def test_a_reduced_scale_is_never_beside_the_papers_numbers(results, html):
         for one in (one for one in artifact["views"] if one["scale"] != "paper"):
             found += 1
             assert '"paper"' not in json.dumps(one["blocks"])
-            assert "SCALE=cpu" in one["command"]
+            assert f"SCALE={one['scale']}" in one["command"]
     assert found == len(REDUCED)
     assert "a tenth of the paper's epochs" in held_data(html)["scales"]["cpu"]
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from sparse_train.errors import ConfigError
 from sparse_train.files import write_json, write_json_lines
 from sparse_train.lock import Lock
-from sparse_train.report import claims, collect, index, reproduce, studies, sweeps, tables
+from sparse_train.report import claims, collect, index, paper, reproduce, studies, sweeps, tables
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.report.listings import listings
@@ -218,6 +218,7 @@ def test_effects_are_paired_over_seeds(tmp_path):
         ([-2.0, -2.1, -2.0, -2.2, -2.1], "refuted"),
         ([2.0, -2.0, 1.0, -1.0, 0.0], "not enough data"),
         ([0.0], "not enough data"),
+        ([2.0], "missed by one seed"),
         ([], "not enough data"),
     ],
 )
@@ -240,6 +241,34 @@ def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_pat
     same = "+0.00 [+0.00, +0.00]: confirmed" if len(differences) > 1 else "not enough data"
     assert row["difference in ITOP rate $R_m$ (%)"].endswith(same)
     assert {text for line in listed[2:] for text in line[1:-1]} == {f"{tables.HOLE}: not enough data"}
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "said"),
+    [
+        ([52.63, 52.53, 52.43], "+0.00 [-0.25, +0.25]: confirmed"),
+        ([45.74, 45.84, 45.64], "-6.79 [-7.04, -6.54]: refuted"),
+        ([52.53], "+0.00: not enough data"),
+        ([45.74], "-6.79: missed by one seed"),
+        ([], f"{tables.HOLE}: not enough data"),
+    ],
+)
+def test_a_prediction_can_name_a_cell_of_the_paper(tmp_path, accuracies, said):
+    sweep = sweeps.load("protocol")
+    for cell in sweep.cells:
+        seed = int(cell.factors["seed"])
+        if cell.factors["optimizer"] == "sgd" and "renorm" not in cell.factors and seed < len(accuracies):
+            leave_record(tmp_path / "runs", "protocol", cell, accuracy=accuracies[seed])
+    listed = list(listings(sweep, collect.runs(sweep, Records([tmp_path / "runs"]))))[1]
+    assert listed[1] == ["SGD, minus the paper's 52.53", said, f"{len(accuracies)} of 3"]
+
+
+def test_every_prediction_against_the_paper_names_a_cell_that_it_has_and_its_number():
+    for name in sweeps.names():
+        for pair in sweeps.load(name).artifact.get("predictions", {}).get("equal", ()):
+            if factors := {key: str(value) for key, value in pair.get("paper", {}).items()}:
+                mean, _ = paper.value(factors.pop("table"), **factors)
+                assert pair["says"].endswith(f"minus the paper's {mean:.2f}")
 
 
 def test_a_study_draws_a_line_per_setting_with_the_mean_over_its_seeds(tmp_path):

@@ -2,12 +2,13 @@
 
 import pandas as pd
 
+from sparse_train.report import paper
 from sparse_train.report.labels import label, name
 from sparse_train.report.spread import interval, mean_std
 from sparse_train.report.tables import HOLE
 
 Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a setting has, seed aside
-CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "not enough data"
+CONFIRMED, REFUTED, MISSED, OPEN = "confirmed", "refuted", "missed by one seed", "not enough data"
 
 
 def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> list[list[str]]:
@@ -42,29 +43,40 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
 def predictions(
     runs: pd.DataFrame, factors: list[str], values: list[str], within: dict[str, float], equal: list[dict]
 ) -> list[list[str]]:
-    """A head; one row per pair of settings that should come to the same: their differences, each with its verdict.
+    """A head; one row per prediction that two numbers agree: their differences, each with its verdict.
 
-    The prediction is confirmed if the 95% interval of the difference lies within -`within` and +`within`, refuted if
-    it leaves out 0 and is not confirmed; else there is not enough data.
+    A prediction is confirmed if the 95% interval of the difference lies within -`within` and +`within`, and refuted if
+    the interval leaves out 0 and the prediction is not confirmed. One seed has no interval: it misses the prediction
+    if its difference is larger than `within`, and confirms nothing. In every other case there is not enough data.
 
     Args:
         values: metrics.
         within: how small a difference of a metric counts as none; one that is not named can only be refuted.
-        equal: the pairs: what the prediction `says`, and the factors of its settings `a` and `b`.
+        equal: the pairs: what the prediction `says`, the factors of setting `a`, and those of setting `b` or, as
+            `paper`, a `table` of the paper and the factors of its cell. The paper's mean counts as exact.
     """
     settings = _settings(runs, factors)
     made = [["Prediction", *(f"difference in {_in_a_sentence(name(v))}" for v in values), "n"]]
     for pair in equal:
-        a, b = (_complete(settings[_find(settings, pair[side])]) for side in ("a", "b"))
-        judged = [(_difference(a, b, v), _verdict(_paired(a, b, v), within.get(v, 0.0))) for v in values]
+        differences = {v: _against(pair, settings, v) for v in values}
         made.append(
             [
                 pair["says"],
-                *(f"{difference or HOLE}: {verdict}" for difference, verdict in judged),
-                f"{len(_paired(a, b, values[0]))} of {runs['seed'].nunique()}",
+                *(f"{_shown(d) or HOLE}: {_verdict(d, within.get(v, 0.0))}" for v, d in differences.items()),
+                f"{len(differences[values[0]])} of {runs['seed'].nunique()}",
             ]
         )
     return made
+
+
+def _against(pair: dict, settings: dict[Setting, pd.DataFrame], value: str) -> pd.Series:
+    """Setting `a` minus setting `b`, or minus the paper's cell, in the unit that is shown."""
+    ours = _complete(settings[_find(settings, pair["a"])])
+    if "paper" not in pair:
+        return _paired(ours, _complete(settings[_find(settings, pair["b"])]), value)
+    published = paper.value(pair["paper"]["table"], **{k: str(v) for k, v in pair["paper"].items() if k != "table"})
+    assert published is not None, f"the paper has no cell {pair['paper']}"
+    return _unit(value) * ours[value].dropna() - published[0] if value in ours else pd.Series(dtype=float)
 
 
 def _in_a_sentence(words: str) -> str:
@@ -114,7 +126,10 @@ def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> pd.Series:
 
 
 def _difference(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
-    difference = _paired(ours, theirs, value)
+    return _shown(_paired(ours, theirs, value))
+
+
+def _shown(difference: pd.Series) -> str:
     if difference.empty:
         return ""
     mean, half = interval(difference)
@@ -122,6 +137,8 @@ def _difference(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
 
 
 def _verdict(difference: pd.Series, within: float) -> str:
+    if len(difference) == 1 and 0 < within < abs(difference.iloc[0]):
+        return MISSED
     if len(difference) < 2:
         return OPEN
     mean, half = interval(difference)
