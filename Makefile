@@ -7,6 +7,7 @@
 #   LAUNCHER=local   runs side by side: JOBS=2, or GPUS=0,1,2,3 with a run on each, PACK=4 with four on each
 #   LAUNCHER=slurm   runs as SLURM jobs (conf/hydra/launcher/slurm.yaml); returns once they are in the queue
 #   PROJECT, ENTITY  of W&B
+#   WORKERS=2        tests run in so many processes
 #   OPTIONS="..."    further overrides of the training runs, such as OPTIONS="data_dir=/data"
 
 PYTHON ?= python3
@@ -25,31 +26,40 @@ RUN ?=
 OPTIONS ?=
 PROJECT ?= sparse_train
 ENTITY ?=
+WORKERS ?= 2
 DATA_DIR ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check install
 REPORT := $(BIN)/python -m sparse_train.report
+PYTEST := tests/scratch $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 START = --launcher $(LAUNCHER) $(if $(JOBS),--jobs $(JOBS)) $(if $(GPUS),--gpus $(GPUS)) $(if $(PACK),--pack $(PACK)) --launch "$(OPTIONS)"
+COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 WANDB := --project $(PROJECT) $(if $(ENTITY),--entity $(ENTITY))
 WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test plan watch claims report dashboard wandb-sync wandb-backfill chaos bench lint format lock clean
+.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos bench lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## make .venv with the exact versions of requirements.lock, and the project itself
 
-.venv/ready: requirements.lock pyproject.toml
+.venv/ready: requirements-build.lock requirements.lock pyproject.toml
+	@echo "installing requirements.lock into .venv: 5 GB with CUDA's libraries, a few minutes"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
-	touch $@
+	$(PIP) --quiet --require-hashes -r requirements-build.lock
+	$(PIP) --require-hashes --no-build-isolation -r requirements.lock
+	$(PIP) --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
 
 quickstart: setup ## train RigL with the four optimizers on digits (3 minutes on one core), print the table, draw the curves
 	$(REPORT) reproduce quickstart $(WHERE)
 
-test: setup lint ## set up and run all tests
-	$(BIN)/python -m pytest
+test: setup ## set up and run all tests (10 minutes on two cores)
+	$(PYTEST)
+
+test-fast: setup ## run the tests that take a moment (two minutes on two cores)
+	$(PYTEST) -m "not slow"
 
 reproduce-%: setup ## train what is missing of an artifact, draw it: make reproduce-table1, reproduce-fig26, reproduce-all
 	$(REPORT) $(if $(DRY),plan,reproduce) $* $(WHERE) $(START)
@@ -97,16 +107,16 @@ bench: setup ## time steps, mask updates and training: results/performance.md; D
 	$(BIN)/python -m benchmarks $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --out $(RESULTS_DIR)/performance.md
 
 lint: setup ## check the style
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 
 format: setup ## put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: ## solve pyproject.toml anew into requirements.lock (needs uv)
-	uv pip compile pyproject.toml --extra wandb --extra dev --python-version 3.11 \
-		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+lock: ## solve pyproject.toml anew into requirements.lock and requirements-build.lock (needs uv)
+	$(COMPILE) pyproject.toml --extra wandb --extra dev --output-file requirements.lock
+	$(COMPILE) --group build --output-file requirements-build.lock
 
 clean: ## remove the environment and caches; runs, data and results stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

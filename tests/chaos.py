@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from runs import final_state, history, only, record
 
 from sparse_train import files
 from sparse_train.__main__ import main
+from support import final_state, history, only, record
 
 CONFIGURATIONS = [
     (f"dst={dst}", f"optimizer={optimizer}", f"amp={amp}")

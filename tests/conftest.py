@@ -7,9 +7,15 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from torch import nn
+
+from progress import ByFile
+from sparse_train.__main__ import CONF
 from wandb_server import end_service, serving
 
-from sparse_train.__main__ import CONF
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput") and config.get_verbosity() == 0:
+        config.pluginmanager.register(ByFile(config))
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from chaos import CONFIGURATIONS, chaos
 
 

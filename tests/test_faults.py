@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import QUICK, command, history, only, record, run_here, same_state, trained
 
 from sparse_train import checkpoint, files, loop
 from sparse_train.checkpoint import Checkpoints
@@ -17,6 +16,7 @@ from sparse_train.errors import ConfigError
 from sparse_train.record import Record
 from sparse_train.report import sweeps
 from sparse_train.report.collect import Records
+from support import QUICK, command, history, only, record, run_here, same_state, trained
 
 FAST = (*QUICK, "epochs=3", "checkpoint_steps=4")
 

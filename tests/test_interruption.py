@@ -7,9 +7,9 @@ import sys
 import time
 
 import pytest
-from runs import QUICK, ROOT, history, only, record, same_state, trained
 
 from sparse_train.interruption import Interruption
+from support import QUICK, ROOT, history, only, record, same_state, trained
 
 ARGUMENTS = (*QUICK, "epochs=4", "optimizer=sparseopt_ham", "renorm=unit", "dst=set")
 

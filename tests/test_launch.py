@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from runs import ROOT, report
 
 from sparse_train.lock import Lock
 from sparse_train.report import cost, sweeps
 from sparse_train.report.collect import TIMES, Records
 from sparse_train.report.launch import Launcher
+from support import ROOT, report
 
 
 def command(place: Path, jobs: int) -> list[str]:

@@ -72,7 +72,7 @@ def test_the_holder_gives_signs_of_life(tmp_path, monkeypatch):
 UNBORN = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": "2026-01-01"})
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", UNBORN])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", UNBORN], ids=["empty", "cut", "list", "nobody", "unborn"])
 def test_a_lock_that_says_nothing_is_taken_over(tmp_path, text):
     (tmp_path / "lock").write_text(text)
     Lock(tmp_path / "lock").acquire()

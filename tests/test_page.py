@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import tomllib
-from fnmatch import fnmatch
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -322,21 +320,6 @@ def test_the_library_is_the_one_its_readme_names_and_the_page_carries_its_licenc
     assert f"(v{version})" in (HERE / "vendor" / "uPlot.iife.min.js").read_text()[:100]
     assert f"uPlot {version}" in html
     assert "Permission is hereby granted" in html
-
-
-def test_an_installed_package_has_every_part():
-    root = HERE.parents[2]
-    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
-        "sparse_train.report.page"
-    ]
-    parts = [
-        path.relative_to(HERE).as_posix()
-        for path in HERE.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    ]
-    assert {"page.html", "vendor/LICENSE"} <= set(parts)
-    for part in parts:
-        assert part.endswith(".py") or any(fnmatch(part, pattern) for pattern in patterns), part
 
 
 def luminance(colour: str) -> float:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from runs import ROOT, report
 
 from sparse_train.report import draw, sweeps
 from sparse_train.report.collect import TIMES
+from support import ROOT, report
 
 # a table, accuracy over training lengths, over epochs, exploration, a study
 TRAINED = ("table6", "fig21", "fig23", "fig5", "why-renorm")

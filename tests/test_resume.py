@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from runs import tensors
 
 from sparse_train import loop
 from sparse_train.build import build
 from sparse_train.keeper import Pace
 from sparse_train.record import Record
 from sparse_train.report.collect import TIMES
+from support import tensors
 
 SMALL = ("epochs=3", "batch_size=8", "update_every=3", "model.width=0.25", "optimizer=sparseopt_ham", "threads=1")
 DIGITS = ("dataset=digits", "dataset.train_images=64")

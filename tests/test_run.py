@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import QUICK, ROOT, command, history, only, record, run_here, same_state, trained
 
 from sparse_train.build import build
+from support import QUICK, ROOT, command, history, only, record, run_here, same_state, trained
 
 
 def test_a_run_leaves_its_record(tmp_path):

@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import wandb_files
-from runs import QUICK, ROOT, command
-from wandb_server import KEY, end_service, serving
 
+import wandb_files
 from sparse_train import wandb_run
 from sparse_train.errors import ConfigError
 from sparse_train.record import Record
 from sparse_train.report import dashboard
 from sparse_train.sinks import Wandb, neuron_densities
 from sparse_train.sparsity.topology import Topology
+from support import QUICK, ROOT, command
+from wandb_server import KEY, end_service, serving
 
 pytestmark = pytest.mark.usefixtures("wandb_home")
 RUN = ("logger=wandb", "epochs=6", "renorm=unit", "optimizer=sparseopt_ham")

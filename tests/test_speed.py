@@ -5,7 +5,6 @@ from collections import Counter
 import pytest
 import torch
 import torch.nn.functional as F
-from test_optim import same, take_step
 from torch import nn
 from torch.optim.sgd import sgd
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,6 +20,7 @@ from sparse_train.optim.ham import mirror_factor
 from sparse_train.record import Record
 from sparse_train.sparsity.masks import extreme
 from sparse_train.sparsity.topology import Topology
+from test_optim import same, take_step
 
 WAIT = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "equal"}  # for the device
 SLOTS = {

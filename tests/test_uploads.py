@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_page import leave_records
-from test_sinks import FACTS
-from wandb_server import Server, end_service
 
 from sparse_train.errors import ConfigError
 from sparse_train.record import Record
@@ -16,6 +13,9 @@ from sparse_train.report import sweeps, uploads
 from sparse_train.report.__main__ import main
 from sparse_train.report.page.records import committed
 from sparse_train.sinks import Wandb
+from test_page import leave_records
+from test_sinks import FACTS
+from wandb_server import Server, end_service
 
 pytestmark = pytest.mark.usefixtures("wandb_home")
 LOGGER = {"project": "sparse_train", "entity": None, "group": None, "tags": []}
