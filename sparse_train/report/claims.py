@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 from itertools import pairwise, product
-from math import nan
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from sparse_train.report import collect, paper, sweeps
+from sparse_train.report import collect, paper, statistics, sweeps
 from sparse_train.report.labels import label
-from sparse_train.report.spread import interval
 
 CLAIMS = sweeps.ROOT / "results" / "claims.yaml"
 FACTORS = ("dataset", "dst", "sparsity", "optimizer", "renorm", "epochs")
@@ -172,12 +170,9 @@ def _compare(words: str, sides: list[Side], numbers: pd.DataFrame) -> Comparison
             rows = rows[rows[key] == value]
         values = sign * rows.set_index("seed")["value"]
         total = values if total is None else (total + values).dropna()
-    n = len(total)
-    if n == 0:
-        return Comparison(words, sides, None, nan, nan, 0)
-    mean, half = interval(total)
-    effect = round(mean, 10)
-    return Comparison(words, sides, effect, effect - half, effect + half, n)
+    found = statistics.mean(total)
+    effect = round(found.mean, 10) if found.n else None
+    return Comparison(words, sides, effect, found.low, found.high, found.n)
 
 
 def markdown(results_dir: Path, scale: str) -> str:

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from sparse_train.report import paper
+from sparse_train.report import paper, statistics
 from sparse_train.report.labels import label, name
-from sparse_train.report.spread import interval, mean_std
+from sparse_train.report.spread import mean_std
 from sparse_train.report.tables import HOLE
 
 Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a setting has, seed aside
@@ -130,17 +130,19 @@ def _difference(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
 
 
 def _shown(difference: pd.Series) -> str:
-    if difference.empty:
+    return written(statistics.mean(difference))
+
+
+def written(effect: statistics.Estimate) -> str:
+    """`+1.24 [+0.62, +1.87]`; the difference alone where one seed has no interval, nothing where there is none."""
+    if not effect.n:
         return ""
-    mean, half = interval(difference)
-    return f"{mean:+.2f}" if len(difference) < 2 else f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]"
+    return f"{effect.mean:+.2f}" + ("" if effect.n < 2 else f" [{effect.low:+.2f}, {effect.high:+.2f}]")
 
 
 def _verdict(difference: pd.Series, within: float) -> str:
-    if len(difference) == 1 and 0 < within < abs(difference.iloc[0]):
-        return MISSED
-    if len(difference) < 2:
-        return OPEN
-    mean, half = interval(difference)
-    low, high = mean - half, mean + half
-    return CONFIRMED if -within <= low and high <= within else REFUTED if low > 0 or high < 0 else OPEN
+    found = statistics.mean(difference)
+    if found.n < 2:
+        return MISSED if 0 < within < abs(found.mean) else OPEN
+    within_margin = -within <= found.low and found.high <= within
+    return CONFIRMED if within_margin else REFUTED if found.low > 0 or found.high < 0 else OPEN

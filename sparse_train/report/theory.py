@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from sparse_train.report import style
+from sparse_train.report import statistics, style
 from sparse_train.report.labels import say
 from sparse_train.report.style import BLACK, COLOURS, GREY, MARKERS
 
@@ -26,11 +26,10 @@ def bn_gradient(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, 
 
 
 def _band(axes: Axes, group: pd.DataFrame, x: str, y: str, place: int, text: str) -> None:
-    over = group.groupby(x)[y].agg(["mean", "std", "count"])
-    half = 1.96 * over["std"].fillna(0) / over["count"] ** 0.5
+    over = pd.DataFrame([statistics.mean(values)._asdict() for _, values in group.groupby(x)[y]], sorted(set(group[x])))
     look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
     axes.plot(over.index, over["mean"], label=text, markersize=3.5, **look)
-    axes.fill_between(over.index, over["mean"] - half, over["mean"] + half, color=look["color"], alpha=0.2, linewidth=0)
+    axes.fill_between(over.index, over["low"], over["high"], color=look["color"], alpha=0.2, linewidth=0)
 
 
 def gradient_skew(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:

@@ -1,0 +1,89 @@
+"""Everything that is inferred from several seeds; views ask here, and compute no interval of their own.
+
+Differences are in the unit of their values. Every interval has a level of 95%. Fewer than two values have none: NaN.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_paired
+
+LEVEL, POWER = 0.95, 0.8
+
+
+class Estimate(NamedTuple):
+    """A mean or a difference of means.
+
+    Attributes:
+        mean: the estimate.
+        low, high: its 95% interval.
+        p: two-sided, of the hypothesis that it is 0.
+        n: values, or pairs of values; of two samples the smaller one.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def mean(values: pd.Series) -> Estimate:
+    """The mean of independent values, by Student's t with n - 1 degrees of freedom.
+
+    Of differences between runs that share a seed, this is the paired test.
+    """
+    if len(values) < 2:
+        return _without_interval(float(values.mean()), len(values))
+    of = DescrStatsW(values.to_numpy(dtype=float))
+    low, high = of.tconfint_mean(alpha=1 - LEVEL)
+    with np.errstate(divide="ignore", invalid="ignore"):  # values that are all the same
+        p = of.ttest_mean()[1]
+    return Estimate(float(of.mean), float(low), float(high), float(p), len(values))
+
+
+def welch(ours: pd.Series, theirs: pd.Series) -> Estimate:
+    """The difference of two independent means whose variances may differ (Welch, 1947)."""
+    difference, n = float(ours.mean() - theirs.mean()), min(len(ours), len(theirs))
+    if n < 2:
+        return _without_interval(difference, n)
+    both = CompareMeans(DescrStatsW(ours.to_numpy(dtype=float)), DescrStatsW(theirs.to_numpy(dtype=float)))
+    low, high = both.tconfint_diff(alpha=1 - LEVEL, usevar="unequal")
+    return Estimate(difference, float(low), float(high), float(both.ttest_ind(usevar="unequal")[1]), n)
+
+
+def published(mean: float, std: float, n: int) -> pd.Series:
+    """n values with this mean and standard deviation, for a test that needs no more of them than the two."""
+    ends = std * math.sqrt((n - 1) / 2)
+    return pd.Series([mean - ends, mean + ends, *[mean] * (n - 2)])
+
+
+def equivalent(differences: pd.Series, margin: float) -> float:
+    """p of two one-sided t-tests (Schuirmann, 1987) of the hypothesis that |mean difference| is at least `margin`."""
+    if len(differences) < 2:
+        return math.nan
+    found = differences.to_numpy(dtype=float)
+    return float(ttost_paired(found, 0 * found, -margin, margin)[0])
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p of a family of tests, adjusted so that its chance of any false finding is bounded (Holm, 1979)."""
+    known = [value for value in p if not math.isnan(value)]
+    adjusted = iter(multipletests(known, method="holm")[1] if known else ())
+    return [value if math.isnan(value) else float(next(adjusted)) for value in p]
+
+
+def smallest_effect(std: float, n: int) -> float:
+    """The smallest mean difference that n pairs show with a chance of 80%, if differences deviate by `std`."""
+    if n < 2 or not std > 0:
+        return math.nan
+    return float(std * TTestPower().solve_power(nobs=n, alpha=1 - LEVEL, power=POWER))
+
+
+def _without_interval(mean: float, n: int) -> Estimate:
+    return Estimate(mean, math.nan, math.nan, math.nan, n)

@@ -1,0 +1,99 @@
+"""Intervals cover as often as they say, by simulation and by hand."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from scipy import stats
+
+from sparse_train.report import statistics, style, theory
+
+PAIRS = pd.Series([0.5, 1.5, -0.25, 1.0, 0.75])
+
+
+def simulated(count, n, true_mean=0.0, std=1.0, seed=0):
+    return np.random.default_rng(seed).normal(true_mean, std, (count, n))
+
+
+def test_the_interval_of_a_mean_by_hand():
+    found = statistics.mean(PAIRS)
+    half = 2.776445105 * PAIRS.std() / math.sqrt(5)  # Student's t, 4 degrees of freedom, 97.5%
+    assert found.mean == pytest.approx(0.7)
+    assert (found.low, found.high) == pytest.approx((0.7 - half, 0.7 + half))
+    assert found.p == pytest.approx(stats.ttest_1samp(PAIRS, 0).pvalue)
+    assert found.n == 5
+
+
+def test_the_interval_covers_the_truth_in_95_of_100_cases():
+    covered = [e.low <= 3 <= e.high for e in (statistics.mean(pd.Series(row)) for row in simulated(1000, 5, 3.0))]
+    assert 0.93 < np.mean(covered) < 0.97, "one that is a tenth narrower covers 93%, one of zero width none"
+
+
+def test_welchs_interval_covers_with_unequal_spreads_and_sizes():
+    ours, theirs = simulated(1000, 5, 1.0, 0.3), simulated(1000, 3, 0.0, 1.0, seed=1)
+    found = [statistics.welch(pd.Series(a), pd.Series(b)) for a, b in zip(ours, theirs, strict=True)]
+    assert 0.93 < np.mean([e.low <= 1 <= e.high for e in found]) < 0.975
+    expected = stats.ttest_ind(ours[0], theirs[0], equal_var=False)
+    assert (found[0].p, found[0].low) == pytest.approx((expected.pvalue, expected.confidence_interval().low))
+
+
+def test_a_published_mean_and_deviation_are_enough():
+    values = statistics.published(52.53, 0.35, 3)
+    assert (values.mean(), values.std(), len(values)) == pytest.approx((52.53, 0.35, 3))
+
+
+def test_equivalence_is_the_larger_of_two_one_sided_tests():
+    below = stats.ttest_1samp(PAIRS, -2, alternative="greater").pvalue
+    above = stats.ttest_1samp(PAIRS, 2, alternative="less").pvalue
+    assert statistics.equivalent(PAIRS, 2) == pytest.approx(max(below, above))
+    assert statistics.equivalent(PAIRS, 0.7) > 0.4, "the mean itself is at the margin"
+
+
+def test_holm_by_hand():
+    assert statistics.holm([0.01, 0.04, math.nan, 0.03]) == pytest.approx([0.03, 0.06, math.nan, 0.06], nan_ok=True)
+
+
+def test_the_smallest_effect_is_found_in_80_of_100_cases():
+    effect = statistics.smallest_effect(1.0, 5)
+    found = [statistics.mean(pd.Series(row)).p < 0.05 for row in simulated(1000, 5, effect)]
+    assert 0.76 < np.mean(found) < 0.84
+
+
+def test_one_value_has_no_interval():
+    for found in (statistics.mean(PAIRS[:1]), statistics.welch(PAIRS[:1], PAIRS)):
+        assert all(map(math.isnan, (found.low, found.high, found.p)))
+    assert math.isnan(statistics.equivalent(PAIRS[:1], 1))
+    assert math.isnan(statistics.smallest_effect(0.0, 5))
+    assert math.isnan(statistics.mean(PAIRS[:0]).mean)
+
+
+def edges(axes) -> pd.DataFrame:
+    """Lower and upper edge of the one band in these axes, by x."""
+    [band] = axes.collections
+    points = pd.DataFrame(band.get_paths()[0].vertices, columns=["x", "y"])
+    return points.groupby("x")["y"].agg(["min", "max"])
+
+
+def rows_of_seeds(values: dict[float, list[float]]) -> pd.DataFrame:
+    return pd.DataFrame([{"x": x, "y": y, "seed": seed} for x, drawn in values.items() for seed, y in enumerate(drawn)])
+
+
+VALUES = {0.5: [1.0, 2.0, 4.0], 0.9: [3.0, 3.5, 3.25]}
+
+
+def test_the_band_of_a_measured_gradient_is_the_interval():
+    axes = Figure().subplots()
+    theory._band(axes, rows_of_seeds(VALUES), "x", "y", 0, "")
+    for x, drawn in VALUES.items():
+        found = statistics.mean(pd.Series(drawn))
+        assert tuple(edges(axes).loc[x]) == pytest.approx((found.low, found.high))
+
+
+def test_the_band_of_a_curve_is_one_standard_deviation():
+    axes = Figure().subplots()
+    style.band(axes, rows_of_seeds(VALUES), "x", "y", "-", "black", "")
+    for x, drawn in VALUES.items():
+        mean, std = np.mean(drawn), np.std(drawn, ddof=1)
+        assert tuple(edges(axes).loc[x]) == pytest.approx((mean - std, mean + std))
