@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from sparse_train.errors import require, require_one_of
+from sparse_train.source import OURS, foreign_code
 
 # Raised when a change of the code alters results, so that old and new records never pass for the same run.
 NUMERICS = 1
@@ -162,8 +163,11 @@ def check(cfg: DictConfig) -> None:
 
 
 def run_id(cfg: DictConfig) -> str:
-    """12 hexadecimal digits that depend on what decides the result, and on nothing else."""
-    task = str(cfg.task.get("_target_")).rsplit(".", 1)[-1]
+    """12 hexadecimal digits that depend on what decides the result, and on nothing else.
+
+    A class of ours counts by its name, so that it may move; one from elsewhere by its module and its package's code.
+    """
+    task = _named(str(cfg.task.get("_target_")))
     keys = {"task", "scale", "seed", *SCIENCE_OF[task]} if task in SCIENCE_OF else SCIENCE
     science = {key: _canonical(_resolved(cfg[key])) for key in keys}
     for path, value in AS_BEFORE.items():
@@ -191,7 +195,7 @@ def _canonical(value: Any) -> Any:
     """The value without what may change while the result stays: where a class lives, and 1 written as 1.0."""
     if isinstance(value, dict):
         return {
-            key: item.rsplit(".", 1)[-1] if key == "_target_" else _canonical(item)
+            key: _named(str(item)) if key == "_target_" else _canonical(item)
             for key, item in value.items()
             if key != "_partial_"
         }
@@ -200,6 +204,10 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def _named(target: str) -> str:
+    return target.rsplit(".", 1)[-1] if target.startswith(OURS) else f"{target} {foreign_code(target)}"
 
 
 def _leave_out(science: dict, path: list[str], value: Any) -> None:

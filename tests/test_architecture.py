@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "sparse_train"
 
 # From the ground up. A module may import from its own layer's lower lines and from lower layers, never upwards.
 LAYERS = [
-    ["errors", "randomness", "files", "log", "interruption", "wandb_run"],
+    ["errors", "randomness", "files", "log", "interruption", "source", "wandb_run"],
     ["config", "lock", "distributed", "slots"],
     ["meter"],
     [

@@ -1,0 +1,59 @@
+"""Which code a result comes from: a hash of ours, and of a package that is not ours."""
+
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+OURS = f"{PACKAGE.name}."
+# What no number of a run depends on: what shows results, and what writes, sends, locks and speaks.
+ASIDE = ("report", "errors", "files", "lock", "log", "sinks", "slots", "source", "wandb_run")
+
+
+@cache
+def training_code() -> str:
+    """12 hexadecimal digits of all files of the package that may change a number.
+
+    `conf/` is left out: what it sets is in the configuration, and so in the run's id.
+    """
+    paths = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+    return _hash(PACKAGE, (path for path in paths if path.parts[0].removesuffix(".py") not in ASIDE))
+
+
+@cache
+def foreign_code(target: str) -> str | None:
+    """The same of the package that holds `target`, a dotted path; None where there is none.
+
+    Nothing is imported. A directory without `__init__.py` is looked through for the part of it that is named.
+    """
+    names, spec, search = target.split("."), None, None
+    for place in range(1, len(names)):
+        name = ".".join(names[:place])
+        spec = _found(name) if search is None else PathFinder.find_spec(name, search)
+        if spec is None or spec.has_location:  # a file, or a package that is one
+            break
+        search = list(spec.submodule_search_locations or ())
+    if spec is None or not spec.has_location:
+        return None
+    path = Path(spec.origin)
+    if spec.submodule_search_locations is None:
+        return _hash(path.parent, [Path(path.name)])
+    return _hash(path.parent, (inner.relative_to(path.parent) for inner in path.parent.rglob("*.py")))
+
+
+def _found(name: str) -> ModuleSpec | None:
+    try:
+        return find_spec(name)
+    except ValueError:  # a module without a spec, such as __main__
+        return None
+
+
+def _hash(root: Path, files: Iterable[Path]) -> str:
+    """Of names and contents, so that what moves or is added counts as well."""
+    total = hashlib.sha256()
+    for file in sorted(files):
+        total.update(f"{file.as_posix()}\0".encode() + hashlib.sha256((root / file).read_bytes()).digest())
+    return total.hexdigest()[:12]

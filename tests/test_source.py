@@ -1,0 +1,119 @@
+"""Which code a result comes from."""
+
+import time
+
+import pytest
+from omegaconf import OmegaConf
+
+from sparse_train import source
+from sparse_train.config import run_id
+from sparse_train.files import write_json
+from sparse_train.source import foreign_code, training_code
+from sparse_train.targets import TARGETS
+from support import run_here
+
+METHOD = "class RigL:\n    needs_gradient = True\n\n    def __call__(self, weight, grad, draw):\n        return {}\n"
+
+
+@pytest.fixture
+def mypkg(tmp_path, monkeypatch):
+    """A package of the user's own, with a method named as one of ours; importing it is an error."""
+    package = tmp_path / "mypkg"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (package / "growth.py").write_text(METHOD.format("grad.abs()"))
+    monkeypatch.syspath_prepend(tmp_path)
+    foreign_code.cache_clear()
+    yield package
+    foreign_code.cache_clear()
+
+
+def with_growth(cfg, target):
+    cfg = cfg.copy()
+    OmegaConf.update(cfg, "dst.growth._target_", target)
+    return cfg
+
+
+def test_a_method_from_elsewhere_has_ids_of_its_own(mypkg, compose_config):
+    """By where it is and by its code: also by what it imports from its package."""
+    cfg = compose_config()
+    ids = [run_id(cfg), run_id(with_growth(cfg, "mypkg.growth.RigL")), run_id(with_growth(cfg, "mypkg.RigL"))]
+    ids.append(run_id(with_growth(cfg, "sparse_training.growth.RigL")))
+    (mypkg / "growth.py").write_text(METHOD.format("-grad.abs()"))
+    foreign_code.cache_clear()
+    ids.append(run_id(with_growth(cfg, "mypkg.growth.RigL")))
+    (mypkg / "helpers.py").write_text("FACTOR = 2\n")
+    foreign_code.cache_clear()
+    ids.append(run_id(with_growth(cfg, "mypkg.growth.RigL")))
+    assert len(set(ids)) == 6
+    assert run_id(with_growth(cfg, "mypkg.growth.RigL")) == ids[-1]
+
+
+def test_a_method_from_elsewhere_is_not_given_our_run(mypkg, compose_config, tmp_path, monkeypatch, capsys):
+    ours = run_id(compose_config())
+    write_json(tmp_path / "runs" / ours / "record.json", {"format": 1, "id": ours, "status": "complete"})
+    given = [f"runs_dir={tmp_path / 'runs'}", "dst.growth._target_=mypkg.growth.RigL"]
+    code, out, err = run_here(monkeypatch, capsys, *given)
+    assert (code, out) == (1, "")
+    assert "dst.growth._target_=mypkg.growth.RigL" in err
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("json.dumps", True),
+        ("omegaconf.listconfig.ListConfig", True),
+        ("nowhere.at.all", False),
+        ("builtins.eval", False),
+        ("", False),
+        (".", False),
+    ],
+)
+def test_foreign_code_is_found_or_not(target, found):
+    assert (foreign_code(target) is not None) == found
+
+
+def test_a_directory_of_scripts_counts_by_the_file_that_is_named(tmp_path, monkeypatch):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "method.py").write_text(METHOD.format("grad"))
+    (tmp_path / "scripts" / "other.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    foreign_code.cache_clear()
+    before = foreign_code("scripts.method.RigL")
+    assert before is not None
+    (tmp_path / "scripts" / "other.py").write_text("ANOTHER = 1\n")
+    foreign_code.cache_clear()
+    assert foreign_code("scripts.method.RigL") == before
+    (tmp_path / "scripts" / "method.py").write_text(METHOD.format("-grad"))
+    foreign_code.cache_clear()
+    assert foreign_code("scripts.method.RigL") != before
+
+
+def test_names_of_ours_are_distinct():
+    """An id holds them without their modules."""
+    assert len({target.rsplit(".", 1)[-1] for target in TARGETS}) == len(TARGETS)
+
+
+def test_the_hash_of_our_code_sees_what_may_change_a_number(tmp_path, monkeypatch):
+    def hashed(**files):
+        for name, text in files.items():
+            path = tmp_path / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return training_code.__wrapped__()
+
+    monkeypatch.setattr(source, "PACKAGE", tmp_path)
+    first = hashed(sparsity__growth="grad.abs()", loop="", report__tables="", lock="")
+    assert hashed(report__tables="changed", lock="changed") == first
+    assert hashed(sparsity__growth="-grad.abs()") != first
+    assert hashed(sparsity__growth="grad.abs()") == first
+    assert hashed(sparsity__another="") != first
+
+
+def test_our_code_is_hashed_in_no_time():
+    known = {path.name.removesuffix(".py") for path in source.PACKAGE.iterdir()}
+    assert set(source.ASIDE) <= known, "none is named that is not there"
+    assert training_code() == training_code.__wrapped__()
+    began = time.process_time()
+    training_code.__wrapped__()
+    assert time.process_time() - began < 0.1, "20 ms; with room for a slow machine"
