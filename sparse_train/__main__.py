@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sparse_train.config import check, run_id
 from sparse_train.distributed import join, leave
 from sparse_train.errors import ConfigError, DivergedError, HeldError, MaskMismatchError, require
+from sparse_train.finished import look_again
 from sparse_train.record import Record
 from sparse_train.targets import instantiate
 
@@ -68,8 +69,8 @@ def run(cfg: DictConfig) -> None:
         record = Record(cfg.runs_dir, run_id(cfg), fresh=cfg.resume == "fresh", ranks=ranks)
         if not ranks.decide(lambda: record.finished):
             instantiate(cfg, "task")(cfg, record)
-        elif record.status == "diverged":
-            raise DivergedError(f"{record.dir}: {record.content['reason']}")
+        else:
+            look_again(record)
     except HeldError as error:
         if HydraConfig.get().mode == RunMode.RUN:
             print(f"error: {error}", file=sys.stderr)

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import torch
 
+from sparse_train.source import training_code
+
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", "scikit-learn")
 
 
 def describe(device: torch.device) -> dict:
-    """Versions, git revision, hardware and threads. No host names, paths or environment variables."""
+    """Versions, git revision, hash of our code, hardware and threads. No host names, paths, environment variables."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "git": _revision(),
+        "code": training_code(),
         "hardware": {"device": _device_name(device), "cpu": _cpu_name(), "system": platform.system()},
         "threads": torch.get_num_threads(),
     }

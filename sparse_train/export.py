@@ -17,10 +17,14 @@ MODEL, MASKS = "model.safetensors", "masks.safetensors"
 
 def export(model: nn.Module, topology: Topology, directory: Path) -> None:
     """Write the weights (names and shapes are the model's own: timm's for a ResNet50) and the masks, as bools."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    masks = {name: mask.cpu().contiguous() for name, mask in topology.masks.items()}
+    write(model.state_dict(), topology.masks, directory)
+
+
+def write(weights: dict[str, Tensor], masks: dict[str, Tensor], directory: Path) -> None:
+    """The same, of weights and masks as a checkpoint holds them."""
     for name, tensors in ((MODEL, weights), (MASKS, masks)):
-        write_whole(directory / name, safetensors.torch.save(tensors))
+        plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        write_whole(directory / name, safetensors.torch.save(plain))
 
 
 def load(run_dir: str | Path) -> nn.Module:

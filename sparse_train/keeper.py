@@ -63,6 +63,7 @@ class Keeper:
         if state is None or state["id"] != self.record.id:
             return Place([], 0, meter, 0.0)
         self.run.load_state_dict(state)
+        self.record.content.setdefault("segments", state.get("segments"))
         meter.load_state_dict(state["meter"])
         _set_random_state(state["random"])
         within = f", {state['steps']} steps" if state["steps"] else ""
@@ -108,6 +109,7 @@ class Keeper:
         self.check(meter)
         self.run.average_statistics()
         state = {"id": self.record.id, "history": self.record.history, "steps": steps, "seconds": seconds}
+        state |= {"segments": self.record.content["segments"]}
         state |= {"meter": meter.state_dict(), "random": _random_state(self.run.device), **self.run.state_dict()}
         self.run.ranks.decide(lambda: self.files.save(state))
         self.saved = time.monotonic()

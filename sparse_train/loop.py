@@ -104,7 +104,7 @@ def train(run: Run, record: Record, sinks: list[Sink], pace: Pace) -> None:
     with Interruption() as interruption:
         keeper = Keeper(run, record, pace, interruption)
         place = keeper.restore()
-        record.start(place.history, **run.facts)
+        record.start(place.history, place.steps, **run.facts)
         log = EpochLog(run.epochs)
         say(f"{record.dir}: {run.facts['name']}")
         for row in record.history:

@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from sparse_train import integrity, segments
 from sparse_train.distributed import Ranks
 from sparse_train.errors import ConfigError
 from sparse_train.files import write_json, write_json_lines
 from sparse_train.lock import Lock, now
+from sparse_train.log import say
 
 FORMAT = 1
 FINISHED = ("complete", "diverged")
@@ -18,8 +20,9 @@ FINISHED = ("complete", "diverged")
 class Record:
     """What a run leaves behind.
 
-    `record.json` holds id, status (running, complete, diverged, failed), configuration, final and best metrics, and
-    what `describe` says of the machine; `history.jsonl` one line per epoch. Accuracies are in percent.
+    `record.json` holds id, status (running, complete, diverged, failed), configuration, final and best metrics, what
+    `describe` says of code and machine (of the last process, and of each in `segments`), and SHA-256 of the `files` of
+    a finished run; `history.jsonl` one line per epoch. Accuracies are in percent.
 
     Args:
         runs_dir: the parent of all runs.
@@ -80,11 +83,19 @@ class Record:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         return {}
 
-    def start(self, history: list[dict], **facts) -> None:
-        """The run begins, or goes on after the epochs in `history`; `facts` are what the record says of it."""
+    def start(self, history: list[dict], steps: int = 0, **facts) -> None:
+        """The run begins, or goes on after the epochs in `history` and so many steps of the next.
+
+        Args:
+            facts: what the record says of it besides.
+        """
         self.history = list(history)
-        started = self.content.get("started") or now()
+        made_by = segments.begun(self.content, facts, len(history), steps)
+        if len(made_by) > 1 and made_by[-2].get("code") != facts.get("code"):
+            say(f"{self.dir}: going on with other code ({segments.code(made_by[-2])}; now {facts.get('code')})")
+        started = self.content.get("started") or made_by[0]["started"]
         self.content = {"format": FORMAT, "id": self.id, "status": "running", "started": started, **facts}
+        self.content["segments"] = made_by
         self._write()
 
     def append(self, row: dict) -> None:
@@ -94,9 +105,20 @@ class Record:
 
     def finish(self, status: str, **facts) -> None:
         """The last word: complete, diverged or failed."""
-        self.content.update(status=status, ended=now(), **facts)
+        self.content |= {"status": status, "ended": now(), **facts}
+        if status == "complete" and "segments" in self.content:
+            self.content["segments"] = segments.ended(self.content["segments"], len(self.history))
+            self.content |= segments.provenance(self.content["segments"][-1])
         if self.ranks.main:
+            if self.finished:
+                self.content["files"] = integrity.digests(self.dir)
             write_json(self.dir / "record.json", self.content)
+
+    def mend(self, history: list[dict]) -> None:
+        """Files of a finished run were written again: so is its history, and what the record says of all of them."""
+        self.history = history
+        self._write()
+        self.finish(self.status, ended=self.content.get("ended"))
 
     def measured(self, rows: list[dict], final: dict, **facts) -> None:
         """A measurement that is done at once: `rows` are its history, `final` what it comes to."""
@@ -106,10 +128,7 @@ class Record:
 
     def _write(self) -> None:
         if self.history:
-            self.content["final"] = self.history[-1]
-            if "test_acc" in self.history[-1]:
-                self.content["best"] = max(self.history, key=lambda row: row["test_acc"])
-            self.content["seconds"] = round(sum(row.get("seconds", 0.0) for row in self.history), 3)
+            self.content |= integrity.results(self.history)
         if self.ranks.main:
             if self.history:  # first: a record that says complete has all its epochs beside it
                 write_json_lines(self.dir / "history.jsonl", self.history)

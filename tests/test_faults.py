@@ -156,6 +156,7 @@ def test_what_a_checkpoint_holds_belongs_to_its_format(unbroken):
         "history": "list",
         "steps": "int",
         "seconds": "float",
+        "segments": "list",
         "meter": {"loss": "float64", "correct": "float64", "samples": "int64", "norm": "float64", "norms": "int"},
         "random": {"cpu": "uint8"},
         "model": "OrderedDict",

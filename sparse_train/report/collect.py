@@ -10,11 +10,12 @@ from omegaconf import OmegaConf
 
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError
+from sparse_train.integrity import HISTORY, numbers
 from sparse_train.lock import Lock
 from sparse_train.report.sweeps import Cell, Sweep
 
 FORMAT = 1  # of records, as `sparse_train.record` writes them
-COMPLETE, MISSING, INTERRUPTED = "complete", "missing", "interrupted"
+COMPLETE, MISSING, INTERRUPTED, DAMAGED = "complete", "missing", "interrupted", "damaged"
 # pandas reads numbers to the last bit from 3.1 on; before, only when told to.
 EXACTLY = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 TIMES = ("seconds", "images_per_second", "started")  # columns that differ when the same run is made again
@@ -79,6 +80,8 @@ def _read(path: Path) -> dict:
         raise ValueError(f"has format {record['format']}; this version reads {FORMAT}")
     if record["status"] == "running" and Lock(path.with_name("lock")).holder() is None:
         record["status"] = INTERRUPTED  # stopped or killed; the same command goes on with it
+    if record["status"] == COMPLETE and (wrong := numbers(path.parent, record)) is not None:
+        record |= {"status": DAMAGED, "reason": f"{HISTORY} {wrong}"}  # the same command mends it, or says what can
     return record
 
 

@@ -1,0 +1,82 @@
+"""Whether what a finished run left is still what it left: SHA-256 of its files, and its numbers against its history."""
+
+import hashlib
+import json
+from pathlib import Path
+
+HISTORY, CHECKPOINT = "history.jsonl", "checkpoint.pt"
+EXPORTS = ("model.safetensors", "masks.safetensors")
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """File -> SHA-256, of those that are there."""
+    paths = (directory / name for name in (HISTORY, CHECKPOINT, *EXPORTS))
+    return {path.name: _sha256(path) for path in paths if path.exists()}
+
+
+def damage(directory: Path, record: dict) -> dict[str, str]:
+    """File -> what is wrong with it. A checkpoint that is gone is none: a finished run does without."""
+    found = {HISTORY: numbers(directory, record)}
+    for name, sha256 in record.get("files", {}).items():
+        if name != HISTORY and (directory / name).exists():
+            found[name] = None if _sha256(directory / name) == sha256 else "is not as the run left it"
+        elif name in EXPORTS:
+            found[name] = "is gone"
+    return {name: words for name, words in found.items() if words}
+
+
+def numbers(directory: Path, record: dict) -> str | None:
+    """What is wrong with the history of a complete run, or with what its record says of it; None if nothing is.
+
+    A record from before there were digests is taken at its history's word.
+    """
+    try:
+        return _numbers(directory / HISTORY, record)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return "cannot be compared with record.json"
+
+
+def _numbers(path: Path, record: dict) -> str | None:
+    expected, trained = record.get("files", {}).get(HISTORY), "epoch" in record.get("final", {})
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return "is gone" if expected or trained else None
+    if expected and hashlib.sha256(data).hexdigest() != expected:
+        return "is not as the run left it"
+    try:
+        rows = [json.loads(line) for line in data.splitlines()]
+    except ValueError:
+        return "is cut or damaged"
+    if not (trained or (rows and "epoch" in rows[0])):
+        return None  # a measurement, whose result is not a row
+    if [row["epoch"] for row in rows] != list(range(1, record["final"]["epoch"] + 1)):
+        return f"does not hold the {record['final']['epoch']} epochs that record.json says"
+    told = results(rows)
+    other = next((key for part in ("final", "best") for key in _other(record.get(part, {}), told.get(part, {}))), None)
+    return None if other is None else f"has another {other} than record.json"
+
+
+def whole_history(directory: Path, record: dict) -> list[dict] | None:
+    """The history, if it is to the byte as the run left it; None where that cannot be known."""
+    path, expected = directory / HISTORY, record.get("files", {}).get(HISTORY)
+    if expected is None or not path.exists() or _sha256(path) != expected:
+        return None
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def results(history: list[dict]) -> dict:
+    """What a history comes to: its last row, the one of the best accuracy, and the time."""
+    found = {"final": history[-1], "seconds": round(sum(row.get("seconds", 0.0) for row in history), 3)}
+    if "test_acc" in history[-1]:
+        found["best"] = max(history, key=lambda row: row["test_acc"])
+    return found
+
+
+def _other(said: dict, told: dict) -> list[str]:
+    return [key for key in {**told, **said} if said.get(key) != told.get(key)]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
