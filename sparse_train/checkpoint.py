@@ -1,5 +1,6 @@
 """Everything a run needs to go on as if it had not stopped."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -59,6 +60,14 @@ class Checkpoints:
             raise ConfigError("resume", "auto", f"{'; '.join(damaged)}; start over with resume=fresh")
         return None
 
+    def good(self) -> Path | None:
+        """The newest that can be read and whose weights are all finite."""
+        for path in (self.newest, self.previous):
+            with contextlib.suppress(ValueError):
+                if infinite(read(path)["model"]) is None:
+                    return path
+        return None
+
     def tidy(self) -> None:
         """The run is complete: the newest is enough."""
         self.previous.unlink(missing_ok=True)
@@ -85,6 +94,11 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except Exception as error:  # whatever an unpickler may raise
         raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def infinite(weights: dict[str, torch.Tensor]) -> str | None:
+    """The first of the weights and running statistics that is not finite; None if all are."""
+    return next((name for name, value in weights.items() if not value.isfinite().all()), None)
 
 
 def _link(source: Path, target: Path) -> None:

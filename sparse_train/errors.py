@@ -27,7 +27,7 @@ class DivergedError(RuntimeError):
 
 
 class MaskMismatchError(RuntimeError):
-    """The processes of a run no longer train the same network."""
+    """The processes of a run no longer train the same network, or a checkpoint holds another than was asked for."""
 
 
 class HeldError(RuntimeError):

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from sparse_train.checkpoint import Checkpoints
-from sparse_train.errors import DivergedError
+from sparse_train.checkpoint import Checkpoints, infinite
+from sparse_train.errors import DivergedError, MaskMismatchError
 from sparse_train.interruption import Interruption
 from sparse_train.log import say
 from sparse_train.meter import Meter
@@ -62,13 +62,22 @@ class Keeper:
         meter = self.run.meter()
         if state is None or state["id"] != self.record.id:
             return Place([], 0, meter, 0.0)
+        asked = dict(self.run.topology.counts)
         self.run.load_state_dict(state)
+        self._require(asked)
         self.record.content.setdefault("segments", state.get("segments"))
         meter.load_state_dict(state["meter"])
         _set_random_state(state["random"])
         within = f", {state['steps']} steps" if state["steps"] else ""
         say(f"{self.record.dir}: going on after epoch {len(state['history'])} of {self.run.epochs}{within}")
         return Place(state["history"], state["steps"], meter, state["seconds"])
+
+    def _require(self, asked: dict[str, int]) -> None:
+        """No update changes how many weights of a layer are active; so it is as the configuration says, or foreign."""
+        for name, count in self.run.topology.counts.items():
+            if count != asked[name]:
+                found = f"has {count} active weights in {name}, where the configuration asks for {asked[name]}"
+                raise MaskMismatchError(f"the checkpoint in {self.record.dir} {found}; start over with resume=fresh")
 
     def after_step(self, steps: int, meter: Meter, seconds: float) -> None:
         """To be called after every step but the last of an epoch, with what the epoch came to so far."""
@@ -100,7 +109,8 @@ class Keeper:
 
     def diverged(self, reason: str) -> None:
         """The run has no result; its last checkpoint, from before, stays."""
-        kept = f"; the checkpoint from before is {self.files.newest}" if self.files.newest.exists() else ""
+        good = self.run.ranks.decide(self.files.good)
+        kept = f"; the checkpoint from before, whose weights are all finite, is {good}" if good else ""
         self.record.finish("diverged", reason=f"{reason}{kept}")
         raise DivergedError(f"{self.record.dir}: {self.record.content['reason']}")
 
@@ -108,6 +118,9 @@ class Keeper:
         started = time.monotonic()
         self.check(meter)
         self.run.average_statistics()
+        name = infinite(self.run.model.state_dict())
+        if self._somebody(name is not None):
+            self.diverged(f"{name or 'a weight'} is not finite after epoch {len(self.record.history)}, {steps} steps")
         state = {"id": self.record.id, "history": self.record.history, "steps": steps, "seconds": seconds}
         state |= {"segments": self.record.content["segments"]}
         state |= {"meter": meter.state_dict(), "random": _random_state(self.run.device), **self.run.state_dict()}
