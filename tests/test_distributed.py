@@ -17,7 +17,7 @@ from sparse_train.build import build
 from sparse_train.distributed import Ranks
 from sparse_train.errors import ConfigError
 from sparse_train.sparsity.masks import checksum
-from support import QUICK, ROOT, history, only, record, trained
+from support import QUICK, ROOT, history, only, record, run_here, trained
 
 WORKER = str(Path(__file__).with_name("ddp_worker.py"))
 SMALL = ("model.width=0.25", "sparsity=0.8", "update_every=10", "epochs=20", "threads=1", "optimizer=sparseopt_ham")
@@ -96,6 +96,21 @@ def test_a_distributed_run_leaves_one_record(tmp_path):
     assert names == {path.name for path in run_dir.iterdir()} | {"wandb"}
     [file] = both.glob("wandb/*run-*/*.wandb")
     assert [row["_step"] for row in wandb_files.rows(file)] == [1, 2], "one process tells W&B"
+
+
+def test_without_batch_normalization_two_processes_make_the_run_of_one(tmp_path, monkeypatch, capsys):
+    """So what they differ by elsewhere, under one id, is the statistics of half a batch."""
+    arguments = ("epochs=2", "update_every=3", "threads=1", "model=mlp", "model.norm=none", "sparsity=0.8")
+    codes, said = finish(torchrun("-", "train", *arguments, f"runs_dir={tmp_path / 'two'}"))
+    assert codes == [0], said
+    assert run_here(monkeypatch, capsys, *arguments, f"runs_dir={tmp_path / 'one'}")[0] == 0
+    run_dir, both = only(tmp_path / "one"), only(tmp_path / "two")
+    assert both.name == run_dir.name
+    assert [one["processes"] for one in record(both)["segments"]] == [2]
+    assert [one["processes"] for one in record(run_dir)["segments"]] == [1]
+    for ours, theirs in zip(history(both), history(run_dir), strict=True):
+        assert ours["test_loss"] == pytest.approx(theirs["test_loss"], abs=1e-6)
+        assert ours["test_acc"] == theirs["test_acc"]
 
 
 def test_a_different_mask_stops_the_run_with_the_layers_name(tmp_path):

@@ -9,7 +9,7 @@ from sparse_train.report import claims, cost, index, page, slurm, sweeps, upload
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.report.launch import Launcher
-from sparse_train.report.reproduce import plan, reproduce, status
+from sparse_train.report.reproduce import made_before, plan, reproduce, status
 from sparse_train.report.rerun import rerun
 
 
@@ -56,6 +56,8 @@ def _reproduce(args: argparse.Namespace) -> int:
         else:
             print(draw(sweep, records, args.results_dir))
             index.write(args.results_dir)
+        if (words := made_before(sweep, records)) is not None:
+            print(words, file=sys.stderr)
     for problem in problems:
         print(f"without a result: {problem}", file=sys.stderr)
     return int(bool(problems))

@@ -12,6 +12,7 @@ from sparse_train.config import run_id
 from sparse_train.errors import ConfigError
 from sparse_train.integrity import HISTORY, numbers
 from sparse_train.lock import Lock
+from sparse_train.report import mixtures
 from sparse_train.report.sweeps import Cell, Sweep
 
 FORMAT = 1  # of records, as `sparse_train.record` writes them
@@ -113,6 +114,7 @@ def _run_row(cell: Cell, records: Records, factors: Iterable[str]) -> dict:
         "device": _device(record["hardware"]),
         "torch": record["versions"]["torch"],
         "git": record["git"],
+        **mixtures.columns(record),
     }
 
 
@@ -140,7 +142,7 @@ def histories(sweep: Sweep, records: Records, columns: Sequence[str]) -> pd.Data
 
 def load(path: Path, factors: Iterable[str]) -> pd.DataFrame:
     """A collected table, its numbers to the last bit; factors are strings, as in a sweep."""
-    return pd.read_csv(path, dtype=dict.fromkeys([*factors, "id"], str), **EXACTLY)
+    return pd.read_csv(path, dtype=dict.fromkeys([*factors, "id", "code"], str), **EXACTLY)
 
 
 def kept(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import collect, dynamics, figures, hyperparameters, studies, sweeps, tables, theory
+from sparse_train.report import collect, dynamics, figures, hyperparameters, mixtures, studies, sweeps, tables, theory
 from sparse_train.report.collect import COMPLETE, Records
 from sparse_train.report.listings import listings
 from sparse_train.report.sweeps import PAPER, Sweep
@@ -71,7 +71,8 @@ def _collected(sweep: Sweep, records: Records, place: Path) -> tuple[pd.DataFram
 def _count(runs: pd.DataFrame) -> str:
     others = runs.loc[runs["status"] != COMPLETE, "status"].value_counts()
     words = "".join(f", {count} {status}" for status, count in others.items())
-    return f"{(runs['status'] == COMPLETE).sum()} of {len(runs)} runs complete{words}.\n"
+    complete = runs[runs["status"] == COMPLETE]
+    return f"{len(complete)} of {len(runs)} runs complete{words}. {mixtures.words(complete)}".rstrip() + "\n"
 
 
 def _page(path: Path, title: str, parts: list[str]) -> str:

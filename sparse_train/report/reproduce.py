@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from sparse_train import segments
 from sparse_train.report import cost, slurm
 from sparse_train.report.collect import COMPLETE, MISSING, Records
 from sparse_train.report.launch import Launcher, launch, missing
 from sparse_train.report.sweeps import Cell, Sweep
+from sparse_train.source import training_code
 
 
 def status(sweep: Sweep, records: Records, runs_dir: Path) -> str:
@@ -47,6 +49,15 @@ def reproduce(
     records = launch(sweep, runs_dir, records, launcher, extra)
     owed = [] if launcher.name == "slurm" else missing(sweep.cells, records)
     return [_without_result(cell, records) for cell in owed], records
+
+
+def made_before(sweep: Sweep, records: Records) -> str | None:
+    """That other code of ours made some of the runs that are there, in words; None if this did, as far as is known."""
+    made = [segments.codes(found[1]) for cell in sweep.cells if (found := records.complete(cell)) is not None]
+    others = [codes for codes in made if codes not in ([], [training_code()])]
+    said = f"other code than this (hash {training_code()}) made {len(others)} of {len(made)} complete runs"
+    advice = "to train one again, delete its directory, or give its own command resume=fresh"
+    return f"{sweep.name}: {said}; {advice}" if others else None
 
 
 def _without_result(cell: Cell, records: Records) -> str:

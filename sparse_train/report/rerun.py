@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.errors import ConfigError, require
-from sparse_train.report import collect
+from sparse_train.report import collect, mixtures
 from sparse_train.report.collect import COMPLETE, TIMES, Records
 from sparse_train.report.launch import command
 from sparse_train.report.sweeps import Sweep, place
 
 PLACE = ("device", "torch", "threads")  # with these the same, so is every bit
-OTHERS = ("git", "status", "scale", *PLACE, *TIMES)
+OTHERS = ("git", "status", "scale", *PLACE, *TIMES, *mixtures.COLUMNS)
 
 
 def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]) -> tuple[bool, str]:
