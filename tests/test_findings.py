@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from sparse_train.report import sweeps
+from sparse_train.report import family, statistics, sweeps
 
 RESULTS = sweeps.ROOT / "results"
 INTERVAL = re.compile(r"[+-]\d+\.\d\d\s\[[+-]\d+\.\d\d,\s[+-]\d+\.\d\d\]")
@@ -26,3 +26,14 @@ def test_the_words_say_at_which_scale():
     assert "**REDUCED SCALE cpu.**" in PAGE.read_text()
     for table in TABLES:
         assert sweeps.reduced("cpu") in table.read_text().splitlines()[0]
+
+
+def test_the_family_of_effects_is_that_of_the_records():
+    page = (RESULTS / "cpu" / "effects.md").read_text()
+    assert page == family.markdown(RESULTS, "cpu")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| why-")]
+    p, adjusted = ([float(row[place]) for row in rows] for place in (5, 6))
+    assert len(rows) > 10
+    assert p == sorted(p)
+    assert adjusted == pytest.approx(statistics.holm(p), abs=2e-3)
+    assert family.markdown(RESULTS / "nowhere", "cpu") == ""

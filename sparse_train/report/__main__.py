@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from sparse_train.errors import ConfigError
-from sparse_train.report import claims, cost, index, page, slurm, sweeps, uploads, wandb_views, watch
+from sparse_train.report import claims, cost, family, index, page, slurm, sweeps, uploads, wandb_views, watch
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.report.launch import Launcher
@@ -108,8 +108,9 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _claims(args: argparse.Namespace) -> None:
-    """judge the paper's claims on its numbers and on ours"""
+    """judge the paper's claims on its numbers and on ours, and the effects of our studies as one family"""
     print(claims.write(args.results_dir, args.scale))
+    print(family.write(args.results_dir, args.scale))
     index.write(args.results_dir)
 
 

@@ -1,14 +1,13 @@
-"""Settings of a study against a reference and against their own baseline, paired over seeds; predictions, judged."""
+"""Settings of a study against a reference, against their own baseline and against each other, paired over seeds."""
 
 import pandas as pd
 
-from sparse_train.report import paper, statistics
+from sparse_train.report import statistics
 from sparse_train.report.labels import label, name
 from sparse_train.report.spread import mean_std
 from sparse_train.report.tables import HOLE
 
 Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a setting has, seed aside
-CONFIRMED, REFUTED, MISSED, OPEN = "confirmed", "refuted", "missed by one seed", "not enough data"
 
 
 def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> list[list[str]]:
@@ -19,72 +18,76 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
         reference: factors of the setting that the others are compared with; its remaining factors are the commonest.
         values: metrics; the effect is that on the first, with its 95% interval over paired seeds (Student's t).
     """
-    settings = _settings(runs, factors)
+    settings = settings_of(runs, factors)
     shown = [f for f in factors if f not in ("seed", "optimizer") and len({dict(s).get(f) for s in settings}) > 1]
-    base = _find(settings, reference)
-    effect = f"effect on {_in_a_sentence(name(values[0]))}"
+    base = find(settings, reference)
+    effect = f"effect on {in_a_sentence(name(values[0]))}"
     made = [["Method", "Setting", *map(name, values), f"{effect}, from the reference", "from its own baseline", "n"]]
     for setting, group in settings.items():
-        done, asked = _complete(group), dict(setting)
+        done, asked = complete(group), dict(setting)
         own = _twin(setting, str(reference["optimizer"]))
         made.append(
             [
                 label("optimizer", asked["optimizer"]),
                 " ".join(f"{f}={asked[f]}" for f in shown if f in asked),
                 *(HOLE if v not in done or done.empty else _mean(done[v], v) for v in values),
-                "reference" if setting == base else _difference(done, _complete(settings[base]), values[0]),
-                _difference(done, _complete(settings[own]), values[0]) if own in settings and own != setting else "",
+                "reference" if setting == base else _difference(done, complete(settings[base]), values[0]),
+                _difference(done, complete(settings[own]), values[0]) if own in settings and own != setting else "",
                 f"{len(done)} of {len(group)}",
             ]
         )
     return made
 
 
-def predictions(
-    runs: pd.DataFrame, factors: list[str], values: list[str], within: dict[str, float], equal: list[dict]
-) -> list[list[str]]:
-    """A head; one row per prediction that two numbers agree: their differences, each with its verdict.
+def of_the_correction(
+    runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]
+) -> dict[str, pd.Series]:
+    """What it is called -> paired differences of the first of `values`, of every setting from its own baseline."""
+    settings = settings_of(runs, factors)
+    every = [dict(setting) for setting in settings]
+    shown = {f for one in every for f in one if f != "optimizer" and len({other.get(f) for other in every}) > 1}
+    found = {}
+    for setting, group in settings.items():
+        own = _twin(setting, str(reference["optimizer"]))
+        if own in settings and own != setting:
+            options = " ".join(f"{f}={v}" for f, v in setting if f in shown)
+            words = f"{label('optimizer', dict(setting)['optimizer'])} {options}".strip()
+            found[words] = paired(complete(group), complete(settings[own]), values[0])
+    return found
 
-    A prediction is confirmed if the 95% interval of the difference lies within -`within` and +`within`, and refuted if
-    the interval leaves out 0 and the prediction is not confirmed. One seed has no interval: it misses the prediction
-    if its difference is larger than `within`, and confirms nothing. In every other case there is not enough data.
+
+def contrasts(runs: pd.DataFrame, factors: list[str], pairs: list[dict], value: str) -> dict[str, pd.Series]:
+    """What a pair `says` -> paired differences of `value` between its settings `a` and `b`.
 
     Args:
-        values: metrics.
-        within: how small a difference of a metric counts as none; one that is not named can only be refuted.
-        equal: the pairs: what the prediction `says`, the factors of setting `a`, and those of setting `b` or, as
-            `paper`, a `table` of the paper and the factors of its cell. The paper's mean counts as exact.
+        pairs: `says`, the factors of `a` and of `b`, and perhaps `without_seed`, one to leave out.
     """
-    settings = _settings(runs, factors)
-    made = [["Prediction", *(f"difference in {_in_a_sentence(name(v))}" for v in values), "n"]]
-    for pair in equal:
-        differences = {v: _against(pair, settings, v) for v in values}
-        made.append(
-            [
-                pair["says"],
-                *(f"{_shown(d) or HOLE}: {_verdict(d, within.get(v, 0.0))}" for v, d in differences.items()),
-                f"{len(differences[values[0]])} of {runs['seed'].nunique()}",
-            ]
-        )
+    settings = settings_of(runs, factors)
+    found = {}
+    for pair in pairs:
+        groups = [complete(settings[find(settings, pair[side])]) for side in ("a", "b")]
+        ours, theirs = (group[group["seed"].astype(str) != str(pair.get("without_seed"))] for group in groups)
+        found[pair["says"]] = paired(ours, theirs, value)
+    return found
+
+
+def contrast_lines(runs: pd.DataFrame, factors: list[str], pairs: list[dict], value: str) -> list[list[str]]:
+    """A head; one row per contrast: its difference with the 95% interval, p, and the effect that could be seen."""
+    made = [["Contrast", f"difference in {in_a_sentence(name(value))}", "p", "smallest visible effect", "n"]]
+    for says, difference in contrasts(runs, factors, pairs, value).items():
+        found = statistics.mean(difference)
+        seen = statistics.smallest_effect(float(difference.std()), found.n)
+        numbers = (f"{found.p:.4f}", f"{seen:.2f}") if found.n > 1 else ("", "")
+        made.append([says, written(found) or HOLE, *numbers, str(found.n)])
     return made
 
 
-def _against(pair: dict, settings: dict[Setting, pd.DataFrame], value: str) -> pd.Series:
-    """Setting `a` minus setting `b`, or minus the paper's cell, in the unit that is shown."""
-    ours = _complete(settings[_find(settings, pair["a"])])
-    if "paper" not in pair:
-        return _paired(ours, _complete(settings[_find(settings, pair["b"])]), value)
-    published = paper.value(pair["paper"]["table"], **{k: str(v) for k, v in pair["paper"].items() if k != "table"})
-    assert published is not None, f"the paper has no cell {pair['paper']}"
-    return _unit(value) * ours[value].dropna() - published[0] if value in ours else pd.Series(dtype=float)
-
-
-def _in_a_sentence(words: str) -> str:
+def in_a_sentence(words: str) -> str:
     """As they stand within a sentence: an abbreviation keeps its letters."""
     return words if words[:2].isupper() else words[0].lower() + words[1:]
 
 
-def _settings(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.DataFrame]:
+def settings_of(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.DataFrame]:
     found: dict[Setting, list[int]] = {}
     for place, row in runs.iterrows():
         key = tuple((f, str(row[f])) for f in factors if f != "seed" and pd.notna(row[f]))
@@ -92,7 +95,7 @@ def _settings(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.DataFr
     return {key: runs.loc[places] for key, places in found.items()}
 
 
-def _find(settings: dict[Setting, pd.DataFrame], factors: dict[str, object]) -> Setting:
+def find(settings: dict[Setting, pd.DataFrame], factors: dict[str, object]) -> Setting:
     """The setting that has these factors, and no more keys than it must."""
     asked = {key: str(value) for key, value in factors.items()}
     having = [setting for setting in settings if asked.items() <= dict(setting).items()]
@@ -105,31 +108,31 @@ def _twin(setting: Setting, baseline: str) -> Setting:
     return tuple((f, baseline if f == "optimizer" else v) for f, v in kept)
 
 
-def _complete(group: pd.DataFrame) -> pd.DataFrame:
+def complete(group: pd.DataFrame) -> pd.DataFrame:
     return group[group["status"] == "complete"]
 
 
-def _unit(value: str) -> float:
+def unit(value: str) -> float:
     return 100.0 if value == "itop_rate" else 1.0
 
 
 def _mean(values: pd.Series, value: str) -> str:
-    values = _unit(value) * values
+    values = unit(value) * values
     return mean_std(values.mean(), values.std())
 
 
-def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> pd.Series:
+def paired(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> pd.Series:
     """The differences over the seeds that both have, in the unit that is shown."""
     if value not in ours or value not in theirs:
         return pd.Series(dtype=float)
-    return _unit(value) * (ours.set_index("seed")[value] - theirs.set_index("seed")[value]).dropna()
+    return unit(value) * (ours.set_index("seed")[value] - theirs.set_index("seed")[value]).dropna()
 
 
 def _difference(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
-    return _shown(_paired(ours, theirs, value))
+    return shown(paired(ours, theirs, value))
 
 
-def _shown(difference: pd.Series) -> str:
+def shown(difference: pd.Series) -> str:
     return written(statistics.mean(difference))
 
 
@@ -138,11 +141,3 @@ def written(effect: statistics.Estimate) -> str:
     if not effect.n:
         return ""
     return f"{effect.mean:+.2f}" + ("" if effect.n < 2 else f" [{effect.low:+.2f}, {effect.high:+.2f}]")
-
-
-def _verdict(difference: pd.Series, within: float) -> str:
-    found = statistics.mean(difference)
-    if found.n < 2:
-        return MISSED if 0 < within < abs(found.mean) else OPEN
-    within_margin = -within <= found.low and found.high <= within
-    return CONFIRMED if within_margin else REFUTED if found.low > 0 or found.high < 0 else OPEN

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from sparse_train.report import best, effects, summary
+from sparse_train.report import best, effects, predictions, summary
 from sparse_train.report.sweeps import Sweep
 
 
@@ -15,7 +15,9 @@ def listings(sweep: Sweep, runs: pd.DataFrame) -> Iterator[list[list[str]]]:
         yield summary.lines(runs, **artifact["summary"])
     if artifact.get("effects"):
         yield effects.lines(runs, sweep.factors, **artifact["effects"])
+    if artifact.get("contrasts"):
+        yield effects.contrast_lines(runs, sweep.factors, **artifact["contrasts"])
     if artifact.get("predictions"):
-        yield effects.predictions(runs, sweep.factors, **artifact["predictions"])
+        yield predictions.predictions(runs, sweep.factors, **artifact["predictions"], sweep=sweep.name)
     if artifact.get("best"):
         yield best.lines(runs, **artifact["best"])

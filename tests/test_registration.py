@@ -1,0 +1,68 @@
+"""A prediction counts as registered only if git had it before its runs."""
+
+import subprocess
+
+import pytest
+import yaml
+
+from sparse_train.report import registration
+
+PAIR = {"says": "two settings agree", "a": {"optimizer": "sgd"}, "b": {"optimizer": "sparseopt"}}
+WITHIN = {"test_acc": 1.0}
+
+
+@pytest.fixture
+def history(tmp_path, monkeypatch):
+    """Revisions of a sweep file: without the prediction, with a wider margin, and as it is judged."""
+    monkeypatch.setattr(registration, "ROOT", tmp_path)
+    registration._predictions.cache_clear()
+
+    def git(*arguments):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "sweeps").mkdir()
+    revisions = {}
+    for name, predictions in {
+        "before": None,
+        "wider": {"equal": [PAIR], "within": {"test_acc": 2.0}},
+        "registered": {"equal": [PAIR], "within": WITHIN},
+    }.items():
+        text = yaml.safe_dump({"artifact": {"title": name, **({"predictions": predictions} if predictions else {})}})
+        (tmp_path / "sweeps" / "study.yaml").write_text(text)
+        git("add", "-A")
+        git("commit", "-qm", name)
+        revisions[name] = git("rev-parse", "HEAD")
+    yield revisions
+    registration._predictions.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        (["registered", "registered"], registration.REGISTERED),
+        (["before"], registration.POST_HOC),
+        (["wider"], registration.POST_HOC),
+        (["registered", "before"], registration.POST_HOC),
+        ([], ""),
+    ],
+)
+def test_the_revision_of_every_run_must_have_it(history, runs, said):
+    assert registration.status("study", PAIR, WITHIN, [history[name] for name in runs]) == said
+
+
+def test_a_changed_prediction_is_post_hoc(history):
+    changed = PAIR | {"says": "two settings agree, nearly"}
+    assert registration.status("study", changed, WITHIN, [history["registered"]]) == registration.POST_HOC
+
+
+def test_a_dirty_tree_registers_nothing(history):
+    dirty = [history["registered"], history["registered"] + "-dirty"]
+    assert registration.status("study", PAIR, WITHIN, dirty) == registration.POST_HOC
+
+
+@pytest.mark.parametrize("revision", ["0" * 40, "--help", "None"])
+def test_a_revision_that_git_does_not_have_is_unknown(history, revision):
+    assert registration.status("study", PAIR, WITHIN, [revision]) == registration.UNKNOWN
