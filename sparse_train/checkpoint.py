@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sparse_train.errors import ConfigError
-from sparse_train.files import write_whole
+from sparse_train.files import check, read_whole, temporary_name, write_whole
 from sparse_train.log import say
 
 FORMAT = 2
@@ -70,6 +70,7 @@ class Checkpoints:
 
     def tidy(self) -> None:
         """The run is complete: the newest is enough."""
+        check(self.previous)
         self.previous.unlink(missing_ok=True)
 
 
@@ -80,7 +81,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         ValueError: for a file that is damaged, of another version, or not a checkpoint.
     """
     try:
-        head, _, payload = path.read_bytes().partition(b"\n")
+        head, _, payload = read_whole(path).partition(b"\n")
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
     words = head.decode("ascii", "replace").rsplit(" ", 2)
@@ -103,11 +104,12 @@ def infinite(weights: dict[str, torch.Tensor]) -> str | None:
 
 def _link(source: Path, target: Path) -> None:
     """Make `target` another name of `source`, in one step; a copy of the name where links are not known."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
+    temporary = temporary_name(target)
+    check(target)
     try:
         os.link(source, temporary)
     except OSError:  # a file system without hard links
         os.replace(source, target)
     else:
         os.replace(temporary, target)
+        temporary.unlink(missing_ok=True)  # where both were the same file already, replacing does nothing

@@ -1,16 +1,17 @@
 """One run, one record: `runs/<id>/record.json`, `history.jsonl`, and the lock of who is training it."""
 
 import contextlib
-import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparse_train import integrity, segments
+from sparse_train import files, integrity, segments
 from sparse_train.distributed import Ranks
-from sparse_train.errors import ConfigError
+from sparse_train.errors import ConfigError, HeldError
 from sparse_train.files import write_json, write_json_lines
-from sparse_train.lock import Lock, now
+from sparse_train.lease import now
+from sparse_train.lock import Lock
 from sparse_train.log import say
 
 FORMAT = 1
@@ -52,7 +53,8 @@ class Record:
     def held(self) -> Iterator[contextlib.ExitStack]:
         """Make the directory, for this process alone; read what others may have written before it was.
 
-        A run that breaks off with an exception inside is recorded as failed, with the reason. What is to be done once
+        A run that breaks off with an exception inside is recorded as failed, with the reason. Before each file is put
+        in place the lock is verified: a process that has lost the run writes nothing more. What is to be done once
         the record has its last word, while the run is still held, goes onto the stack that this gives.
 
         Raises:
@@ -62,8 +64,11 @@ class Record:
         self.content = self.ranks.decide(self._take)
         with contextlib.ExitStack() as ending:
             ending.callback(self.lock.release)
+            ending.enter_context(files.checked(self.dir, self.lock.verify))
             try:
                 yield ending
+            except HeldError:  # lost to another process, which writes now
+                raise
             except Exception as error:
                 if self.status == "running":
                     with contextlib.suppress(OSError):  # the disk may be what failed
@@ -71,17 +76,35 @@ class Record:
                 raise
 
     def _take(self) -> dict:
+        if self.fresh and self.dir.is_symlink():
+            where = os.path.realpath(self.dir)
+            raise ConfigError(
+                "resume", "fresh", f"{self.dir} is a link, and {where} is not ours to empty; remove the link"
+            )
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
             self.lock.acquire()
         except OSError as error:
             raise ConfigError("runs_dir", str(self.dir.parent), f"cannot be written ({error.strerror})") from error
-        if not self.fresh:
-            return self._read()
-        for path in self.dir.iterdir():
+        try:
+            files.remove_temporaries(self.dir)
+            if not self.fresh:
+                return self._read()
+            self._empty()
+            return {}
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def _empty(self) -> None:
+        """Delete what is there, first of all the record: a record that says complete has everything beside it."""
+        for path in sorted(self.dir.iterdir(), key=lambda path: path.name != "record.json"):
             if path != self.lock.path:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return {}
+                self.lock.verify()
+                if path.is_dir() and not path.is_symlink():  # of a link the name goes, and what it leads to stays
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def start(self, history: list[dict], steps: int = 0, **facts) -> None:
         """The run begins, or goes on after the epochs in `history` and so many steps of the next.
@@ -135,8 +158,11 @@ class Record:
             write_json(self.dir / "record.json", self.content)
 
     def _read(self) -> dict:
+        path = self.dir / "record.json"
+        if path.exists() and not path.is_file():
+            raise ConfigError("record", str(path), "is not a regular file; move it away")
         try:
-            content = json.loads((self.dir / "record.json").read_text())
+            content = files.read_json(path)
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) and content.get("id") == self.id else {}

@@ -2,7 +2,7 @@
 
 from itertools import groupby
 
-from sparse_train.lock import now
+from sparse_train.lease import now
 
 PROVENANCE = ("git", "code", "versions", "hardware", "threads", "processes")
 UNKNOWN = "not recorded"

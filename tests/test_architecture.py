@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sparse_train"
 # From the ground up. A module may import from its own layer's lower lines and from lower layers, never upwards.
 LAYERS = [
     ["errors", "randomness", "files", "integrity", "log", "interruption", "source", "wandb_run"],
+    ["lease"],
     ["config", "lock", "distributed", "slots"],
     ["meter", "segments"],
     [

@@ -21,7 +21,7 @@ def leave(runs, cell, status="running", epochs=0, seconds=2.0, alive=True, **mor
     rows = [json.dumps({"epoch": epoch + 1, "seconds": seconds}) for epoch in range(epochs)]
     (run_dir / "history.jsonl").write_text("".join(f"{row}\n" for row in rows))
     if alive:
-        Lock(run_dir / "lock")._create()
+        Lock(run_dir / "lock").acquire()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError
+from sparse_train.files import read_json
 from sparse_train.integrity import HISTORY, numbers
 from sparse_train.lock import Lock
 from sparse_train.report import mixtures
@@ -72,10 +73,11 @@ class Records:
 
 def _read(path: Path) -> dict:
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot be read ({type(error).__name__})") from error
-    if not isinstance(record, dict) or not {"id", "status", "format"} <= set(record):
+    words = [record.get("id"), record.get("status")] if isinstance(record, dict) else [None]
+    if not all(isinstance(word, str) for word in words) or "format" not in record:
         raise ValueError("is not a record")
     if record["format"] != FORMAT:
         raise ValueError(f"has format {record['format']}; this version reads {FORMAT}")
