@@ -77,10 +77,8 @@ class Record:
 
     def _take(self) -> dict:
         if self.fresh and self.dir.is_symlink():
-            where = os.path.realpath(self.dir)
-            raise ConfigError(
-                "resume", "fresh", f"{self.dir} is a link, and {where} is not ours to empty; remove the link"
-            )
+            where = f"{self.dir} is a link to {os.path.realpath(self.dir)}"
+            raise ConfigError("resume", "fresh", f"{where}, which is not ours to empty; remove the link")
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
             self.lock.acquire()

@@ -1,24 +1,30 @@
-"""Kill runs at random moments, also while they write, and compare what they end with to unbroken runs, bit by bit.
+"""Kill runs at random moments and at every system call that changes a file, and compare how they end, bit by bit.
 
 python tests/chaos.py --kills 60 --report results/reliability.md
 """
 
 import argparse
 import contextlib
+import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+import sklearn.datasets  # noqa: F401  (a run imports this and dynamo late: so its children have them at once)
 import torch
+import torch._dynamo
 from hydra.core.global_hydra import GlobalHydra
 
+import race
+from injector import FAULTS, Injector
 from sparse_train import files
 from sparse_train.__main__ import main
 from support import final_state, history, only, record
@@ -27,6 +33,7 @@ CONFIGURATIONS = [
     (f"dst={dst}", f"optimizer={optimizer}", f"amp={amp}")
     for dst, optimizer, amp in product(("rigl", "set"), ("sgd", "sparseopt_ham"), ("none", "bf16"))
 ]
+SHORTEST = ("epochs=2", "model.width=0.25", "update_every=3", "dst=set", "threads=1", "checkpoint_steps=3")
 SHORT = ("epochs=3", "model.width=0.25", "update_every=3", "renorm=unit", "threads=1", "checkpoint_steps=2")
 
 
@@ -40,6 +47,58 @@ class Outcome:
     same: bool
 
 
+@dataclass
+class Injected:
+    """What became of a run struck at so many of its calls, and started again each time.
+
+    Attributes:
+        unreadable, left, other: the calls after which a record or history could not be read, after which temporary
+            files or a lock stayed when the run had gone on to its end, and after which that end was another one.
+    """
+
+    fault: str
+    calls: int
+    unreadable: list[int]
+    left: list[int]
+    other: list[int]
+
+    @property
+    def good(self) -> bool:
+        return not (self.unreadable or self.left or self.other)
+
+
+def injected(fault: str, place: Path, only_at: Collection[int] | None = None) -> Injected:
+    """Strike a short run at every call, or at those given, counted from its beginning or (below 0) from its end."""
+    unbroken, counted = place / "unbroken", place / "calls"
+    counter = Injector(unbroken)
+    _wait(_start(unbroken, SHORTEST, counter.install, lambda: counted.write_text(str(counter.calls))))
+    calls, expected = int(counted.read_text()), _end(unbroken)
+    chosen = range(calls) if only_at is None else sorted({at % calls for at in only_at})
+    result = Injected(fault, len(chosen), [], [], [])
+    for at in chosen:
+        struck = place / f"{fault}-{at}"
+        _wait(_start(struck, SHORTEST, Injector(struck, at, fault).install))
+        if not all(map(_readable, struck.glob("*/*.json*"))):
+            result.unreadable.append(at)
+        done = any(record(path.parent)["status"] == "complete" for path in struck.glob("*/record.json"))
+        _wait(_start(struck, SHORTEST))
+        if _end(struck) != expected:
+            result.other.append(at)
+        strange = (".", "lock.", "checkpoint.previous") if done else (".", "lock", "checkpoint.previous")
+        if any(path.name.startswith(strange) for path in struck.glob("*/*")):
+            result.left.append(at)
+        shutil.rmtree(struck)
+    return result
+
+
+def _readable(path: Path) -> bool:
+    try:
+        text = path.read_text()
+        return all(map(json.loads, text.splitlines() if path.suffix == ".jsonl" else [text]))
+    except ValueError:
+        return False
+
+
 def chaos(configuration: tuple[str, ...], kills: int, place: Path, draw: random.Random) -> Outcome:
     """One unbroken run, then one that is killed `kills` times and started again each time."""
     arguments = (*SHORT, *configuration)
@@ -48,7 +107,7 @@ def chaos(configuration: tuple[str, ...], kills: int, place: Path, draw: random.
     length = time.monotonic() - began
     done = in_writing = 0
     while done < kills:
-        pid = _start(place / "killed", arguments, slow_writing=True)
+        pid = _start(place / "killed", arguments, _write_slowly)
         moment = time.monotonic() + draw.uniform(0, length)
         wait_for_writing = draw.random() < 0.5
         while time.monotonic() < moment and not _ended(pid):
@@ -70,23 +129,30 @@ def chaos(configuration: tuple[str, ...], kills: int, place: Path, draw: random.
     return Outcome(" ".join(configuration), done, in_writing, same)
 
 
-def _start(runs_dir: Path, arguments: tuple[str, ...], slow_writing: bool = False) -> int:
+def _start(
+    runs_dir: Path, arguments: tuple[str, ...], prepare: Callable = lambda: None, at_end: Callable = lambda: None
+) -> int:
     """Train in a child of this process: it has everything imported, and starts at once."""
     pid = os.fork()
     if pid == 0:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        if slow_writing:  # so that some kills fall into it
-            fsync = os.fsync
-            files.os.fsync = lambda descriptor: (fsync(descriptor), time.sleep(0.01))
+        prepare()
         GlobalHydra.instance().clear()
         sys.argv = ["sparse_train", f"runs_dir={runs_dir}", *arguments]
         try:
             main()
+            at_end()
         finally:
             os._exit(0)
     return pid
+
+
+def _write_slowly() -> None:
+    """So that some kills fall into it."""
+    fsync = os.fsync
+    files.os.fsync = lambda descriptor: (fsync(descriptor), time.sleep(0.01))
 
 
 def _wait(pid: int) -> None:
@@ -119,35 +185,62 @@ def _bits(value: object) -> Iterator[tuple]:
             yield from _bits(item)
 
 
-def report(outcomes: list[Outcome], seconds: float) -> str:
+def report(outcomes: list[Outcome], strikes: list[Injected], races: list[race.Result], seconds: float) -> str:
     lines = [f"| {o.name} | {o.kills} | {o.in_writing} | {'yes' if o.same else '**NO**'} |" for o in outcomes]
     kills, writing = sum(o.kills for o in outcomes), sum(o.in_writing for o in outcomes)
     return "\n".join(
         [
             "# Reliability\n",
+            f"`make chaos` wrote this page ({seconds:.0f} s).\n",
+            "## Kills at random moments\n",
             f"{kills} SIGKILLs at random moments, {writing} of them while a checkpoint was being written, over",
-            f"{len(outcomes)} runs, each started again until its end ({seconds:.0f} s; `make chaos`). Equal means:",
-            "every tensor of weights, momentum and masks, the exported files, and every line of history, times aside,",
-            "to the bit.\n",
+            f"{len(outcomes)} runs, each started again until its end. Equal means: every tensor of weights, momentum",
+            "and masks, the exported files, and every line of history, times aside, to the bit.\n",
             "| configuration | kills | in writing | equal to the unbroken run |",
             "|---|---|---|---|",
             *lines,
             "",
+            "## Faults at every call\n",
+            "A run of two epochs is struck at each of its calls of fsync, link, rename and unlink in turn, and the",
+            "same command is given again. Good means: its record and history can be read in between, it ends equal to",
+            "the unbroken run, to the bit, and no temporary file is left, nor a lock (but that of a complete run which",
+            "was struck as it gave its lock back: it blocks nothing).\n",
+            "| fault | calls | record unreadable | files left | ended otherwise |",
+            "|---|---|---|---|---|",
+            *map(_row, strikes),
+            "",
+            race.report(races),
         ]
     )
 
 
+def _row(one: Injected) -> str:
+    found = map(_at, (one.unreadable, one.left, one.other))
+    return f"| {one.fault}: {FAULTS[one.fault]} | {one.calls} | {' | '.join(found)} |"
+
+
+def _at(calls: list[int]) -> str:
+    return f"**after {', '.join(map(str, calls))}**" if calls else "never"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=64, help="in all")
+    parser.add_argument("--kills", type=int, default=64, help="in all; 0 for none")
+    parser.add_argument("--rounds", type=int, default=2000, help="of the race for a dead lock; 0 for none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
-    random_draw, start, found = random.Random(options.seed), time.monotonic(), []
-    for chosen in CONFIGURATIONS:
+    random_draw, start, found, struck = random.Random(options.seed), time.monotonic(), [], []
+    for chosen in CONFIGURATIONS if options.kills else []:
         with tempfile.TemporaryDirectory() as place:
             found.append(chaos(chosen, -(-options.kills // len(CONFIGURATIONS)), Path(place), random_draw))
             print(found[-1], flush=True)
+    for fault in FAULTS:
+        with tempfile.TemporaryDirectory() as place:
+            struck.append(injected(fault, Path(place)))
+            print(struck[-1], flush=True)
+    races = race.run(options.rounds) if options.rounds else []
     if options.report:
-        options.report.write_text(report(found, time.monotonic() - start))
-    sys.exit(not all(outcome.same for outcome in found))
+        options.report.write_text(report(found, struck, races, time.monotonic() - start))
+    good = all(outcome.same for outcome in found) and all(one.good for one in [*struck, *races])
+    sys.exit(not good)
