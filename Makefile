@@ -100,7 +100,7 @@ wandb-sync: setup ## upload what runs left offline under RUNS_DIR to W&B, each r
 wandb-backfill: setup ## make W&B runs out of the committed records, each once: PROJECT=sparse_train ENTITY=
 	$(REPORT) wandb-backfill --results-dir $(RESULTS_DIR) $(WANDB)
 
-chaos: setup ## kill runs 64 times at random moments and compare how they end: results/reliability.md
+chaos: setup ## kill runs at random moments, strike one at every call, race for a dead lock: results/reliability.md
 	$(BIN)/python tests/chaos.py --kills 64 --report results/reliability.md
 
 bench: setup ## time steps, mask updates and training: results/performance.md; DATA_DIR=data to train on CIFAR-100 too

@@ -78,9 +78,10 @@ def injected(fault: str, place: Path, only_at: Collection[int] | None = None) ->
     for at in chosen:
         struck = place / f"{fault}-{at}"
         _wait(_start(struck, SHORTEST, Injector(struck, at, fault).install))
-        if not all(map(_readable, struck.glob("*/*.json*"))):
+        said = [*struck.glob("*/record.json"), *struck.glob("*/history.jsonl")]
+        if not all(map(_readable, said)):
             result.unreadable.append(at)
-        done = any(record(path.parent)["status"] == "complete" for path in struck.glob("*/record.json"))
+        done = any('"status": "complete"' in path.read_text() for path in said)
         _wait(_start(struck, SHORTEST))
         if _end(struck) != expected:
             result.other.append(at)
@@ -231,15 +232,15 @@ if __name__ == "__main__":
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
     random_draw, start, found, struck = random.Random(options.seed), time.monotonic(), [], []
-    for chosen in CONFIGURATIONS if options.kills else []:
-        with tempfile.TemporaryDirectory() as place:
-            found.append(chaos(chosen, -(-options.kills // len(CONFIGURATIONS)), Path(place), random_draw))
-            print(found[-1], flush=True)
+    races = race.run(options.rounds) if options.rounds else []
     for fault in FAULTS:
         with tempfile.TemporaryDirectory() as place:
             struck.append(injected(fault, Path(place)))
             print(struck[-1], flush=True)
-    races = race.run(options.rounds) if options.rounds else []
+    for chosen in CONFIGURATIONS if options.kills else []:
+        with tempfile.TemporaryDirectory() as place:
+            found.append(chaos(chosen, -(-options.kills // len(CONFIGURATIONS)), Path(place), random_draw))
+            print(found[-1], flush=True)
     if options.report:
         options.report.write_text(report(found, struck, races, time.monotonic() - start))
     good = all(outcome.same for outcome in found) and all(one.good for one in [*struck, *races])
