@@ -30,11 +30,19 @@ WORKERS ?= 2
 DATA_DIR ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install
 REPORT := $(BIN)/python -m sparse_train.report
-PYTEST := tests/scratch $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
-START = --launcher $(LAUNCHER) $(if $(JOBS),--jobs $(JOBS)) $(if $(GPUS),--gpus $(GPUS)) $(if $(PACK),--pack $(PACK)) --launch "$(OPTIONS)"
+PYTEST = tests/scratch $(BIN)/python -m pytest --numprocesses "$$WORKERS" --dist loadfile
 COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
-WANDB := --project $(PROJECT) $(if $(ENTITY),--entity $(ENTITY))
-WHERE := --scale $(SCALE) --runs-dir $(RUNS_DIR) --results-dir $(RESULTS_DIR) $(if $(REFERENCES),--references)
+
+# What is given goes through the environment, where neither make nor a shell reads what is in it.
+GIVEN := SCALE RUNS_DIR RESULTS_DIR DRY REFERENCES LAUNCHER JOBS GPUS PACK ARTIFACT RUN OPTIONS PROJECT ENTITY DATA_DIR WORKERS
+$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+export $(GIVEN)
+option = $(if $($(2)),--$(1)="$$$(2)")
+WHERE := $(call option,scale,SCALE) $(call option,runs-dir,RUNS_DIR) $(call option,results-dir,RESULTS_DIR) $(if $(REFERENCES),--references)
+LAUNCH := $(call option,launch,OPTIONS)
+START := $(call option,launcher,LAUNCHER) $(call option,jobs,JOBS) $(call option,gpus,GPUS) $(call option,pack,PACK) $(LAUNCH)
+WANDB := $(call option,project,PROJECT) $(call option,entity,ENTITY)
+reproduce-% draw-% rerun-% status-% cancel-% watch-%: export NAME = $*
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos bench lint format lock clean
@@ -62,49 +70,49 @@ test-fast: setup ## run the tests that take a moment (two minutes on two cores)
 	$(PYTEST) -m "not slow"
 
 reproduce-%: setup ## train what is missing of an artifact, draw it: make reproduce-table1, reproduce-fig26, reproduce-all
-	$(REPORT) $(if $(DRY),plan,reproduce) $* $(WHERE) $(START)
+	$(REPORT) $(if $(DRY),plan,reproduce) "$$NAME" $(WHERE) $(START)
 
 draw-%: setup ## draw an artifact from the records that are there
-	$(REPORT) draw $* $(WHERE)
+	$(REPORT) draw "$$NAME" $(WHERE)
 
 rerun-%: setup ## train one committed run again and compare, to the bit on the same hardware: make rerun-why-static SCALE=cpu
-	$(REPORT) rerun $* $(WHERE) $(if $(RUN),--run $(RUN)) --launch "$(OPTIONS)"
+	$(REPORT) rerun "$$NAME" $(WHERE) $(call option,run,RUN) $(LAUNCH)
 
 status-%: setup ## count an artifact's complete, running, failed, diverged and missing runs
-	$(REPORT) status $* $(WHERE)
+	$(REPORT) status "$$NAME" $(WHERE)
 
 cancel-%: setup ## take an artifact's jobs out of SLURM's queue
-	$(REPORT) cancel $* $(WHERE)
+	$(REPORT) cancel "$$NAME" $(WHERE)
 
 plan: setup ## count runs, GPU-hours and the time on so many GPUs: make plan ARTIFACT=table1 GPUS=8
-	$(REPORT) plan $(ARTIFACT) $(WHERE) $(if $(GPUS),--gpus $(GPUS))
+	$(REPORT) plan "$$ARTIFACT" $(WHERE) $(call option,gpus,GPUS)
 
 watch: setup ## show how the sweeps that are training get on; watch-table1: one artifact
 	$(REPORT) watch $(WHERE)
 
 watch-%: setup
-	$(REPORT) watch $* $(WHERE)
+	$(REPORT) watch "$$NAME" $(WHERE)
 
 claims: setup ## judge the paper's claims on its own numbers and on ours
 	$(REPORT) claims $(WHERE)
 
 report: setup ## write results/report.html, every table, figure, claim and run for a browser, from committed records
-	$(REPORT) page --results-dir $(RESULTS_DIR)
+	$(REPORT) page $(call option,results-dir,RESULTS_DIR)
 
 dashboard: setup ## build the W&B workspace and a W&B report for every table: PROJECT=sparse_train ENTITY=
 	$(REPORT) dashboard $(WANDB)
 
 wandb-sync: setup ## upload what runs left offline under RUNS_DIR to W&B, each run once
-	$(REPORT) wandb-sync --runs-dir $(RUNS_DIR)
+	$(REPORT) wandb-sync $(call option,runs-dir,RUNS_DIR)
 
 wandb-backfill: setup ## make W&B runs out of the committed records, each once: PROJECT=sparse_train ENTITY=
-	$(REPORT) wandb-backfill --results-dir $(RESULTS_DIR) $(WANDB)
+	$(REPORT) wandb-backfill $(call option,results-dir,RESULTS_DIR) $(WANDB)
 
 chaos: setup ## kill runs at random moments, strike one at every call, race for a dead lock: results/reliability.md
 	$(BIN)/python tests/chaos.py --kills 64 --report results/reliability.md
 
 bench: setup ## time steps, mask updates and training: results/performance.md; DATA_DIR=data to train on CIFAR-100 too
-	$(BIN)/python -m benchmarks $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --out $(RESULTS_DIR)/performance.md
+	$(BIN)/python -m benchmarks $(call option,data-dir,DATA_DIR) --out "$$RESULTS_DIR/performance.md"
 
 lint: setup ## check the style
 	$(BIN)/ruff check --no-cache .
