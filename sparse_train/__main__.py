@@ -1,6 +1,7 @@
-"""`python -m sparse_train KEY=VALUE ...`: train one sparse network, leave one record, print where it is.
+"""`python -m sparse_train KEY=VALUE ...`: train one sparse network, leave one record.
 
-Options compose from the groups in `conf/`; with `--multirun`, comma-separated values make a sweep.
+Options compose from the groups in `conf/`; with `--multirun`, comma-separated values make a sweep. The last line to
+stdout is the run's directory alone, for scripts; stderr says before it what the run came to.
 """
 
 import sys
@@ -16,10 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from sparse_train import multirun
 from sparse_train.config import check, run_id
 from sparse_train.distributed import join, leave
 from sparse_train.errors import ConfigError, DivergedError, HeldError, MaskMismatchError, require
 from sparse_train.finished import look_again
+from sparse_train.log import closing_line, say
 from sparse_train.record import Record
 from sparse_train.targets import instantiate
 
@@ -39,6 +42,7 @@ def main() -> None:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    multirun.install()
     run()
 
 
@@ -85,7 +89,8 @@ def run(cfg: DictConfig) -> None:
             raise
         raise RunError(f"error: rank {ranks.rank} of {ranks.world}: {str(error).splitlines()[0]}") from error
     if ranks.main:
-        print(record.dir)
+        say(closing_line(record.content))
+        print(record.dir, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from numbers import Real
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -12,6 +14,7 @@ T = TypeVar("T")
 
 
 _quiet = False
+_speaker = ""
 
 
 def quiet(value: bool) -> None:
@@ -20,15 +23,26 @@ def quiet(value: bool) -> None:
     _quiet = value
 
 
+@contextmanager
+def speak_as(name: str) -> Iterator[None]:
+    """Within, every line begins with the name: several runs speak side by side. Nothing changes for an empty one."""
+    global _speaker
+    before, _speaker = _speaker, name
+    try:
+        yield
+    finally:
+        _speaker = before
+
+
 def say(line: str) -> None:
     """One line to stderr that does not break a progress bar."""
     if not _quiet:
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(f"{_speaker}  {line}" if _speaker else line, file=sys.stderr)
 
 
 def progress(batches: Iterable[T], total: int, title: str, done: int = 0) -> Iterator[T]:
     """Pass the batches on, showing a bar if somebody watches; `done` of `total` came before them."""
-    hidden = _quiet or not sys.stderr.isatty()
+    hidden = _quiet or bool(_speaker) or not sys.stderr.isatty()
     yield from tqdm(batches, title, total, leave=False, file=sys.stderr, disable=hidden, unit="step", initial=done)
 
 
@@ -52,4 +66,18 @@ def epoch_line(row: dict, epochs: int) -> str:
         f"  train loss {row['train_loss']:.4f} acc {row['train_acc']:5.2f}%"
         f"  test loss {row['test_loss']:.4f} acc {row['test_acc']:5.2f}%"
         f"  itop {row['itop_rate']:.3f}  {row['images_per_second']:,.0f} img/s"
+    )
+
+
+def closing_line(record: dict) -> str:
+    """What a run came to, on one line: a training run's accuracy, else the numbers that a measurement comes to."""
+    final = record.get("final", {})
+    if "test_acc" not in final:
+        numbers = {key: value for key, value in final.items() if isinstance(value, Real)}
+        words = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in numbers.items())
+        return ": ".join(filter(None, [record["status"], words]))
+    epochs = "1 epoch" if final["epoch"] == 1 else f"{final['epoch']} epochs"
+    return (
+        f"{record['status']}: test accuracy {final['test_acc']:.2f}% after {epochs}"
+        f" (ITOP {final['itop_rate']:.3f}, sparsity {final['realised_sparsity']:.3f})"
     )

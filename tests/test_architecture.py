@@ -36,7 +36,7 @@ LAYERS = [
     ["data.memory", "data.files"],
     ["data.cifar", "data.digits", "data.imagenet", "data.mnist", "data"],
     ["environment", "record", "checkpoint", "targets"],
-    ["facts", "sinks", "keeper", "export"],
+    ["facts", "sinks", "keeper", "export", "multirun"],
     ["loop", "finished"],
     ["build"],
     ["tasks", "theory", "theory.gradients", "theory.invariants", "theory.measurement"],

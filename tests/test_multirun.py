@@ -1,0 +1,81 @@
+"""Several runs by one command: all failures at the end, lines that say whose they are, and an end that saves."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from sparse_train.log import closing_line
+from support import QUICK, ROOT, record, run_here
+
+
+def test_all_failures_are_told_at_the_end(tmp_path, monkeypatch, capsys):
+    words = ("--multirun", "lr=-1,0.1", "momentum=0.9,2", f"runs_dir={tmp_path}", "update_every=0")
+    code, out, err = run_here(monkeypatch, capsys, *words)
+    assert code == 1
+    assert out == ""
+    end = err[err.index("error: 4 of 4 runs failed:") :].splitlines()
+    assert end[1:5] == [
+        "  lr=-1 momentum=0.9: lr=-1.0: must be at least 0, and finite",
+        "  lr=-1 momentum=2: lr=-1.0: must be at least 0, and finite",
+        "  lr=0.1 momentum=0.9: update_every=0: must be at least 1: steps between mask updates",
+        "  lr=0.1 momentum=2: momentum=2.0: must be in [0, 1)",
+    ]
+    assert re.findall(r"^run (\d) of 4: \w{12} lr=", err, re.MULTILINE) == ["1", "2", "3", "4"]
+    [left] = tmp_path.glob(".multirun/*/failed.json")
+    assert [one["reason"] for one in json.loads(left.read_text())] == [line.split(": ", 1)[1] for line in end[1:5]]
+
+
+def test_an_error_of_ours_keeps_its_traceback_and_is_listed(tmp_path, monkeypatch, capsys):
+    def broken(cfg, key):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("sparse_train.__main__.instantiate", broken)
+    code, _, err = run_here(monkeypatch, capsys, "--multirun", "seed=0,1", f"runs_dir={tmp_path}")
+    assert code == 1
+    assert err.count('raise ZeroDivisionError("a bug")') == 2
+    assert "error: 2 of 2 runs failed:\n  seed=0: ZeroDivisionError: a bug\n  seed=1: ZeroDivisionError" in err
+
+
+def test_a_run_ends_with_what_it_came_to_and_its_directory(tmp_path, monkeypatch, capsys):
+    """Also one that was complete before; stdout has the directory alone."""
+    for _ in range(2):
+        code, out, err = run_here(monkeypatch, capsys, *QUICK, "epochs=1", f"runs_dir={tmp_path}")
+        assert code == 0
+        [left] = tmp_path.glob("*/record.json")
+        assert out == f"{left.parent}\n"
+        accuracy = record(left.parent)["final"]["test_acc"]
+        last = err.splitlines()[-1]
+        assert last.startswith(f"complete: test accuracy {accuracy:.2f}% after 1 epoch (ITOP 0.")
+        assert last.endswith(", sparsity 0.900)")
+
+
+def test_a_measurement_says_its_numbers():
+    final = {"largest_gap": 1.25e-7, "layer": "conv1", "mean_gap": 0.5}
+    assert closing_line({"status": "complete", "final": final}) == "complete: largest gap 1.25e-07, mean gap 0.5"
+    assert closing_line({"status": "complete"}) == "complete"
+
+
+def test_workers_side_by_side_say_who_speaks_and_save_when_interrupted(tmp_path):
+    """An interrupt from the keyboard is sent to all processes of the group."""
+    words = ["hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1,2", *QUICK, "epochs=400"]
+    command = [sys.executable, "-m", "sparse_train", "--multirun", *words, f"runs_dir={tmp_path}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (a background job's children ignore it)
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, preexec_fn=heard, **pipes) as process:
+        while process.poll() is None and len(list(tmp_path.glob("*/history.jsonl"))) < 2:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    runs = {path.parent.name for path in tmp_path.glob("*/checkpoint.pt")}
+    assert len(runs) == 2, "the third did not begin"
+    assert {line.split("  ")[0] for line in said.splitlines()} == runs, said
+    assert sorted(re.findall(r"  run (\d) of 3: seed=\d$", said, re.MULTILINE)) == ["1", "2"]
+    for name in runs:
+        assert f"{name}  {tmp_path / name}: saved" in said
+        assert not (tmp_path / name / "lock").exists()
