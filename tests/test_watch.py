@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 
 import pytest
 
@@ -102,6 +103,48 @@ def test_it_refreshes_until_all_is_done(runs, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     watch.watch([SWEEP], runs, [], 7, once=False, sleep=sleep)
     assert capsys.readouterr().out.startswith(watch.CLEAR)
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["named", "all"])
+def test_between_two_runs_it_goes_on(everything, tmp_path, capsys):
+    """For a while nothing is training; then the next run begins, and so to the end."""
+    other, (first, *rest) = sweeps.load("fig6"), SWEEP.cells
+    leave(tmp_path, first)
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 1:
+            (tmp_path / first.id / "lock").unlink()
+            leave(tmp_path, first, "complete", alive=False)
+        if len(waits) == 8:
+            for cell in rest[1:]:
+                leave(tmp_path, cell, "complete", alive=False)
+            leave(tmp_path, rest[0], "failed", alive=False)
+
+    watch.watch([SWEEP, other] if everything else [SWEEP], tmp_path, [], 7, once=False, sleep=sleep)
+    said = capsys.readouterr().out
+    assert waits == [7] * 8
+    assert said.count("quickstart: ") == 9
+    assert "quickstart: 23/24 complete, 1 failed" in said.splitlines()[-2]
+    assert "fig6" not in said
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["named", "all"])
+def test_it_ends_when_nobody_works_on_what_is_left(everything, tmp_path, capsys):
+    waits = []
+    chosen = [SWEEP, sweeps.load("fig6")] if everything else [SWEEP]
+    watch.watch(chosen, tmp_path, [], 20, once=False, sleep=waits.append)
+    assert waits == [20] * 3
+    assert capsys.readouterr().out.splitlines()[-1] == "nothing has trained for 60 s: the watch ends"
+
+
+def test_jobs_in_the_queue_are_waited_for(tmp_path, monkeypatch):
+    queues = iter([Counter(PENDING=2)] * 20 + [Counter()] * 20)
+    monkeypatch.setattr(watch.slurm, "queue", lambda place: next(queues))
+    waits = []
+    watch.watch([SWEEP], tmp_path, [], 30, once=False, sleep=waits.append)
+    assert len(waits) > 10
 
 
 def test_a_measurement_has_no_epochs(tmp_path):

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparse_train.report import reproduce
-from sparse_train.report.collect import COMPLETE, INTERRUPTED, MISSING, Records
+from sparse_train.report import reproduce, slurm
+from sparse_train.report.collect import INTERRUPTED, MISSING, Records
 from sparse_train.report.sweeps import Cell, Sweep
 
+QUIET = 60.0  # seconds without a run that trains, or a job in the queue, after which nobody is thought to go on
 LATELY = 5  # epochs whose mean is a run's pace
+OPEN = ("running", INTERRUPTED, MISSING)  # runs that somebody may still work on
 CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -41,22 +43,35 @@ def watch(
     once: bool,
     sleep: Callable = time.sleep,
 ) -> None:
-    """Print a block for each sweep, again and again until all cells are done; in place on a terminal.
+    """Print a block for each sweep, again and again while somebody works on it; in place on a terminal.
+
+    Between two runs none is training for a while. So it ends once every run has a result, has failed or has diverged;
+    or when for a minute no run was training and no job was in the queue.
 
     Args:
-        chosen: the sweeps; of many, those with a run that is training.
+        chosen: the sweeps; of many, those with a run that is training, from then on.
         runs_dir, more: where runs are.
         every: seconds between two looks.
     """
     everything = len(chosen) > 1
+    seen: set[str] = set()
+    quiet = 0.0
     while True:
         records = Records([runs_dir, *more])
         found = {sweep.name: [progress(cell, records) for cell in sweep.cells] for sweep in chosen}
-        shown = _running(chosen, found) if everything else chosen
+        seen |= {sweep.name for sweep in _running(chosen, found)}
+        shown = [sweep for sweep in chosen if sweep.name in seen] if everything else chosen
         blocks = [block(reproduce.status(sweep, records, runs_dir), found[sweep.name]) for sweep in shown]
         clear = CLEAR if sys.stdout.isatty() and not once else ""
         print(clear + ("\n\n".join(blocks) or "nothing is training"), flush=True)
-        if once or not any(one.status != COMPLETE for sweep in shown for one in found[sweep.name]):
+        waiting = not shown or any(one.status in OPEN for sweep in shown for one in found[sweep.name])
+        if once or not waiting:
+            return
+        busy = any(one.status == "running" for cells in found.values() for one in cells)
+        busy = busy or any(slurm.queue(slurm.place(runs_dir, sweep.name)) for sweep in shown)
+        quiet = 0.0 if busy else quiet + every
+        if quiet > QUIET:
+            print(f"nothing has trained for {QUIET:.0f} s: the watch ends", flush=True)
             return
         sleep(every)
 
@@ -116,7 +131,7 @@ def time_left(cells: Sequence[Progress]) -> float | None:
     mean = _mean([one.pace for one in cells if one.pace is not None])
     if mean is None:
         return None
-    waiting = [one for one in cells if one.status in ("running", INTERRUPTED, MISSING)]
+    waiting = [one for one in cells if one.status in OPEN]
     work = [(one.of - one.epochs) * (mean if one.pace is None else one.pace) for one in waiting]
     at_a_time = max(sum(one.status == "running" for one in cells), 1)
     return max(sum(work) / at_a_time, max(work, default=0.0))
