@@ -173,6 +173,20 @@ def test_without_a_key_it_is_one_line(tmp_path, monkeypatch):
         backfill(tmp_path, "quickstart")
 
 
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [({}, "no API key; `wandb login` asks for one"), ({"WANDB_MODE": "offline"}, "WANDB_MODE=offline: .*unset it")],
+    ids=["no key", "offline"],
+)
+def test_a_key_is_looked_for_before_any_record_is(environment, said, tmp_path, monkeypatch):
+    """Composing all committed runs takes half a minute."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(uploads, "scales_of", lambda *_: pytest.fail("records are read"))
+    with pytest.raises(ConfigError, match=said):
+        backfill(tmp_path, "quickstart")
+
+
 @pytest.mark.parametrize("rows", [0, 3])
 def test_the_last_epoch_has_all_metrics(rows):
     history = pd.DataFrame({"epoch": range(1, rows + 1), "test_acc": 1.0, "id": "a"})

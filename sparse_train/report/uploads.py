@@ -1,6 +1,7 @@
 """W&B runs of what was not sent while it trained: offline files, and committed records."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 
 from sparse_train import wandb_run
 from sparse_train.config import run_name
-from sparse_train.errors import ConfigError
+from sparse_train.errors import ConfigError, require
 from sparse_train.report import sweeps
 from sparse_train.report.page.records import Committed, committed, scales_of
 from sparse_train.report.sweeps import Cell
@@ -80,8 +81,9 @@ def backfill(names: Sequence[str], results_dir: Path, project: str, entity: str 
     the first; where none of them commits its epochs, its last one is all there is.
 
     Raises:
-        ConfigError: for records that cannot be read, and where W&B cannot be reached.
+        ConfigError: for records that cannot be read, and where W&B cannot be reached: at once where there is no key.
     """
+    _authenticate(project)
     found: dict[str, tuple[Committed, Cell, pd.DataFrame]] = {}
     for name in names:
         for scale in scales_of(name, results_dir):
@@ -131,6 +133,16 @@ def history_rows(committed_rows: pd.DataFrame, final: dict) -> list[dict]:
     columns = [key for key in ("epoch", *METRICS) if key in committed_rows]
     rows = committed_rows[columns].to_dict("records") if len(committed_rows) else [{"epoch": final["epoch"]}]
     return [*rows[:-1], rows[-1] | final]
+
+
+def _authenticate(project: str) -> None:
+    """Before anything that takes time."""
+    mode = os.environ.get("WANDB_MODE", "online")
+    require(mode == "online", "WANDB_MODE", mode, "committed records are sent online alone; unset it")
+    try:
+        wandb_run.authenticate()
+    except Exception as error:  # no package, no key
+        raise ConfigError("wandb", project, wandb_run.words(error)) from error
 
 
 def _send(described: dict, rows: list[dict], record: dict, directory: Path) -> int:
