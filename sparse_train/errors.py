@@ -1,6 +1,7 @@
 """What can go wrong in a run that is not a bug."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 
 
 class ConfigError(ValueError):
@@ -43,3 +44,9 @@ def require(condition: bool, key: str, value: object, right: str) -> None:
 def require_one_of(key: str, value: object, options: Collection[str]) -> None:
     """Raise a `ConfigError` that lists the options unless the value is one of them."""
     require(value in options, key, value, f"must be one of {', '.join(options)}")
+
+
+def closest(word: str, known: Iterable[object]) -> str:
+    """`; did you mean sparsity?`, or nothing where no known word is near."""
+    near = get_close_matches(str(word), list(map(str, known)), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,6 +1,8 @@
 """How runs are started: side by side on this machine, with the same results; what went wrong is listed at the end."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,10 +13,11 @@ import pandas as pd
 import pytest
 
 from sparse_train.lock import Lock
-from sparse_train.report import cost, sweeps
+from sparse_train.report import cost, reproduce, sweeps
 from sparse_train.report.collect import TIMES, Records
 from sparse_train.report.launch import Launcher
 from support import ROOT, report
+from test_page import leave_records
 
 
 def command(place: Path, jobs: int) -> list[str]:
@@ -45,9 +48,10 @@ def test_side_by_side_gives_the_same_whatever_fails_or_is_killed(tmp_path):
         os.kill(worker(runs), signal.SIGKILL)
         _, said = process.communicate()
     assert process.returncode == 1
-    assert [line for line in said.splitlines() if line.startswith("without a result: ")] == [
-        f"without a result: {broken.id} missing: " + " ".join(f"{key}={value}" for key, value in broken.options.items())
-    ]
+    [owed] = [line for line in said.splitlines() if line.startswith("without a result: ")]
+    options = " ".join(f"{key}={value}" for key, value in broken.options.items())
+    assert owed == f"without a result: {broken.id} failed: runs_dir={runs}: cannot be written (File exists) ({options})"
+    assert re.search(rf"^{broken.id}  run \d+ of \d+: ", said, re.MULTILINE), "every line says whose it is"
     complete = table(again)
     assert complete.loc[complete["id"] == broken.id, "status"].tolist() == ["missing"]
     others = [frame[frame["id"] != broken.id] for frame in (complete, expected)]
@@ -61,6 +65,44 @@ def worker(runs: Path) -> int:
             if (holder := Lock(path).holder()) is not None:
                 return holder["pid"]
         time.sleep(0.01)
+
+
+def test_what_failed_is_told_with_its_reason_then_how_many_are_missing(tmp_path, monkeypatch):
+    sweep = sweeps.load("table6", "smoke")
+    diverged, refused, *rest = sweep.cells
+
+    def trains(command):
+        [place] = [
+            Path(word.removeprefix("hydra.sweep.dir=")) for word in command if word.startswith("hydra.sweep.dir=")
+        ]
+        place.mkdir(parents=True)
+        words = [f"{key}={value}" for key, value in refused.options.items()]
+        (place / "failed.json").write_text(json.dumps([{"overrides": [*words, "lr=-1"], "reason": "lr=-1: too low"}]))
+        (tmp_path / diverged.id).mkdir()
+        content = {"format": 1, "id": diverged.id, "status": "diverged", "reason": "the loss is not finite at step 9"}
+        (tmp_path / diverged.id / "record.json").write_text(json.dumps(content))
+        return 1
+
+    monkeypatch.setattr("sparse_train.report.launch.attend", trains)
+    owed, _ = reproduce.reproduce(sweep, tmp_path, Records([tmp_path]), Launcher(), [])
+    options = [" ".join(f"{key}={value}" for key, value in cell.options.items()) for cell in (diverged, refused)]
+    assert owed == [
+        f"{tmp_path / diverged.id} diverged: the loss is not finite at step 9 ({options[0]})",
+        f"{refused.id} failed: lr=-1: too low ({options[1]})",
+        f"table6: {len(rest)} missing: not started, or broken off before they had a record",
+    ]
+
+
+def test_the_status_counts_committed_runs_and_says_which(tmp_path):
+    sweep, here = sweeps.load("table6", "smoke"), Records([tmp_path / "runs"])
+    leave_records(tmp_path, "table6", "smoke", accuracy=lambda cell: 50.0 if cell in sweep.cells[:5] else None)
+    assert reproduce.status(sweep, here, tmp_path) == "table6: 0/12 complete, 12 missing"
+    said = "table6: 5/12 complete (0 here, 5 in committed records), 7 missing"
+    assert reproduce.status(sweep, here, tmp_path, tmp_path) == said
+    for cell, status in zip(sweep.cells[4:7], ("complete", "complete", "failed"), strict=True):
+        here.found[cell.id] = (tmp_path, {"status": status})
+    said = "table6: 6/12 complete (2 here, 5 in committed records), 1 failed, 5 missing"
+    assert reproduce.status(sweep, here, tmp_path, tmp_path) == said
 
 
 def test_what_the_training_command_is_told():

@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from sparse_train.errors import ConfigError
+from sparse_train.errors import ConfigError, closest, require
 from sparse_train.report import claims, cost, family, index, page, slurm, sweeps, uploads, wandb_views, watch
+from sparse_train.report.child import overrides
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.report.launch import Launcher
@@ -49,7 +50,7 @@ def _reproduce(args: argparse.Namespace) -> int:
     launcher = Launcher(args.launcher, args.jobs, args.gpus, args.pack)
     records, problems = _records(args), []
     for sweep in _sweeps(args):
-        owed, records = reproduce(sweep, _runs_dir(args), records, launcher, args.launch.split())
+        owed, records = reproduce(sweep, _runs_dir(args), records, launcher, overrides(args.launch))
         problems += owed
         if launcher.name == "slurm":
             print(f"{status(sweep, records.again(), _runs_dir(args))}; then make draw-{sweep.name}")
@@ -67,7 +68,7 @@ def _rerun(args: argparse.Namespace) -> int:
     """train one committed run of each artifact again and compare it, to the bit where the machine is the same"""
     fine = True
     for sweep in _sweeps(args):
-        same, found = rerun(sweep, args.results_dir, args.run, args.launch.split())
+        same, found = rerun(sweep, args.results_dir, args.run, overrides(args.launch))
         print(found)
         fine &= same
     return int(not fine)
@@ -85,7 +86,7 @@ def _status(args: argparse.Namespace) -> None:
     """count complete, running, interrupted, failed, diverged and missing runs, and jobs in SLURM's queue"""
     records = _records(args)
     for sweep in _sweeps(args):
-        print(status(sweep, records, _runs_dir(args)))
+        print(status(sweep, records, _runs_dir(args), args.results_dir))
 
 
 def _cancel(args: argparse.Namespace) -> None:
@@ -159,7 +160,12 @@ COMMANDS = {
 
 
 def _names(args: argparse.Namespace) -> list[str]:
-    return sweeps.names() if args.artifacts in ([], ["all"]) else args.artifacts
+    known = sweeps.names()
+    if args.artifacts in ([], ["all"]):
+        return known
+    for name in args.artifacts:
+        require(name in known, "artifact", name, f"no such artifact{closest(name, known)} (all, {', '.join(known)})")
+    return args.artifacts
 
 
 def _sweeps(args: argparse.Namespace) -> list[sweeps.Sweep]:

@@ -1,12 +1,14 @@
 """How the missing runs of a sweep are started: one after another, side by side on this machine, or by SLURM."""
 
-import subprocess
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from sparse_train.report import slurm
+from sparse_train.report.child import attend, option
 from sparse_train.report.collect import COMPLETE, INTERRUPTED, MISSING, Records
 from sparse_train.report.sweeps import SWEEPS, Cell, Sweep, covering
 
@@ -38,7 +40,9 @@ class Launcher:
         return ["hydra/launcher=local", f"hydra.launcher.n_jobs={jobs}", "threads=1", *pinned]
 
 
-def launch(sweep: Sweep, runs_dir: Path, records: Records, launcher: Launcher, extra: Sequence[str]) -> Records:
+def launch(
+    sweep: Sweep, runs_dir: Path, records: Records, launcher: Launcher, extra: Sequence[str]
+) -> tuple[Records, dict[str, str]]:
     """Train what is missing of each grid, as one Hydra multirun each; a failing run does not stop the others.
 
     SLURM's jobs are only put into its queue.
@@ -48,25 +52,39 @@ def launch(sweep: Sweep, runs_dir: Path, records: Records, launcher: Launcher, e
         extra: further overrides of the training runs.
 
     Returns:
-        The records as they are afterwards.
+        The records as they are afterwards; and the reason of each run that failed, by its id, as the multirun told it.
 
     Raises:
         ConfigError: for jobs that SLURM does not take.
+        SystemExit: for a signal that asked for an end, once the child has saved.
     """
+    reasons: dict[str, str] = {}
     for grid in sweep.grids:
         while todo := missing(grid.cells, records):
             training = command(sweep, todo, runs_dir, [*launcher.overrides(), *extra])
             if launcher.name == "slurm":
                 slurm.submit(training, slurm.place(runs_dir, sweep.name))
                 break
-            code = subprocess.run(training, check=False).returncode
+            place = runs_dir / ".multirun" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
+            code = attend([*training, option("hydra.sweep.dir", place)])
+            reasons |= _reasons(todo, place)
             records = records.again()
             words = [records.status(cell) for cell in todo]
             # A worker that is killed takes joblib's pool with it. So again, while that gets some further than before.
             broken_off = code > 0 and (MISSING in words or INTERRUPTED in words)
             if not (broken_off and COMPLETE in words):
                 break
-    return records
+    return records, reasons
+
+
+def _reasons(cells: Sequence[Cell], place: Path) -> dict[str, str]:
+    """Why each of these runs failed, from what the multirun left in its directory; by id."""
+    try:
+        failed = json.loads((place / "failed.json").read_text())
+    except FileNotFoundError:
+        return {}
+    asked = [(cell.id, {f"{key}={value}" for key, value in cell.options.items()}) for cell in cells]
+    return {name: one["reason"] for one in failed for name, options in asked if options <= set(one["overrides"])}
 
 
 def missing(cells: Sequence[Cell], records: Records) -> list[Cell]:
@@ -78,4 +96,4 @@ def command(sweep: Sweep, cells: list[Cell], runs_dir: Path, options: Sequence[s
     """The Hydra multirun of the smallest product that has these cells of one grid, with further overrides."""
     values = [f"{key}={','.join(values)}" for key, values in covering(cells).items()]
     place = ["--config-dir", str(SWEEPS), "--config-name", sweep.name]
-    return [sys.executable, "-m", "sparse_train", *place, f"runs_dir={runs_dir}", *values, *options]
+    return [sys.executable, "-m", "sparse_train", *place, option("runs_dir", runs_dir), *values, *options]

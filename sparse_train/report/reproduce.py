@@ -5,21 +5,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparse_train import segments
-from sparse_train.report import cost, slurm
+from sparse_train.report import collect, cost, slurm
 from sparse_train.report.collect import COMPLETE, MISSING, Records
 from sparse_train.report.launch import Launcher, launch, missing
-from sparse_train.report.sweeps import Cell, Sweep
+from sparse_train.report.sweeps import Cell, Sweep, place
 from sparse_train.source import training_code
 
 
-def status(sweep: Sweep, records: Records, runs_dir: Path) -> str:
-    """`table1: 31/36 complete, 2 running, 3 missing; in SLURM's queue: 2 running, 3 pending`."""
-    counts = Counter(map(records.status, sweep.cells))
-    done = counts.pop(COMPLETE, 0)
-    rest = "".join(f", {count} {word}" for word, count in sorted(counts.items()))
+def status(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | None = None) -> str:
+    """`table1: 31/36 complete, 2 running, 3 missing; in SLURM's queue: 2 running, 3 pending`.
+
+    Given the directory of results, a run counts too that committed records have as complete: `fig2: 32/32 complete
+    (0 here, 32 in committed records)`.
+    """
+    states = {cell.id: records.status(cell) for cell in sweep.cells}
+    here = {name for name, state in states.items() if state == COMPLETE}
+    committed = set() if results_dir is None else _committed(sweep, results_dir)
+    others = Counter(state for name, state in states.items() if name not in here | committed)
+    done = f"{len(here | committed)}/{len(states)} complete"
+    done += f" ({len(here)} here, {len(committed)} in committed records)" if committed else ""
+    words = [done, *(f"{count} {state}" for state, count in sorted(others.items()))]
     queued = slurm.queue(slurm.place(runs_dir, sweep.name))
     waiting = ", ".join(f"{count} {state.lower()}" for state, count in sorted(queued.items(), reverse=True))
-    return f"{sweep.name}: {done}/{len(sweep.cells)} complete{rest}{f'; in the queue: {waiting}' * bool(waiting)}"
+    return f"{sweep.name}: {', '.join(words)}{f'; in the queue: {waiting}' * bool(waiting)}"
+
+
+def _committed(sweep: Sweep, results_dir: Path) -> set[str]:
+    """The ids of the sweep's runs that committed records have as complete."""
+    path = place(results_dir, sweep.scale) / "records" / f"{sweep.name}.csv"
+    if not path.exists():
+        return set()
+    rows = collect.load(path, sweep.factors)
+    return set(rows.loc[rows["status"] == COMPLETE, "id"]) & {cell.id for cell in sweep.cells}
 
 
 def plan(sweep: Sweep, records: Records, before: set[str], speeds: cost.Speeds, gpus: int) -> str:
@@ -38,7 +55,8 @@ def reproduce(
         extra: further overrides of the training runs.
 
     Returns:
-        A line for each run that has no result now, with the reason; and the records as they are now.
+        Lines that say what has no result now: each run that failed or diverged, with the reason, then how many are
+        missing; and the records as they are now.
 
     Raises:
         ConfigError: for jobs that SLURM does not take.
@@ -46,9 +64,13 @@ def reproduce(
     if launcher.name == "slurm" and (queued := slurm.queue(slurm.place(runs_dir, sweep.name))):
         words = f"{sweep.name}: {queued.total()} jobs are in the queue already; `make cancel-{sweep.name}` ends them"
         return [words], records
-    records = launch(sweep, runs_dir, records, launcher, extra)
+    records, reasons = launch(sweep, runs_dir, records, launcher, extra)
     owed = [] if launcher.name == "slurm" else missing(sweep.cells, records)
-    return [_without_result(cell, records) for cell in owed], records
+    told = [cell for cell in owed if cell.id in reasons or records.status(cell) != MISSING]
+    lines = [_without_result(cell, records, reasons) for cell in told]
+    if absent := len(owed) - len(told):
+        lines.append(f"{sweep.name}: {absent} missing: not started, or broken off before they had a record")
+    return lines, records
 
 
 def made_before(sweep: Sweep, records: Records) -> str | None:
@@ -60,10 +82,8 @@ def made_before(sweep: Sweep, records: Records) -> str | None:
     return f"{sweep.name}: {said}; {advice}" if others else None
 
 
-def _without_result(cell: Cell, records: Records) -> str:
+def _without_result(cell: Cell, records: Records, reasons: dict[str, str]) -> str:
     options = " ".join(f"{key}={value}" for key, value in cell.options.items())
-    if records.status(cell) == MISSING:
-        return f"{cell.id} missing: {options}"
-    where, record = records.found[cell.id]
-    reason = f": {record['reason']}" if "reason" in record else ""
-    return f"{where} {record['status']}{reason} ({options})"
+    where, record = records.found.get(cell.id, (cell.id, {"status": "failed"}))
+    reason = reasons.get(cell.id) or record.get("reason")
+    return f"{where} {record['status']}{f': {reason}' if reason else ''} ({options})"

@@ -1,6 +1,5 @@
 """Make a committed run again, and compare: what a sceptic does first."""
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ import pandas as pd
 
 from sparse_train.errors import ConfigError, require
 from sparse_train.report import collect, mixtures
+from sparse_train.report.child import attend
 from sparse_train.report.collect import COMPLETE, TIMES, Records
 from sparse_train.report.launch import command
 from sparse_train.report.sweeps import Sweep, place
@@ -38,7 +38,7 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
     cell = next(cell for cell in sweep.cells if cell.id == before["id"])
     with tempfile.TemporaryDirectory() as runs_dir:
         training = command(sweep, [cell], Path(runs_dir), [f"threads={int(before['threads'])}", *extra])
-        subprocess.run(training, check=False, stdout=sys.stderr)
+        attend(training, stdout=sys.stderr)
         after = collect.runs(sweep, Records([Path(runs_dir)])).set_index("id", drop=False).loc[cell.id]
     if after["status"] != COMPLETE:
         return False, f"{sweep.name} {cell.id}: {after['status']}, while the committed run is complete"

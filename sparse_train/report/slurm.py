@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sparse_train.errors import ConfigError
+from sparse_train.report.child import option
 
 
 def place(runs_dir: Path, name: str) -> Path:
@@ -29,7 +30,7 @@ def submit(command: Sequence[str], folder: Path) -> None:
     sweep.mkdir(parents=True)
     log = sweep / "launcher.log"
     with log.open("w") as out:
-        process = subprocess.Popen([*command, f"hydra.sweep.dir={sweep}"], stdout=out, stderr=out)
+        process = subprocess.Popen([*command, option("hydra.sweep.dir", sweep)], stdout=out, stderr=out)
         while not _submitted(sweep):
             if process.poll() is not None:
                 said = log.read_text().strip().splitlines()

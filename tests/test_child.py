@@ -1,0 +1,104 @@
+"""The training command as a child: what it is told, and that it is waited for when an end is asked for."""
+
+import fcntl
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from sparse_train.errors import ConfigError
+from sparse_train.report.__main__ import main
+from sparse_train.report.child import option, overrides
+from support import ROOT
+
+CHILD = """
+import signal, sys, time
+asked = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: asked.append(number))
+print("trains", flush=True)
+while not asked:
+    time.sleep(0.01)
+time.sleep(0.5)
+print("saved after", *map(int, asked), flush=True)
+sys.exit(1)
+"""
+PARENT = f"import sys; from sparse_train.report.child import attend; attend([sys.executable, '-c', {CHILD!r}])"
+STOPPED = "stopped: what was training is saved, and the same command goes on"
+
+
+def start(**options) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, text=True, **options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_is_passed_on_and_the_child_waited_for(number):
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (a background job's children ignore it)
+    with start(stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard, start_new_session=True) as parent:
+        assert parent.stdout.readline() == "trains\n"
+        parent.send_signal(number)
+        said, error = parent.communicate(timeout=30)
+    assert said == f"saved after {int(signal.SIGTERM)}\n"
+    assert error == f"{STOPPED}\n"
+    assert parent.returncode == 128 + number
+
+
+def test_an_interrupt_from_the_keyboard_reaches_the_child_once():
+    """The terminal sends it to both."""
+    keyboard, terminal = pty.openpty()
+
+    def at_terminal():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+    pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start(**pipes, pass_fds=[terminal], preexec_fn=at_terminal, start_new_session=True) as parent:
+        assert parent.stdout.readline() == "trains\n"
+        os.write(keyboard, b"\x03")
+        said, error = parent.communicate(timeout=30)
+    assert said == f"saved after {int(signal.SIGINT)}\n"
+    assert error == f"{STOPPED}\n"
+    assert parent.returncode == 130
+    os.close(keyboard)
+    os.close(terminal)
+
+
+@pytest.mark.parametrize("text", ["runs", "my runs", "it's", "a,b", "a\\", "\\'", "$(ls)", "a;b", "[x]", "ü/é"])
+def test_hydra_reads_every_path_as_it_is(text):
+    assert OverridesParser.create().parse_override(option("runs_dir", Path(text))).value() == text
+
+
+def test_overrides_are_separated_by_space_outside_quotes():
+    assert overrides("") == []
+    assert overrides(" amp=bf16  seed=0,1 ") == ["amp=bf16", "seed=0,1"]
+    words = overrides("""data_dir='/my data' name="a b" 'c=d e' layers=[a,b]""")
+    assert words == ["data_dir='/my data'", 'name="a b"', "c=d e", "layers=[a,b]"]
+    assert OverridesParser.create().parse_override(words[0]).value() == "/my data"
+    with pytest.raises(ConfigError, match="launch=data_dir='/my data: has a quote that is not closed"):
+        overrides("data_dir='/my data")
+
+
+@pytest.mark.parametrize("command", ["reproduce", "draw", "status", "cancel", "rerun", "plan", "watch", "page"])
+def test_an_artifact_that_does_not_exist_is_one_line(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["report", command, "tabel2;touch pwned", "--results-dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: artifact=tabel2;touch pwned: no such artifact")
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_near_is_offered(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["report", "status", "tabel2"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.startswith("error: artifact=tabel2: no such artifact; did you mean table2? (all, ")
