@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparse_train.report import collect, reproduce, sweeps
+from sparse_train.report import collected, reproduce, sweeps
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.source import training_code
@@ -26,7 +26,7 @@ def drawn(quickstart, tmp_path):
             leave_record(tmp_path / "runs", "quickstart", cell, **more)
         page = draw(quickstart, Records([tmp_path / "runs"]), tmp_path / "results")
         path = tmp_path / "results" / "records" / "quickstart.csv"
-        return page.splitlines()[2], collect.load(path, quickstart.factors)
+        return page.splitlines()[2], collected.load(path, quickstart.factors)
 
     return made
 

@@ -17,7 +17,15 @@ SWEEP = sweeps.load("quickstart")  # 24 cells of 50 epochs
 def leave(runs, cell, status="running", epochs=0, seconds=2.0, alive=True, **more):
     run_dir = runs / cell.id
     run_dir.mkdir(parents=True, exist_ok=True)
-    record = {"format": 1, "id": cell.id, "status": status, "name": f"run {cell.id}", **more}
+    about = {
+        "started": "2026-01-01",
+        "threads": 1,
+        "hardware": {"device": "cpu"},
+        "versions": {"torch": "2"},
+        "git": None,
+    }
+    result = {"config": {"scale": "paper"}, "final": {"epoch": epochs}, "seconds": seconds * epochs}
+    record = {"format": 1, "id": cell.id, "status": status, "name": f"run {cell.id}", **about, **result, **more}
     (run_dir / "record.json").write_text(json.dumps(record))
     rows = [json.dumps({"epoch": epoch + 1, "seconds": seconds}) for epoch in range(epochs)]
     (run_dir / "history.jsonl").write_text("".join(f"{row}\n" for row in rows))

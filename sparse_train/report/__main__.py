@@ -36,8 +36,10 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=5.0, help="watch: seconds between two looks")
     parser.add_argument("--project", default="sparse_train", help="of W&B")
     parser.add_argument("--entity", help="of W&B: a team, where it is not your own")
+    parser.add_argument("--replace", action="store_true", help="drop committed rows that are not among the records")
     args = parser.parse_args()
     try:
+        require_one_of("scale", args.scale, sweeps.every_scale())
         sys.exit(COMMANDS[args.command](args) or 0)
     except KeyboardInterrupt:
         parser.exit(130)
@@ -55,7 +57,7 @@ def _reproduce(args: argparse.Namespace) -> int:
         if launcher.name == "slurm":
             print(f"{status(sweep, records.again(), _runs_dir(args))}; then make draw-{sweep.name}")
         else:
-            print(draw(sweep, records, args.results_dir))
+            print(draw(sweep, records, args.results_dir, args.replace))
             index.write(args.results_dir)
         if (words := made_before(sweep, records)) is not None:
             print(words, file=sys.stderr)
@@ -78,7 +80,7 @@ def _draw(args: argparse.Namespace) -> None:
     """draw each artifact from the records that are there"""
     records = _records(args)
     for sweep in _sweeps(args):
-        print(draw(sweep, records, args.results_dir))
+        print(draw(sweep, records, args.results_dir, args.replace))
     index.write(args.results_dir)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from sparse_train.report import collect, paper, statistics, sweeps
+from sparse_train.report import collected, paper, statistics, sweeps
 from sparse_train.report.labels import label
+from sparse_train.report.results import held, write_text
 
 CLAIMS = sweeps.ROOT / "results" / "claims.yaml"
 FACTORS = ("dataset", "dst", "sparsity", "optimizer", "renorm", "epochs")
@@ -61,16 +62,15 @@ def papers_numbers(tables: list[str]) -> pd.DataFrame:
     return _tidy(frames)
 
 
-def our_numbers(tables: list[str], value: str, results_dir: Path) -> pd.DataFrame:
-    """One row per complete run in the collected CSVs."""
+def our_numbers(tables: list[str], value: str, results_dir: Path, scale: str) -> pd.DataFrame:
+    """One row per complete run in the collected CSVs that its sweep asks for; they may hold others."""
     frames = []
     for name in tables:
-        path = results_dir / "records" / f"{name}.csv"
-        if path.exists():
-            frame = collect.load(path, (*FACTORS, "seed"))
-            if value in frame:
-                scale = 100 if value == "itop_rate" else 1
-                frames.append(frame[frame["status"] == "complete"].assign(value=lambda f: scale * f[value]))  # noqa: B023
+        frame = collected.earlier(sweeps.place(results_dir, scale) / "records" / f"{name}.csv", (*FACTORS, "seed"))
+        if frame is not None and value in frame:
+            asked = frame["id"].isin([cell.id for cell in sweeps.load(name, scale).cells])
+            done = frame[asked & (frame["status"] == "complete")]
+            frames.append(done.assign(value=(100 if value == "itop_rate" else 1) * done[value]))
     return _tidy(frames)
 
 
@@ -100,7 +100,7 @@ def on_the_papers(claim: dict) -> list[Comparison]:
 
 def on_ours(claim: dict, results_dir: Path, scale: str) -> list[Comparison]:
     """Every cell, on what was measured at this scale."""
-    numbers = our_numbers(claim["tables"], claim.get("value", "test_acc"), sweeps.place(results_dir, scale))
+    numbers = our_numbers(claim["tables"], claim.get("value", "test_acc"), results_dir, scale)
     return judge(claim, numbers)
 
 
@@ -198,10 +198,9 @@ def markdown(results_dir: Path, scale: str) -> str:
 
 def write(results_dir: Path, scale: str) -> str:
     """Write and return the page."""
-    place = sweeps.place(results_dir, scale)
-    place.mkdir(parents=True, exist_ok=True)
-    page = markdown(results_dir, scale)
-    (place / "claims.md").write_text(page)
+    with held(results_dir):
+        page = markdown(results_dir, scale)
+        write_text(sweeps.place(results_dir, scale) / "claims.md", page)
     return page
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.files import write_whole
-from sparse_train.report import collect, effects, statistics, sweeps
+from sparse_train.report import collected, effects, statistics, sweeps
+from sparse_train.report.results import held, write_text
 from sparse_train.report.tables import aligned
 
 HEAD = ["Study", "Effect", "Points", "n", "p", "p, Holm", "smallest visible effect"]
@@ -44,7 +44,8 @@ def _differences(results_dir: Path, scale: str) -> Iterator[tuple[str, str, pd.S
         sweep = sweeps.load(study, scale)
         path = sweeps.place(results_dir, scale) / "records" / f"{study}.csv"
         if path.exists() and (spec := sweep.artifact.get("effects")):
-            runs = collect.load(path, sweep.factors)
+            runs = collected.load(path, sweep.factors)
+            runs = runs[runs["id"].isin([cell.id for cell in sweep.cells])]
             named = effects.of_the_correction(runs, sweep.factors, **spec)
             if "contrasts" in sweep.artifact:
                 named |= effects.contrasts(runs, sweep.factors, **sweep.artifact["contrasts"])
@@ -57,7 +58,8 @@ def _visible(difference: pd.Series) -> float:
 
 def write(results_dir: Path, scale: str) -> str:
     """Leave the page beside the tables of its scale; returns it."""
-    page = markdown(results_dir, scale)
-    if page:
-        write_whole(sweeps.place(results_dir, scale) / "effects.md", page.encode())
+    with held(results_dir):
+        page = markdown(results_dir, scale)
+        if page:
+            write_text(sweeps.place(results_dir, scale) / "effects.md", page)
     return page

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report import claims, sweeps
-from sparse_train.report.collect import COMPLETE
+from sparse_train.report import claims, collected, sweeps
+from sparse_train.report.collect import COMPLETE, passed_over
+from sparse_train.report.results import held, write_text
 from sparse_train.report.sweeps import PAPER
 from sparse_train.report.tables import aligned
 
 DRAWN = "<!-- From here on drawn from the records; what stands above is kept. -->"
+COLUMNS = ("started", "git", "device", "threads", "seconds")
 HEAD = ["Artifact", "Scale", "Runs", "Seeds", "Date", "Revision", "Hardware", "Threads", "Hours", "Command"]
 
 
@@ -48,14 +50,19 @@ class Entry:
 
 def write(results_dir: Path) -> None:
     """Write both kinds of page, from what `results_dir` holds."""
-    held = {scale: list(entries(sweeps.place(results_dir, scale), scale)) for scale in sweeps.every_scale()}
-    for scale, here in held.items():
+    with held(results_dir):
+        _write(results_dir)
+
+
+def _write(results_dir: Path) -> None:
+    found = {scale: list(entries(sweeps.place(results_dir, scale), scale)) for scale in sweeps.every_scale()}
+    for scale, here in found.items():
         if here and scale != PAPER:
-            (results_dir / scale / "README.md").write_text(_gallery(here, scale))
+            write_text(results_dir / scale / "README.md", _gallery(here, scale))
     path = results_dir / "README.md"
     above, mark, _ = (path.read_text() if path.exists() else "").partition(DRAWN)
-    judged = _verdicts(results_dir, [PAPER, *(s for s in held if held[s] and s not in (PAPER, *_rehearsals()))])
-    path.write_text((above if mark else "# Results\n\n") + DRAWN + "\n\n" + _index(held, judged))
+    judged = _verdicts(results_dir, [PAPER, *(s for s in found if found[s] and s not in (PAPER, *_rehearsals()))])
+    write_text(path, (above if mark else "# Results\n\n") + DRAWN + "\n\n" + _index(found, judged))
 
 
 def _rehearsals() -> list[str]:
@@ -67,10 +74,13 @@ def entries(place: Path, scale: str) -> Iterator[Entry]:
     """Every artifact with at least one complete run, in the order of the paper."""
     for name in sweeps.names():
         path = place / "records" / f"{name}.csv"
-        if path.exists():
-            entry = Entry(name, scale, pd.read_csv(path))
-            if len(entry.complete):
-                yield entry
+        runs = collected.earlier(path, ())
+        if runs is None or "status" not in runs or not len((entry := Entry(name, scale, runs)).complete):
+            continue
+        if owed := [column for column in COLUMNS if column not in runs]:
+            passed_over(path, f"is not a table of records: it has no column {owed[0]}")
+        else:
+            yield entry
 
 
 def _index(held: dict[str, list[Entry]], judged: list[list[str]]) -> str:

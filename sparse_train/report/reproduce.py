@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparse_train import segments
-from sparse_train.report import collect, cost, slurm
+from sparse_train.report import collected, cost, slurm
 from sparse_train.report.collect import COMPLETE, MISSING, Records
 from sparse_train.report.launch import Launcher, launch, missing
 from sparse_train.report.sweeps import Cell, Sweep, place
@@ -35,7 +35,7 @@ def _committed(sweep: Sweep, results_dir: Path) -> set[str]:
     path = place(results_dir, sweep.scale) / "records" / f"{sweep.name}.csv"
     if not path.exists():
         return set()
-    rows = collect.load(path, sweep.factors)
+    rows = collected.load(path, sweep.factors)
     return set(rows.loc[rows["status"] == COMPLETE, "id"]) & {cell.id for cell in sweep.cells}
 
 
@@ -84,6 +84,6 @@ def made_before(sweep: Sweep, records: Records) -> str | None:
 
 def _without_result(cell: Cell, records: Records, reasons: dict[str, str]) -> str:
     options = " ".join(f"{key}={value}" for key, value in cell.options.items())
-    where, record = records.found.get(cell.id, (cell.id, {"status": "failed"}))
+    where, record = records.found.get(cell.id, (cell.id, {"status": records.status(cell)}))
     reason = reasons.get(cell.id) or record.get("reason")
     return f"{where} {record['status']}{f': {reason}' if reason else ''} ({options})"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.errors import ConfigError, require
-from sparse_train.report import collect, mixtures
+from sparse_train.report import collect, collected, mixtures
 from sparse_train.report.child import attend
 from sparse_train.report.collect import COMPLETE, TIMES, Records
 from sparse_train.report.launch import command
@@ -62,7 +62,7 @@ def _committed(sweep: Sweep, results_dir: Path, run: str | None) -> tuple[pd.Ser
     path = place(results_dir, sweep.scale) / "records" / f"{sweep.name}.csv"
     if not path.exists():
         raise ConfigError("artifact", sweep.name, f"there are no committed runs of it: no {path}")
-    rows = collect.load(path, sweep.factors)
+    rows = collected.load(path, sweep.factors)
     known = {cell.id for cell in sweep.cells}
     rows = rows[(rows["status"] == COMPLETE) & rows["id"].isin(known)]
     chosen = rows if run is None else rows[rows["id"] == run]

@@ -13,6 +13,16 @@ from sparse_train.report.paper import value as paper_value
 from sparse_train.report.spread import mean_std
 
 HOLE = "missing"
+# What LaTeX would not print as it stands.
+LATEX = str.maketrans(
+    {
+        **{character: "\\" + character for character in "$#&%_{}"},
+        "\\": r"\textbackslash{}",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "\n": " ",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,8 @@ def _bold(text: str, bold: bool) -> str:
 
 
 def aligned(lines: list[list[str]]) -> str:
+    """A Markdown table whose columns line up; what would end a cell or a line is escaped."""
+    lines = [[" ".join(text.split("\n")).replace("|", r"\|") for text in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * width for width in widths]
     rows = [lines[0], rule, *lines[1:]]
@@ -121,7 +133,7 @@ def aligned(lines: list[list[str]]) -> str:
 
 def latex(table: Table, caption: str) -> str:
     """booktabs, in the paper's row order, our best in bold; the paper's number and the difference below ours."""
-    head = " & ".join([*map(name, table.rows), *(_escape(text) for text in table.column_labels.values())])
+    head = " & ".join(map(_escape, [*map(name, table.rows), *table.column_labels.values()]))
     body, before = [], None
     for row, cells in table.cells.items():
         if before is not None and row[0] != before:
@@ -170,7 +182,7 @@ def _latex_paper(cell: Cell) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&").replace("{", r"\{").replace("}", r"\}")
+    return text.translate(LATEX)
 
 
 def tidy(table: Table) -> pd.DataFrame:

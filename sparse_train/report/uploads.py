@@ -15,6 +15,7 @@ from sparse_train import wandb_run
 from sparse_train.config import run_name
 from sparse_train.errors import ConfigError, require
 from sparse_train.report import sweeps
+from sparse_train.report.collect import INTERRUPTED, passed_over, read
 from sparse_train.report.page.records import Committed, committed, scales_of
 from sparse_train.report.sweeps import Cell
 
@@ -37,7 +38,9 @@ def sync(runs_dir: Path) -> tuple[str, bool]:
         begun = sorted(run_dir.glob("wandb/*run-*/*.wandb"), key=_begun)
         if not begun or _marked(begun[-1]):
             continue
-        if json.loads((run_dir / "record.json").read_text())["status"] == "running":
+        if (status := _status(run_dir)) is None:
+            continue
+        if status in ("running", INTERRUPTED):
             unfinished += 1
         elif any(file.with_name(f"{file.name}.syncstate").exists() for file in begun):
             others.append(run_dir)
@@ -53,6 +56,15 @@ def sync(runs_dir: Path) -> tuple[str, bool]:
     words += [f"{failed} runs could not be uploaded; see above"] if failed else []
     words += [UNSENT.format(unfinished)] if unfinished else []
     return f"{runs_dir}: {'; '.join(words)}", not failed
+
+
+def _status(run_dir: Path) -> str | None:
+    """As its record says it; None, with a line that says so, where there is none that can be read."""
+    try:
+        return read(run_dir / "record.json")["status"]
+    except ValueError as error:
+        passed_over(run_dir / "record.json", str(error))
+        return None
 
 
 def _begun(file: Path) -> tuple[str, int]:

@@ -1,19 +1,18 @@
 """How a sweep is getting on: cells done, running, failed, the pace, and the time that is left."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparse_train.report import reproduce, slurm
-from sparse_train.report.collect import INTERRUPTED, MISSING, Records
+from sparse_train.report import collect, reproduce, slurm
+from sparse_train.report.collect import INTERRUPTED, MALFORMED, MISSING, UNREADABLE, Records
 from sparse_train.report.sweeps import Cell, Sweep
 
 QUIET = 60.0  # seconds without a run that trains, or a job in the queue, after which nobody is thought to go on
 LATELY = 5  # epochs whose mean is a run's pace
-OPEN = ("running", INTERRUPTED, MISSING)  # runs that somebody may still work on
+OPEN = ("running", INTERRUPTED, MISSING, UNREADABLE)  # runs that somebody may still work on
 CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -91,7 +90,7 @@ def _running(sweeps: Sequence[Sweep], found: dict[str, list[Progress]]) -> list[
 def progress(cell: Cell, records: Records) -> Progress:
     """How far one cell is, from its record and its history."""
     if cell.id not in records.found:
-        return Progress(cell.id, MISSING, 0, cell.epochs, None)
+        return Progress(cell.id, records.status(cell), 0, cell.epochs, None)
     run_dir, record = records.found[cell.id]
     status, seconds = record["status"], _seconds(run_dir)
     pace = sum(seconds[-LATELY:]) / len(seconds[-LATELY:]) if seconds and cell.epochs else None
@@ -101,9 +100,9 @@ def progress(cell: Cell, records: Records) -> Progress:
 
 def _seconds(run_dir: Path) -> list[float]:
     try:
-        rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
-        return [row["seconds"] for row in rows if "seconds" in row]
-    except (OSError, ValueError):
+        rows = collect.lines(run_dir / "history.jsonl", ("seconds",))
+        return [float(row["seconds"]) for row in rows]
+    except (OSError, *MALFORMED):
         return []
 
 

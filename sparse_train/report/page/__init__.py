@@ -5,13 +5,12 @@ import json
 import re
 from pathlib import Path
 
-from sparse_train.errors import ConfigError
-from sparse_train.files import write_whole
 from sparse_train.report import sweeps
 from sparse_train.report.labels import label
 from sparse_train.report.page.records import FACETS, scales_of
 from sparse_train.report.page.verdicts import verdicts
 from sparse_train.report.page.views import view
+from sparse_train.report.results import held, write_text
 from sparse_train.report.sweeps import PAPER
 
 HERE = Path(__file__).parent
@@ -31,13 +30,11 @@ def write(names: list[str], results_dir: Path) -> str:
     Raises:
         ConfigError: for records that cannot be read, and for a directory that cannot be written.
     """
-    path, data = results_dir / "report.html", gather(names, results_dir)
-    page = render(data, results_dir).encode()
-    try:
-        write_whole(path, page)
-    except OSError as error:
-        raise ConfigError("results_dir", str(results_dir), f"cannot be written ({error.strerror})") from error
-    return f"{path}: {len(names)} artifacts, {len(page) / 1e6:.2f} MB"
+    path = results_dir / "report.html"
+    with held(results_dir):
+        page = render(gather(names, results_dir), results_dir)
+        write_text(path, page)
+    return f"{path}: {len(names)} artifacts, {len(page.encode()) / 1e6:.2f} MB"
 
 
 def gather(names: list[str], results_dir: Path) -> dict:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.config import SCIENCE, SCIENCE_OF
-from sparse_train.errors import ConfigError
-from sparse_train.report import collect, sweeps
+from sparse_train.report import collected, sweeps
 from sparse_train.report.collect import COMPLETE, MISSING
 from sparse_train.report.sweeps import PAPER, Cell
 
@@ -39,10 +38,9 @@ class Committed:
 
     def history(self) -> pd.DataFrame:
         """One row per epoch of every complete run; empty where none is committed."""
-        path = self.place / "records" / f"{self.name}.rows.csv"
-        if not path.exists() or self.complete.empty:
+        rows = collected.earlier(self.place / "records" / f"{self.name}.rows.csv", self.factors)
+        if rows is None or self.complete.empty:
             return pd.DataFrame()
-        rows = _read(path, self.factors)
         return rows[rows["id"].isin(self.complete["id"])]
 
     def facets(self) -> list[dict[str, str]]:
@@ -61,17 +59,13 @@ def scales_of(name: str, results_dir: Path) -> list[str]:
 
 
 def committed(name: str, scale: str, results_dir: Path) -> Committed:
-    """Read one artifact.
-
-    Raises:
-        ConfigError: for a table that is not one of records.
-    """
-    path = _records(results_dir, scale) / f"{name}.csv"
+    """Read one artifact; a table that is not one of records counts as none."""
     sweep = sweeps.load(name, scale)
     cells, factors = sweep.cells, sweep.factors
+    held = collected.earlier(_records(results_dir, scale) / f"{name}.csv", factors)
     known = {}
-    if path.exists():
-        known = {row["id"]: row for row in _read(path, [*factors, "git"]).to_dict("records")}
+    if held is not None:
+        known = {row["id"]: row for row in held.to_dict("records")}
         expected = {cell.id for cell in cells}
         if set(known) - expected:
             offered = sweeps.load(name, scale, references=True).cells
@@ -85,16 +79,6 @@ def committed(name: str, scale: str, results_dir: Path) -> Committed:
 
 def _records(results_dir: Path, scale: str) -> Path:
     return sweeps.place(results_dir, scale) / "records"
-
-
-def _read(path: Path, factors: list[str]) -> pd.DataFrame:
-    try:
-        rows = collect.load(path, factors)
-    except (OSError, ValueError) as error:
-        raise ConfigError("records", str(path), f"cannot be read ({type(error).__name__})") from error
-    if "id" not in rows:
-        raise ConfigError("records", str(path), "is not a table of records: it has no column id")
-    return rows
 
 
 def _factors(cell: Cell) -> dict[str, str]:

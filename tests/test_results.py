@@ -1,0 +1,328 @@
+"""The results directory under attack: full disks, two collectors, damaged files, and texts that other programs obey."""
+
+import errno
+import json
+import os
+import re
+import resource
+import sys
+import threading
+
+import pandas as pd
+import pytest
+
+from sparse_train.report import claims, collect, collected, index, results, sweeps, tables, uploads, watch
+from sparse_train.report.__main__ import main
+from sparse_train.report.collect import Records
+from sparse_train.report.draw import draw
+from test_report import leave_record
+
+SWEEP = sweeps.load("table6")  # a table of twelve runs
+PLOTTED = sweeps.load("fig23")  # with a figure and histories
+
+
+def leave(runs, cells, sweep=SWEEP, **changes):
+    for cell in cells:
+        leave_record(runs, sweep.name, cell, **changes)
+    return Records([runs])
+
+
+def complete(results_dir, sweep=SWEEP):
+    rows = pd.read_csv(results_dir / "records" / f"{sweep.name}.csv")
+    return set(rows.loc[rows["status"] == "complete", "id"])
+
+
+def command(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+# --- nothing is lost ---
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Results drawn once, and other records than those they were drawn from: place, command, files to their bytes."""
+    place = tmp_path / "results"
+    words = ("draw", PLOTTED.name, "--runs-dir", tmp_path / "runs", "--results-dir", place)
+    leave(tmp_path / "runs", PLOTTED.cells, PLOTTED, accuracy=50.0)
+    assert command(monkeypatch, *words) == 0
+    leave(tmp_path / "runs", PLOTTED.cells, PLOTTED, accuracy=60.0)
+    return place, words, contents(place)
+
+
+def contents(place):
+    return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+def test_a_disk_without_room_leaves_every_file_whole(drawn, monkeypatch, capsys):
+    """The kernel breaks a write off in the middle of a file, here by a limit on a file's size."""
+    place, words, before = drawn
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sizes = sorted({len(data) for data in before.values() if data})
+    for size in (sizes[0], sizes[2], sizes[-1]):
+        capsys.readouterr()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
+        try:
+            code = command(monkeypatch, *words)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert (code, capsys.readouterr().err.count("\n")) == (1, 1)
+        after = contents(place)
+        assert set(after) == set(before), "nothing is left behind"
+        assert all(after[path] == before[path] for path in before if len(before[path]) >= size)
+        assert len(pd.read_csv(place / "records" / f"{PLOTTED.name}.csv")) == len(PLOTTED.cells)
+
+
+def test_the_nth_file_finds_the_disk_full(drawn, monkeypatch, capsys):
+    place, words, before = drawn
+    flush, calls = os.fsync, []
+    for failing in range(1, 10):
+        calls.clear()
+        capsys.readouterr()
+
+        def full(descriptor, failing=failing):
+            calls.append(descriptor)
+            if len(calls) == failing:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            flush(descriptor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            code = command(monkeypatch, *words)
+        if len(calls) < failing:
+            break
+        said = capsys.readouterr().err
+        assert (code, said.count("\n")) == (1, 1), said
+        assert re.match(r"error: results_dir=.*cannot be written \(.*No space left on device\)", said)
+        assert set(contents(place)) == set(before)
+    assert (code, failing) == (0, 7), "records, history, picture in two formats, page and index have each failed once"
+
+
+def test_two_collectors_at_once_lose_nothing(tmp_path, monkeypatch):
+    """The first has read what is there when the second comes with other runs."""
+    half = len(SWEEP.cells) // 2
+    first = leave(tmp_path / "first", SWEEP.cells[:half])
+    second = leave(tmp_path / "second", SWEEP.cells[half:])
+    read, done, write = threading.Event(), threading.Event(), pd.DataFrame.to_csv
+
+    def slow(table, *args, **options):
+        if threading.current_thread() is thread and not read.is_set():
+            read.set()
+            done.wait(1.5)
+        return write(table, *args, **options)
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", slow)
+    thread = threading.Thread(target=draw, args=(SWEEP, first, tmp_path / "results"))
+    thread.start()
+    assert read.wait(30)
+    draw(SWEEP, second, tmp_path / "results")
+    done.set()
+    thread.join()
+    assert complete(tmp_path / "results") == {cell.id for cell in SWEEP.cells}
+
+
+def test_complete_runs_that_are_not_asked_for_stay_unless_they_are_replaced(tmp_path, monkeypatch, capsys):
+    """Dense and static references are asked for by REFERENCES=1 alone; other runs by an earlier form of the sweep."""
+    place = tmp_path / "results"
+    more = sweeps.load(PLOTTED.name, references=True)
+    draw(more, leave(tmp_path / "runs", more.cells, more), place)
+    table = place / "records" / f"{PLOTTED.name}.csv"
+    before, history = pd.read_csv(table), pd.read_csv(table.with_suffix(".rows.csv"))
+    before.loc[len(before)] = before.iloc[0].to_dict() | {"id": "0" * 12, "test_acc": 12.345678901234567}
+    before.to_csv(table, index=False)
+    assert len(before) == len(more.cells) + 1 > len(PLOTTED.cells) + 1
+
+    words = ("draw", PLOTTED.name, "--runs-dir", tmp_path / "runs", "--results-dir", place)
+    assert command(monkeypatch, *words) == 0
+    said = capsys.readouterr()
+    assert f"{len(PLOTTED.cells)} of {len(PLOTTED.cells)} runs complete." in said.out, (
+        "the page shows what is asked for"
+    )
+    [line] = said.err.splitlines()
+    assert f"{len(before) - len(PLOTTED.cells)} complete runs that this sweep does not ask for stay" in line
+    after = collected.load(table, PLOTTED.factors)
+    assert set(after["id"]) == set(before["id"])
+    assert after.set_index("id").loc["0" * 12, "test_acc"] == 12.345678901234567
+    assert len(pd.read_csv(table.with_suffix(".rows.csv"))) == len(history)
+
+    assert command(monkeypatch, *words, "--replace") == 0
+    assert capsys.readouterr().err == ""
+    assert complete(place, PLOTTED) == {cell.id for cell in PLOTTED.cells}
+    earlier_form = SWEEP.cells[0].factors | {"id": "0" * 12, "status": "complete", "test_acc": 1.0}
+    pd.DataFrame([earlier_form]).to_csv(table.with_name("table6.csv"), index=False)
+    assert claims.our_numbers(["table6"], "test_acc", place, "paper").empty, "an earlier form's is no number of ours"
+    index.write(place)
+    assert "table6.csv: is not a table of records: it has no column started" in capsys.readouterr().err
+
+
+# --- damaged files ---
+
+
+def damage(run_dir, kind):
+    path = run_dir / "record.json"
+    content = json.loads(path.read_text())
+    if kind in WRONG:
+        path.write_text(json.dumps(content | WRONG[kind]))
+    elif kind == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.unlink()
+        path.mkdir()
+    elif kind == "nested":
+        path.write_text("[" * 100_000)
+    elif kind == "bytes":
+        path.write_bytes(b"\xff\xfe")
+    elif kind == "pipe for history":
+        (run_dir / "history.jsonl").unlink()
+        os.mkfifo(run_dir / "history.jsonl")
+    elif kind == "history cut":
+        (run_dir / "history.jsonl").write_text((run_dir / "history.jsonl").read_text()[:-20])
+    elif kind == "no history":
+        (run_dir / "history.jsonl").unlink()
+
+
+WRONG = {
+    "id": {"id": ["a"]},
+    "status": {"status": {}},
+    "final": {"final": [1, 2]},
+    "word": {"final": {"test_acc": "high", "images_per_second": 1.0}},
+    "best": {"best": {}},
+    "hardware": {"hardware": "cpu"},
+    "configuration": {"config": {"scale": "paper"}},
+    "number": {"seconds": "1"},
+    "interpolation": {"config": {"scale": "paper", "task": "${nothing}"}},
+}
+HISTORIES = ("pipe for history", "history cut", "no history")
+
+
+@pytest.mark.parametrize("kind", [*WRONG, "pipe", "directory", "nested", "bytes", *HISTORIES])
+def test_a_damaged_run_is_named_and_the_others_are_collected(tmp_path, capsys, kind):
+    leave(tmp_path, PLOTTED.cells, PLOTTED)
+    damage(tmp_path / PLOTTED.cells[3].id, kind)
+    records = Records([tmp_path])
+    for problem in records.problems:
+        collect.passed_over(*problem.split(": ", 1))
+    runs, rows = collect.runs(PLOTTED, records), collect.histories(PLOTTED, records, ("epoch", "test_acc"))
+    file = "history.jsonl" if kind in HISTORIES else "record.json"
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"passed over: {tmp_path / PLOTTED.cells[3].id / file}: ")
+    expected = ["complete"] * len(PLOTTED.cells)
+    if kind not in HISTORIES:
+        expected[3] = "unreadable"
+    assert runs["status"].tolist() == expected
+    assert set(rows["id"]) == {cell.id for cell in PLOTTED.cells} - {PLOTTED.cells[3].id}
+    assert watch.progress(PLOTTED.cells[3], records).status == expected[3]
+
+
+def test_a_pipe_in_the_place_of_a_lock_is_no_holder(tmp_path):
+    leave(tmp_path, SWEEP.cells[:1], status="running")
+    os.mkfifo(tmp_path / SWEEP.cells[0].id / "lock")
+    assert Records([tmp_path]).status(SWEEP.cells[0]) == "interrupted"
+
+
+@pytest.mark.parametrize("text", ["", "\n", 'id,status\n"x', "a,b\n1,2\n"])
+def test_a_damaged_table_is_named_moved_aside_and_drawn_anew(tmp_path, monkeypatch, capsys, text):
+    place = tmp_path / "results"
+    leave(tmp_path / "runs", SWEEP.cells)
+    table, other = (place / "records" / f"{name}.csv" for name in (SWEEP.name, "table7"))
+    table.parent.mkdir(parents=True)
+    table.write_text(text)
+    other.write_text(text)
+    words = ("draw", SWEEP.name, "--runs-dir", tmp_path / "runs", "--results-dir", place)
+    assert command(monkeypatch, *words) == 0
+    said = capsys.readouterr().err
+    assert sorted(line.split(": ")[1] for line in said.splitlines()) == [str(table), str(other)]
+    assert complete(place) == {cell.id for cell in SWEEP.cells}
+    assert table.with_name("table6.csv.unreadable").read_text() == text
+    assert len(claims.our_numbers(["table7", SWEEP.name], "test_acc", place, "paper")) == len(SWEEP.cells)
+
+
+def test_an_upload_passes_over_a_record_that_cannot_be_read(tmp_path, capsys):
+    for name, text in (("a", "{"), ("b", "[]")):
+        begun = tmp_path / name / "wandb" / "offline-run-1"
+        begun.mkdir(parents=True)
+        (begun / "run.wandb").write_bytes(b"")
+        (tmp_path / name / "record.json").write_text(text)
+    assert uploads.sync(tmp_path) == (f"{tmp_path}: nothing to upload", True)
+    assert capsys.readouterr().err.count("passed over: ") == 2
+
+
+# --- words that other programs obey ---
+
+HOSTILE = "\\input{x} 5$ #1 a^b c~d e&f 100% g_h {i}"
+LATEX = r"\textbackslash{}input\{x\} 5\$ \#1 a\textasciicircum{}b c\textasciitilde{}d e\&f 100\% g\_h \{i\}"
+
+
+def test_latex_prints_every_character_as_it_stands():
+    runs = pd.DataFrame([{"x_1": HOSTILE, "epochs": HOSTILE, "test_acc": 1.0}])
+    text = tables.latex(tables.make(runs, ["x_1"], "epochs", "test_acc", None, "paper"), f"{HOSTILE}\n\nnext")
+    assert text.count(LATEX) == 3, "row, column and caption"
+    assert r"x\_1 & " in text
+    assert "\n\n" not in text
+
+
+def test_a_cell_of_markdown_ends_where_it_should():
+    head, _, row = tables.aligned([["a", "b"], ["x | y", "line\nbreak"]]).splitlines()
+    assert len(re.findall(r"(?<!\\)\|", row)) == len(re.findall(r"(?<!\\)\|", head)) == 3
+    assert row == r"| x \| y | line break |"
+
+
+FORMULAS = ['=HYPERLINK("http://x")', "+1+cmd", "-2+3", "@SUM(1)", "\t=1"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_text_of_a_table_is_a_formula(tmp_path, text):
+    """A spreadsheet sees an apostrophe; we read what was written, also the second time."""
+    table, cells = tmp_path / "records" / "table6.csv", SWEEP.cells
+    leave(tmp_path / "runs", cells[:2], git=text, hardware={"device": text}, accuracy=-0.5)
+    for records in (Records([tmp_path / "runs"]), Records([])):
+        draw(SWEEP, records, tmp_path)
+        raw = pd.read_csv(table, keep_default_na=False)
+        assert raw.loc[:1, ["git", "device"]].to_numpy().tolist() == [[f"'{text}"] * 2] * 2
+        read = collected.load(table, SWEEP.factors)
+        assert read.loc[:1, ["git", "device"]].to_numpy().tolist() == [[text] * 2] * 2
+        assert read["test_acc"].dropna().tolist() == [-0.5, -0.5], "a number stays one"
+    assert results.guarded(pd.DataFrame({"text": ["\r=1"]}))["text"].tolist() == [" =1"], (
+        "no reader splits it into lines"
+    )
+    rows = pd.DataFrame({"text": ["-1e-5", "+3", "-inf", "plain"], "number": [-1.0, 2.0, 3.0, 4.0]})
+    pd.testing.assert_frame_equal(results.guarded(rows), rows)
+
+
+# --- names that are none ---
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("page", "nope"), "artifact=nope: must be one of table1"),
+        (("page", "../escape"), "artifact=../escape: must be one of table1"),
+        (("claims", "--scale", "nope"), "scale=nope: must be one of paper"),
+        (("claims", "--scale", "../escape"), "scale=../escape: must be one of paper"),
+        (("cancel", "nope"), "artifact=nope: must be one of table1"),
+        (("wandb-backfill", "nope"), "artifact=nope: must be one of table1"),
+        (("reproduce", "table6", "--launch", "data_dir='a b"), "launch=data_dir='a b: must be overrides"),
+    ],
+)
+def test_a_name_that_is_none_is_one_line(tmp_path, monkeypatch, capsys, words, said):
+    places = ("--results-dir", tmp_path / "in" / "results", "--runs-dir", tmp_path / "in" / "runs")
+    assert command(monkeypatch, *words, *places) == 1
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {said}")
+    assert line.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_may_hold_a_space(monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr(
+        "sparse_train.report.__main__.reproduce", lambda *given: told.append(given[-1]) or ([], given[2])
+    )
+    monkeypatch.setattr(index, "write", lambda place: None)
+    words = ("reproduce", "table6", "--launch", "data_dir='a b' amp=bf16", "--results-dir", tmp_path)
+    assert command(monkeypatch, *words, "--runs-dir", tmp_path / "runs") == 0
+    assert told == [["data_dir=a b", "amp=bf16"]]
