@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from sparse_train.lock import Lock
 from sparse_train.report import cost, reproduce, sweeps
 from sparse_train.report.collect import TIMES, Records
 from sparse_train.report.launch import Launcher
+from sparse_train.report.reproduce import plan
+from sparse_train.report.workload import workload
 from support import ROOT, report
 from test_page import leave_records
 
@@ -145,13 +148,56 @@ def test_the_longest_runs_come_first():
     assert cost.Cost(0, [], 2).wall_clock == 0.0
 
 
-def test_measured_speeds_go_before_stated_ones(tmp_path):
-    records = Records([tmp_path])
+def leave_speed(records, number, cell, name, device, seconds, epochs=10):
+    """A complete record of a cell: so many seconds for so many epochs on that device."""
+    config = OmegaConf.to_container(sweeps.configuration(name, cell.options), resolve=True)
+    final = {"epoch": epochs, "images_per_second": 1.0}
+    about = {"config": config, "hardware": {"device": device, "cpu": "some CPU"}}
+    records.found[str(number)] = (Path(), {"status": "complete", "seconds": seconds, "final": final, **about})
+
+
+def test_measured_speeds_go_before_stated_ones():
+    """The median, of the GPU that most runs had."""
+    records, table2 = Records([]), sweeps.load("table2")
     for number, seconds in enumerate((100.0, 300.0, 200.0)):
-        content = {"status": "complete", "seconds": seconds, "final": {"epoch": 10, "images_per_second": 1.0}}
-        content["config"] = {"dataset": {"_target_": "sparse_train.data.cifar.cifar100"}}
-        records.found[str(number)] = (tmp_path, content)
+        leave_speed(records, number, table2.cells[number], "table2", "some GPU", seconds)
+    leave_speed(records, "slow", table2.cells[5], "table2", "another GPU", 1e6)
     speeds = cost.measured(records)
-    assert str(speeds) == "at the speed of 3 runs measured here"
-    cells = sweeps.load("table2").cells
-    assert cost.of(cells, speeds).gpu_hours == pytest.approx(20.0 * sum(cell.epochs for cell in cells) / 3600)
+    assert str(speeds).endswith("; measured: 3 runs on some GPU")
+    hours = 20.0 * sum(cell.epochs for cell in table2.cells) / 3600
+    assert cost.of(table2.cells, speeds).gpu_hours == pytest.approx(hours)
+    assert plan(table2, records, set(), speeds, 1).endswith(" (cifar100 measured)")
+    table1 = sweeps.load("table1")
+    assert cost.of(table1.cells, speeds).gpu_hours == cost.of(table1.cells).gpu_hours, "of another data set"
+    assert plan(table1, records, set(), speeds, 1).endswith(" (imagenet stated)")
+    both = speeds.source([*table1.cells, *table2.cells, *sweeps.load("quickstart").cells])
+    assert both == "imagenet stated, cifar100 measured, digits without a speed"
+
+
+@pytest.mark.parametrize("scale", ["paper", "cpu"])
+def test_runs_on_a_cpu_do_not_enter_gpu_hours(scale):
+    """100 seconds per epoch at the paper's protocol on one core are not what a GPU takes."""
+    records, table2 = Records([]), sweeps.load("table2")
+    for number, cell in enumerate(sweeps.load("table2", scale).cells[:2]):
+        leave_speed(records, number, cell, "table2", "cpu", 1e4, cell.epochs)
+    speeds = cost.measured(records)
+    assert speeds == cost.STATED_ONLY
+    assert cost.of(table2.cells, speeds).gpu_hours == cost.of(table2.cells).gpu_hours
+    line = plan(table2, records, set(), speeds, 1)
+    assert "about 23 GPU-hours" in line
+    assert line.endswith(" (cifar100 stated)")
+
+
+@pytest.mark.parametrize(
+    "other", ["dataset.image_size=16", "model.width=2", "model=mlp", "batch_size=64", "amp=none", "compile=true"]
+)
+def test_another_image_size_or_model_is_another_speed(other):
+    cell = sweeps.load("table2").cells[0]
+    key, _, value = other.partition("=")
+    options = cell.options | {key: value} | ({"dataset.pad": "2"} if "image" in other else {})
+    here = sweeps.configuration("table2", cell.options)
+    there = sweeps.configuration("table2", options, {})
+    assert workload(here) == cell.workload == workload(OmegaConf.to_container(here, resolve=True))
+    assert workload(there) != cell.workload
+    seeds = {one.workload for one in sweeps.load("table2").cells}
+    assert seeds == {cell.workload}, "sparsity, method, seed and length change nothing"

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sparse_train.errors import ConfigError, closest, require
+from sparse_train.errors import ConfigError, closest, require, require_one_of
 from sparse_train.report import claims, cost, family, index, page, slurm, sweeps, uploads, wandb_views, watch
 from sparse_train.report.child import overrides
 from sparse_train.report.collect import Records

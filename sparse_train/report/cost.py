@@ -5,8 +5,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from statistics import median
 
-from sparse_train.report.collect import COMPLETE, Records
+from sparse_train.report.collect import COMPLETE, MALFORMED, Records
 from sparse_train.report.sweeps import Cell
+from sparse_train.report.workload import workload
 
 # Training images per second on one current data-centre GPU, and images of one epoch (training plus a third of the price
 # for each test image): stated, not measured here.
@@ -15,36 +16,59 @@ STATED = {"imagenet": (2_500, 1_281_167 + 50_000 / 3), "cifar100": (25_000, 50_0
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds per epoch of each data set, measured or else stated.
+    """Seconds per epoch on one GPU: measured for the same workload on one kind of GPU, or else stated.
 
     Attributes:
-        measured: data set -> the median over runs.
-        runs: over so many.
+        measured: workload (`report.workload`) -> the median over runs.
+        runs: over so many, in all.
+        device: the GPU.
     """
 
     measured: dict[str, float] = field(default_factory=dict)
     runs: int = 0
+    device: str = ""
 
     def __str__(self) -> str:
-        return f"at the speed of {self.runs} runs measured here" if self.runs else "at the stated speed"
+        stated = " and ".join(f"{speed:,} of {dataset}" for dataset, (speed, _) in STATED.items())
+        here = f"{self.runs} runs on {self.device}" if self.runs else "no run on a GPU"
+        return f"stated: {stated} in images per second on one GPU; measured: {here}"
 
     def seconds(self, cell: Cell) -> float:
-        """Of the whole run; 0 for a data set without any speed."""
+        """Of the whole run; 0 for a workload without any speed."""
         images_per_second, images = STATED.get(cell.dataset, (1, 0))
-        return cell.epochs * self.measured.get(cell.dataset, images / images_per_second)
+        return cell.epochs * self.measured.get(cell.workload, images / images_per_second)
+
+    def source(self, cells: list[Cell]) -> str:
+        """Which of the two it is, for each data set that they train on."""
+        words = []
+        for dataset in dict.fromkeys(cell.dataset for cell in cells if cell.epochs):
+            here = [cell.workload in self.measured for cell in cells if cell.epochs and cell.dataset == dataset]
+            else_ = "stated" if dataset in STATED else "without a speed"
+            some = f"measured for {sum(here)} of {len(here)} runs, else {else_}"
+            words.append(f"{dataset} {'measured' if all(here) else some if any(here) else else_}")
+        return ", ".join(words)
 
 
 STATED_ONLY = Speeds()
 
 
 def measured(records: Records) -> Speeds:
-    """From complete training runs: their seconds over their epochs."""
-    found = defaultdict(list)
+    """From complete training runs, each on one GPU of the kind that most had; a CPU says nothing of it."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for _, record in records.found.values():
-        if record["status"] == COMPLETE and "images_per_second" in record["final"]:
-            dataset = record["config"]["dataset"]["_target_"].rsplit(".", 1)[-1]
-            found[dataset].append(record["seconds"] / record["final"]["epoch"])
-    return Speeds({dataset: median(times) for dataset, times in found.items()}, sum(map(len, found.values())))
+        if record["status"] != COMPLETE or "images_per_second" not in record["final"]:
+            continue
+        try:
+            device, work = record["hardware"]["device"], workload(record["config"])
+            if device != "cpu" and record.get("processes", 1) == 1:
+                found[device][work].append(record["seconds"] / record["final"]["epoch"])
+        except MALFORMED:
+            continue  # named where it is collected
+    if not found:
+        return STATED_ONLY
+    runs = {device: sum(map(len, works.values())) for device, works in found.items()}
+    device = max(runs, key=runs.get)
+    return Speeds({work: median(times) for work, times in found[device].items()}, runs[device], device)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,9 @@ def _committed(sweep: Sweep, results_dir: Path) -> set[str]:
 def plan(sweep: Sweep, records: Records, before: set[str], speeds: cost.Speeds, gpus: int) -> str:
     """What launching would do, after the runs whose ids are in `before`."""
     new = [cell for cell in missing(sweep.cells, records) if cell.id not in before]
-    return f"{sweep.name}: {cost.of(sweep.cells, speeds)}; new: {cost.of(new, speeds, gpus)}"
+    source = speeds.source(sweep.cells)
+    costs = f"{cost.of(sweep.cells, speeds)}; new: {cost.of(new, speeds, gpus)}"
+    return f"{sweep.name}: {costs}" + (f" ({source})" if source else "")
 
 
 def reproduce(

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, require, require_one_of
+from sparse_train.report.workload import workload
 
 ROOT = Path(__file__).parents[2]
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
@@ -31,6 +32,7 @@ class Cell:
         factors: the value of each key of the grid, as the sweep file has it, whatever the scale.
         options: those values as the run is given them at this scale.
         dataset, epochs: what decides the run's cost; a measurement trains no epochs.
+        workload: what an epoch is, in words that are the same for runs of the same speed.
     """
 
     id: str
@@ -38,6 +40,7 @@ class Cell:
     options: dict[str, str]
     dataset: str
     epochs: int
+    workload: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,8 @@ def _grid(name: str, values: dict[str, str], scale: str) -> Grid:
         cfg = configuration(name, options, bases)
         dataset = cfg.dataset._target_.rsplit(".", 1)[-1]
         trains = cfg.task._target_.endswith(".train")
-        cells.append(Cell(run_id(cfg), factors, options, dataset, cfg.epochs if trains else 0))
+        epochs, work = (cfg.epochs, workload(cfg)) if trains else (0, "")
+        cells.append(Cell(run_id(cfg), factors, options, dataset, epochs, work))
     return Grid(cells)
 
 
