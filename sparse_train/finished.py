@@ -23,7 +23,7 @@ def look_again(record: Record) -> None:
         raise DivergedError(f"{record.dir}: {record.content['reason']}")
     if record.ranks.decide(lambda: integrity.damage(record.dir, record.content)):
         with record.held():
-            record.ranks.decide(lambda: mend(record))
+            record.ranks.decide(lambda: mend(record) if record.finished else None)  # as it is now
 
 
 def other_code(content: dict) -> str | None:

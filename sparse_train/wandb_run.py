@@ -14,6 +14,7 @@ BEST = "best/"
 ABOUT = (
     "sweep",
     "git",
+    "code",
     "versions",
     "hardware",
     "threads",

@@ -186,7 +186,7 @@ def test_what_is_damaged_is_mended_from_the_checkpoint(how, done, asked, monkeyp
     assert asked()[2] == "", "and that is that"
 
 
-@pytest.mark.parametrize("how", [*NUMBERS][:-1])  # without digests, all three forged alike cannot be told
+@pytest.mark.parametrize("how", ["history empty", "history cut at the end of a line", "final forged"])
 def test_a_record_from_before_there_were_digests_is_mended_too(how, done, asked):
     content = {key: value for key, value in record(done).items() if key != "files"}
     write_json(done / "record.json", content)
@@ -203,7 +203,7 @@ LOST = [how for how in NUMBERS | OTHERS if not how.startswith(("final", "best"))
 
 
 @pytest.mark.parametrize(
-    ("how", "checkpoint"), [*((how, "gone") for how in LOST), (LOST[0], "changed"), (LOST[-1], "changed")]
+    ("how", "checkpoint"), [*((how, "gone") for how in LOST[2:]), (LOST[0], "changed"), (LOST[-1], "changed")]
 )
 def test_what_cannot_be_mended_is_named(how, checkpoint, done, asked):
     flip(done, "checkpoint.pt")
