@@ -23,6 +23,7 @@ from hydra.errors import CompactHydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -70,14 +71,20 @@ class Multirun(Sweeper):
         """What the basic sweeper calls: the launcher's, with all failures written down, then raised together."""
         self.job.of = sum(map(len, self.basic.overrides))
         self.job.common = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
-        results = self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx) if not self.asked else []
+        try:
+            results = self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx) if not self.asked else []
+        except TerminatedWorkerError as error:
+            raise RunsFailedError("error: a worker process was killed; the same command goes on") from error
         ended = [one for one in results if one.status != JobStatus.FAILED]
         failed = [one for one in results if one.status == JobStatus.FAILED and not _stopped(one)]
         if failed:
             said = [{"overrides": list(one.overrides), "reason": reason(one._return_value)} for one in failed]
             Path(self.basic.config.hydra.sweep.dir, FAILED).write_text(json.dumps(said))
             lines = [f"  {_words(one['overrides'], self.job.common)}: {one['reason']}" for one in said]
-            raise RunsFailedError("\n".join([f"error: {len(said)} of {len(results)} runs failed:", *lines]))
+            words = "\n".join([f"error: {len(said)} of {len(results)} runs failed:", *lines])
+            if not self.asked:
+                raise RunsFailedError(words)
+            print(words, file=sys.stderr)
         return ended
 
 

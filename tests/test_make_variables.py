@@ -34,7 +34,8 @@ def make(tmp_path):
     def made(*words: str, **environment: str) -> list[str]:
         command = ["make", "--silent", *words]
         options = {"cwd": tmp_path, "capture_output": True, "text": True, "check": False}
-        done = subprocess.run(command, env={**os.environ, **environment}, **options)
+        given = {"PATH": os.environ["PATH"], **environment}  # not what a make around the tests hands down
+        done = subprocess.run(command, env=given, **options)
         assert not (tmp_path / "pwned").exists()
         assert done.returncode == 0, done.stderr
         return done.stdout.split("\0")[2:-1]
