@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra._internal.core_plugins import basic_sweeper
 from hydra.core.hydra_config import HydraConfig
@@ -33,10 +33,6 @@ from sparse_train.log import say, speak_as
 ENDS = {signal.SIGINT, signal.SIGTERM}
 ASKED = "SPARSE_TRAIN_ENDS"  # in the environment of worker processes that begin when an end was asked for already
 FAILED = "failed.json"  # in `hydra.sweep.dir`: overrides and reason of each run that failed
-
-
-class RunsFailedError(CompactHydraException):
-    """Printed by Hydra as it is, without a traceback; the exit status is 1."""
 
 
 class StoppedError(Exception):
@@ -68,24 +64,28 @@ class Multirun(Sweeper):
                 sys.exit(128 + signal.SIGINT)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """What the basic sweeper calls: the launcher's, with all failures written down, then raised together."""
+        """What the basic sweeper calls: the launcher's, with all failures written down, then told together."""
         self.job.of = sum(map(len, self.basic.overrides))
         self.job.common = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
         try:
             results = self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx) if not self.asked else []
-        except TerminatedWorkerError as error:
-            raise RunsFailedError("error: a worker process was killed; the same command goes on") from error
-        ended = [one for one in results if one.status != JobStatus.FAILED]
+        except TerminatedWorkerError:
+            _fail("error: a worker process was killed; the same command goes on")
         failed = [one for one in results if one.status == JobStatus.FAILED and not _stopped(one)]
         if failed:
             said = [{"overrides": list(one.overrides), "reason": reason(one._return_value)} for one in failed]
             Path(self.basic.config.hydra.sweep.dir, FAILED).write_text(json.dumps(said))
             lines = [f"  {_words(one['overrides'], self.job.common)}: {one['reason']}" for one in said]
-            words = "\n".join([f"error: {len(said)} of {len(results)} runs failed:", *lines])
-            if not self.asked:
-                raise RunsFailedError(words)
-            print(words, file=sys.stderr)
-        return ended
+            _fail("\n".join([f"error: {len(said)} of {len(results)} runs failed:", *lines]))
+        if any(map(_stopped, results)) and not self.asked:
+            _fail("error: a worker process alone was asked for an end; the same command goes on")
+        return [one for one in results if not _stopped(one)]
+
+
+def _fail(words: str) -> NoReturn:
+    """The sweep's last words; where a signal asked for its end, its status stays that of the signal."""
+    print(words, file=sys.stderr)
+    sys.exit(1)
 
 
 def _stopped(result: JobReturn) -> bool:

@@ -9,6 +9,7 @@ import sys
 import time
 
 from sparse_train.log import closing_line
+from sparse_train.multirun import StoppedError
 from support import QUICK, ROOT, record, run_here
 
 
@@ -57,6 +58,16 @@ def test_a_measurement_says_its_numbers():
     final = {"largest_gap": 1.25e-7, "layer": "conv1", "mean_gap": 0.5}
     assert closing_line({"status": "complete", "final": final}) == "complete: largest gap 1.25e-07, mean gap 0.5"
     assert closing_line({"status": "complete"}) == "complete"
+
+
+def test_a_worker_that_alone_was_asked_for_an_end_is_no_success(tmp_path, monkeypatch, capsys):
+    def stopped(cfg, key):
+        raise StoppedError
+
+    monkeypatch.setattr("sparse_train.__main__.instantiate", stopped)
+    code, _, err = run_here(monkeypatch, capsys, "--multirun", "seed=0,1", f"runs_dir={tmp_path}")
+    assert code == 1
+    assert "error: a worker process alone was asked for an end; the same command goes on\n" in err
 
 
 def test_workers_side_by_side_say_who_speaks_and_save_when_interrupted(tmp_path):
