@@ -1,6 +1,7 @@
 """What is given to make reaches the command as it is: no shell and no make reads what is in it."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -25,7 +26,8 @@ def make(tmp_path):
     """The Makefile with a Python that says what it was given: the words after `-m module`."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    for name in ("requirements.lock", "pyproject.toml", ".venv/ready"):
+    [needed] = re.findall(r"^\.venv/ready: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for name in (*needed.split(), ".venv/ready"):
         (tmp_path / name).touch()
     python = tmp_path / ".venv" / "bin" / "python"
     python.write_text(PYTHON)
