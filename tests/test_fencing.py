@@ -1,5 +1,6 @@
 """A process that has lost its run writes nothing more; whoever gets a run, or empties it, removes what is its own."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -39,7 +40,9 @@ def test_a_holder_that_was_stopped_does_not_write_over_its_successor(tmp_path, m
     """It is elsewhere, stops for longer than it may, and goes on when the run is complete."""
     monkeypatch.setattr(lock, "GONE", 0.3)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", STOPPED, str(tmp_path)], **pipes) as stopped:
+    command = [sys.executable, "-c", STOPPED, str(tmp_path)]
+    with subprocess.Popen(command, **pipes) as stopped, contextlib.ExitStack() as end:
+        end.callback(stopped.kill)
         assert stopped.stdout.readline() == "started\n"
         stopped.send_signal(signal.SIGSTOP)
         record = Record(str(tmp_path), "abc")

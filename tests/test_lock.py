@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import socket
@@ -28,12 +29,16 @@ time.sleep(60)
 """
 
 
+@contextlib.contextmanager
 def holding(path, *elsewhere, prefix=()):
     """A process that has the lock; `elsewhere` is the name of a host for it to believe in."""
     command = [*prefix, sys.executable, "-c", HOLD, str(path), *elsewhere]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    return process
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def left_by(path, **fields):
@@ -66,10 +71,8 @@ def test_the_second_is_told_who_holds_it(tmp_path):
 
 
 def test_a_lock_whose_holder_is_dead_is_taken_over_at_once(tmp_path):
-    with holding(tmp_path / "lock") as holder:
-        with pytest.raises(HeldError, match=f"process {holder.pid} "):
-            Lock(tmp_path / "lock").acquire()
-        holder.kill()
+    with holding(tmp_path / "lock") as holder, pytest.raises(HeldError, match=f"process {holder.pid} "):
+        Lock(tmp_path / "lock").acquire()
     Lock(tmp_path / "lock").acquire()
     assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
     assert os.listdir(tmp_path) == ["lock"]
@@ -162,7 +165,6 @@ def test_a_holder_elsewhere_that_makes_progress_keeps_it(tmp_path):
         with pytest.raises(HeldError, match=f"by process {holder.pid} on elsewhere, since 20"):
             Lock(tmp_path / "lock", gone=20).acquire()
         assert time.monotonic() - began < 10, "the first sign of life is enough"
-        holder.kill()
 
 
 @pytest.mark.parametrize("shift", [-200, 200, 10**6])
@@ -170,10 +172,8 @@ def test_clocks_do_not_matter(shift, tmp_path, monkeypatch):
     """This machine's clock is wrong, or the file server's: a living holder keeps the lock, a dead one does not."""
     clock = time.time
     monkeypatch.setattr(time, "time", lambda: clock() + shift)
-    with holding(tmp_path / "lock", "elsewhere") as holder:
-        with pytest.raises(HeldError):
-            Lock(tmp_path / "lock", gone=20).acquire()
-        holder.kill()
+    with holding(tmp_path / "lock", "elsewhere"), pytest.raises(HeldError):
+        Lock(tmp_path / "lock", gone=20).acquire()
     for moment in (clock() - shift, clock() + shift):
         os.utime(tmp_path / "lock", (moment, moment))
         mine = Lock(tmp_path / "lock", gone=0.2)
@@ -197,18 +197,17 @@ def test_the_same_number_in_another_pid_namespace_is_another_process(tmp_path):
     """As of two containers on one machine: host and boot are the same, numbers mean nothing."""
     if (prefix := namespaces()) is None:
         pytest.skip("this system makes no PID namespaces")
-    with holding(tmp_path / "lock", prefix=prefix) as holder:
+    with holding(tmp_path / "lock", prefix=prefix):
         assert json.loads((tmp_path / "lock").read_text())["host"] == socket.gethostname()
         with pytest.raises(HeldError):
             Lock(tmp_path / "lock", gone=20).acquire()
-        holder.kill()
     Lock(tmp_path / "lock", gone=0.5).acquire()
 
 
 @pytest.mark.parametrize("field", ["boot", "namespace"])
 def test_a_number_is_looked_up_only_where_it_means_the_same(field, tmp_path):
     """The boot of another machine of this name, or of this one before; a namespace, where none can be made."""
-    with holding(tmp_path / "lock") as holder:
+    with holding(tmp_path / "lock"):
         said = (tmp_path / "lock").read_bytes()
         value = json.loads(said)[field].encode()
         with open(tmp_path / "lock", "r+b") as file:  # in place: the holder's file stays the same
@@ -216,7 +215,6 @@ def test_a_number_is_looked_up_only_where_it_means_the_same(field, tmp_path):
             file.write(value[:-3] + b"xyz")
         with pytest.raises(HeldError):
             Lock(tmp_path / "lock", gone=20).acquire()
-        holder.kill()
     began = time.monotonic()
     Lock(tmp_path / "lock", gone=0.5).acquire()
     assert time.monotonic() - began >= 0.5, "not at once, though no process has its number now"
