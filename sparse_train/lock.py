@@ -36,8 +36,8 @@ class Lock:
     is the dead one that the next may follow. So the holder is the last of `lock`, `lock.after.<its token>`, ..., and a
     living lease is never moved away: who acts on what it saw long ago finds a `lock` with another token.
 
-    Before each write a holder asks `verify`. What remains is the time between that look and the rename after it: a
-    holder elsewhere that stops just there, for three minutes, may still do this one rename.
+    Before each write a holder asks `verify`, and so does `release`. What remains is the time between that look and the
+    rename or removal after it: a holder elsewhere that stops just there, for three minutes, may still do this one.
 
     Args:
         path: of the file.

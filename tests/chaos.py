@@ -186,21 +186,29 @@ def _bits(value: object) -> Iterator[tuple]:
             yield from _bits(item)
 
 
-def report(outcomes: list[Outcome], strikes: list[Injected], races: list[race.Result], seconds: float) -> str:
+def report_kills(outcomes: list[Outcome], seconds: float) -> str:
+    """As a section of `results/reliability.md`."""
     lines = [f"| {o.name} | {o.kills} | {o.in_writing} | {'yes' if o.same else '**NO**'} |" for o in outcomes]
     kills, writing = sum(o.kills for o in outcomes), sum(o.in_writing for o in outcomes)
     return "\n".join(
         [
-            "# Reliability\n",
-            f"`make chaos` wrote this page ({seconds:.0f} s).\n",
             "## Kills at random moments\n",
             f"{kills} SIGKILLs at random moments, {writing} of them while a checkpoint was being written, over",
-            f"{len(outcomes)} runs, each started again until its end. Equal means: every tensor of weights, momentum",
-            "and masks, the exported files, and every line of history, times aside, to the bit.\n",
+            f"{len(outcomes)} runs, each started again until its end ({seconds:.0f} s). Equal means:",
+            "every tensor of weights, momentum and masks, the exported files, and every line of history, times aside,",
+            "to the bit.\n",
             "| configuration | kills | in writing | equal to the unbroken run |",
             "|---|---|---|---|",
             *lines,
             "",
+        ]
+    )
+
+
+def report_strikes(strikes: list[Injected]) -> str:
+    """Likewise."""
+    return "\n".join(
+        [
             "## Faults at every call\n",
             "A run of two epochs is struck at each of its calls of fsync, link, rename and unlink in turn, and the",
             "same command is given again. Good means: its record and history can be read in between, it ends equal to",
@@ -210,7 +218,6 @@ def report(outcomes: list[Outcome], strikes: list[Injected], races: list[race.Re
             "|---|---|---|---|---|",
             *map(_row, strikes),
             "",
-            race.report(races),
         ]
     )
 
@@ -218,6 +225,14 @@ def report(outcomes: list[Outcome], strikes: list[Injected], races: list[race.Re
 def _row(one: Injected) -> str:
     found = map(_at, (one.unreadable, one.left, one.other))
     return f"| {one.fault}: {FAULTS[one.fault]} | {one.calls} | {' | '.join(found)} |"
+
+
+def page(before: str, sections: list[str]) -> str:
+    """The page with these sections; others stay as they were."""
+    kept = dict.fromkeys(("Kills at random moments", "Faults at every call", "A race for a dead lock"), "")
+    for text in [*before.split("\n## ")[1:], *(section.removeprefix("## ") for section in sections)]:
+        kept[text.partition("\n")[0]] = f"\n## {text.strip()}\n"
+    return f"# Reliability\n\nHow runs end that are disturbed: `make chaos`.\n{''.join(kept.values())}"
 
 
 def _at(calls: list[int]) -> str:
@@ -231,17 +246,20 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
-    random_draw, start, found, struck = random.Random(options.seed), time.monotonic(), [], []
+    random_draw, found, struck = random.Random(options.seed), [], []
     races = race.run(options.rounds) if options.rounds else []
     for fault in FAULTS:
         with tempfile.TemporaryDirectory() as place:
             struck.append(injected(fault, Path(place)))
             print(struck[-1], flush=True)
+    start = time.monotonic()
     for chosen in CONFIGURATIONS if options.kills else []:
         with tempfile.TemporaryDirectory() as place:
             found.append(chaos(chosen, -(-options.kills // len(CONFIGURATIONS)), Path(place), random_draw))
             print(found[-1], flush=True)
     if options.report:
-        options.report.write_text(report(found, struck, races, time.monotonic() - start))
+        sections = [report_kills(found, time.monotonic() - start)] if found else []
+        sections += [report_strikes(struck), *([race.report(races)] if races else [])]
+        options.report.write_text(page(options.report.read_text() if options.report.exists() else "", sections))
     good = all(outcome.same for outcome in found) and all(one.good for one in [*struck, *races])
     sys.exit(not good)
