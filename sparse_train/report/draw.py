@@ -54,7 +54,7 @@ def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
         write_table(place / f"{sweep.name}.csv", tables.tidy(table))
     parts += [tables.aligned(lines) for lines in listings(sweep, runs)]
     if artifact.get("figure"):
-        spec = artifact["figure"]
+        spec = {**artifact["figure"], "factors": sweep.factors}
         draw_figure, _ = KINDS[spec["kind"]]
         figure = draw_figure(runs, rows, spec, title, sweep.scale == PAPER)
         for ending in ("png", "pdf"):

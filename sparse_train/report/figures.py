@@ -7,6 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sparse_train.report import paper, style
 from sparse_train.report.labels import label, name
+from sparse_train.report.looks import Look, Looks
 
 PANEL = "sparsity"
 
@@ -26,7 +27,7 @@ def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_pa
 
     The line is the mean over seeds, the band one standard deviation.
     """
-    shown = panels_of(runs)
+    shown, looks = panels_of(runs), Looks(runs, spec.get("factors", ()))
     figure, [axes] = style.panels(1, len(shown), title)
     schedules = list(runs["epochs"].unique()) if "epochs" in runs else [None]
     for one, panel in zip(axes, shown, strict=True):
@@ -36,22 +37,16 @@ def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_pa
             _paper_curves(one, spec["paper"], panel)
         if rows.empty:
             continue
-        here = within(rows, panel)
-        for (dst, optimizer), group in here.groupby(["dst", "optimizer"], sort=False):
+        for _, look, group in looks.lines(within(rows, panel)):
             for place, schedule in enumerate(schedules):
                 line = group if schedule is None else group[group["epochs"] == schedule]
-                _curve(one, line, spec["value"], dst, optimizer, style.DASHES[place % 4], first=place == 0)
+                if len(line):
+                    text, marker = look.words if place == 0 else None, look.marker if looks.markers else ""
+                    style.band(one, line, "epoch", spec["value"], style.DASHES[place % 4], look.colour, text, marker)
     axes[0].set_ylabel(name(spec["value"]))
     _name_schedules(axes[-1], schedules)
     style.legend(figure, axes[0])
     return figure
-
-
-def _curve(axes: Axes, rows: pd.DataFrame, value: str, dst: str, optimizer: str, dash: str, first: bool) -> None:
-    if rows.empty:
-        return
-    text, colour = _method(dst, optimizer)
-    style.band(axes, rows, "epoch", value, dash, colour, text if first else None)
 
 
 def _paper_curves(axes: Axes, source: str, panel: str) -> None:
@@ -70,36 +65,33 @@ def _name_schedules(axes: Axes, schedules: list) -> None:
 
 def final(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
     """Final accuracy over the length of training, each point a run of its own (Figures 11 to 14, 17 to 22, 25, 26)."""
-    shown = panels_of(runs)
+    shown, looks = panels_of(runs), Looks(runs, spec.get("factors", ()))
     figure, [axes] = style.panels(1, len(shown), title)
     for one, panel in zip(axes, shown, strict=True):
         one.set(title=f"{name(PANEL)} {label(PANEL, panel)}", xlabel=name("epochs"))
-        here = within(runs, panel)
-        for (dst, optimizer), group in here.groupby(["dst", "optimizer"], sort=False):
+        for (dst, optimizer), look, group in looks.lines(within(runs, panel)):
             if at_paper_scale and spec.get("paper") and dst not in style.REFERENCES:
-                _paper_points(one, spec["paper"], panel, dst, optimizer)
-            _points(one, group, "epochs" if at_paper_scale else "trained_epochs", spec["value"], dst, optimizer)
+                _paper_points(one, spec["paper"], panel, dst, optimizer, look)
+            _points(one, group, "epochs" if at_paper_scale else "trained_epochs", spec["value"], look)
     axes[0].set_ylabel(name(spec["value"]))
     style.legend(figure, axes[0])
     return figure
 
 
-def _points(axes: Axes, runs: pd.DataFrame, x: str, value: str, dst: str, optimizer: str) -> None:
+def _points(axes: Axes, runs: pd.DataFrame, x: str, value: str, look: Look) -> None:
     if value not in runs or x not in runs or runs[value].dropna().empty:
         return
     over_seeds = runs.dropna(subset=[value]).astype({x: float}).groupby(x)[value]
     mean, std = over_seeds.mean(), over_seeds.std().fillna(0)
-    text, colour = _method(dst, optimizer)
-    marker = style.look(optimizer)["marker"] if dst not in style.REFERENCES else ""
-    axes.plot(mean.index, mean, marker=marker, color=colour, label=text, linestyle=_dash(dst))
-    axes.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(mean.index, mean, marker=look.marker, color=look.colour, label=look.words, linestyle=look.dash)
+    axes.fill_between(mean.index, mean - std, mean + std, color=look.colour, alpha=0.15, linewidth=0)
     axes.set_xticks(list(mean.index))
 
 
-def _paper_points(axes: Axes, source: str, panel: str, dst: str, optimizer: str) -> None:
+def _paper_points(axes: Axes, source: str, panel: str, dst: str, optimizer: str, ours: Look) -> None:
     rows = paper.table(source).query("sparsity == @panel and dst == @dst and optimizer == @optimizer")
-    text = f"paper, {label('optimizer', optimizer)}"
-    look = {**style.look(optimizer), "color": style.GREY, "markerfacecolor": "none", "linewidth": 0.8, "label": text}
+    look = {"marker": ours.marker, "color": style.GREY, "markerfacecolor": "none", "linewidth": 0.8}
+    look["label"] = f"paper, {ours.words}"
     dash = style.DASHES[style.OPTIMIZERS[optimizer]]
     axes.errorbar(rows["epochs"].astype(float), rows["mean"], rows["std"].fillna(0), linestyle=dash, zorder=1, **look)
 
@@ -147,16 +139,6 @@ def _paper_itop(axes: Axes, source: str, dst: str, optimizer: str, schedule: str
         look = {**style.look(optimizer), "color": style.GREY, "markerfacecolor": "none", "linewidth": 0.8}
         x = 100 * rows[PANEL].astype(float)
         axes.plot(x, rows["mean"], linestyle="--", label=f"paper, {label('optimizer', optimizer)}", zorder=1, **look)
-
-
-def _method(dst: str, optimizer: str) -> tuple[str, str]:
-    if dst in style.REFERENCES:
-        return label("dst", dst), style.REFERENCES[dst][0]
-    return label("optimizer", optimizer), style.look(optimizer)["color"]
-
-
-def _dash(dst: str) -> str:
-    return style.REFERENCES[dst][1] if dst in style.REFERENCES else "-"
 
 
 KINDS = {

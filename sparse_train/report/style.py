@@ -56,11 +56,14 @@ def sized(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def band(axes: Axes, rows: pd.DataFrame, x: str, y: str, dash: str, colour: str, text: str | None) -> None:
-    """The mean of `y` over `x` as a line, one standard deviation as a band."""
+def band(
+    axes: Axes, rows: pd.DataFrame, x: str, y: str, dash: str, colour: str, text: str | None, marker: str = ""
+) -> None:
+    """The mean of `y` over `x` as a line, with a few markers if any, one standard deviation as a band."""
     over_seeds = rows.groupby(x)[y]
     mean, std = over_seeds.mean(), over_seeds.std().fillna(0)
-    axes.plot(mean.index, mean, dash, color=colour, label=text)
+    few = max(1, len(mean) // 6)
+    axes.plot(mean.index, mean, dash, color=colour, label=text, marker=marker, markevery=few)
     axes.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
 
 
@@ -71,12 +74,15 @@ def look(optimizer: str) -> dict:
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 6) -> None:
-    """One legend below all panels, each entry once."""
+    """One legend below all panels, each entry once, in as many columns as have room."""
     handles = {}
     for one in figure.axes:
         for handle, text in zip(*one.get_legend_handles_labels(), strict=True):
             handles.setdefault(text, handle)
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), columns))
+        widest = 0.55 + 0.06 * max(map(len, handles))  # inches of an entry
+        fitting = max(1, int(figure.get_figwidth() / widest))
+        ncols = min(len(handles), columns, fitting)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols)
     else:
         axes.text(0.5, 0.5, "no complete run yet", transform=axes.transAxes, ha="center", color=GREY)

@@ -11,21 +11,21 @@ import pandas as pd
 from sparse_train.report import paper, style
 from sparse_train.report.figures import PANEL, panels_of, within
 from sparse_train.report.labels import label, name
+from sparse_train.report.looks import Look, Looks
 from sparse_train.report.tables import trained
 
 
 def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: bool) -> list[dict]:
     """A panel per sparsity; a series per method and schedule, x the epoch."""
     schedules = list(runs["epochs"].unique()) if "epochs" in runs else [None]
-    panels = []
+    panels, looks = [], Looks(runs, spec.get("factors", ()))
     for shown in panels_of(runs):
         series = _papers_curves(spec["paper"], runs, shown) if at_paper_scale and spec.get("paper") else []
-        here = within(rows, shown)
-        for (dst, optimizer), group in here.groupby(["dst", "optimizer"], sort=False) if len(here) else ():
+        for (dst, optimizer), own, group in looks.lines(within(rows, shown)):
             for dash, schedule in zip(cycle(style.DASHES), schedules, strict=False):
                 line = group if schedule is None else group[group["epochs"] == schedule]
                 if len(line):
-                    look = _look(dst, optimizer) | {"dash": dash}
+                    look = _series(own) | {"dash": dash}
                     look["name"] += _schedule(runs, schedule, at_paper_scale)
                     series.append(look | _facets(dst, optimizer, shown) | _over_seeds(line, "epoch", spec["value"]))
         title = f"{name(PANEL)} {label(PANEL, shown)}"
@@ -36,16 +36,15 @@ def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: b
 def final(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: bool) -> list[dict]:
     """A panel per sparsity; a series per method, x the length of training, each point of runs of their own."""
     x = "epochs" if at_paper_scale else "trained_epochs"
-    panels = []
+    panels, looks = [], Looks(runs, spec.get("factors", ()))
     for shown in panels_of(runs):
-        here = within(runs, shown)
         series = []
-        for (dst, optimizer), group in here.groupby(["dst", "optimizer"], sort=False):
+        for (dst, optimizer), own, group in looks.lines(within(runs, shown)):
             facets = _facets(dst, optimizer, shown)
             if at_paper_scale and spec.get("paper") and dst not in style.REFERENCES:
                 wanted = {"dst": dst, "optimizer": optimizer, PANEL: shown}
-                series += _papers_points(spec["paper"], wanted, x, facets)
-            series += _points(group, x, spec["value"], _look(dst, optimizer), facets)
+                series += _papers_points(spec["paper"], wanted, x, facets, own)
+            series += _points(group, x, spec["value"], _series(own), facets)
         x_name = name("epochs") if at_paper_scale else "Trained epochs"
         title = f"{name(PANEL)} {label(PANEL, shown)}"
         panels.append(_panel(title, x_name, spec["value"], series, sparsity=shown))
@@ -63,7 +62,7 @@ def itop(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: boo
                 if at_paper_scale and spec.get("paper"):
                     series += _papers_points(spec["paper"], wanted, PANEL, _facets(dst, optimizer), times=100)
                 here = runs.query("dst == @dst and optimizer == @optimizer and epochs == @schedule")
-                look = _look(dst, optimizer)
+                look = _look(optimizer)
                 series += _points(here, PANEL, spec["value"], look, _facets(dst, optimizer), times=100)
             text = f"{_schedule(runs, schedule, at_paper_scale).removeprefix(', ')}, growth by {words} gradients"
             panels.append(_panel(text, f"{name(PANEL)} (%)", spec["value"], series))
@@ -84,17 +83,19 @@ def _facets(dst: str, optimizer: str, sparsity: str | None = None) -> dict:
     return {"facets": {key: value for key, value in known.items() if value is not None}}
 
 
-def _look(dst: str, optimizer: str) -> dict:
+def _series(look: Look) -> dict:
     """Name, colour (null for the page's ink), marker and dash, as in the figures."""
-    if dst in style.REFERENCES:
-        colour, dash = style.REFERENCES[dst]
-        return {"name": label("dst", dst), "colour": None if colour == style.BLACK else colour, "dash": dash}
+    colour = None if look.colour == style.BLACK else look.colour
+    return {"name": look.words, "colour": colour, "dash": look.dash} | ({"marker": look.marker} if look.marker else {})
+
+
+def _look(optimizer: str) -> dict:
     look = style.look(optimizer)
     return {"name": label("optimizer", optimizer), "colour": look["color"], "marker": look["marker"], "dash": "-"}
 
 
-def _papers_look(optimizer: str) -> dict:
-    look = _look("", optimizer)
+def _papers_look(optimizer: str, ours: Look | None = None) -> dict:
+    look = _series(ours) if ours else _look(optimizer)
     dash = style.DASHES[style.OPTIMIZERS[optimizer]]
     return {**look, "name": f"paper, {look['name']}", "paper": True, "colour": style.GREY, "dash": dash}
 
@@ -116,7 +117,9 @@ def _papers_curves(source: str, runs: pd.DataFrame, sparsity: str) -> list[dict]
     return made
 
 
-def _papers_points(source: str, wanted: dict, x: str, facets: dict, times: int = 1) -> list[dict]:
+def _papers_points(
+    source: str, wanted: dict, x: str, facets: dict, ours: Look | None = None, times: int = 1
+) -> list[dict]:
     """The paper's points as a series, where it has any; `times` takes x to its unit."""
     rows = paper.table(source)
     for key, value in wanted.items():
@@ -126,7 +129,7 @@ def _papers_points(source: str, wanted: dict, x: str, facets: dict, times: int =
     points = {"x": _plain(times * rows[x].astype(float), 3), "y": _plain(rows["mean"], 2)}
     if "std" in rows and rows["std"].notna().any():
         points["sd"] = _plain(rows["std"], 2)
-    return [_papers_look(wanted["optimizer"]) | facets | points]
+    return [_papers_look(wanted["optimizer"], ours) | facets | points]
 
 
 def _points(runs: pd.DataFrame, x: str, value: str, look: dict, facets: dict, times: int = 1) -> list[dict]:

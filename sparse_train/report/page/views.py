@@ -71,6 +71,7 @@ def _blocks(held: Committed, sweep: Sweep) -> Iterator[dict]:
     spec = artifact.get("figure")
     if spec and spec["kind"] in charts.KINDS:
         history = held.history() if spec["kind"] == "curves" else pd.DataFrame()
+        spec = {**spec, "factors": held.factors}
         panels = charts.KINDS[spec["kind"]](held.runs, history, spec, held.scale == PAPER)
         yield {"kind": "charts", "about": _about(spec["kind"]), "panels": panels}
     elif spec:
