@@ -43,6 +43,15 @@ def test_every_make_target_that_the_readme_names_exists():
     assert {"quickstart", "test", "help"} <= set(re.findall(r"make ([a-z]+)", README))
 
 
+def test_the_quickstart_changes_no_file_that_git_knows():
+    run = {"cwd": ROOT, "capture_output": True, "text": True, "check": False}
+    told = subprocess.run(["make", "--dry-run", "--silent", "quickstart"], **run).stdout.splitlines()
+    assert told[-1].endswith("--results-dir results/mine")
+    written = ["results/mine/records/quickstart.csv", "results/mine/README.md", "results/.lock", "runs/x"]
+    ignored = subprocess.run(["git", "check-ignore", "--no-index", *written], **run).stdout.splitlines()
+    assert ignored == written
+
+
 def test_make_help_explains_every_target():
     shown = subprocess.run(
         ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sparse_train.errors import ConfigError, closest, require, require_one_of
 from sparse_train.report import claims, cost, family, index, page, slurm, sweeps, uploads, wandb_views, watch
+from sparse_train.report.beside import beside
 from sparse_train.report.child import overrides
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
@@ -57,7 +58,7 @@ def _reproduce(args: argparse.Namespace) -> int:
         if launcher.name == "slurm":
             print(f"{status(sweep, records.again(), _runs_dir(args))}; then make draw-{sweep.name}")
         else:
-            print(draw(sweep, records, args.results_dir, args.replace))
+            _show(sweep, records, args)
             index.write(args.results_dir)
         if (words := made_before(sweep, records)) is not None:
             print(words, file=sys.stderr)
@@ -80,7 +81,7 @@ def _draw(args: argparse.Namespace) -> None:
     """draw each artifact from the records that are there"""
     records = _records(args)
     for sweep in _sweeps(args):
-        print(draw(sweep, records, args.results_dir, args.replace))
+        _show(sweep, records, args)
     index.write(args.results_dir)
 
 
@@ -176,6 +177,14 @@ def _sweeps(args: argparse.Namespace) -> list[sweeps.Sweep]:
 
 def _runs_dir(args: argparse.Namespace) -> Path:
     return sweeps.place(args.runs_dir, args.scale)
+
+
+def _show(sweep: sweeps.Sweep, records: Records, args: argparse.Namespace) -> None:
+    """Draw, and print: beside the committed numbers if it is drawn elsewhere, the page, and where the picture is."""
+    page = draw(sweep, records, args.results_dir, args.replace)
+    print(beside(sweep, args.results_dir, sweeps.ROOT / "results") + page)
+    if sweep.artifact.get("figure"):
+        print(f"picture: {sweeps.place(args.results_dir, sweep.scale) / f'{sweep.name}.png'}")
 
 
 def _records(args: argparse.Namespace) -> Records:

@@ -7,6 +7,7 @@ import pandas as pd
 from sparse_train.report import (
     collect,
     collected,
+    demonstration,
     dynamics,
     figures,
     hyperparameters,
@@ -23,6 +24,8 @@ from sparse_train.report.sweeps import PAPER, Sweep
 
 # kind of figure -> (how to draw it, the columns of the history it needs: none named, all; None, no history)
 KINDS = figures.KINDS | theory.KINDS | dynamics.KINDS | studies.KINDS
+
+SHOWS = "What it shows, with 95% intervals over paired seeds:\n"
 
 
 def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = False) -> str:
@@ -60,6 +63,9 @@ def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
         for ending in ("png", "pdf"):
             write_figure(place / f"{sweep.name}.{ending}", figure)
         parts.append(f"![{title}]({sweep.name}.png)\n")
+    if artifact.get("shows"):
+        said = demonstration.lines(runs, sweep.factors, **artifact["shows"])
+        parts.append("\n".join([SHOWS, *(f"- {one}" for one in said), ""]))
     return _page(place / f"{sweep.name}.md", title, parts)
 
 
