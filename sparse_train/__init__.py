@@ -55,10 +55,25 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
+def _version() -> str:
+    """That of pyproject.toml, which the installation repeats."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("sparse_train")
+    except PackageNotFoundError:  # a checkout that is on the path and not installed
+        import tomllib
+        from pathlib import Path
+
+        return tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["version"]
+
+
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, "__version__"])

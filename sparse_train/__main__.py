@@ -4,11 +4,13 @@ Options compose from the groups in `conf/`; with `--multirun`, comma-separated v
 stdout is the run's directory alone, for scripts; stderr says before it what the run came to.
 """
 
+import os
 import sys
-from pathlib import Path
+from typing import NoReturn
 
 import hydra
 import torch
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Sweep
@@ -17,80 +19,140 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+import sparse_train
 from sparse_train import multirun
+from sparse_train.command_line import CONF, one_line, options, usage
+from sparse_train.composition import checked
 from sparse_train.config import check, run_id
-from sparse_train.distributed import join, leave
+from sparse_train.distributed import Ranks, join, leave
 from sparse_train.errors import ConfigError, DivergedError, HeldError, MaskMismatchError, require
 from sparse_train.finished import look_again
 from sparse_train.log import closing_line, say
 from sparse_train.record import Record
 from sparse_train.targets import instantiate
 
-CONF = Path(__file__).parent.parent / "conf"
 HELD = 75  # the exit status of a run that another process is training: EX_TEMPFAIL
+COMPILERS = ("torch._dynamo", "torch._inductor", "triton")
 
 
 class RunError(CompactHydraException):
-    """Printed by Hydra as one line, without a traceback; the exit code is 1 and a sweep goes on."""
+    """A run of a sweep without a result. It has been said; the sweep goes on, and ends with status 1."""
 
 
 def main() -> None:
     """The command line."""
     try:
-        for argument in sys.argv[1:]:
-            check_group(argument)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        check_arguments(sys.argv[1:])
+        with checked():
+            multirun.install()
+            run()
+    except RunError:
         sys.exit(1)
-    multirun.install()
-    run()
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        stop(one_line(error))
 
 
-def check_group(argument: str) -> None:
-    """Refuse what is no word where an option of a group belongs, such as `dst=null`: Hydra would end with a traceback.
+def stop(line: str, status: int = 1) -> NoReturn:
+    """End the program with one line."""
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(status)
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Answer `--help` and `--version`; refuse what Hydra would take and should not, or would not say well.
 
     Raises:
-        ConfigError: lists the options.
+        ConfigError: names what is wrong.
+    """
+    parser = get_args_parser()
+    parser.allow_abbrev = False
+    parser.error = stop
+    parser.set_defaults(version=False)
+    next(
+        action for action in parser._actions if action.dest == "version"
+    ).version = f"sparse_train {sparse_train.__version__}"
+    given = parser.parse_args(arguments)
+    if given.help:
+        print(usage())
+        sys.exit(0)
+    require(given.experimental_rerun is None, "--experimental-rerun", given.experimental_rerun, "would unpickle a file")
+    package = given.config_path is not None and "://" in given.config_path
+    require(not package, "--config-path", given.config_path, "must be a directory")
+    for override in given.overrides:
+        check_override(override)
+
+
+def check_override(argument: str) -> None:
+    """Refuse what is not KEY=VALUE, and what is no word where an option of a group belongs, such as `dst=null`.
+
+    Raises:
+        ConfigError: lists the options of a group.
     """
     name, given, text = argument.partition("=")
     group = name.lstrip("+~")
-    if not (given and group and (CONF / group).is_dir()):
-        return
     try:
         value = OverridesParser.create().parse_override(argument).value()
-    except HydraException:  # which Hydra says well
+    except HydraException as error:
+        raise ConfigError(
+            name, text, "cannot be read; write KEY=VALUE, and quote what has spaces or brackets"
+        ) from error
+    if not (given and group and (CONF / group).is_dir()):
         return
-    options = ", ".join(sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml")))
     words = value if isinstance(value, list) and not name.startswith("~") else [value]
-    require(all(isinstance(word, str | Sweep) for word in words), group, text, f"must be one of {options}")
+    right = f"must be one of {', '.join(options(group))}"
+    require(all(isinstance(word, str | Sweep) for word in words), group, text, right)
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def run(cfg: DictConfig) -> None:
+    ranks, where = Ranks(), ""
     try:
         check(cfg)
-        ranks = join()
+        ranks = processes()
         record = Record(cfg.runs_dir, run_id(cfg), fresh=cfg.resume == "fresh", ranks=ranks)
+        where = f"{record.dir}: "
         if not ranks.decide(lambda: record.finished):
             instantiate(cfg, "task")(cfg, record)
         else:
             look_again(record)
     except HeldError as error:
-        if HydraConfig.get().mode == RunMode.RUN:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(HELD)
-        raise RunError(f"error: {error}") from error
-    except torch.OutOfMemoryError as error:
-        raise RunError(f"error: {record.dir}: out of GPU memory; try a smaller batch_size or amp=bf16") from error
+        no_result(str(error), HELD)
+    except torch.OutOfMemoryError:
+        no_result(f"{where}out of GPU memory; try a smaller batch_size or amp=bf16")
     except (ConfigError, DivergedError, MaskMismatchError, OmegaConfBaseException, OSError, MemoryError) as error:
-        raise RunError(f"error: {error}") from error
+        no_result(one_line(error))
     except RuntimeError as error:
+        first = str(error).strip().partition("\n")[0]
+        if cfg.compile and type(error).__module__.startswith(COMPILERS):
+            no_result(f"compile={str(cfg.compile).lower()}: {first}; compile=false needs no compiler")
         if ranks.world == 1:
             raise
-        raise RunError(f"error: rank {ranks.rank} of {ranks.world}: {str(error).splitlines()[0]}") from error
+        no_result(f"rank {ranks.rank} of {ranks.world}: {first}")
     if ranks.main:
         say(closing_line(record.content))
         print(record.dir, flush=True)
+
+
+def processes() -> Ranks:
+    """Those of this run.
+
+    Raises:
+        ConfigError: where they cannot meet.
+    """
+    try:
+        return join()
+    except (RuntimeError, ValueError) as error:  # torch's, of the network or of what torchrun or srun has said
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise ConfigError("MASTER_ADDR:MASTER_PORT", place, f"the processes cannot meet there ({error})") from error
+
+
+def no_result(line: str, status: int = 1) -> NoReturn:
+    """Say why, and end the program; in a sweep, this run alone, which says it."""
+    if HydraConfig.get().mode == RunMode.RUN:
+        stop(line, status)
+    raise RunError(line)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Assembly: from a configuration to the parts of a run."""
 
+from copy import deepcopy
 from inspect import signature
 
 import torch
@@ -8,9 +9,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sparse_train.config import run_name
-from sparse_train.data.memory import Loading
+from sparse_train.data.memory import Data, Loading
 from sparse_train.distributed import join
-from sparse_train.errors import require
+from sparse_train.errors import ConfigError, require
 from sparse_train.facts import choices, facts
 from sparse_train.loop import Run
 from sparse_train.models.init import kaiming_normal, over_sqrt_c, own_fan_in
@@ -46,6 +47,7 @@ def build(cfg: DictConfig) -> Run:
 
     sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels}
     model = make(cfg, "model", **sizes)
+    require_statistics(model, cfg, data, ranks.world)
     kaiming_normal(model, cfg.seed)
     if cfg.sync_bn and ranks.world > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -111,6 +113,18 @@ def set_up_torch(cfg: DictConfig) -> None:
         torch.set_num_threads(cfg.threads)
     torch.backends.cudnn.deterministic = cfg.deterministic
     torch.backends.cudnn.benchmark = not cfg.deterministic
+
+
+def require_statistics(model: nn.Module, cfg: DictConfig, data: Data, world: int) -> None:
+    """A process that sees one image at a time may have one value per channel, of which there is no variance."""
+    if cfg.batch_size > world:
+        return
+    image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device="meta")
+    try:
+        deepcopy(model).to("meta").train()(image)
+    except ValueError as error:
+        right = "leaves batch normalization one value per channel; take at least 2 for each process"
+        raise ConfigError("batch_size", cfg.batch_size, right) from error
 
 
 def parameter_groups(model: nn.Module, weight_decay_on: str) -> list[dict]:

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from sparse_train.errors import require, require_one_of
+from sparse_train.errors import closest, require, require_one_of
 from sparse_train.source import OURS, foreign_code
 
 # Raised when a change of the code alters results, so that old and new records never pass for the same run.
@@ -65,6 +65,8 @@ CHOICES = {
     "resume": ("auto", "fresh"),
 }
 
+# The most that makes sense: beyond it a machine or a library gives out without a clear word.
+LIMITS = {"epochs": 100_000, "batch_size": 1_000_000, "threads": 1024, "workers": 1024}
 
 # Where groups refer to a key of the top level. Given there, a value would be ignored, or said only there.
 ALIASES = {
@@ -131,12 +133,15 @@ def check(cfg: DictConfig) -> None:
         ConfigError: names the key and what would be right.
     """
     for key in cfg:  # Hydra itself lets +key=value through
-        require(key in Config.__dataclass_fields__, key, cfg[key], "no such key; see conf/config.yaml")
+        known = Config.__dataclass_fields__
+        require(key in known, key, cfg[key], f"no such key{closest(key, known) or '; --help lists all'}")
     for key in ("task", "dataset", "model", "topology", "optimizer", "lr_schedule", "dst", "logger"):
         chosen = isinstance(cfg[key], DictConfig) or (cfg[key] is None and key in ("dst", "logger"))
         require(chosen, key, cfg[key], "choose one of the options of its group")
     for key, options in CHOICES.items():
         require_one_of(key, cfg[key], options)
+    for key, most in LIMITS.items():
+        require(cfg[key] is None or cfg[key] <= most, key, cfg[key], f"must be at most {most:,}")
     known = isinstance(cfg.compile, bool) or cfg.compile == "reduce-overhead"
     require(known, "compile", cfg.compile, "must be one of false, true, reduce-overhead")
     require(0 <= cfg.sparsity < 1, "sparsity", cfg.sparsity, "must be in [0, 1): the share of weights that are zero")

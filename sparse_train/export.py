@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
+import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from sparse_train.errors import ConfigError
+from sparse_train.errors import ConfigError, require
 from sparse_train.files import write_whole
+from sparse_train.interpolations import strings
 from sparse_train.sparsity.topology import Topology
 from sparse_train.targets import make
 
@@ -31,19 +34,36 @@ def load(run_dir: str | Path) -> nn.Module:
     """The trained model of a complete run, in eval mode on the CPU; its masked weights are 0.
 
     Raises:
-        ConfigError: for a directory without a complete run, or with damaged files.
+        ConfigError: for a directory without a complete run, with damaged files, or with a record that asks for anything
+            but a model of ours.
     """
     directory = Path(run_dir)
     try:
         record = json.loads((directory / "record.json").read_text())
-        complete = record["status"] == "complete"
+        complete, config, sizes = record["status"] == "complete", record["config"]["model"], record["model_arguments"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError("run_dir", str(directory), "holds no readable record.json") from error
     if not complete:
         raise ConfigError("run_dir", str(directory), f"holds a run that is {record['status']}, not complete")
-    model = make(OmegaConf.create(record["config"]), "model", **record["model_arguments"])
-    model.load_state_dict(_tensors(directory / MODEL))
+    with torch.device("meta"):  # shapes alone: the file's tensors become the weights, so it bounds what is allocated
+        model = _described(config, sizes)
+    try:
+        model.load_state_dict(_tensors(directory / MODEL), assign=True)
+    except RuntimeError as error:
+        raise ConfigError("run_dir", str(directory), f"{MODEL} is not of the model in record.json") from error
     return model.eval()
+
+
+def _described(config: Any, sizes: Any) -> nn.Module:
+    """The model that a record describes, which may be a stranger's: what it may say is what `targets.py` lists."""
+    require(isinstance(config, dict), "model", config, "must be a mapping")
+    for key, text in strings(config, "model"):
+        require("${" not in text, key, text, "must be a value: a record refers to nothing")
+    right = "must be num_classes and in_channels, whole numbers from 1 to 1,000,000"
+    plain = isinstance(sizes, dict) and set(sizes) == {"num_classes", "in_channels"}
+    plain = plain and all(type(size) is int and 1 <= size <= 1_000_000 for size in sizes.values())
+    require(plain, "model_arguments", sizes, right)
+    return make(OmegaConf.create({"model": config}), "model", **sizes)
 
 
 def load_masks(run_dir: str | Path) -> dict[str, Tensor]:

@@ -5,11 +5,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_train.environment import describe
+from sparse_train.interpolations import PATHS
 
 
 def facts(cfg: DictConfig, name: str, device: torch.device) -> dict:
     """Name, configuration, options taken, the sweep, versions, git revision, hardware and threads."""
     config = {key: value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key != "artifact"}
+    written = OmegaConf.to_container(cfg, resolve=False)
+    config |= {key: written[key] for key in PATHS if key in written}  # what the environment says stays there
     return {"name": name, "config": config, "choices": choices(), "sweep": sweep(), **describe(device)}
 
 

@@ -69,11 +69,6 @@ def bind(path, mapping):
     inspect.signature(get_method(mapping["_target_"])).bind(*range(count), **dict.fromkeys(names), **keys)
 
 
-def takes_any_key(target):
-    kinds = {parameter.kind for parameter in inspect.signature(get_method(target)).parameters.values()}
-    return inspect.Parameter.VAR_KEYWORD in kinds
-
-
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_constructors_take_the_keys_of_every_option_and_no_others(compose_config, group, option):
     cfg = compose_config(f"{group}={option}", *(["dataset=cifar100"] if option == "cpu" else []))
@@ -82,9 +77,6 @@ def test_constructors_take_the_keys_of_every_option_and_no_others(compose_config
     for path, mapping in sections.items():
         bind(path, mapping)
         assert mapping.get("_partial_", False) is (path in GIVEN), "a partial where the run gives the rest"
-        if takes_any_key(mapping["_target_"]):
-            assert (path, mapping["_target_"].rsplit(".", 1)[-1]) == ("model", "timm_model"), "see the next test"
-            continue
         for key in set(mapping) - {"_target_", "_partial_"}:
             with pytest.raises(TypeError, match=f"unexpected keyword argument '{key}s'"):
                 bind(path, {**mapping, f"{key}s": mapping[key]})
@@ -92,7 +84,7 @@ def test_constructors_take_the_keys_of_every_option_and_no_others(compose_config
 
 def test_timms_models_refuse_a_misspelt_key(compose_config):
     cfg = compose_config("model=resnet50", "+model.zero_init_lasts=true")
-    with pytest.raises(ConfigError, match=r"model=.*unexpected keyword argument 'zero_init_lasts'"):
+    with pytest.raises(ConfigError, match=r"model.zero_init_lasts=True: no such key; did you mean zero_init_last\?"):
         make(cfg, "model", num_classes=10, in_channels=3)
 
 

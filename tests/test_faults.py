@@ -234,10 +234,13 @@ def test_a_shared_configuration_cannot_run_code(target, place, tmp_path, monkeyp
 
 def test_no_secret_of_the_environment_is_written(tmp_path):
     secrets = {"WANDB_API_KEY": "a1b2c3secretwandb", "HF_TOKEN": "hf_secrettoken", "AWS_SECRET_ACCESS_KEY": "awssecret"}
-    code, out, err = command(*FAST, f"runs_dir={tmp_path}", **secrets)
-    assert code == 0
+    paths = {"SPARSE_TRAIN_DATA": "/planted/place"}  # which a path may name, and a record keeps as it is written
+    place = "${oc.env:SPARSE_TRAIN_DATA}/x"
+    code, out, err = command(*FAST, f"runs_dir={tmp_path}", f"data_dir='{place}'", **secrets, **paths)
+    assert code == 0, err
+    assert record(only(tmp_path))["config"]["data_dir"] == place
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    for secret in secrets.values():
+    for secret in (secrets | paths).values():
         assert secret.encode() not in written
         assert secret not in out + err
     assert len(written) > 10_000

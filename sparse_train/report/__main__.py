@@ -40,12 +40,19 @@ def main() -> None:
     parser.add_argument("--replace", action="store_true", help="drop committed rows that are not among the records")
     args = parser.parse_args()
     try:
-        require_one_of("scale", args.scale, sweeps.every_scale())
+        _check(args)
         sys.exit(COMMANDS[args.command](args) or 0)
     except KeyboardInterrupt:
         parser.exit(130)
     except ConfigError as error:
         parser.exit(1, f"error: {error}\n")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse names that do not exist, before anything is read or made."""
+    require_one_of("scale", args.scale, sweeps.every_scale())
+    for name in _names(args):
+        require(name in sweeps.names(), "artifact", name, f"no such artifact{closest(name, sweeps.names())}")
 
 
 def _reproduce(args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sparse_train.composition import check_composed
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, require, require_one_of
 from sparse_train.report.workload import workload
@@ -229,7 +230,9 @@ def _compose(name: str, overrides: tuple[str, ...], with_hydra: bool = False) ->
     # The sweep file is the primary configuration, so its directory comes first; conf/ is searched after it.
     search = f"hydra.searchpath=[file://{CONF}]"
     with initialize_config_dir(str(SWEEPS), version_base="1.3"):
-        return compose(name, overrides=[search, *overrides], return_hydra_config=with_hydra)
+        cfg = compose(name, overrides=[search, *overrides], return_hydra_config=with_hydra)
+        check_composed(cfg)
+        return cfg
 
 
 def header(name: str) -> Iterator[str]:
