@@ -73,3 +73,62 @@ def test_what_cannot_be_loaded_is_named(exported, tmp_path):
     write_json(run_dir / "record.json", {**record, "status": "failed"})
     with pytest.raises(ConfigError, match="holds a run that is failed, not complete"):
         sparse_train.load(run_dir)
+
+
+# --- a stranger's run ---
+
+TIMM = {"_target_": "sparse_train.models.imagenet.timm_model", "_partial_": True, "name": "resnet18"}
+SIZES = {"num_classes": 10, "in_channels": 1}
+STRANGE = {
+    "model.checkpoint_path=": ({**TIMM, "checkpoint_path": "evil.pth"}, SIZES),
+    "model.pretrained=": ({**TIMM, "pretrained": True}, SIZES),
+    "model.features_only=": ({**TIMM, "features_only": True}, SIZES),
+    "model.pretrained_cfg=": ({**TIMM, "pretrained_cfg": {"url": "http://127.0.0.1:9/evil"}}, SIZES),
+    "model.pretrained_cfg= ": ({**TIMM, "pretrained_cfg": "evil"}, SIZES),
+    "model.name=": ({**TIMM, "name": "hf-hub:evil/evil"}, SIZES),
+    "model._target_=": ({"_target_": "timm.create_model", "_partial_": True, "model_name": "resnet18"}, SIZES),
+    "model._target_= ": ({"_target_": "sparse_train.sinks.Wandb", "_partial_": True}, SIZES),
+    "model._args_=": ({**TIMM, "_args_": [1, 2]}, SIZES),
+    "model.name= ": ({**TIMM, "name": "${oc.env:HOME}"}, SIZES),
+    "model=": ("evil", SIZES),
+    "model_arguments=": (TIMM, {**SIZES, "checkpoint_path": "evil.pth"}),
+    "model_arguments= ": (TIMM, {**SIZES, "pretrained": True}),
+    "model_arguments=  ": (TIMM, {**SIZES, "num_classes": 10**12}),
+    "model_arguments=   ": (TIMM, {**SIZES, "num_classes": True}),
+    "model_arguments=    ": (TIMM, [1]),
+}
+
+
+@pytest.mark.parametrize("key", STRANGE)
+def test_a_strangers_record_asks_for_one_of_our_models_and_nothing_else(key, exported, monkeypatch):
+    _, run_dir = exported
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("what was asked for reached timm"))
+    model, sizes = STRANGE[key]
+    record = json.loads((run_dir / "record.json").read_text())
+    record |= {"config": {**record["config"], "model": model}, "model_arguments": sizes}
+    write_json(run_dir / "record.json", record)
+    with pytest.raises(ConfigError) as error:
+        sparse_train.load(run_dir)
+    assert str(error.value).startswith(key.strip())
+
+
+def test_a_record_allocates_no_more_than_its_weights_hold(exported):
+    """A layer of 10^12 weights, of which the file has none."""
+    _, run_dir = exported
+    record = json.loads((run_dir / "record.json").read_text())
+    mlp = {"_target_": "sparse_train.models.mlp.MLP", "_partial_": True, "image_size": 8, "hidden": [10**6, 10**6]}
+    write_json(run_dir / "record.json", {**record, "config": {"model": mlp}})
+    with pytest.raises(ConfigError, match="model.safetensors is not of the model in record.json"):
+        sparse_train.load(run_dir)
+
+
+def test_a_resnet_of_timms_comes_back(compose_config, tmp_path):
+    from sparse_train.targets import make
+
+    cfg = compose_config("model=resnet50", "model.name=resnet18")
+    model = make(cfg, "model", **SIZES)
+    export(model, sparse_train.Topology(model, 0.9), tmp_path)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    write_json(tmp_path / "record.json", {"status": "complete", "config": config, "model_arguments": SIZES})
+    images = torch.randn(2, 1, 32, 32)
+    assert torch.equal(sparse_train.load(tmp_path)(images), model.eval()(images))
