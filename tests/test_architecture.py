@@ -31,7 +31,7 @@ LAYERS = [
     ["sparsity"],
     ["optim.sparseopt", "optim.ham", "optim.renorm", "optim.lr", "optim.joined"],
     ["optim.group"],
-    ["sparsity.lengths"],
+    ["sparsity.lengths", "sparsity.adopt"],
     ["sparsity.updater"],
     ["optim.sgd"],
     ["optim"],

@@ -255,3 +255,99 @@ def test_a_new_method_is_a_score():
     _, topology, optimizer = eight_weights()
     Updater(topology, optimizer, Least(), 100, 0.25, 1, decay="constant").update(1)
     assert flat(topology.masks["weight"]) == "11001010"  # drops 1 and grows it back: |g| = 1 is the least inactive
+
+
+# --- an optimizer that knows of no topology ---
+
+OTHERS = [
+    (torch.optim.AdamW, {"lr": 1e-2, "weight_decay": 0.1}),
+    (torch.optim.AdamW, {"lr": 1e-2, "amsgrad": True, "foreach": True}),
+    (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}),
+    (torch.optim.RMSprop, {"lr": 1e-2, "momentum": 0.9, "centered": True}),
+    (torch.optim.Adagrad, {"lr": 1e-2}),
+]
+
+
+@pytest.mark.parametrize("growth", [RigL(), SET()], ids=["rigl", "set"])
+@pytest.mark.parametrize(("kind", "options"), OTHERS, ids=lambda value: getattr(value, "__name__", ""))
+def test_any_optimizer_keeps_what_does_not_exist_at_zero(kind, options, growth, small_net, batch):
+    model = small_net()
+    topology = Topology(model, 0.7)
+    optimizer = kind(model.parameters(), **options)
+    updater = Updater(topology, optimizer, growth, 40, 0.5, every=3)
+    active = {name: int(mask.sum()) for name, mask in topology.masks.items()}
+    begun = {name: mask.clone() for name, mask in topology.masks.items()}
+    losses = []
+    for step in range(24):
+        optimizer.zero_grad()
+        images, labels = batch(step % 2)
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        losses.append(loss.item())
+        if updater.due(step):
+            before = {name: mask.clone() for name, mask in topology.masks.items()}
+            updater.update(step)
+            for name, mask in topology.masks.items():
+                grown = mask & ~before[name]
+                assert (topology.weights[name][grown] == 0).all()
+                for value in _per_weight(optimizer, topology.weights[name]):
+                    assert (value[grown] == 0).all(), "it starts without a past"
+        optimizer.step()
+        for name, mask in topology.masks.items():
+            assert (topology.weights[name][~mask] == 0).all()
+            assert int(mask.sum()) == active[name]
+            for value in _per_weight(optimizer, topology.weights[name]):
+                assert (value[~mask] == 0).all()
+    assert any(not torch.equal(mask, begun[name]) for name, mask in topology.masks.items())
+    assert sum(losses[-4:]) < sum(losses[:4]), "and it learns"
+
+
+def _per_weight(optimizer, weight):
+    return [v for v in optimizer.state[weight].values() if isinstance(v, torch.Tensor) and v.shape == weight.shape]
+
+
+def test_torchs_sgd_is_then_ours_to_the_bit(small_net, batch):
+    def trained(ours):
+        model = small_net()
+        topology = Topology(model, 0.7)
+        if ours:
+            optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, weight_decay=5e-4)
+        else:
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True)
+        updater = Updater(topology, optimizer, RigL(), 40, 0.5, every=3)
+        for step in range(12):
+            optimizer.zero_grad()
+            images, labels = batch(step)
+            F.cross_entropy(model(images), labels).backward()
+            if updater.due(step):
+                updater.update(step)
+            optimizer.step()
+        return [*model.parameters(), *topology.masks.values()]
+
+    assert all(torch.equal(a, b) for a, b in zip(trained(True), trained(False), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda model: torch.optim.LBFGS(model.parameters()), "optimizer=LBFGS: needs a closure.*use SparseSGD"),
+        (
+            lambda model: torch.optim.AdamW(Eight().parameters()),
+            "optimizer=AdamW: does not train weight: was the",
+        ),
+        (lambda model: model, "optimizer=Eight: must be SparseSGD or another optimizer"),
+    ],
+)
+def test_an_optimizer_that_cannot_train_the_weights_is_refused(make, message):
+    model = Eight()
+    topology = Topology(model, 0.5)
+    with pytest.raises(ConfigError, match=message):
+        Updater(topology, make(model), RigL(), 100)
+
+
+def test_what_only_ours_can_do_is_refused_to_others():
+    model = Eight()
+    topology = Topology(model, 0.5)
+    for options in ({"gradient": "corrected"}, {"rank_as": "sparseopt", "rescale": True}):
+        with pytest.raises(ConfigError, match="needs"):
+            Updater(topology, torch.optim.AdamW(model.parameters()), RigL(), 100, **options)

@@ -6,6 +6,7 @@ import torch
 
 from sparse_train.errors import require, require_one_of
 from sparse_train.randomness import generator
+from sparse_train.sparsity.adopt import Adopted
 from sparse_train.sparsity.growth import GrowthScore
 from sparse_train.sparsity.lengths import POWERS, lengths
 from sparse_train.sparsity.masks import drop, grow
@@ -30,7 +31,8 @@ class Updater:
 
     Args:
         topology, optimizer: what to change. The weights' `.grad` must be that of the current step; with a
-            `GradScaler`, call its `unscale_(optimizer)` before `update`.
+            `GradScaler`, call its `unscale_(optimizer)` before `update`. An optimizer that is not a `SparseSGD` is
+            made to keep masked weights, and its state of them, at 0 (`sparsity.adopt`).
         growth: the score, `RigL()` or `SET()` (`sparsity.growth`).
         total_steps: steps of the whole run.
         drop_fraction: f_0 in [0, 1].
@@ -49,7 +51,7 @@ class Updater:
     def __init__(
         self,
         topology: Topology,
-        optimizer: "SparseSGD",
+        optimizer: "SparseSGD | torch.optim.Optimizer",
         growth: GrowthScore,
         total_steps: int,
         drop_fraction: float = 0.3,
@@ -68,10 +70,13 @@ class Updater:
         require(0 <= stop_fraction <= 1, "stop_fraction", stop_fraction, "must be in [0, 1]: a share of the run")
         require_one_of("decay", decay, DECAYS)
         require_one_of("gradient", gradient, ("raw", "corrected"))
+        require_one_of("rank_as", rank_as, POWERS)
+        if not hasattr(optimizer, "mask_momentum"):
+            require(not rescale, "rescale", rescale, "needs SparseSGD, whose momentum can be brought along")
+            optimizer = Adopted(optimizer, topology)
         if gradient == "corrected":
             right = "needs an optimizer that corrects gradients, such as optimizer=sparseopt"
             require(optimizer.precondition is not None, "gradient", gradient, right)
-        require_one_of("rank_as", rank_as, POWERS)
         self.rank_as, self.rescale = rank_as, rescale
         self.topology, self.optimizer, self.seed = topology, optimizer, seed
         self.growth, self.drop_fraction, self.every, self.gradient = growth, drop_fraction, every, gradient
