@@ -5,6 +5,7 @@ stdout is the run's directory alone, for scripts; stderr says before it what the
 """
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -21,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import sparse_train
 from sparse_train import multirun
+from sparse_train.agreement import require_agreement
 from sparse_train.command_line import CONF, one_line, options, usage
 from sparse_train.composition import checked
 from sparse_train.config import check, run_id
@@ -41,6 +43,8 @@ class RunError(CompactHydraException):
 
 def main() -> None:
     """The command line."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
     try:
         check_arguments(sys.argv[1:])
         with checked():
@@ -52,6 +56,14 @@ def main() -> None:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         stop(one_line(error))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def end(number: int, frame: object) -> None:
+    """A signal's default, but what is half-written is removed, and the lock given back, on the way."""
+    sys.exit(128 + number)
 
 
 def stop(line: str, status: int = 1) -> NoReturn:
@@ -111,6 +123,7 @@ def run(cfg: DictConfig) -> None:
     try:
         check(cfg)
         ranks = processes()
+        require_agreement(cfg, ranks)
         record = Record(cfg.runs_dir, run_id(cfg), fresh=cfg.resume == "fresh", ranks=ranks)
         where = f"{record.dir}: "
         if not ranks.decide(lambda: record.finished):

@@ -6,16 +6,17 @@ random choices are named, so masks agree by construction. Only rank 0 writes.
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from sparse_train import log
+from sparse_train.errors import require
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=10)  # with a rank that neither answers nor dies
@@ -50,9 +51,9 @@ class Ranks:
     def max(self, value: Tensor) -> Tensor:
         return self._reduced(value, dist.ReduceOp.MAX)
 
-    def any(self, value: bool, device: torch.device) -> bool:
-        """Whether it is so on some rank; waits for all of them."""
-        return bool(self.max(torch.tensor(int(value), device=device))) if self.world > 1 else value
+    def largest(self, value: int, device: torch.device) -> int:
+        """Of all ranks' numbers; waits for all of them."""
+        return int(self.max(torch.tensor(int(value), device=device))) if self.world > 1 else int(value)
 
     def gathered(self, value: Tensor) -> Tensor:
         """(world, ...): everybody's, on every rank."""
@@ -61,6 +62,19 @@ class Ranks:
         parts = [torch.empty_like(value) for _ in range(self.world)]
         dist.all_gather(parts, value)
         return torch.stack(parts)
+
+    def require_same(self, what: Mapping[str, Any]) -> None:
+        """Raise an error on every rank, with the key, unless all ranks have the same values."""
+        if self.world == 1:
+            return
+        found: list = [None] * self.world
+        dist.all_gather_object(found, dict(what))
+        for key in found[0]:
+            for rank, theirs in enumerate(found):
+                right = f"on process {rank}, but {found[0][key]} on process 0; all processes of a run need the same"
+                require(theirs.get(key) == found[0][key], key, theirs.get(key), right)
+        keys = [sorted(theirs) for theirs in found]
+        require(keys.count(keys[0]) == self.world, "keys", keys, "are not those of process 0 on every process")
 
     def decide(self, choice: Callable[[], T]) -> T:
         """What rank 0 finds, on every rank; what it raises is raised on every rank."""

@@ -16,12 +16,17 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", 
 def describe(device: torch.device) -> dict:
     """Versions, git revision, hash of our code, hardware and threads. No host names, paths, environment variables."""
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": versions(),
         "git": _revision(),
         "code": training_code(),
         "hardware": {"device": _device_name(device), "cpu": _cpu_name(), "system": platform.system()},
         "threads": torch.get_num_threads(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python and the packages that results depend on."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from signal import Signals
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from sparse_train.checkpoint import Checkpoints, infinite
 from sparse_train.errors import DivergedError, MaskMismatchError
 from sparse_train.interruption import Interruption
 from sparse_train.log import say
-from sparse_train.meter import Meter
+from sparse_train.meter import SUMS, Meter
 from sparse_train.record import Record
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Keeper:
         self._require(asked)
         self.record.content.setdefault("segments", state.get("segments"))
         meter.load_state_dict(state["meter"])
+        self._take_own(state.get("own", {}), meter)
         _set_random_state(state["random"])
         within = f", {state['steps']} steps" if state["steps"] else ""
         say(f"{self.record.dir}: going on after epoch {len(state['history'])} of {self.run.epochs}{within}")
@@ -83,20 +85,20 @@ class Keeper:
         """To be called after every step but the last of an epoch, with what the epoch came to so far."""
         often = self.pace.steps is not None and steps % self.pace.steps == 0
         agreed = self.run.ranks.world == 1 or steps % AGREE == 0
-        asked = agreed and self._somebody(self.interruption.received is not None)
+        asked = self._asked() if agreed else 0
         late = agreed and self._somebody(self._age() > 60 * self.pace.minutes)
         if asked or often or late:
             self._save(steps, meter, seconds)
         if asked:
-            self._stop()
+            self._stop(asked)
 
     def after_epoch(self, last: bool) -> None:
-        """To be called after every epoch, once it is in the record."""
-        asked = self._somebody(self.interruption.received is not None)
+        """To be called after every epoch, once it is in the record. After the last one a signal waits for the end."""
+        asked = self._asked()
         if last or asked or self._somebody(self.pace.steps is not None or self._age() > COST * self.cost):
             self._save(0, self.run.meter(), 0.0)
         if asked and not last:
-            self._stop()
+            self._stop(asked)
 
     def check(self, meter: Meter) -> None:
         """End the run as diverged if it has stopped having numbers.
@@ -117,25 +119,47 @@ class Keeper:
     def _save(self, steps: int, meter: Meter, seconds: float) -> None:
         started = time.monotonic()
         self.check(meter)
-        self.run.average_statistics()
         name = infinite(self.run.model.state_dict())
         if self._somebody(name is not None):
             self.diverged(f"{name or 'a weight'} is not finite after epoch {len(self.record.history)}, {steps} steps")
         state = {"id": self.record.id, "history": self.record.history, "steps": steps, "seconds": seconds}
         state |= {"segments": self.record.content["segments"]}
         state |= {"meter": meter.state_dict(), "random": _random_state(self.run.device), **self.run.state_dict()}
+        if self.run.ranks.world > 1:
+            state["own"] = {name: self.run.ranks.gathered(value) for name, value in self._own(meter).items()}
         self.run.ranks.decide(lambda: self.files.save(state))
         self.saved = time.monotonic()
         self.cost = self.saved - started
 
-    def _stop(self) -> None:
-        say(
-            f"{self.record.dir}: saved, as signal {self.interruption.received or 'to another process'} asked for an end"
-        )
-        self.interruption.hand_over()
+    def _own(self, meter: Meter) -> dict[str, torch.Tensor]:
+        """What is each rank's own: the running statistics of its images, and its part of the epoch's sums."""
+        return {**self.run.statistics(), **{f"meter.{key}": getattr(meter, key) for key in SUMS}}
+
+    @torch.no_grad()
+    def _take_own(self, saved: dict[str, torch.Tensor], meter: Meter) -> None:
+        """Each rank takes back its own. Ranks of another number share out what there is: the statistics' mean."""
+        ranks, statistics = self.run.ranks, self.run.statistics()
+        for name, value in self._own(meter).items():
+            if name in saved and len(saved[name]) == ranks.world:
+                value.copy_(saved[name][ranks.rank])
+            elif name in saved and name in statistics:
+                value.copy_(saved[name].mean(0))
+
+    def _asked(self) -> int:
+        """The signal that asks for an end, whichever process of the run it was sent to; 0 for none."""
+        return self.run.ranks.largest(self.interruption.received or 0, self.run.device)
+
+    def _stop(self, number: int) -> None:
+        say(f"{self.record.dir}: saved, as {Signals(number).name} asked for an end; the same command goes on")
+        self.interruption.hand_over(number)
+
+    def finished(self) -> None:
+        """To be called once the record is complete. A signal that is still to be handed over ends the program then."""
+        if self.interruption.received is not None:
+            say(f"{self.record.dir}: complete; {Signals(self.interruption.received).name} asked for an end")
 
     def _somebody(self, value: bool) -> bool:
-        return self.run.ranks.any(value, self.run.device)
+        return bool(self.run.ranks.largest(value, self.run.device))
 
     def _age(self) -> float:
         return time.monotonic() - self.saved

@@ -69,9 +69,12 @@ class Run:
     def average_statistics(self) -> None:
         """Bring the ranks' running statistics together: what each normalized by is its own, what is tested is one."""
         if self.ranks.world > 1:
-            for buffer in self.model.buffers():
-                if buffer.is_floating_point():
-                    buffer.copy_(self.ranks.sum(buffer) / self.ranks.world)
+            for statistic in self.statistics().values():
+                statistic.copy_(self.ranks.sum(statistic) / self.ranks.world)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """The running statistics of batch normalization, by name."""
+        return {name: buffer for name, buffer in self.model.named_buffers() if buffer.is_floating_point()}
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross entropy and the number of correct answers."""
@@ -125,6 +128,7 @@ def train(run: Run, record: Record, sinks: list[Sink], pace: Pace) -> None:
         if run.ranks.main:
             export(run.model, run.topology, record.dir)
         record.finish("complete", peak_memory_mib=round(peak_memory_mib(run.device), 1))
+        keeper.finished()
 
 
 def train_epoch(run: Run, epoch: int, place: Place, keeper: Keeper, started: float) -> dict:

@@ -1,9 +1,11 @@
 """One process of a distributed test: python ddp_worker.py OUT MODE OVERRIDE...
 
 MODE "train" runs the entrypoint; "mismatch" gives rank 1 another mask first; "dies" kills rank 1 in the third step;
-"steps" takes 30 steps and writes what came of them to OUT.
+"steps" takes 30 steps and writes what came of them to OUT. "broken off" trains under OUT/whole, and under OUT/broken,
+where every rank ends in the middle of an epoch and is started again. "differs" gives the last override to rank 1 alone.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -11,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from sparse_train import loop
 from sparse_train.__main__ import CONF, main
@@ -61,6 +64,23 @@ def killed(run: loop.Run, images: torch.Tensor, labels: torch.Tensor):
     return loss(run, images, labels)
 
 
+class Killed(BaseException):
+    """Nobody catches it, as nobody catches SIGKILL."""
+
+
+def ends_in_step(run: loop.Run, images: torch.Tensor, labels: torch.Tensor):
+    ends_in_step.left -= 1
+    if ends_in_step.left == 0:
+        raise Killed
+    return loss(run, images, labels)
+
+
+def trained(*arguments: str) -> None:
+    GlobalHydra.instance().clear()
+    sys.argv = ["sparse_train", *arguments]
+    main()
+
+
 if __name__ == "__main__":
     out, mode, *overrides = sys.argv[1:]
     if mode == "steps":
@@ -70,6 +90,16 @@ if __name__ == "__main__":
         leave()
         sys.exit()
     checked, loss, killed.calls = loop.check_masks, loop.Run.loss, 0
+    if mode == "broken off":
+        trained(*overrides, f"runs_dir={out}/whole")
+        loop.Run.loss, ends_in_step.left = ends_in_step, int(os.environ["STEPS"])
+        with contextlib.suppress(Killed):
+            trained(*overrides, f"runs_dir={out}/broken", "checkpoint_steps=2")
+        trained(*overrides, f"runs_dir={out}/broken", "checkpoint_steps=3")
+        leave()
+        sys.exit()
+    if mode == "differs" and os.environ["RANK"] == "0":
+        overrides = overrides[:-1]
     if mode == "mismatch":
         loop.check_masks = with_another_mask
     if mode == "dies":

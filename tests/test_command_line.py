@@ -6,9 +6,9 @@ import sys
 
 import pytest
 from omegaconf import OmegaConf
-from runs import ROOT, command, run_here
 
 import sparse_train
+from support import ROOT, command, run_here
 
 GROUPS = ("dataset", "model", "dst", "optimizer", "renorm", "task", "logger")
 

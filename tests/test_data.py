@@ -1,4 +1,5 @@
 import hashlib
+import os
 import pickle
 import shutil
 from functools import partial
@@ -356,3 +357,43 @@ def test_imagenet_that_is_missing_or_a_subset_is_named(image_folder, tmp_path):
         imagenet(loading(image_folder), [0.5] * 3, [0.25] * 3)
     with pytest.raises(ConfigError, match="batch_size=11: must be between 1 and the 10 training images"):
         folder_data(image_folder, batch_size=11)
+
+
+def test_imagenet_with_other_classes_to_test_on_is_refused(image_folder):
+    """Labels are places in the alphabet: a class called otherwise would be taken for its neighbour."""
+    (image_folder / "imagenet" / "val" / "n01").rename(image_folder / "imagenet" / "val" / "n03")
+    with pytest.raises(ConfigError, match=r"data_dir=.*/train and val differ: only train has n01; only val has n03$"):
+        folder_data(image_folder)
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def _pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", [_empty, _cut, _pipe])
+def test_an_image_that_cannot_be_read_is_named_in_one_line(damage, workers, image_folder):
+    path = image_folder / "imagenet" / "val" / "n02" / "1.png"
+    damage(path)
+    with pytest.raises(ConfigError) as caught:
+        list(folder_data(image_folder, workers=workers).test.epoch(0))
+    assert str(caught.value).startswith(f"data_dir={image_folder}: {path} cannot be read as an image (")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_in_a_data_files_place_is_named(make, cifar_dir):
+    path = cifar_dir / "cifar-100-python" / "test"
+    path.unlink()
+    make(path)
+    with pytest.raises(ConfigError, match=r"not a regular file: cifar-100-python/test; get the data set from https"):
+        cifar.cifar100(loading(cifar_dir), [0.0] * 3, [1.0] * 3)

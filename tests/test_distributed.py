@@ -1,6 +1,7 @@
 """Two gloo processes, started as users start them, against one process that does the same."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -113,6 +114,44 @@ def test_without_batch_normalization_two_processes_make_the_run_of_one(tmp_path,
         assert ours["test_acc"] == theirs["test_acc"]
 
 
+def test_broken_off_and_taken_up_again_two_processes_end_the_same(tmp_path, monkeypatch):
+    """To the bit, and whenever it was saved: saving changes nothing, and each takes back what is its own."""
+    monkeypatch.setenv("STEPS", "12")  # in the second epoch of seven steps, the test sets' batches counted too
+    arguments = (*QUICK, "dataset.train_images=450", "model.width=0.125", "optimizer=sparseopt_ham")
+    codes, said = finish(torchrun(str(tmp_path), "broken off", *arguments))
+    assert codes == [0], said
+    assert re.search(r"going on after epoch 1 of 2, \d steps", said)
+    whole, broken = only(tmp_path / "whole"), only(tmp_path / "broken")
+    assert history(broken) == history(whole)
+    assert same_state(broken, whole)
+    for name in ("model.safetensors", "masks.safetensors"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_sigterm_to_torchrun_is_no_failure(tmp_path):
+    """It passes the signal on to its processes; they save together."""
+    [process] = torchrun("-", "train", *QUICK, "epochs=1000", f"runs_dir={tmp_path}")
+    while process.poll() is None and not list(tmp_path.glob("*/history.jsonl")):
+        time.sleep(0.02)
+    process.terminate()
+    codes, said = finish([process])
+    assert codes != [0]
+    assert "saved, as SIGTERM asked for an end; the same command goes on" in said
+    assert "error: rank" not in said
+    assert record(only(tmp_path))["status"] == "running"
+    assert (only(tmp_path) / "checkpoint.pt").exists()
+    assert not (only(tmp_path) / "lock").exists()
+
+
+@pytest.mark.parametrize("override", ["lr=0.3"])
+def test_processes_with_different_settings_are_refused(override, tmp_path):
+    arguments = (*QUICK, "dst=static", f"runs_dir={tmp_path}", override)
+    codes, said = finish(torchrun("-", "differs", *arguments), timeout=120)
+    assert codes == [1]
+    assert said.count("error: lr=0.3: on process 1, but 0.1 on process 0; all processes of a run need the same") == 2
+    assert not list(tmp_path.iterdir()), "nothing is written"
+
+
 def test_a_different_mask_stops_the_run_with_the_layers_name(tmp_path):
     began = time.monotonic()
     codes, said = finish(torchrun("-", "mismatch", *QUICK, f"runs_dir={tmp_path}"), timeout=120)
@@ -175,3 +214,15 @@ def test_a_checksum_tells_masks_apart():
     moved.view(-1)[on], moved.view(-1)[off] = False, True
     assert checksum(moved) != checksum(masks[0])
     assert checksum(masks[0].to(memory_format=torch.channels_last)) == checksum(masks[0])
+
+
+def test_what_processes_may_differ_in(compose_config):
+    from sparse_train.agreement import settings
+
+    mine = settings(compose_config("optimizer=sparseopt"))
+    machine = ("data_dir=/elsewhere", "workers=3", "gpus=[0]", "download=false", "logger=wandb")
+    assert settings(compose_config("optimizer=sparseopt", *machine)) == mine
+    for other in ("lr=0.3", "dst=static", "seed=1", "resume=fresh", "checkpoint_steps=2", "sync_bn=true"):
+        assert settings(compose_config("optimizer=sparseopt", other)) != mine
+    keys = list(settings(compose_config("lr=0.3")))
+    assert keys.index("lr") < keys.index("optimizer.lr"), "the key that was given is the one that is named"

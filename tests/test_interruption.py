@@ -8,8 +8,10 @@ import time
 
 import pytest
 
-from sparse_train.interruption import Interruption
-from support import QUICK, ROOT, history, only, record, same_state, trained
+from sparse_train import files, loop
+from sparse_train.interruption import TWICE, Interruption
+from sparse_train.record import Record
+from support import QUICK, ROOT, history, only, record, run_here, same_state, trained
 
 ARGUMENTS = (*QUICK, "epochs=4", "optimizer=sparseopt_ham", "renorm=unit", "dst=set")
 
@@ -31,8 +33,11 @@ def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(number, 
         process.send_signal(number)
         said = process.stderr.read()
         process.wait()
-    assert f"saved, as signal {int(number)} asked for an end" in said
-    assert process.returncode in (-number, 130 if number == signal.SIGINT else -number)
+    begun, saved = said.splitlines()
+    assert begun.startswith(f"{run_dir}: digits")
+    assert saved == f"{run_dir}: saved, as {number.name} asked for an end; the same command goes on"
+    assert process.returncode == 128 + number
+    assert not (run_dir / "lock").exists()
     assert (run_dir / "checkpoint.pt").exists()
     assert record(run_dir)["status"] == "running"
     assert trained(*ARGUMENTS, f"runs_dir={tmp_path}") == run_dir
@@ -52,13 +57,14 @@ def test_the_handler_that_was_there_before_is_called():
             os.kill(os.getpid(), signal.SIGUSR2)
             assert interruption.received == signal.SIGUSR2
             assert called == [], "not in the middle of a step"
-            interruption.hand_over()
+            interruption.hand_over(interruption.received)
             assert called == [signal.SIGUSR2]
             assert interruption.received is None
             os.kill(os.getpid(), signal.SIGUSR2)
             assert interruption.received == signal.SIGUSR2, "noted again"
+        assert len(called) == 2, "what was not handed over is, at the end"
         os.kill(os.getpid(), signal.SIGUSR2)
-        assert len(called) == 2, "as before, once left"
+        assert len(called) == 3, "as before, once left"
     finally:
         signal.signal(signal.SIGUSR2, before)
 
@@ -76,11 +82,134 @@ def test_an_ignored_signal_stays_ignored():
 def test_a_second_interrupt_from_the_keyboard_acts_at_once():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), Interruption():
+        with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
             os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)  # torchrun's, which passes on what its processes heard themselves
+            interruption._at -= 2 * TWICE
             os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+SHORT = ("epochs=2", "model=mlp", "update_every=3", "threads=1", "dataset.train_images=128")  # four steps
+PHASES = {  # what is under way as the signal comes -> where that is, and which of its calls
+    "the first step": (loop.Run, "loss", 1),
+    "the last step of an epoch": (loop.Run, "loss", 2),
+    "evaluation": (loop, "evaluate", 1),
+    "an epoch's row": (Record, "append", 1),
+    "the last step": (loop, "look", 2),
+    "the last evaluation": (loop, "evaluate", 2),
+    "the last checkpoint": (files.os, "fsync", 9),
+    "export": (loop, "export", 1),
+    "the last word": (Record, "finish", 1),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_signal_ends_a_sweep_whatever_is_under_way(phase, tmp_path, monkeypatch, capsys):
+    """The run is saved or complete, one line says so, and the next run of the sweep does not begin."""
+    place, name, count = PHASES[phase]
+    real, calls, handed = getattr(place, name), [], []
+
+    def signalled(*arguments, **options):
+        calls.append(name)
+        if len(calls) == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **options)
+
+    def requeued(number, frame):  # stands for submitit's, which ends the program as well
+        handed.append(number)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, requeued)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, signalled)
+            sweep = ("--multirun", "seed=0,1", *SHORT, f"runs_dir={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+            code, _, err = run_here(patched, capsys, *sweep)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 128 + signal.SIGTERM
+    assert handed == [signal.SIGTERM], "once"
+    content = record(only(tmp_path))
+    assert content["status"] == ("running" if list(PHASES).index(phase) < 4 else "complete")
+    assert err.count("SIGTERM asked for an end") == 1
+    assert "Traceback" not in err
+    assert (only(tmp_path) / "checkpoint.pt").exists()
+    assert not (only(tmp_path) / "lock").exists()
+
+
+def test_ctrl_c_outside_of_training_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sparse_train.tasks.build", lambda cfg: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, _, err = run_here(monkeypatch, capsys, "--multirun", "seed=0,1", *SHORT, f"runs_dir={tmp_path}")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert code == 130
+    assert err == "interrupted; the same command goes on\n"
+    assert not list(tmp_path.glob("*/record.json"))
+
+
+def test_a_signal_to_the_whole_process_group_leaves_the_data_workers_alone(image_folder, tmp_path):
+    """They neither end before the run is saved nor outlive it, even if it is killed."""
+    for folder in (image_folder / "imagenet").glob("train/*"):
+        for i in range(200):
+            os.link(folder / "0.png", folder / f"more{i}.png")
+    sizes = ("dataset.num_classes=2", "dataset.image_size=16", "dataset.resize=20", "model.width=0.25", "batch_size=4")
+    run = (*sizes, "dataset=imagenet", "model=resnet20", "epochs=50", "workers=2", "threads=1")
+    command = [sys.executable, "-m", "sparse_train", *run, f"data_dir={image_folder}", f"runs_dir={tmp_path / 'runs'}"]
+    options = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    heard = lambda: (os.setsid(), signal.signal(signal.SIGINT, signal.SIG_DFL))  # noqa: E731
+    with subprocess.Popen(command, preexec_fn=heard, **options) as process:
+        workers = _workers(process)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            for worker in workers:
+                os.kill(worker, number)
+        time.sleep(0.2)
+        assert all(map(_there, workers))
+        os.killpg(process.pid, signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143, said
+    assert "saved, as SIGTERM asked for an end" in said
+    assert "Traceback" not in said
+    assert record(only(tmp_path / "runs"))["status"] == "running"
+    assert not any(map(_there, workers))
+    with subprocess.Popen(command, preexec_fn=heard, **options) as process:
+        workers = _workers(process)
+        process.kill()
+        assert "going on after epoch" in process.communicate(timeout=60)[1]
+    ended = time.monotonic() + 30
+    while any(map(_there, workers)) and time.monotonic() < ended:
+        time.sleep(0.1)
+    assert not any(map(_there, workers)), "torch's watchdog ends them"
+
+
+def _workers(process):
+    """The process numbers of both data workers, once they are there."""
+    while process.poll() is None:
+        with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+            found = [int(pid) for pid in file.read().split()]
+        if len(found) == 2 and all("multiprocessing" not in _command(pid) for pid in found):
+            return found
+        time.sleep(0.01)
+    raise AssertionError(process.stderr.read())
+
+
+def _command(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline") as file:
+            return file.read()
+    except OSError:
+        return "multiprocessing"
+
+
+def _there(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_two_processes_on_one_run(tmp_path, unbroken):

@@ -24,6 +24,8 @@ def ensure(data_dir: str, files: Mapping[str, str], download: Callable[[], objec
     if all(check_integrity(root / name, md5) for name, md5 in files.items()):
         return
     reason = "downloading is off (download=false)"
+    if odd := [name for name in files if (root / name).exists() and not (root / name).is_file()]:
+        raise ConfigError("data_dir", data_dir, f"not a regular file: {', '.join(odd)}; get the data set from {source}")
     if damaged := [name for name in files if (root / name).exists() and not check_integrity(root / name, files[name])]:
         reason = f"damaged (wrong MD5, delete to download again): {', '.join(damaged)}"
     elif download is not None:

@@ -1,16 +1,21 @@
 """ImageNet (Deng et al. 2009) as a folder of images per class, decoded by workers."""
 
+import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
 from sparse_train.data.memory import Batch, Data, Loading, Normalize, require_batches
 from sparse_train.errors import ConfigError, require
+from sparse_train.interruption import sheltered
 from sparse_train.randomness import derive, generator
 
 Place = tuple[int, int]  # (epoch, index of the image): enough to decode and augment it the same way anywhere
@@ -19,14 +24,33 @@ Place = tuple[int, int]  # (epoch, index of the image): enough to decode and aug
 class Augmented(Dataset):
     """Images by (epoch, index), each augmented by a generator of its own name: the same whatever worker decodes it."""
 
-    def __init__(self, folder: ImageFolder, transform: v2.Transform, seed: int):
-        self.folder, self.transform, self.seed = folder, transform, seed
+    def __init__(self, folder: ImageFolder, transform: v2.Transform, loading: Loading):
+        self.folder, self.transform = folder, transform
+        self.seed, self.data_dir = loading.seed, loading.data_dir
 
-    def __getitem__(self, place: Place) -> tuple[Tensor, int]:
-        image, label = self.folder[place[1]]
+    def __getitem__(self, place: Place) -> tuple[Tensor, int] | ConfigError:
+        """Image and label, or what is wrong with the file: raised in a worker it would come with two tracebacks."""
+        try:
+            image, label = self.folder[place[1]]
+        except Exception as error:  # whatever a decoder may raise
+            path, reason = self.folder.samples[place[1]][0], str(error).splitlines()[0] if str(error) else repr(error)
+            return ConfigError("data_dir", self.data_dir, f"{path} cannot be read as an image ({reason})")
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms read the ambient state
             torch.manual_seed(derive(self.seed, "augment", *place))
             return self.transform(image), label
+
+
+def collate(items: list) -> list[Tensor] | ConfigError:
+    """A batch, or what is wrong with the first image that cannot be read."""
+    wrong = [item for item in items if isinstance(item, ConfigError)]
+    return wrong[0] if wrong else default_collate(items)
+
+
+def read_image(path: str) -> Image:
+    """A pipe in a file's place would be waited for without end."""
+    if not os.path.isfile(path):
+        raise OSError("not a regular file")
+    return default_loader(path)
 
 
 class Batches(Sampler[list[Place]]):
@@ -62,7 +86,7 @@ class FolderSplit:
         batch_size = loading.batch_size
         if train:
             require_batches(loading, len(folder))
-        self.dataset = Augmented(folder, transform, loading.seed)
+        self.dataset = Augmented(folder, transform, loading)
         self.loading, self.normalize, self.train, self.batch_size = loading, normalize, train, batch_size
         self.samples = len(self) * batch_size if train else len(folder)
 
@@ -81,11 +105,17 @@ class FolderSplit:
         loader = DataLoader(
             self.dataset,
             batch_sampler=Batches(order, self.loading, epoch, start, self.train),
+            collate_fn=collate,
             num_workers=self.loading.workers,
             pin_memory=pinned,
             generator=generator(self.loading.seed, "workers", epoch),
         )
-        for images, labels in loader:
+        with sheltered():
+            batches = iter(loader)
+        for batch in batches:
+            if isinstance(batch, ConfigError):
+                raise batch
+            images, labels = batch
             images, labels = images.to(device, non_blocking=pinned), labels.to(device, non_blocking=pinned)
             yield self.normalize(images.permute(0, 2, 3, 1)), labels
 
@@ -114,14 +144,32 @@ def imagenet(
         right = f"put ImageNet's class folders under {root}, from https://image-net.org"
         require(root.is_dir(), "data_dir", loading.data_dir, right)
         try:
-            folders[part] = ImageFolder(str(root))
+            folders[part] = ImageFolder(str(root), loader=read_image)
         except FileNotFoundError as error:
             raise ConfigError("data_dir", loading.data_dir, str(error)) from error
         found = len(folders[part].classes)
         require(found == num_classes, "num_classes", num_classes, f"{root} holds {found} class folders")
+    _require_same_classes(folders["train"], folders["val"], loading)
+    if loading.ranks.world > 1:
+        loading.ranks.require_same({f"files of {part}": _listing(folder) for part, folder in folders.items()})
     crop = v2.Compose([v2.RandomResizedCrop(image_size, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()])
     center = v2.Compose([v2.Resize(resize, antialias=True), v2.CenterCrop(image_size), v2.PILToTensor()])
     normalize = Normalize(mean, std, loading.device)
     train = FolderSplit(folders["train"], crop, loading, normalize, train=True)
     test = FolderSplit(folders["val"], center, loading, normalize, train=False)
     return Data(train, test, num_classes, 3, image_size)
+
+
+def _require_same_classes(train: ImageFolder, val: ImageFolder, loading: Loading) -> None:
+    """A label is a class folder's place in the alphabet: with another folder it means another class."""
+    known = {"train": set(train.classes), "val": set(val.classes)}
+    only = {"train": sorted(known["train"] - known["val"]), "val": sorted(known["val"] - known["train"])}
+    told = [f"only {part} has {', '.join(n[:5])}{' and others' * (len(n) > 5)}" for part, n in only.items() if n]
+    right = f"the class folders of {Path(loading.data_dir, 'imagenet')}/train and val differ: {'; '.join(told)}"
+    require(not told, "data_dir", loading.data_dir, right)
+
+
+def _listing(folder: ImageFolder) -> str:
+    """A checksum of which images there are, and of which class."""
+    names = "\n".join(f"{os.path.relpath(path, folder.root)} {label}" for path, label in folder.samples)
+    return hashlib.sha256(names.encode()).hexdigest()[:12]

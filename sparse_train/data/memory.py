@@ -1,5 +1,6 @@
 """Small data sets live on the training device; batches are gathered, augmented and normalized there as a whole."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -161,9 +162,18 @@ def in_memory(
     channels, size = train[0].shape[1], train[0].shape[-1]
     for key, values in (("mean", mean), ("std", std)):
         require(len(values) == channels, key, list(values), f"must have one number per channel, {channels}")
+    if loading.ranks.world > 1:
+        loading.ranks.require_same({"training data": checksum(*train), "test data": checksum(*test)})
     train_split = TrainSplit(*train, loading, mean, std, pad, flip)
     test_split = EvalSplit(*test, loading.device, mean, std, ranks=loading.ranks)
     return Data(train_split, test_split, num_classes, channels, size)
+
+
+def checksum(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()[:12]
 
 
 class Normalize:

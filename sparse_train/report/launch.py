@@ -71,7 +71,8 @@ def launch(
             records = records.again()
             words = [records.status(cell) for cell in todo]
             # A worker that is killed takes joblib's pool with it. So again, while that gets some further than before.
-            broken_off = code > 0 and (MISSING in words or INTERRUPTED in words)
+            # One that is asked to end (128 + the signal's number) is not.
+            broken_off = 0 < code < 128 and (MISSING in words or INTERRUPTED in words)
             if not (broken_off and COMPLETE in words):
                 break
     return records, reasons
