@@ -1,6 +1,6 @@
 """Assembly: from a configuration to the parts of a run."""
 
-from copy import deepcopy
+from collections.abc import Callable
 from inspect import signature
 
 import torch
@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sparse_train.config import run_name
-from sparse_train.data.memory import Data, Loading
+from sparse_train.data.memory import Loading
 from sparse_train.distributed import join
-from sparse_train.errors import ConfigError, require
+from sparse_train.errors import require
 from sparse_train.facts import choices, facts
 from sparse_train.loop import Run
 from sparse_train.models.init import kaiming_normal, over_sqrt_c, own_fan_in
@@ -47,7 +47,6 @@ def build(cfg: DictConfig) -> Run:
 
     sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels}
     model = make(cfg, "model", **sizes)
-    require_statistics(model, cfg, data, ranks.world)
     kaiming_normal(model, cfg.seed)
     if cfg.sync_bn and ranks.world > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -69,6 +68,8 @@ def build(cfg: DictConfig) -> Run:
     if cfg.compile:
         forward = torch.compile(forward, mode=None if cfg.compile is True else cfg.compile)
     example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
+    if cfg.batch_size == (1 if cfg.sync_bn else ranks.world):
+        require_more_than_one_value(model, example, cfg.batch_size)
     return Run(
         epochs=cfg.epochs,
         seed=cfg.seed,
@@ -115,16 +116,26 @@ def set_up_torch(cfg: DictConfig) -> None:
     torch.backends.cudnn.benchmark = not cfg.deterministic
 
 
-def require_statistics(model: nn.Module, cfg: DictConfig, data: Data, world: int) -> None:
-    """A process that sees one image at a time may have one value per channel, of which there is no variance."""
-    if cfg.batch_size > world:
-        return
-    image = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device="meta")
-    try:
-        deepcopy(model).to("meta").train()(image)
-    except ValueError as error:
-        right = "leaves batch normalization one value per channel; take at least 2 for each process"
-        raise ConfigError("batch_size", cfg.batch_size, right) from error
+def require_more_than_one_value(model: nn.Module, example: torch.Tensor, batch_size: int) -> None:
+    """With one image a process, a channel of one pixel is one value, which is its own mean: nothing is left of it.
+
+    Raises:
+        ConfigError: names the first such layer.
+    """
+    seen: list[str] = []
+
+    def look(name: str) -> Callable:
+        return lambda _module, inputs, _output: seen.append(name) if inputs[0][:, 0].numel() == 1 else None
+
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    hooks = [model.get_submodule(name).register_forward_hook(look(name)) for name in norms]
+    with torch.no_grad():
+        model.eval()(example)
+    model.train()
+    for hook in hooks:
+        hook.remove()
+    right = f"leaves {seen[0] if seen else ''} one value a channel to normalize; give each process two images or more"
+    require(not seen, "batch_size", batch_size, right)
 
 
 def parameter_groups(model: nn.Module, weight_decay_on: str) -> list[dict]:

@@ -82,7 +82,7 @@ LINES = {
     "epochs=1000000000000": "epochs=1000000000000: must be at most 100,000",
     "batch_size=9999999999": "batch_size=9999999999: must be at most 1,000,000",
     "workers=99999": "workers=99999: must be at most 1,024",
-    "batch_size=1 model=mlp": "batch_size=1: leaves batch normalization one value per channel; .*",
+    "batch_size=1 model=mlp": "batch_size=1: leaves .* one value a channel to normalize; .*",
     "+task.cfg=1": "task.cfg=1: no such key",
     "task=equivalence ~task.lr": "task.lr=None: must be given",
     "model=resnet50 +model.pretrained=true": "model.pretrained=True: no such key",

@@ -2,7 +2,9 @@ import hashlib
 import os
 import pickle
 import shutil
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,10 +196,43 @@ def test_a_failed_download_says_where_to_put_what(cifar_dir, tmp_path, monkeypat
         cifar.cifar100(loading(tmp_path / "empty", download=True), [0.0] * 3, [1.0] * 3)
 
 
+def copied(source, target):
+    shutil.copytree(f"{source}/cifar-100-python", f"{target}/cifar-100-python", dirs_exist_ok=True)
+
+
 def test_a_download_is_used(cifar_dir, tmp_path, monkeypatch):
     target = tmp_path / "fresh"
-    monkeypatch.setattr(CIFAR100, "download", lambda self: shutil.copytree(cifar_dir, target, dirs_exist_ok=True))
+    monkeypatch.setattr(CIFAR100, "download", lambda self: copied(cifar_dir, self.root))
     assert cifar.cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3).train.samples == 40
+
+
+def test_a_download_that_is_broken_off_leaves_nothing(cifar_dir, tmp_path, monkeypatch):
+    """As SIGTERM breaks it off: the same command then starts over, and nothing has to be deleted by hand."""
+    target = tmp_path / "fresh"
+
+    def broken_off(self):
+        copied(cifar_dir, self.root)
+        with open(f"{self.root}/cifar-100-python/test", "r+b") as file:
+            file.truncate(100)
+        sys.exit(143)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CIFAR100, "download", broken_off)
+        with pytest.raises(SystemExit):
+            cifar.cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3)
+    assert not list(target.iterdir())
+    monkeypatch.setattr(CIFAR100, "download", lambda self: copied(cifar_dir, self.root))
+    assert cifar.cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3).train.samples == 40
+
+
+def test_an_archive_that_is_there_is_not_fetched_again(cifar_dir, tmp_path, monkeypatch):
+    target = tmp_path / "fresh"
+    target.mkdir()
+    archive = shutil.make_archive(str(target / "cifar-100-python"), "gztar", cifar_dir, "cifar-100-python")
+    monkeypatch.setattr(CIFAR100, "tgz_md5", hashlib.md5(Path(archive).read_bytes()).hexdigest())
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("fetched"))
+    assert cifar.cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3).train.samples == 40
+    assert sorted(path.name for path in target.iterdir()) == ["cifar-100-python", "cifar-100-python.tar.gz"]
 
 
 # --- MNIST ---

@@ -18,7 +18,7 @@ from sparse_train.build import build
 from sparse_train.distributed import Ranks
 from sparse_train.errors import ConfigError
 from sparse_train.sparsity.masks import checksum
-from support import QUICK, ROOT, history, only, record, run_here, trained
+from support import QUICK, ROOT, history, only, record, run_here, same_state, trained
 
 WORKER = str(Path(__file__).with_name("ddp_worker.py"))
 SMALL = ("model.width=0.25", "sparsity=0.8", "update_every=10", "epochs=20", "threads=1", "optimizer=sparseopt_ham")

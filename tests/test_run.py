@@ -135,6 +135,8 @@ BAD_INPUT = {
     "epochs=1.5": "full_key: epochs",
     "batch_size=5000": "batch_size=5000: must be between 1 and the 500 training images",
     "batch_size=0": "batch_size=0: must be at least 1",
+    "model=mlp batch_size=1": "one value a channel to normalize; give each process two images or more",
+    "dataset.image_size=4 batch_size=1": "batch_size=1: leaves layer3.0.bn1 one value a channel to normalize",
     "lr=-1": "lr=-1.0: must be at least 0",
     "momentum=1": "momentum=1.0: must be in [0, 1)",
     "amp=fp8": "amp=fp8: must be one of none, bf16",

@@ -30,7 +30,7 @@ def cifar100(
 
     The files are unpickled only after their MD5 has been checked.
     """
-    fetch = (lambda: CIFAR100(loading.data_dir, download=True)) if loading.download else None
+    fetch = (lambda place: CIFAR100(place, download=True)) if loading.download else None
     ensure(loading.data_dir, FILES, fetch, CIFAR100.url)
     splits = []
     for train in (True, False):

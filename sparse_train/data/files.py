@@ -1,7 +1,10 @@
 """Is a downloaded data set there and whole?"""
 
+import contextlib
+import os
 import socket
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from torchvision.datasets.utils import check_integrity
@@ -9,12 +12,12 @@ from torchvision.datasets.utils import check_integrity
 from sparse_train.errors import ConfigError
 
 
-def ensure(data_dir: str, files: Mapping[str, str], download: Callable[[], object] | None, source: str) -> None:
+def ensure(data_dir: str, files: Mapping[str, str], download: Callable[[str], object] | None, source: str) -> None:
     """Make sure that every file is under `data_dir` with the right MD5, downloading what is missing.
 
     Args:
         files: path relative to `data_dir` -> MD5.
-        download: fetches the data set; None where downloading is not wanted.
+        download: fetches the data set into the directory that it is given; None where downloading is not wanted.
         source: where a user finds the data set, for the error.
 
     Raises:
@@ -30,7 +33,7 @@ def ensure(data_dir: str, files: Mapping[str, str], download: Callable[[], objec
         reason = f"damaged (wrong MD5, delete to download again): {', '.join(damaged)}"
     elif download is not None:
         try:
-            _with_timeout(download, 30)
+            _download(root, files, download)
             reason = "the download is incomplete"
         except Exception as error:  # torchvision raises whatever its transport did
             reason = f"the download failed ({type(error).__name__}: {error})"
@@ -41,10 +44,27 @@ def ensure(data_dir: str, files: Mapping[str, str], download: Callable[[], objec
     raise ConfigError("data_dir", data_dir, f"{reason}; {right}")
 
 
-def _with_timeout(download: Callable[[], object], seconds: float) -> None:
+def _download(root: Path, files: Mapping[str, str], download: Callable[[str], object]) -> None:
+    """Fetch and unpack elsewhere, and move each whole file to its place: whatever ends this leaves no part of one."""
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as directory, _timeout(30):
+        place = Path(directory)
+        for folder in {Path(name).parent for name in files} | {Path()}:
+            (place / folder).mkdir(parents=True, exist_ok=True)
+            for archive in (root / folder).glob("*.gz"):  # brought here by hand
+                (place / folder / archive.name).symlink_to(archive.resolve())
+        download(directory)
+        for name, md5 in files.items():
+            if check_integrity(place / name, md5):
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(place / name, root / name)
+
+
+@contextlib.contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
-        download()
+        yield
     finally:
         socket.setdefaulttimeout(before)

@@ -29,7 +29,7 @@ def mnist(
         image_size: 28, or a divisor of it: blocks of pixels are averaged.
         pad, flip: augmentation, see `TrainSplit`.
     """
-    fetch = (lambda: MNIST(loading.data_dir, download=True)) if loading.download else None
+    fetch = (lambda place: MNIST(place, download=True)) if loading.download else None
     ensure(loading.data_dir, FILES, fetch, f"{MNIST.mirrors[0]} (uncompressed)")
     splits = []
     for train in (True, False):
