@@ -33,7 +33,7 @@ def numbers(directory: Path, record: dict) -> str | None:
     """
     try:
         return _numbers(directory / HISTORY, record)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         return "cannot be compared with record.json"
 
 

@@ -85,3 +85,8 @@ def same_state(first, second):
     pairs = list(zip(tensors(final_state(first)), tensors(final_state(second)), strict=True))
     assert len(pairs) > 50
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+def notices(err: str) -> str:
+    """What a run said on stderr besides its closing line."""
+    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith("complete: "))

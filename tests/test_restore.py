@@ -6,7 +6,7 @@ import torch
 from sparse_train import environment, loop, segments
 from sparse_train.checkpoint import Checkpoints, read
 from sparse_train.optim.sgd import SparseSGD
-from support import only, record, run_here
+from support import notices, only, record, run_here
 
 TINY = ("model=mlp", "dataset.train_images=64", "batch_size=8", "epochs=4", "sparsity=0.9", "threads=1")
 TINY += ("update_every=3", "checkpoint_steps=2", "lr=0.01")
@@ -35,7 +35,7 @@ def run(tmp_path, monkeypatch, capsys):
                 code, _, err = run_here(monkeypatch, capsys, *TINY, *overrides, f"runs_dir={tmp_path}")
             except Killed:
                 code, err = None, capsys.readouterr().err
-        return only(tmp_path), code, err
+        return only(tmp_path), code, notices(err)
 
     return ran
 

@@ -24,11 +24,11 @@ def leave(runs, cell, status="running", epochs=0, seconds=2.0, alive=True, **mor
         "versions": {"torch": "2"},
         "git": None,
     }
-    result = {"config": {"scale": "paper"}, "final": {"epoch": epochs}, "seconds": seconds * epochs}
+    rows = [{"epoch": epoch + 1, "seconds": seconds} for epoch in range(epochs)]
+    result = {"config": {"scale": "paper"}, "final": rows[-1] if rows else {}, "seconds": seconds * epochs}
     record = {"format": 1, "id": cell.id, "status": status, "name": f"run {cell.id}", **about, **result, **more}
     (run_dir / "record.json").write_text(json.dumps(record))
-    rows = [json.dumps({"epoch": epoch + 1, "seconds": seconds}) for epoch in range(epochs)]
-    (run_dir / "history.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    (run_dir / "history.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     if alive:
         Lock(run_dir / "lock").acquire()
 
@@ -124,10 +124,10 @@ def test_between_two_runs_it_goes_on(everything, tmp_path, capsys):
         waits.append(seconds)
         if len(waits) == 1:
             (tmp_path / first.id / "lock").unlink()
-            leave(tmp_path, first, "complete", alive=False)
+            leave(tmp_path, first, "complete", 50, alive=False)
         if len(waits) == 8:
             for cell in rest[1:]:
-                leave(tmp_path, cell, "complete", alive=False)
+                leave(tmp_path, cell, "complete", 50, alive=False)
             leave(tmp_path, rest[0], "failed", alive=False)
 
     watch.watch([SWEEP, other] if everything else [SWEEP], tmp_path, [], 7, once=False, sleep=sleep)
