@@ -90,7 +90,7 @@ def preempted(slurm: dict, place: Path, *arguments: str) -> Path:
     until(lambda: record(run_dir)["status"] == "complete")
     process.communicate(timeout=60)
     said = "".join(path.read_text() for path in place.glob(".multirun/*/.submitit/*/*_log.out"))
-    assert "saved, as signal 12 asked for an end" in said
+    assert "saved, as SIGUSR2 asked for an end" in said
     assert "going on after epoch" in said
     return run_dir
 
