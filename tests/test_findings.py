@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from sparse_train.report import family, statistics, sweeps
+from sparse_train.report import collected, family, statistics, sweeps
 
 RESULTS = sweeps.ROOT / "results"
 INTERVAL = re.compile(r"[+-]\d+\.\d\d\s\[[+-]\d+\.\d\d,\s[+-]\d+\.\d\d\]")
@@ -12,7 +12,8 @@ MEAN = re.compile(r"\d+\.\d\d ± \d+\.\d\d")
 
 
 PAGE = RESULTS / "findings.md"
-TABLES = [RESULTS / target for target in re.findall(r"\]\((cpu/[\w-]+\.md)", PAGE.read_text())]
+LINKED = [RESULTS / target for target in re.findall(r"\]\(([\w/-]+\.md)", PAGE.read_text())]
+TABLES = [path for path in LINKED if path.name != "theory.md"]
 
 
 @pytest.mark.parametrize("pattern", [INTERVAL, MEAN])
@@ -24,8 +25,20 @@ def test_every_number_of_the_findings_stands_in_a_table_that_they_link(pattern):
 
 def test_the_words_say_at_which_scale():
     assert "**REDUCED SCALE cpu.**" in PAGE.read_text()
-    for table in TABLES:
+    reduced = [path for path in TABLES if path.parent.name == "cpu"]
+    assert len(reduced) > 3
+    for table in reduced:
         assert sweeps.reduced("cpu") in table.read_text().splitlines()[0]
+
+
+def test_what_is_said_of_the_papers_protocol_is_in_its_records():
+    runs = collected.load(RESULTS / "records" / "protocol.csv", sweeps.load("protocol").factors)
+    done = runs[(runs["status"] == "complete") & runs["renorm"].isna()].set_index(["optimizer", "seed"])
+    (sgd, ours), seed = (done.loc[name, "0"] for name in ("sgd", "sparseopt")), 1
+    text = PAGE.read_text()
+    assert f"| {sgd['test_acc']:.2f} | {seed} | paper |" in text
+    assert f"| {ours['test_acc'] - sgd['test_acc']:+.2f} | {seed} | paper |" in text
+    assert f"| {100 * (ours['itop_rate'] - sgd['itop_rate']):+.2f} | {seed} | paper |" in text
 
 
 def test_the_family_of_effects_is_that_of_the_records():
