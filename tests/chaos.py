@@ -109,13 +109,14 @@ def chaos(configuration: tuple[str, ...], kills: int, place: Path, draw: random.
     done = in_writing = 0
     while done < kills:
         pid = _start(place / "killed", arguments, _write_slowly)
-        moment = time.monotonic() + draw.uniform(0, length)
-        wait_for_writing = draw.random() < 0.5
-        while time.monotonic() < moment and not _ended(pid):
-            if wait_for_writing and _writing(place / "killed"):
+        moment, write = time.monotonic() + draw.uniform(0, length), draw.choice((None, draw.randint(1, 8)))
+        before, seen = _writing(place / "killed"), set()
+        while not _ended(pid) and (write is not None or time.monotonic() < moment):
+            seen |= (now := _writing(place / "killed") - before)
+            if now and len(seen) == write:
                 break
             time.sleep(0.0005)
-        writing = _writing(place / "killed")
+        writing = bool(_writing(place / "killed") - before)
         if not _ended(pid):
             os.kill(pid, signal.SIGKILL)
             done, in_writing = done + 1, in_writing + writing
@@ -166,8 +167,9 @@ def _ended(pid: int) -> bool:
     return state is not None
 
 
-def _writing(runs_dir: Path) -> bool:
-    return any(path.name.startswith(".checkpoint.pt") for path in runs_dir.glob("*/.*.tmp"))
+def _writing(runs_dir: Path) -> set[Path]:
+    """The temporary files of checkpoints; each write has one of its own."""
+    return {path for path in runs_dir.glob("*/.*.tmp") if path.name.startswith(".checkpoint.pt")}
 
 
 def _end(runs_dir: Path) -> list:
