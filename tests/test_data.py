@@ -19,6 +19,7 @@ from sparse_train.data import cifar, mnist
 from sparse_train.data.digits import digits
 from sparse_train.data.imagenet import imagenet
 from sparse_train.data.memory import EvalSplit, Loading, TrainSplit, average_pool
+from sparse_train.distributed import Ranks
 from sparse_train.errors import ConfigError
 from sparse_train.randomness import derive, generator
 
@@ -432,3 +433,23 @@ def test_what_is_no_file_in_a_data_files_place_is_named(make, cifar_dir):
     make(path)
     with pytest.raises(ConfigError, match=r"not a regular file: cifar-100-python/test; get the data set from https"):
         cifar.cifar100(loading(cifar_dir), [0.0] * 3, [1.0] * 3)
+
+
+def test_processes_with_other_data_are_refused(image_folder, monkeypatch):
+    seen = []
+
+    def gathered(found, mine):  # process 0 had what the first call had
+        seen.append(mine)
+        found[:] = [seen[0], mine]
+
+    monkeypatch.setattr("sparse_train.distributed.dist.all_gather_object", gathered)
+    digits(loading(ranks=Ranks(0, 2)), [0.5], [0.5], train_images=40)
+    digits(loading(ranks=Ranks(1, 2)), [0.5], [0.5], train_images=40)
+    with pytest.raises(ConfigError, match=r"training data=\w+: on process 1, but \w+ on process 0; all processes"):
+        digits(loading(ranks=Ranks(1, 2)), [0.5], [0.5], train_images=41)
+    seen.clear()
+    folder_data(image_folder, ranks=Ranks(0, 2))
+    folder_data(image_folder, ranks=Ranks(1, 2))
+    (image_folder / "imagenet" / "val" / "n01" / "0.png").unlink()
+    with pytest.raises(ConfigError, match=r"files of val=\w+: on process 1, but \w+ on process 0"):
+        folder_data(image_folder, ranks=Ranks(1, 2))
