@@ -112,12 +112,17 @@ class FolderSplit:
         )
         with sheltered():
             batches = iter(loader)
+        wrong = None
         for batch in batches:
             if isinstance(batch, ConfigError):
-                raise batch
+                wrong = batch
+                break
             images, labels = batch
             images, labels = images.to(device, non_blocking=pinned), labels.to(device, non_blocking=pinned)
             yield self.normalize(images.permute(0, 2, 3, 1)), labels
+        del batches  # ends the workers now: an error would keep them for as long as it is looked at
+        if wrong is not None:
+            raise wrong
 
 
 def imagenet(
