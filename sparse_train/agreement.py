@@ -1,14 +1,13 @@
 """What the processes of a run must have in common before the first of them writes anything."""
 
-import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_train.distributed import Ranks
 from sparse_train.environment import versions
+from sparse_train.source import training_code
 
 OWN = ("data_dir", "download", "workers", "gpus", "logger", "artifact")  # what may differ from machine to machine
 
@@ -20,7 +19,7 @@ def require_agreement(cfg: DictConfig, ranks: Ranks) -> None:
         ConfigError: on every process, with the first key that differs, and where.
     """
     if ranks.world > 1:
-        ranks.require_same({**settings(cfg), "sparse_train": _code(), **versions()})
+        ranks.require_same({**settings(cfg), "sparse_train": training_code(), **versions()})
 
 
 def settings(cfg: DictConfig) -> dict[str, str]:
@@ -36,12 +35,3 @@ def _flat(value: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", str(item)
-
-
-def _code() -> str:
-    """A checksum of this package's source."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]

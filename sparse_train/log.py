@@ -75,7 +75,7 @@ def closing_line(record: dict) -> str:
     if "test_acc" not in final:
         numbers = {key: value for key, value in final.items() if isinstance(value, Real)}
         words = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in numbers.items())
-        return ": ".join(filter(None, [record["status"], words]))
+        return ": ".join(filter(None, [record.get("status", "nothing was recorded"), words]))
     epochs = "1 epoch" if final["epoch"] == 1 else f"{final['epoch']} epochs"
     return (
         f"{record['status']}: test accuracy {final['test_acc']:.2f}% after {epochs}"

@@ -86,6 +86,7 @@ def made_before(sweep: Sweep, records: Records) -> str | None:
 
 def _without_result(cell: Cell, records: Records, reasons: dict[str, str]) -> str:
     options = " ".join(f"{key}={value}" for key, value in cell.options.items())
-    where, record = records.found.get(cell.id, (cell.id, {"status": records.status(cell)}))
+    status = "failed" if cell.id in reasons else records.status(cell)
+    where, record = records.found.get(cell.id, (cell.id, {"status": status}))
     reason = reasons.get(cell.id) or record.get("reason")
     return f"{where} {record['status']}{f': {reason}' if reason else ''} ({options})"
