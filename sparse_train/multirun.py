@@ -58,10 +58,7 @@ class Multirun(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Sequence[Sequence[JobReturn]]:
         with _passing_on(self.asked) if self.job.workers else nullcontext():
-            try:
-                return self.basic.sweep(arguments)
-            except KeyboardInterrupt:
-                sys.exit(128 + signal.SIGINT)
+            return self.basic.sweep(arguments)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What the basic sweeper calls: the launcher's, with all failures written down, then told together."""

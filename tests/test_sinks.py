@@ -147,7 +147,8 @@ def epochs(runs_dir: Path) -> list[str]:
 
 def warned(err: str) -> list[str]:
     """All that was said, but where the run is and how its epochs went."""
-    return [line for line in err.splitlines() if not line.startswith("epoch") and ": digits resnet20" not in line]
+    usual = ("epoch", "complete: ")
+    return [line for line in err.splitlines() if not line.startswith(usual) and ": digits resnet20" not in line]
 
 
 def free_port() -> int:

@@ -21,15 +21,18 @@ pytestmark = pytest.mark.usefixtures("wandb_home")
 LOGGER = {"project": "sparse_train", "entity": None, "group": None, "tags": []}
 
 
+MACHINE = {"threads": 1, "hardware": {"device": "cpu", "cpu": "one"}, "versions": {"torch": "2"}, "git": None}
+
+
 def trained(runs_dir: Path, name: str, epochs: int = 4, mode: str = "offline", broken: bool = False) -> Record:
     """A run as the loop leaves it; its rows are numbered by their epoch."""
     record = Record(str(runs_dir), name)
     sink = Wandb(record, FACTS, mode=mode)
-    record.start(record_rows(record), **FACTS | {"config": FACTS["config"] | {"logger": LOGGER}})
+    record.start(record_rows(record), **FACTS | MACHINE | {"config": FACTS["config"] | {"logger": LOGGER}})
     for row in record.history:
         sink.log(row)
     for epoch in range(len(record.history) + 1, epochs + 1):
-        record.append({"epoch": epoch, "test_acc": 10.0 * epoch, "seconds": 1.0})
+        record.append({"epoch": epoch, "test_acc": 10.0 * epoch, "seconds": 1.0, "images_per_second": 100.0})
         sink.log(record.history[-1])
     if not broken:
         record.finish("complete")
