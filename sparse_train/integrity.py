@@ -11,14 +11,14 @@ EXPORTS = ("model.safetensors", "masks.safetensors")
 def digests(directory: Path) -> dict[str, str]:
     """File -> SHA-256, of those that are there."""
     paths = (directory / name for name in (HISTORY, CHECKPOINT, *EXPORTS))
-    return {path.name: _sha256(path) for path in paths if path.exists()}
+    return {path.name: _sha256(path) for path in paths if path.is_file()}
 
 
 def damage(directory: Path, record: dict) -> dict[str, str]:
     """File -> what is wrong with it. A checkpoint that is gone is none: a finished run does without."""
     found = {HISTORY: numbers(directory, record)}
     for name, sha256 in record.get("files", {}).items():
-        if name != HISTORY and (directory / name).exists():
+        if name != HISTORY and (directory / name).is_file():
             found[name] = None if _sha256(directory / name) == sha256 else "is not as the run left it"
         elif name in EXPORTS:
             found[name] = "is gone"
@@ -39,6 +39,8 @@ def numbers(directory: Path, record: dict) -> str | None:
 
 def _numbers(path: Path, record: dict) -> str | None:
     expected, trained = record.get("files", {}).get(HISTORY), "epoch" in record.get("final", {})
+    if path.exists() and not path.is_file():
+        return "is not a file"  # a pipe would have its reader wait
     try:
         data = path.read_bytes()
     except OSError:
@@ -63,7 +65,7 @@ def _numbers(path: Path, record: dict) -> str | None:
 def whole_history(directory: Path, record: dict) -> list[dict] | None:
     """The history, if it is to the byte as the run left it; None where that cannot be known."""
     path, expected = directory / HISTORY, record.get("files", {}).get(HISTORY)
-    if expected is None or not path.exists() or _sha256(path) != expected:
+    if expected is None or not path.is_file() or _sha256(path) != expected:
         return None
     return [json.loads(line) for line in path.read_text().splitlines()]
 

@@ -211,8 +211,7 @@ def test_a_damaged_run_is_named_and_the_others_are_collected(tmp_path, capsys, k
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"passed over: {tmp_path / PLOTTED.cells[3].id / file}: ")
     expected = ["complete"] * len(PLOTTED.cells)
-    if kind not in HISTORIES:
-        expected[3] = "unreadable"
+    expected[3] = "damaged" if kind in HISTORIES else "unreadable"
     assert runs["status"].tolist() == expected
     assert set(rows["id"]) == {cell.id for cell in PLOTTED.cells} - {PLOTTED.cells[3].id}
     assert watch.progress(PLOTTED.cells[3], records).status == expected[3]
@@ -299,13 +298,13 @@ def test_no_text_of_a_table_is_a_formula(tmp_path, text):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("page", "nope"), "artifact=nope: must be one of table1"),
-        (("page", "../escape"), "artifact=../escape: must be one of table1"),
+        (("page", "nope"), "artifact=nope: no such artifact"),
+        (("page", "../escape"), "artifact=../escape: no such artifact"),
         (("claims", "--scale", "nope"), "scale=nope: must be one of paper"),
         (("claims", "--scale", "../escape"), "scale=../escape: must be one of paper"),
-        (("cancel", "nope"), "artifact=nope: must be one of table1"),
-        (("wandb-backfill", "nope"), "artifact=nope: must be one of table1"),
-        (("reproduce", "table6", "--launch", "data_dir='a b"), "launch=data_dir='a b: must be overrides"),
+        (("cancel", "nope"), "artifact=nope: no such artifact"),
+        (("wandb-backfill", "nope"), "artifact=nope: no such artifact"),
+        (("reproduce", "table6", "--launch", "data_dir='a b"), "launch=data_dir='a b: has a quote that is not closed"),
     ],
 )
 def test_a_name_that_is_none_is_one_line(tmp_path, monkeypatch, capsys, words, said):
@@ -325,4 +324,4 @@ def test_an_option_may_hold_a_space(monkeypatch, tmp_path):
     monkeypatch.setattr(index, "write", lambda place: None)
     words = ("reproduce", "table6", "--launch", "data_dir='a b' amp=bf16", "--results-dir", tmp_path)
     assert command(monkeypatch, *words, "--runs-dir", tmp_path / "runs") == 0
-    assert told == [["data_dir=a b", "amp=bf16"]]
+    assert told == [["data_dir='a b'", "amp=bf16"]], "Hydra reads the quotes"

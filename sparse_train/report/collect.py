@@ -108,6 +108,7 @@ def read(path: Path) -> dict:
     if record["status"] == "running" and (lock.is_fifo() or Lock(lock).holder() is None):
         record["status"] = INTERRUPTED  # stopped or killed; the same command goes on with it
     if record["status"] == COMPLETE and (wrong := numbers(path.parent, record)) is not None:
+        passed_over(path.with_name(HISTORY), wrong)
         record |= {"status": DAMAGED, "reason": f"{HISTORY} {wrong}"}  # the same command mends it, or says what can
     return record
 
