@@ -12,6 +12,42 @@ from progress import ByFile
 from sparse_train.__main__ import CONF
 from wandb_server import end_service, serving
 
+# Files that train whole runs, start programs or open a browser: `make test-fast` leaves them out.
+SLOW = [
+    "chaos",
+    "child",
+    "command_line",
+    "dashboard",
+    "distributed",
+    "faults",
+    "finished",
+    "interruption",
+    "launch",
+    "lock",
+    "mixtures",
+    "multirun",
+    "page",
+    "report",
+    "reproduce",
+    "restore",
+    "results",
+    "resume",
+    "run",
+    "security",
+    "sinks",
+    "slurm",
+    "sweeps",
+    "theory",
+    "uploads",
+    "watch",
+]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker("slow")
+
 
 def pytest_configure(config):
     if not hasattr(config, "workerinput") and config.get_verbosity() == 0:
