@@ -30,7 +30,7 @@ WORKERS ?= 2
 DATA_DIR ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install
 REPORT := $(BIN)/python -m sparse_train.report
-PYTEST = tests/scratch $(BIN)/python -m pytest --numprocesses "$$WORKERS" --dist loadfile
+PYTEST = tests/scratch $(BIN)/python -m pytest --numprocesses "$$WORKERS" --dist loadfile --no-loadscope-reorder
 COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 # What is given goes through the environment, where neither make nor a shell reads what is in it.
