@@ -63,10 +63,10 @@ setup: .venv/ready ## make .venv with the exact versions of requirements.lock, a
 quickstart: setup ## train RigL on digits at four sparsities (3 minutes on one core), draw it into results/mine beside our numbers
 	$(REPORT) reproduce quickstart $(WHERE) --results-dir results/mine
 
-test: setup ## set up and run all tests (10 minutes on two cores)
+test: setup ## set up and run all tests (14 minutes on two cores)
 	$(PYTEST)
 
-test-fast: setup ## run the tests that take a moment (two minutes on two cores)
+test-fast: setup ## run the tests that take a moment (one minute on two cores)
 	$(PYTEST) -m "not slow"
 
 reproduce-%: setup ## train what is missing of an artifact, draw it: make reproduce-table1, reproduce-fig26, reproduce-all

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report import collected, sweeps
+from sparse_train.report import collected
 from sparse_train.report.collect import COMPLETE
 from sparse_train.report.effects import settings_of, unit
 from sparse_train.report.labels import label, name
@@ -34,13 +34,9 @@ def beside(sweep: Sweep, results_dir: Path, committed: Path) -> str:
     return f"{name(value)} here, and as committed:\n\n{aligned(lines)}\n"
 
 
-def _path(sweep: Sweep, place: Path) -> Path:
-    return sweeps.place(place, sweep.scale) / "records" / f"{sweep.name}.csv"
-
-
 def _runs(sweep: Sweep, place: Path) -> pd.DataFrame | None:
-    rows = collected.earlier(_path(sweep, place), sweep.factors)
-    return None if rows is None or "status" not in rows else rows[rows["id"].isin([cell.id for cell in sweep.cells])]
+    rows = collected.earlier(collected.path(place, sweep.scale, sweep.name), sweep.factors)
+    return None if rows is None or "status" not in rows else collected.asked(rows, sweep)
 
 
 def _value(sweep: Sweep) -> str:

@@ -66,10 +66,10 @@ def our_numbers(tables: list[str], value: str, results_dir: Path, scale: str) ->
     """One row per complete run in the collected CSVs that its sweep asks for; they may hold others."""
     frames = []
     for name in tables:
-        frame = collected.earlier(sweeps.place(results_dir, scale) / "records" / f"{name}.csv", (*FACTORS, "seed"))
+        frame = collected.earlier(collected.path(results_dir, scale, name), (*FACTORS, "seed"))
         if frame is not None and value in frame:
-            asked = frame["id"].isin([cell.id for cell in sweeps.load(name, scale).cells])
-            done = frame[asked & (frame["status"] == "complete")]
+            asked = collected.asked(frame, sweeps.load(name, scale))
+            done = asked[asked["status"] == "complete"]
             frames.append(done.assign(value=(100 if value == "itop_rate" else 1) * done[value]))
     return _tidy(frames)
 

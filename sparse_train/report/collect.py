@@ -181,7 +181,7 @@ def histories(sweep: Sweep, records: Records, columns: Sequence[str]) -> pd.Data
         complete = records.complete(cell)
         if complete is None:
             continue
-        path = complete[0] / "history.jsonl"
+        path = complete[0] / HISTORY
         try:
             rows += [{**cell.factors, "id": cell.id, **line} for line in lines(path, columns)]
         except (OSError, *MALFORMED) as error:

@@ -9,10 +9,20 @@ import pandas as pd
 from sparse_train.errors import ConfigError
 from sparse_train.report.collect import COMPLETE, passed_over
 from sparse_train.report.results import unguarded
-from sparse_train.report.sweeps import Sweep
+from sparse_train.report.sweeps import Sweep, place
 
 # pandas reads numbers to the last bit from 3.1 on; before, only when told to.
 EXACTLY = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+
+
+def path(results_dir: Path, scale: str, name: str) -> Path:
+    """Where an artifact's rows are committed."""
+    return place(results_dir, scale) / "records" / f"{name}.csv"
+
+
+def asked(rows: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
+    """Those of the runs that the sweep asks for; a table may hold others."""
+    return rows[rows["id"].isin([cell.id for cell in sweep.cells])]
 
 
 def load(path: Path, factors: Iterable[str]) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from sparse_train.report import statistics
-from sparse_train.report.effects import complete, find, paired, settings_of, written
+from sparse_train.report.effects import contrasts, written
 from sparse_train.report.tables import HOLE
 
 
@@ -14,14 +14,11 @@ def lines(runs: pd.DataFrame, factors: list[str], value: str, pairs: list[dict])
         value: the metric.
         pairs: what a comparison `says`, and the factors of its settings `a` and `b`, paired over seeds.
     """
-    settings = settings_of(runs, factors)
     made = []
-    for pair in pairs:
-        a, b = (complete(settings[find(settings, pair[side])]) for side in ("a", "b"))
-        difference = paired(a, b, value)
+    for says, difference in contrasts(runs, factors, pairs, value).items():
         found = statistics.mean(difference)
         numbers = f"{written(found)} points ({found.n} seeds)" if found.n else HOLE
-        made.append(f"{pair['says']}: {numbers}, {_seen(difference, found)}")
+        made.append(f"{says}: {numbers}, {_seen(difference, found)}")
     return made
 
 

@@ -1,5 +1,7 @@
 """Settings of a study against a reference, against their own baseline and against each other, paired over seeds."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from sparse_train.report import statistics
@@ -19,7 +21,7 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
         values: metrics; the effect is that on the first, with its 95% interval over paired seeds (Student's t).
     """
     settings = settings_of(runs, factors)
-    shown = [f for f in factors if f not in ("seed", "optimizer") and len({dict(s).get(f) for s in settings}) > 1]
+    options = _options(settings)
     base = find(settings, reference)
     effect = f"effect on {in_a_sentence(name(values[0]))}"
     made = [["Method", "Setting", *map(name, values), f"{effect}, from the reference", "from its own baseline", "n"]]
@@ -29,7 +31,7 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
         made.append(
             [
                 label("optimizer", asked["optimizer"]),
-                " ".join(f"{f}={asked[f]}" for f in shown if f in asked),
+                options[setting],
                 *(HOLE if v not in done or done.empty else _mean(done[v], v) for v in values),
                 "reference" if setting == base else _difference(done, complete(settings[base]), values[0]),
                 _difference(done, complete(settings[own]), values[0]) if own in settings and own != setting else "",
@@ -44,14 +46,11 @@ def of_the_correction(
 ) -> dict[str, pd.Series]:
     """What it is called -> paired differences of the first of `values`, of every setting from its own baseline."""
     settings = settings_of(runs, factors)
-    every = [dict(setting) for setting in settings]
-    shown = {f for one in every for f in one if f != "optimizer" and len({other.get(f) for other in every}) > 1}
-    found = {}
+    options, found = _options(settings), {}
     for setting, group in settings.items():
         own = _twin(setting, str(reference["optimizer"]))
         if own in settings and own != setting:
-            options = " ".join(f"{f}={v}" for f, v in setting if f in shown)
-            words = f"{label('optimizer', dict(setting)['optimizer'])} {options}".strip()
+            words = f"{label('optimizer', dict(setting)['optimizer'])} {options[setting]}".strip()
             found[words] = paired(complete(group), complete(settings[own]), values[0])
     return found
 
@@ -76,10 +75,14 @@ def contrast_lines(runs: pd.DataFrame, factors: list[str], pairs: list[dict], va
     made = [["Contrast", f"difference in {in_a_sentence(name(value))}", "p", "smallest visible effect", "n"]]
     for says, difference in contrasts(runs, factors, pairs, value).items():
         found = statistics.mean(difference)
-        seen = statistics.smallest_effect(float(difference.std()), found.n)
-        numbers = (f"{found.p:.4f}", f"{seen:.2f}") if found.n > 1 else ("", "")
+        numbers = (f"{found.p:.4f}", f"{visible(difference):.2f}") if found.n > 1 else ("", "")
         made.append([says, written(found) or HOLE, *numbers, str(found.n)])
     return made
+
+
+def visible(difference: pd.Series) -> float:
+    """The smallest effect that as many pairs with this spread would show."""
+    return statistics.smallest_effect(float(difference.std()), len(difference))
 
 
 def in_a_sentence(words: str) -> str:
@@ -100,6 +103,13 @@ def find(settings: dict[Setting, pd.DataFrame], factors: dict[str, object]) -> S
     asked = {key: str(value) for key, value in factors.items()}
     having = [setting for setting in settings if asked.items() <= dict(setting).items()]
     return min(having, key=len)
+
+
+def _options(settings: Iterable[Setting]) -> dict[Setting, str]:
+    """What tells settings apart besides their optimizers."""
+    every = [dict(setting) for setting in settings]
+    shown = {f for one in every for f in one if f != "optimizer" and len({other.get(f) for other in every}) > 1}
+    return {setting: " ".join(f"{f}={v}" for f, v in setting if f in shown) for setting in settings}
 
 
 def _twin(setting: Setting, baseline: str) -> Setting:

@@ -30,7 +30,7 @@ def markdown(results_dir: Path, scale: str) -> str:
     known = sorted(((*one, statistics.mean(one[2])) for one in found.values()), key=lambda one: one[3].p)
     adjusted = statistics.holm([estimate.p for *_, estimate in known])
     lines = [
-        [study, says, effects.written(e), str(e.n), f"{e.p:.4f}", f"{p:.4f}", f"{_visible(difference):.2f}"]
+        [study, says, effects.written(e), str(e.n), f"{e.p:.4f}", f"{p:.4f}", f"{effects.visible(difference):.2f}"]
         for (study, says, difference, e), p in zip(known, adjusted, strict=True)
     ]
     if not lines:
@@ -42,18 +42,13 @@ def markdown(results_dir: Path, scale: str) -> str:
 def _differences(results_dir: Path, scale: str) -> Iterator[tuple[str, str, pd.Series]]:
     for study in (name for name in sweeps.names() if name.startswith("why-")):
         sweep = sweeps.load(study, scale)
-        path = sweeps.place(results_dir, scale) / "records" / f"{study}.csv"
+        path = collected.path(results_dir, scale, study)
         if path.exists() and (spec := sweep.artifact.get("effects")):
-            runs = collected.load(path, sweep.factors)
-            runs = runs[runs["id"].isin([cell.id for cell in sweep.cells])]
+            runs = collected.asked(collected.load(path, sweep.factors), sweep)
             named = effects.of_the_correction(runs, sweep.factors, **spec)
             if "contrasts" in sweep.artifact:
                 named |= effects.contrasts(runs, sweep.factors, **sweep.artifact["contrasts"])
             yield from ((study, says, difference) for says, difference in named.items())
-
-
-def _visible(difference: pd.Series) -> float:
-    return statistics.smallest_effect(float(difference.std()), len(difference))
 
 
 def write(results_dir: Path, scale: str) -> str:

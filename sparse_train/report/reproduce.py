@@ -8,7 +8,7 @@ from sparse_train import segments
 from sparse_train.report import collected, cost, slurm
 from sparse_train.report.collect import COMPLETE, MISSING, Records
 from sparse_train.report.launch import Launcher, launch, missing
-from sparse_train.report.sweeps import Cell, Sweep, place
+from sparse_train.report.sweeps import Cell, Sweep
 from sparse_train.source import training_code
 
 
@@ -32,11 +32,11 @@ def status(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | N
 
 def _committed(sweep: Sweep, results_dir: Path) -> set[str]:
     """The ids of the sweep's runs that committed records have as complete."""
-    path = place(results_dir, sweep.scale) / "records" / f"{sweep.name}.csv"
+    path = collected.path(results_dir, sweep.scale, sweep.name)
     if not path.exists():
         return set()
-    rows = collected.load(path, sweep.factors)
-    return set(rows.loc[rows["status"] == COMPLETE, "id"]) & {cell.id for cell in sweep.cells}
+    rows = collected.asked(collected.load(path, sweep.factors), sweep)
+    return set(rows.loc[rows["status"] == COMPLETE, "id"])
 
 
 def plan(sweep: Sweep, records: Records, before: set[str], speeds: cost.Speeds, gpus: int) -> str:

@@ -12,7 +12,7 @@ from sparse_train.report import collect, collected, mixtures
 from sparse_train.report.child import attend
 from sparse_train.report.collect import COMPLETE, TIMES, Records
 from sparse_train.report.launch import command
-from sparse_train.report.sweeps import Sweep, place
+from sparse_train.report.sweeps import Sweep
 
 PLACE = ("device", "torch", "threads")  # with these the same, so is every bit
 OTHERS = ("git", "status", "scale", *PLACE, *TIMES, *mixtures.COLUMNS)
@@ -59,7 +59,7 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
 
 def _committed(sweep: Sweep, results_dir: Path, run: str | None) -> tuple[pd.Series, pd.DataFrame]:
     """The run's row, and all complete ones."""
-    path = place(results_dir, sweep.scale) / "records" / f"{sweep.name}.csv"
+    path = collected.path(results_dir, sweep.scale, sweep.name)
     if not path.exists():
         raise ConfigError("artifact", sweep.name, f"there are no committed runs of it: no {path}")
     rows = collected.load(path, sweep.factors)
