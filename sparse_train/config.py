@@ -54,7 +54,11 @@ SCIENCE_OF = {
 
 # A key added later goes here with the value that means "as before": at that value it is left out of the id, so that
 # records committed before it existed keep theirs. Dotted path -> value.
-AS_BEFORE: dict[str, Any] = {"dst.rank_as": "weights", "dst.rescale": False}
+AS_BEFORE: dict[str, Any] = {
+    "dst.rank_as": "weights",
+    "dst.rescale": False,
+    "optimizer.precondition.per": "neuron",
+}
 
 CHOICES = {
     "amp": ("none", "bf16"),

@@ -24,6 +24,13 @@ def test_neuron_scale_by_hand():
     assert neuron_scale(mask, average=1.0).flatten().tolist() == pytest.approx([sqrt(1 / 4), sqrt(3 / 4)])
 
 
+def test_the_control_per_layer_gives_every_neuron_the_mean_of_the_factors():
+    topology = Topology(nn.Linear(4, 2, bias=False), 0.25)
+    topology.replace("weight", torch.tensor([[True, True, True, True], [True, False, False, False]]))
+    [scale] = SparseOpt(average="none", per="layer").scales(topology).values()
+    assert scale.tolist() == [[0.75], [0.75]], "the mean of sqrt(4/4) and sqrt(1/4)"
+
+
 def test_neuron_scale_counts_channels_and_kernel():
     mask = torch.zeros(2, 3, 2, 2, dtype=torch.bool)
     mask[0, 0] = True  # 4 of 12

@@ -17,6 +17,7 @@ from sparse_train.report.beside import beside
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.report.listings import listings
+from sparse_train.report.predictions import _made, _verdict
 from sparse_train.report.rerun import spread_over_seeds
 
 
@@ -272,6 +273,46 @@ def test_a_prediction_can_name_a_cell_of_the_paper(tmp_path, accuracies, said):
     assert listed[1][:3] == ["SGD, minus the paper's 52.53", said, f"{len(accuracies)} of 3"]
 
 
+@pytest.mark.parametrize(
+    ("bound", "differences", "verdict"),
+    [
+        ({"at_least": 0.5}, [0.9, 1.0, 1.1], "confirmed"),
+        ({"at_least": 1.5}, [0.9, 1.0, 1.1], "refuted"),
+        ({"at_least": 0.9}, [0.9, 1.0, 1.1], "not enough data"),
+        ({"at_most": -0.5}, [-0.9, -1.0, -1.1], "confirmed"),
+        ({"at_most": -0.5}, [0.1, 0.2, 0.3], "refuted"),
+        ({"at_most": -0.5}, [0.1], "missed by one seed"),
+        ({"at_most": -0.5}, [-0.6], "not enough data"),
+        ({"at_least": -1.0}, [], "not enough data"),
+    ],
+)
+def test_a_prediction_with_a_bound_is_judged_by_the_side_of_its_interval(bound, differences, verdict):
+    assert _verdict(pd.Series(differences, dtype=float), bound, within=9.0) == verdict
+
+
+PAIR = {"says": "a, minus b", "a": {"optimizer": "a"}, "b": {"optimizer": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "made"),
+    [
+        ("new", "new", "registered"),
+        ("new", "old", "registered, its second setting known"),
+        ("old", "new", "post hoc"),
+        ("old", "old", "post hoc"),
+        ("new", None, ""),
+    ],
+)
+def test_a_prediction_may_be_made_when_its_second_setting_is_known(monkeypatch, first, second, made):
+    files = {"new": {"equal": [PAIR], "within": {}}, "old": {}}
+    monkeypatch.setattr(registration, "_predictions", lambda _sweep, revision: files[revision])
+    settings = {
+        (("optimizer", side),): pd.DataFrame([{"status": "complete" if git else "missing", "git": git}])
+        for side, git in (("a", first), ("b", second))
+    }
+    assert _made("study", PAIR, {}, settings) == made
+
+
 def test_every_prediction_against_the_paper_names_a_cell_that_it_has_and_its_number():
     for name in sweeps.names():
         for pair in sweeps.load(name).artifact.get("predictions", {}).get("equal", ()):
@@ -312,7 +353,7 @@ def test_the_last_learning_rate_never_passes_for_the_one_asked_for(tmp_path):
     runs = collect.runs(sweep, Records([tmp_path / "runs"])).set_index("id")
     assert pd.isna(runs.loc[sweep.cells[0].id, "lr"])
     assert runs.loc[swept.id, "lr"] == swept.factors["lr"]
-    [lines] = listings(sweep, runs.reset_index())
+    [lines, *_] = listings(sweep, runs.reset_index())
     assert len(lines) == 1 + 28
 
 

@@ -44,13 +44,21 @@ class SparseOpt:
         layers: "all" sparse layers, only those "normalized" by a layer right after them (`Topology.normalized`), or a
             list of weight names.
         scale_decay: scale weight decay with the gradient. False adds it after the correction.
+        per: the "neuron" (Eq. 12); or, as a control, the "layer": all of its neurons get the mean of their factors.
     """
 
-    def __init__(self, average: str = "layer", layers: str | Sequence[str] = "all", scale_decay: bool = False):
+    def __init__(
+        self,
+        average: str = "layer",
+        layers: str | Sequence[str] = "all",
+        scale_decay: bool = False,
+        per: str = "neuron",
+    ):
         require_one_of("average", average, AVERAGES)
+        require_one_of("per", per, ("neuron", "layer"))
         named = not isinstance(layers, str) or layers in ("all", "normalized")
         require(named, "layers", layers, "must be all, normalized, or a list of weight names")
-        self.average, self.layers, self.scale_decay = average, layers, scale_decay
+        self.average, self.layers, self.scale_decay, self.per = average, layers, scale_decay, per
 
     def scales(self, topology: Topology) -> dict[str, Tensor]:
         """Weight name -> its factors (`neuron_scale`) for every corrected layer."""
@@ -58,7 +66,10 @@ class SparseOpt:
         if not masks:
             return {}
         average = self._average(list(masks.values()))
-        return {name: neuron_scale(mask, average) for name, mask in masks.items()}
+        scales = {name: neuron_scale(mask, average) for name, mask in masks.items()}
+        if self.per == "layer":
+            scales = {name: scale.mean().expand_as(scale) for name, scale in scales.items()}
+        return scales
 
     def _corrected(self, topology: Topology) -> Sequence[str]:
         if self.layers == "all":
