@@ -57,7 +57,8 @@ def build(cfg: DictConfig) -> Run:
 
     steps = len(data.train)
     schedule = make(cfg, "lr_schedule", batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs)
-    optimizer = make(cfg, "optimizer", parameter_groups(model, cfg.weight_decay_on), topology)
+    groups = parameter_groups(model, cfg.weight_decay_on, cfg.one_dimensional_lr)
+    optimizer = make(cfg, "optimizer", groups, topology)
     updater = None
     if cfg.dst is not None:
         updater = make(cfg, "dst", topology, optimizer, total_steps=cfg.epochs * steps, seed=cfg.seed)
@@ -138,14 +139,23 @@ def require_more_than_one_value(model: nn.Module, example: torch.Tensor, batch_s
     require(not seen, "batch_size", batch_size, right)
 
 
-def parameter_groups(model: nn.Module, weight_decay_on: str) -> list[dict]:
-    """Parameters that weight decay pulls on ("all", or the "weights" with ndim > 1), and the others without it."""
+def parameter_groups(model: nn.Module, weight_decay_on: str, one_dimensional_lr: float = 1.0) -> list[dict]:
+    """All parameters in one group; or the weights (ndim > 1), and then the others, where these are treated differently.
+
+    Args:
+        weight_decay_on: "all", or the "weights": the others then have no decay.
+        one_dimensional_lr: `lr_scale` of the others, which `Run.set_lr` multiplies their learning rate by.
+    """
     parameters = list(model.parameters())
-    if weight_decay_on == "all":
+    if weight_decay_on == "all" and one_dimensional_lr == 1:
         return [{"params": parameters}]
-    weights = [p for p in parameters if p.ndim > 1]
-    others = [p for p in parameters if p.ndim <= 1]
-    return [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+    weights: dict = {"params": [p for p in parameters if p.ndim > 1]}
+    others: dict = {"params": [p for p in parameters if p.ndim <= 1]}
+    if weight_decay_on == "weights":
+        others["weight_decay"] = 0.0
+    if one_dimensional_lr != 1:
+        others["lr_scale"] = one_dimensional_lr
+    return [weights, others]
 
 
 def dense_gradient_share(optimizer: SparseSGD, updater: Updater | None, total_steps: int) -> float:

@@ -28,6 +28,7 @@ SCIENCE = (
     "dst",
     "optimizer",
     "weight_decay_on",
+    "one_dimensional_lr",
     "lr_schedule",
     "sparsity",
     "epochs",
@@ -58,6 +59,7 @@ AS_BEFORE: dict[str, Any] = {
     "dst.rank_as": "weights",
     "dst.rescale": False,
     "optimizer.precondition.per": "neuron",
+    "one_dimensional_lr": 1.0,
 }
 
 CHOICES = {
@@ -103,6 +105,7 @@ class Config:
     momentum: float = MISSING
     nesterov: bool = MISSING
     weight_decay: float = MISSING
+    one_dimensional_lr: float = MISSING
     s_avg: str = MISSING
     drop_fraction: float = MISSING
     update_every: int = MISSING
@@ -152,6 +155,8 @@ def check(cfg: DictConfig) -> None:
     require(cfg.epochs >= 1, "epochs", cfg.epochs, "must be at least 1")
     require(cfg.batch_size >= 1, "batch_size", cfg.batch_size, "must be at least 1")
     require(0 <= cfg.lr < inf, "lr", cfg.lr, "must be at least 0, and finite")
+    rate = cfg.one_dimensional_lr
+    require(0 <= rate < inf, "one_dimensional_lr", rate, "must be at least 0, and finite: it multiplies lr")
     require(0 <= cfg.momentum < 1, "momentum", cfg.momentum, "must be in [0, 1)")
     require(cfg.weight_decay >= 0, "weight_decay", cfg.weight_decay, "must be at least 0")
     require(0 <= cfg.drop_fraction <= 1, "drop_fraction", cfg.drop_fraction, "must be in [0, 1]")

@@ -76,6 +76,11 @@ class Run:
         """The running statistics of batch normalization, by name."""
         return {name: buffer for name, buffer in self.model.named_buffers() if buffer.is_floating_point()}
 
+    def set_lr(self, step: int) -> None:
+        """Give every parameter group the learning rate of this step, times its `lr_scale` if it has one."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule(step) * group.get("lr_scale", 1)
+
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross entropy and the number of correct answers."""
         images = images.contiguous(memory_format=self.memory_format)
@@ -140,8 +145,7 @@ def train_epoch(run: Run, epoch: int, place: Place, keeper: Keeper, started: flo
     batches = run.data.train.epoch(epoch, place.steps)
     shown = progress(batches, len(run.data.train), f"epoch {epoch + 1}/{run.epochs}", place.steps)
     for step, (images, labels) in enumerate(shown, start=first + place.steps):
-        for group in run.optimizer.param_groups:
-            group["lr"] = run.schedule(step)
+        run.set_lr(step)
         run.optimizer.zero_grad()
         loss, correct = run.loss(images, labels)
         loss.backward()

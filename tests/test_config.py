@@ -167,6 +167,7 @@ def test_ids_of_committed_records_stay(compose_config, overrides):
         "dataset=digits",
         "dst.every=20",
         "lr=0.10",
+        "one_dimensional_lr=1",
         "model.width=1.0",
     ],
 )
@@ -189,6 +190,7 @@ def test_what_leaves_the_result_leaves_the_id(compose_config, override):
         "scale=cpu",
         "init=own_fan_in",
         "weight_decay_on=weights",
+        "one_dimensional_lr=4",
         "topology.distribution=uniform",
         "topology.exclude=[conv1.weight]",
         "dst=set",

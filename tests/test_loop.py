@@ -75,6 +75,25 @@ def test_every_group_has_the_scheduled_rate_at_every_step_of_the_run(tiny, histo
     assert [row["lr"] for row in rows] == [schedule(4), schedule(9), schedule(14)]
 
 
+@pytest.mark.parametrize("decay_on", ["all", "weights"])
+def test_parameters_of_one_dimension_may_have_a_rate_of_their_own(tiny, decay_on):
+    """The first step, without momentum so far: as many times as long, decay included; the weights' is unchanged."""
+    moved = []
+    for scale in (1, 4):
+        run = tiny("dst=static", "optimizer=sgd", f"weight_decay_on={decay_on}", f"one_dimensional_lr={scale}")
+        before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+        images, labels = next(iter(run.data.train.epoch(0)))
+        run.set_lr(3)
+        run.loss(images, labels)[0].backward()
+        run.optimizer.step()
+        moved.append({name: p.detach() - before[name] for name, p in run.model.named_parameters()})
+    ndims = {name: p.ndim for name, p in run.model.named_parameters()}
+    assert {1, 2} <= set(ndims.values())
+    for name, step in moved[0].items():
+        assert step.abs().max() > 0
+        torch.testing.assert_close(moved[1][name], step * (4 if ndims[name] == 1 else 1), rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("dst", ["rigl", "set"])
 def test_masks_change_at_steps_counted_over_epochs_with_or_instead_of_a_step(tiny, history, monkeypatch, dst, skip):

@@ -37,6 +37,7 @@ TOP = {
     "momentum": numbers(0, 0.99),
     "weight_decay": numbers(0, 0.1),
     "weight_decay_on": words("all", "weights"),
+    "one_dimensional_lr": numbers(0, 10),
     "s_avg": words("layer", "global", "none"),
     "drop_fraction": numbers(0, 1),
     "update_every": st.integers(1, 1000),

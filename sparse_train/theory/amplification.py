@@ -28,8 +28,7 @@ def amplification(cfg: DictConfig, record: Record, steps: int) -> None:
         for step, (images, labels) in enumerate(first_batches(run.data.train, steps)):
             if step in (0, steps - 1):
                 rows += [{"kind": "layer", "step": step, **row} for row in _layers(run, images, labels)]
-            for group in run.optimizer.param_groups:
-                group["lr"] = run.schedule(step)
+            run.set_lr(step)
             _backward(run, images, labels)
             if run.updater is not None and run.updater.due(step):
                 rows.append({"kind": "update", "step": step, **_update(run, step, images, labels)})
