@@ -19,7 +19,11 @@ MODEL, MASKS = "model.safetensors", "masks.safetensors"
 
 
 def export(model: nn.Module, topology: Topology, directory: Path) -> None:
-    """Write the weights (names and shapes are the model's own: timm's for a ResNet50) and the masks, as bools."""
+    """Write the weights (names and shapes are the model's own: timm's for a ResNet50) and the masks, as bools.
+
+    The model may be an average of weights over steps; those off the masks become 0 in it.
+    """
+    topology.apply_to(model)
     write(model.state_dict(), topology.masks, directory)
 
 

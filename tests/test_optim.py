@@ -215,9 +215,9 @@ def test_a_step_in_full_by_hand():
 
 
 def test_the_norm_is_of_dense_or_of_masked_gradients():
-    model = nn.Linear(4, 1, bias=False)
     moved = {}
     for over in ("dense", "masked"):
+        model = nn.Linear(4, 1, bias=False)
         topology = Topology(model, 0.5)
         topology.replace("weight", torch.tensor([[True, False, False, False]]))
         with torch.no_grad():

@@ -1,10 +1,18 @@
+import warnings
+
 import pytest
 import torch
+from safetensors.torch import load_file
+from timm.utils import ModelEmaV3
 from torch import nn
+from torch.nn.utils.parametrizations import orthogonal, weight_norm
+from torch.optim.swa_utils import AveragedModel
 
 from sparse_train.errors import ConfigError
+from sparse_train.export import export
 from sparse_train.models.imagenet import timm_model
 from sparse_train.models.resnet_cifar import ResNet20
+from sparse_train.optim.sparseopt import SparseOpt
 from sparse_train.sparsity.masks import drop, grow, random_mask
 from sparse_train.sparsity.topology import Topology
 
@@ -114,6 +122,144 @@ def test_state_goes_to_another_topology_and_back(small_net):
     assert all((second.weights[name][~mask] == 0).all() for name, mask in second.masks.items())
     with pytest.raises(ValueError, match="other sparse tensors"):
         Topology(small_net(), 0.5, exclude=["fc.weight"]).load_state_dict(first.state_dict())
+
+
+# --- which tensors ---
+
+
+class Vision(nn.Module):
+    """What attention models have besides linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.ones(1, 1, 8))
+        self.pos_embed = nn.Parameter(torch.ones(1, 5, 8))
+        self.patch = nn.Conv2d(3, 8, 2)
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.head = nn.Linear(8, 4)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.tokens, self.out = nn.Linear(8, 8), nn.Embedding(20, 8), nn.Linear(8, 20)
+        self.out.weight = self.tokens.weight
+
+
+class Named(nn.Module):
+    """With an attribute that wrappers use."""
+
+    def __init__(self):
+        super().__init__()
+        self.module, self.head = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.weight = nn.Parameter(torch.ones(8, 6))
+
+
+@pytest.mark.parametrize(
+    ("model", "sparse", "warned"),
+    [
+        (Vision(), ["patch.weight", "attention.in_proj_weight", "attention.out_proj.weight", "head.weight"], ""),
+        (nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 4)), ["1.weight"], ""),
+        (Tied(), ["hidden.weight"], ""),
+        (
+            nn.Sequential(nn.ConvTranspose2d(3, 8, 2), nn.Conv2d(8, 8, 3)),
+            ["1.weight"],
+            "0.weight: are not the",
+        ),
+        (
+            nn.Sequential(weight_norm(nn.Linear(8, 8)), nn.Linear(8, 4)),
+            ["1.weight"],
+            "0.parametrizations.",
+        ),
+        (
+            nn.Sequential(orthogonal(nn.Linear(8, 8)), nn.Linear(8, 4)),
+            ["1.weight"],
+            "0.parametrizations.",
+        ),
+        (Named(), ["module.weight", "head.weight"], "weight: are not the"),
+    ],
+    ids=lambda value: type(value[0] if isinstance(value, nn.Sequential) else value).__name__,
+)
+def test_what_is_sparse_goes_by_the_layer(model, sparse, warned):
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        topology = Topology(model, 0.5, "uniform")
+    assert [str(one.message)[: len(warned)] for one in told] == ([warned] if warned else [])
+    assert list(topology.masks) == sparse
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name]) == (name not in sparse)
+
+
+def test_others_are_sparse_if_they_are_named():
+    model = nn.Sequential(nn.Embedding(20, 8), nn.ConvTranspose1d(4, 4, 3), nn.Linear(8, 4))
+    topology = Topology(model, 0.5, include=["0.weight", "1.*"])
+    assert list(topology.masks) == ["0.weight", "1.weight", "2.weight"]
+    assert list(SparseOpt().scales(topology)) == ["2.weight"], "their rows are no neurons"
+    with pytest.raises(ConfigError, match="layers=.*0.weight.*there are 2.weight, whose rows are neurons"):
+        SparseOpt(layers=["0.weight"]).scales(topology)
+
+
+def test_the_first_convolution_by_one_word():
+    assert next(iter(Topology(ResNet20(10), 0.9).masks)) == "conv1.weight"
+    assert next(iter(Topology(ResNet20(10), 0.9, exclude="first_conv").masks)) == "layer1.0.conv1.weight"
+    assert "conv1.weight" not in Topology(timm_model(10, 3), 0.9, exclude=["first_conv", "fc.*"]).masks
+    with pytest.raises(ConfigError, match="exclude=first_conv: matches no weight"):
+        Topology(nn.Linear(8, 8), 0.5, exclude="first_conv")
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, AveragedModel, nn.DataParallel, ModelEmaV3])
+def test_a_wrapped_model_has_the_names_and_masks_of_the_bare_one(wrap, small_net):
+    bare, wrapped = Topology(small_net(), 0.5), Topology(wrap(small_net()), 0.5)
+    assert wrapped.normalized == bare.normalized == ["conv1.weight", "conv2.weight"]
+    assert all(torch.equal(wrapped.masks[name], mask) for name, mask in bare.masks.items())
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            nn.Linear(4, 4, dtype=torch.complex64),
+            "model=weight: is torch.complex64; masks need real weights; exclude it",
+        ),
+        (nn.LazyLinear(4), "model=weight: has no shape yet; run a batch through the model first"),
+    ],
+)
+def test_weights_that_cannot_be_masked_are_named(layer, message):
+    with pytest.raises(ConfigError) as caught:
+        Topology(layer, 0.5)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("average", [AveragedModel, ModelEmaV3])
+def test_an_average_of_weights_is_sparse_after_apply_to(average, small_net, tmp_path):
+    model = small_net()
+    topology = Topology(model, 0.8)
+    ema = average(model)
+
+    def update():
+        ema.update_parameters(model) if average is AveragedModel else ema.update(model, step=100)
+
+    update()
+    for name, mask in list(topology.masks.items()):
+        topology.replace(name, mask.flip(0))
+        with torch.no_grad():
+            topology.weights[name].add_(topology.masks[name])
+
+    def density():
+        weights = [ema.module.get_parameter(name) for name in topology.masks]
+        return sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
+
+    update()
+    assert density() > 0.27
+    topology.apply_to(ema)
+    assert density() == pytest.approx(1 - topology.sparsity(), abs=1e-9)
+    update()
+    export(ema.module, topology, tmp_path)
+    masks, weights = (load_file(tmp_path / f"{name}.safetensors") for name in ("masks", "model"))
+    assert not any(weights[name][~mask].any() for name, mask in masks.items())
+    with pytest.raises(ConfigError, match=r"model=Linear: has no conv1.weight of shape \(8, 3, 3, 3\)"):
+        topology.apply_to(nn.Linear(3, 3))
 
 
 def test_random_masks_have_exact_counts_and_no_favourites():

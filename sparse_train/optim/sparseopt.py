@@ -73,11 +73,12 @@ class SparseOpt:
 
     def _corrected(self, topology: Topology) -> Sequence[str]:
         if self.layers == "all":
-            return list(topology.masks)
+            return topology.by_neuron
         if self.layers == "normalized":
             return topology.normalized
-        unknown = [name for name in self.layers if name not in topology.masks]
-        require(not unknown, "layers", unknown, f"no such sparse weights; there are {', '.join(topology.masks)}")
+        unknown = [name for name in self.layers if name not in topology.by_neuron]
+        right = f"no such sparse weights; there are {', '.join(topology.by_neuron)}, whose rows are neurons"
+        require(not unknown, "layers", unknown, right)
         return self.layers
 
     def _average(self, masks: list[Tensor]) -> Tensor | float | None:

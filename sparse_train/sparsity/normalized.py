@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from sparse_train.sparsity.layers import WEIGHTED, bare, unwrapped
+
 NORMALIZATIONS = (
     nn.BatchNorm1d,
     nn.BatchNorm2d,
@@ -13,7 +15,6 @@ NORMALIZATIONS = (
     nn.GroupNorm,
     nn.LayerNorm,
 )
-WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def normalizations(model: nn.Module) -> dict[str, str]:
@@ -23,10 +24,10 @@ def normalizations(model: nn.Module) -> dict[str, str]:
     each normalization right after its layer, as ours and timm's ResNets do.
     """
     found, previous = {}, None
-    for name, module in model.named_modules():
+    for name, module in unwrapped(model).named_modules():
         if isinstance(module, NORMALIZATIONS):
             if previous is not None:
-                found[f"{previous}.weight"] = name
+                found[bare(f"{previous}.weight")] = bare(name)
             previous = None
         elif isinstance(module, WEIGHTED):
             previous = name

@@ -1,16 +1,16 @@
 """Which weights exist."""
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
-from sparse_train.errors import require, require_one_of
+from sparse_train.errors import MaskMismatchError, require, require_one_of
 from sparse_train.randomness import generator
 from sparse_train.sparsity.density import DISTRIBUTIONS, counts
 from sparse_train.sparsity.exploration import Exploration
-from sparse_train.sparsity.masks import random_mask
+from sparse_train.sparsity.layers import by_input, parameters, sparse_parameters
+from sparse_train.sparsity.masks import checksum, random_mask
 from sparse_train.sparsity.normalized import normalizations
 
 
@@ -20,8 +20,10 @@ class Topology:
     The model's forward pass is left alone, so `torch.compile`, DDP and foreign models need nothing special, and after
     `backward()` a weight's `.grad` is the *dense* gradient. `SparseSGD` keeps masked weights at 0.
 
-    Every parameter with two or more dimensions is sparse (first convolution, shortcuts and classifier too; also a
-    frozen one), but for the excluded ones. The initial mask of each layer is uniformly random with an exact count.
+    The weights of linear and convolution layers are sparse (first convolution, shortcuts and classifier too; also
+    frozen ones), and those that attention packs into one. Embeddings, positions, tokens and transposed convolutions
+    are not. `include` and `exclude` name others. The initial mask of each layer is uniformly random with an exact
+    count.
 
     Args:
         model: its parameters are masked in place. The topology keeps references to them and follows them to another
@@ -30,7 +32,9 @@ class Topology:
         sparsity: the share of zeros among all weights of the sparse tensors, in [0, 1); met to the weight.
         distribution: "erk" or "uniform" (`sparsity.density`).
         seed: of the initial masks.
-        exclude: names or patterns (`fnmatch`) of parameters to keep dense and out of the count.
+        exclude: names or patterns (`fnmatch`) of parameters to keep dense and out of the count; "first_conv" is the
+            first convolution.
+        include: the same of other parameters to make sparse, with two or more dimensions.
 
     Attributes:
         masks: parameter name -> BoolTensor of the parameter's shape, True where the weight exists. Read it; to
@@ -38,13 +42,15 @@ class Topology:
         weights: parameter name -> the parameter itself. Names are those of the bare model: the prefixes of
             `torch.compile` and DDP are left out.
         counts: parameter name -> active weights; no update changes them.
+        by_neuron: names of the sparse weights whose rows are neurons: all but embeddings and transposed convolutions.
         normalized: names of the sparse weights whose layer is followed by a normalization layer.
         exploration: what has been active so far (`itop_rate`).
         version: grows by one whenever a mask is replaced, for those who cache what follows from the masks.
 
     Raises:
-        ConfigError: for a sparsity that cannot be met, an unknown distribution, a pattern that matches nothing, or a
-            model without a sparse tensor.
+        ConfigError: for a sparsity that cannot be met, an unknown distribution, a pattern that matches nothing, a
+            model without a sparse tensor, or weights that cannot be masked (lazy, complex, split by `fully_shard`).
+        MaskMismatchError: for a model that is trained at this sparsity already: new masks would take weights from it.
     """
 
     def __init__(
@@ -53,10 +59,11 @@ class Topology:
         sparsity: float,
         distribution: str = "erk",
         seed: int = 0,
-        exclude: Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
+        include: str | Sequence[str] = (),
     ):
         require_one_of("distribution", distribution, DISTRIBUTIONS)
-        self.weights = _sparse_parameters(model, exclude)
+        self.weights = sparse_parameters(model, _listed(include), _listed(exclude))
         shapes = {name: tuple(weight.shape) for name, weight in self.weights.items()}
         self.counts = counts(shapes, DISTRIBUTIONS[distribution](shapes, sparsity), sparsity)
         self.masks = {
@@ -64,8 +71,11 @@ class Topology:
             for name, weight in self.weights.items()
         }
         self.normalized = [name for name in normalizations(model) if name in self.masks]
+        transposed = by_input(model)
+        self.by_neuron = [name for name, weight in self.weights.items() if weight not in transposed]
         self.exploration = Exploration(self.masks)
         self.version = 0
+        self._require_untrained()
         self.apply()
 
     def replace(self, name: str, mask: Tensor, count: int | None = None) -> None:
@@ -88,6 +98,25 @@ class Topology:
         self.follow()
         self._apply(self.masks)
 
+    @torch.no_grad()
+    def apply_to(self, model: nn.Module) -> None:
+        """Set the masked weights of another model of the same structure to 0, such as an average of weights over steps.
+
+        That average holds what weights were before they were dropped, so it is denser than the model. It may be
+        wrapped, as `torch.optim.swa_utils.AveragedModel` wraps it.
+
+        Raises:
+            ConfigError: for a model without one of the weights.
+        """
+        others = parameters(model)
+        for name, mask in self.masks.items():
+            same = name in others and others[name].shape == mask.shape
+            require(
+                same, "model", type(model).__name__, f"has no {name} of shape {tuple(mask.shape)}, as the masks have"
+            )
+        for name, mask in self.masks.items():
+            others[name].mul_(mask.to(others[name].device))
+
     def follow(self) -> None:
         """Bring the masks to where the weights are now, should the model have moved."""
         for name, weight in self.weights.items():
@@ -96,6 +125,30 @@ class Topology:
                 self.masks[name] = _like(mask, weight)
                 self.exploration.visited[name] = _like(self.exploration.visited[name], weight)
                 self.version += 1
+
+    def checksums(self) -> Tensor:
+        """An int64 for each mask, on the device of the first."""
+        sums = [checksum(mask) for mask in self.masks.values()]
+        return torch.stack([one.to(sums[0].device) for one in sums])
+
+    def _require_same_tensors(self, state: dict[str, dict[str, Tensor]]) -> None:
+        if {n: m.shape for n, m in state["masks"].items()} != {n: m.shape for n, m in self.masks.items()}:
+            raise ValueError("the saved masks belong to a model with other sparse tensors")
+
+    def _require_untrained(self) -> None:
+        sizes = {name: int(weight.count_nonzero()) for name, weight in self.weights.items()}
+        if any(size > self.counts[name] for name, size in sizes.items()):
+            return
+        for name, lost in self._lost(self.masks).items():
+            if lost:
+                found = f"{name} has {sizes[name]} weights, of which new random masks would take {lost}"
+                right = "make the topology of the untrained model, then load what was trained"
+                raise MaskMismatchError(f"the model is sparse already: {found}; {right}")
+
+    @torch.no_grad()
+    def _lost(self, masks: dict[str, Tensor]) -> dict[str, int]:
+        """How many weights these masks would set to 0; what is not a number is none."""
+        return {n: int(((w.abs() > 0) & ~masks[n].to(w.device)).sum()) for n, w in self.weights.items()}
 
     @torch.no_grad()
     def _apply(self, names: Iterable[str]) -> None:
@@ -118,10 +171,29 @@ class Topology:
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         return {"masks": dict(self.masks), "visited": dict(self.exploration.visited)}
 
+    def restore(self, state: dict[str, dict[str, Tensor]] | None) -> None:
+        """`load_state_dict` for an optimizer that brings the masks along: weights must be there and agree with them.
+
+        Args:
+            state: None, from an optimizer that had no masks, for the masks that there are.
+
+        Raises:
+            MaskMismatchError: for weights that the masks would set to 0, before anything has changed.
+        """
+        if state is not None:
+            self._require_same_tensors(state)
+        masks = self.masks if state is None else state["masks"]
+        if name := next((n for n, lost in self._lost(masks).items() if lost), None):
+            whose = "of now, and the optimizer brings none" if state is None else "in the optimizer's state"
+            found = f"{name} has trained weights that do not exist by the masks {whose}"
+            right = "load the model's state first, then that of its optimizer"
+            raise MaskMismatchError(f"{found}: {right}; to set them to 0, load or apply the topology before")
+        if state is not None:
+            self.load_state_dict(state)
+
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Take over masks and visited weights; the weights themselves come with the model's own state."""
-        if {n: m.shape for n, m in state["masks"].items()} != {n: m.shape for n, m in self.masks.items()}:
-            raise ValueError("the saved masks belong to a model with other sparse tensors")
+        self._require_same_tensors(state)
         for name, weight in self.weights.items():
             self.masks[name] = _like(state["masks"][name], weight)
             self.counts[name] = int(self.masks[name].sum())
@@ -130,19 +202,8 @@ class Topology:
         self.apply()
 
 
-def _sparse_parameters(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn.Parameter]:
-    candidates = {_bare(name): p for name, p in model.named_parameters() if p.ndim > 1}
-    for pattern in exclude:
-        matched = any(fnmatchcase(name, pattern) for name in candidates)
-        require(matched, "exclude", pattern, f"matches no weight of the model; there are {', '.join(candidates)}")
-    sparse = {n: p for n, p in candidates.items() if not any(fnmatchcase(n, pattern) for pattern in exclude)}
-    require(bool(sparse), "exclude", list(exclude), "leaves no sparse layer; the model needs a weight with ndim > 1")
-    return sparse
-
-
-def _bare(name: str) -> str:
-    """The parameter's name without what `torch.compile` and DDP put before it."""
-    return name.replace("_orig_mod.", "").removeprefix("module.")
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _like(mask: Tensor, weight: Tensor) -> Tensor:
