@@ -114,6 +114,11 @@ def join() -> Ranks:
     return ranks
 
 
+def present() -> Ranks:
+    """This process among those that torch knows of, whoever joined them; alone without."""
+    return Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks()
+
+
 def leave() -> None:
     """Part from the others at the end of the program."""
     if dist.is_initialized():

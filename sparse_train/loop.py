@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from sparse_train.data.memory import Data
 from sparse_train.distributed import Ranks
 from sparse_train.environment import peak_memory_mib
-from sparse_train.errors import MaskMismatchError
 from sparse_train.export import export
 from sparse_train.interruption import Interruption
 from sparse_train.keeper import Keeper, Pace, Place
@@ -22,7 +21,6 @@ from sparse_train.meter import Meter
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.randomness import derive
 from sparse_train.record import Record
-from sparse_train.sparsity.masks import checksum
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 
@@ -154,8 +152,8 @@ def train_epoch(run: Run, epoch: int, place: Place, keeper: Keeper, started: flo
 
         update = run.updater is not None and run.updater.due(step)
         if update:
+            keeper.check(meter)
             run.updater.update(step)
-            check_masks(run, step)
         if not (update and run.updater.skip_step):
             run.optimizer.step()
         if step < last:
@@ -182,21 +180,6 @@ def evaluate(run: Run) -> dict:
         loss, correct = run.loss(images, labels)
         meter.add(loss, correct, len(labels))
     return {"test_loss": meter.mean_loss(), "test_acc": meter.accuracy()}
-
-
-def check_masks(run: Run, step: int) -> None:
-    """All ranks must have the same masks: compare a checksum of each.
-
-    Raises:
-        MaskMismatchError: on every rank, with the layer's name.
-    """
-    if run.ranks.world > 1:
-        sums = run.ranks.gathered(torch.stack([checksum(mask) for mask in run.topology.masks.values()]))
-        for name, layer in zip(run.topology.masks, (sums != sums[0]).any(0).tolist(), strict=True):
-            if layer:
-                raise MaskMismatchError(
-                    f"the processes have different masks for {name} after the update at step {step}"
-                )
 
 
 def look(run: Run) -> dict:

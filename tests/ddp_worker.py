@@ -3,6 +3,7 @@
 MODE "train" runs the entrypoint; "mismatch" gives rank 1 another mask first; "dies" kills rank 1 in the third step;
 "steps" takes 30 steps and writes what came of them to OUT. "broken off" trains under OUT/whole, and under OUT/broken,
 where every rank ends in the middle of an epoch and is started again. "differs" gives the last override to rank 1 alone.
+"elsewhere" is a loop that is not ours, and prints what went wrong in it.
 """
 
 import contextlib
@@ -14,11 +15,15 @@ from collections.abc import Callable
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from sparse_train import loop
+from sparse_train import RigL, SparseSGD, Topology, Updater, loop
 from sparse_train.__main__ import CONF, main
 from sparse_train.build import build
-from sparse_train.distributed import leave
+from sparse_train.distributed import Ranks, join, leave
+from sparse_train.errors import ConfigError, MaskMismatchError
+from sparse_train.sparsity import updater
 
 STEPS = 30
 
@@ -41,20 +46,19 @@ def steps(run: loop.Run, backward: Callable[[torch.Tensor, torch.Tensor], None])
             backward(images, labels)
             if run.updater.due(done):
                 run.updater.update(done)
-                loop.check_masks(run, done)
             else:
                 run.optimizer.step()
             done += 1
     return run.state_dict()
 
 
-def with_another_mask(run: loop.Run, step: int) -> None:
-    if run.ranks.rank == 1:
-        mask = run.topology.masks["layer2.1.conv1.weight"].clone()
+def with_another_mask(topology: Topology, step: int, ranks: Ranks) -> None:
+    if ranks.rank == 1:
+        mask = topology.masks["layer2.1.conv1.weight"].clone()
         first, last = mask.flatten().nonzero()[0], (~mask).flatten().nonzero()[0]
         mask.view(-1)[first], mask.view(-1)[last] = False, True
-        run.topology.replace("layer2.1.conv1.weight", mask)
-    checked(run, step)
+        topology.replace("layer2.1.conv1.weight", mask)
+    checked(topology, step, ranks)
 
 
 def killed(run: loop.Run, images: torch.Tensor, labels: torch.Tensor):
@@ -75,6 +79,42 @@ def ends_in_step(run: loop.Run, images: torch.Tensor, labels: torch.Tensor):
     return loss(run, images, labels)
 
 
+def elsewhere() -> None:
+    """A mask update where gradients are averaged, where one rank's is infinite, where none is averaged; and FSDP2."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    rank = join().rank
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4))
+    parallel = DistributedDataParallel(model)
+    topology = Topology(parallel, 0.8)
+    optimizer = SparseSGD(parallel.parameters(), topology, lr=0.1)
+    rigl = Updater(topology, optimizer, RigL(), 100, every=1)
+    inputs = torch.randn(8, 20, generator=torch.Generator().manual_seed(rank))
+    parallel(inputs).square().sum().backward()
+    said = [f"averaged: {rigl.update(1)}"]
+    grad = model[0].weight.grad.clone()
+    if rank == 1:
+        model[0].weight.grad[3, 4] = torch.inf
+    before = topology.checksums()
+    said.append(f"infinite on rank 1: {rigl.update(2)}, same masks: {torch.equal(before, topology.checksums())}")
+    model[0].weight.grad = grad
+    optimizer.zero_grad()
+    with parallel.no_sync():
+        parallel(inputs).square().sum().backward()
+    try:
+        rigl.update(3)
+    except MaskMismatchError as error:
+        said.append(f"no_sync: {error}")
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    try:
+        Topology(model, 0.8)
+    except ConfigError as error:
+        said.append(f"fully_shard: {error}")
+    print("".join(f"{line}\n" for line in said), end="")
+
+
 def trained(*arguments: str) -> None:
     GlobalHydra.instance().clear()
     sys.argv = ["sparse_train", *arguments]
@@ -89,7 +129,11 @@ if __name__ == "__main__":
         torch.save(steps(run, lambda images, labels: run.loss(images, labels)[0].backward()), f"{out}.{run.ranks.rank}")
         leave()
         sys.exit()
-    checked, loss, killed.calls = loop.check_masks, loop.Run.loss, 0
+    if mode == "elsewhere":
+        elsewhere()
+        leave()
+        sys.exit()
+    checked, loss, killed.calls = updater.require_same_masks, loop.Run.loss, 0
     if mode == "broken off":
         trained(*overrides, f"runs_dir={out}/whole")
         loop.Run.loss, ends_in_step.left = ends_in_step, int(os.environ["STEPS"])
@@ -101,7 +145,7 @@ if __name__ == "__main__":
     if mode == "differs" and os.environ["RANK"] == "0":
         overrides = overrides[:-1]
     if mode == "mismatch":
-        loop.check_masks = with_another_mask
+        updater.require_same_masks = with_another_mask
     if mode == "dies":
         loop.Run.loss = killed
     sys.argv = ["sparse_train", *overrides]

@@ -164,6 +164,15 @@ def test_a_different_mask_stops_the_run_with_the_layers_name(tmp_path):
     assert time.monotonic() - began < 90
 
 
+def test_loops_that_are_not_ours_are_told_where_masks_part():
+    codes, said = finish(torchrun("-", "elsewhere"), timeout=120)
+    assert codes == [0], said
+    assert said.count("averaged: True\n") == 2
+    assert said.count("infinite on rank 1: False, same masks: True\n") == 2
+    assert said.count("no_sync: the processes have different masks for 0.weight after the update at step 3: ") == 2
+    assert said.count("fully_shard: model=0.weight: is split over processes by fully_shard; masks need whole ") == 2
+
+
 def test_a_process_that_dies_takes_the_others_down(tmp_path):
     began = time.monotonic()
     codes, _ = finish(torchrun("-", "dies", *QUICK, f"runs_dir={tmp_path}"), timeout=120)

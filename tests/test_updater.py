@@ -1,11 +1,14 @@
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.optim import Lookahead
 from torch import nn
 
-from sparse_train.errors import ConfigError
+from sparse_train.errors import ConfigError, DivergedError
 from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
 from sparse_train.sparsity.growth import SET, RigL
 from sparse_train.sparsity.topology import Topology
@@ -255,6 +258,165 @@ def test_a_new_method_is_a_score():
     _, topology, optimizer = eight_weights()
     Updater(topology, optimizer, Least(), 100, 0.25, 1, decay="constant").update(1)
     assert flat(topology.masks["weight"]) == "11001010"  # drops 1 and grows it back: |g| = 1 is the least inactive
+
+
+# --- what is not a number ---
+
+BAD = pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+
+
+@BAD
+def test_gradients_without_numbers_leave_the_masks(bad):
+    model, topology, optimizer = eight_weights()
+    model.weight.grad.fill_(bad)
+    model.weight.grad[0, 1] = 1.0
+    before = [topology.masks["weight"], model.weight.clone(), optimizer.state[model.weight]["momentum_buffer"].clone()]
+    updater = Updater(topology, optimizer, RigL(), 100, 0.5, every=1, decay="constant")
+    with pytest.warns(UserWarning, match="weight: its gradient, or its growth score, is not finite: masks stay"):
+        assert updater.update(1) is False
+    after = [topology.masks["weight"], model.weight, optimizer.state[model.weight]["momentum_buffer"]]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    model.weight.grad.fill_(1.0)
+    assert updater.update(2) is True
+
+
+@BAD
+@pytest.mark.parametrize("growth", [RigL(), SET()], ids=["rigl", "set"])
+def test_weights_without_numbers_end_it(bad, growth):
+    model, topology, optimizer = eight_weights()
+    with torch.no_grad():
+        model.weight[:, 0] = bad
+    before = topology.masks["weight"].clone()
+    with pytest.raises(DivergedError, match="weight is not finite at the mask update of step 7"):
+        Updater(topology, optimizer, growth, 100, 0.5, every=1).update(7)
+    assert torch.equal(before, topology.masks["weight"])
+
+
+@BAD
+@pytest.mark.parametrize("growth", [RigL(), SET()], ids=["rigl", "set"])
+@pytest.mark.parametrize("where", ["weights", "gradients"])
+@pytest.mark.filterwarnings("ignore:.*is not finite")
+def test_the_number_of_active_weights_never_changes(bad, growth, where):
+    model, topology, optimizer = eight_weights()
+    tensor = model.weight if where == "weights" else model.weight.grad
+    with torch.no_grad(), contextlib.suppress(DivergedError):
+        tensor.fill_(bad)
+        Updater(topology, optimizer, growth, 100, 0.5, every=1, decay="constant").update(1)
+    assert int(topology.masks["weight"].sum()) == 4
+
+
+def test_an_overflow_under_a_scaler_leaves_out_update_and_step(small_net, batch):
+    model = small_net()
+    topology = Topology(model, 0.7)
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
+    updater, scaler = Updater(topology, optimizer, RigL(), 40, 0.5, every=1), torch.amp.GradScaler("cpu", 2.0**126)
+    for step in (1, 2):
+        before = [*map(torch.clone, topology.masks.values()), *map(torch.clone, model.parameters())]
+        optimizer.zero_grad()
+        images, labels = batch(step)
+        scaler.scale(1e4 * F.cross_entropy(model(images), labels)).backward()
+        scaler.unscale_(optimizer)
+        if step == 1:
+            with pytest.warns(UserWarning, match="masks stay as they are, as under a GradScaler that skips the step"):
+                assert not updater.update(step)
+        else:
+            assert updater.update(step)
+        scaler.step(optimizer)
+        scaler.update(2.0)
+        after = [*topology.masks.values(), *model.parameters()]
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)) == (step == 1)
+
+
+def test_a_scale_on_the_gradients_changes_no_mask(small_net, batch):
+    """A loop that forgets `unscale_`: the scale is a power of two, and layers are ranked by themselves."""
+
+    def masks(scale):
+        model = small_net()
+        topology = Topology(model, 0.7)
+        optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
+        (scale * F.cross_entropy(model(batch(0)[0]), batch(0)[1])).backward()
+        Updater(topology, optimizer, RigL(), 40, 0.5, every=1).update(1)
+        return topology.masks.values()
+
+    assert all(torch.equal(a, b) for a, b in zip(masks(1.0), masks(2.0**16), strict=True))
+
+
+# --- what others do to weights ---
+
+
+def test_what_a_wrapper_writes_off_the_mask_is_gone_at_the_next_step_or_update():
+    """As Lookahead, whose slow weights still have what was dropped."""
+    for first in ("step", "update"):
+        model, topology, optimizer = eight_weights()
+        updater = Updater(topology, optimizer, RigL(), 100, 0.25, every=1, decay="constant")
+        optimizer.step()
+        with torch.no_grad():
+            model.weight.add_(0.5)
+        optimizer.step() if first == "step" else updater.update(1)
+        assert (model.weight[~topology.masks["weight"]] == 0).all()
+        if first == "update":
+            assert model.weight[1, 3] == 0, "grown"
+            assert topology.masks["weight"][1, 3]
+
+
+def test_timms_lookahead_trains_what_exists(small_net, batch):
+    model = small_net()
+    topology = Topology(model, 0.7)
+    inner = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9)
+    lookahead, updater = Lookahead(inner, k=2), Updater(topology, inner, RigL(), 40, 0.5, every=3)
+    for step in range(13):
+        inner.zero_grad()
+        F.cross_entropy(model(batch(step)[0]), batch(step)[1]).backward()
+        updater.update(step) if updater.due(step) else lookahead.step()
+    for name, mask in topology.masks.items():
+        assert (topology.weights[name][~mask] == 0).all()
+    with pytest.raises(ConfigError, match="optimizer=Lookahead: runs no hooks .* it wraps another optimizer; give the"):
+        Updater(topology, lookahead, RigL(), 40)
+
+
+def test_a_frozen_layer_keeps_its_mask():
+    model = Twins()
+    topology = Topology(model, 0.5)
+    model.first.weight.requires_grad_(False)
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
+    model.second.weight.grad = torch.rand(20, 20)
+    before = dict(topology.masks)
+    assert Updater(topology, optimizer, RigL(), 100, 0.5, every=1).update(1)
+    assert [torch.equal(before[name], topology.masks[name]) for name in before] == [True, False]
+
+
+def test_a_layer_that_is_no_longer_the_models_is_named():
+    def replaced(model):
+        model.second = nn.Linear(20, 20, bias=False)
+
+    def assigned(model):
+        model.load_state_dict({name: value.clone() for name, value in model.state_dict().items()}, assign=True)
+
+    for change, name in ((replaced, "second.weight"), (assigned, "first.weight")):
+        model = Twins()
+        topology = Topology(model, 0.5)
+        optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
+        updater = Updater(topology, optimizer, RigL(), 100, 0.5, every=1)
+        change(model)
+        before = dict(topology.masks)
+        model.second(model.first(torch.ones(1, 20))).sum().backward()
+        with pytest.raises(
+            RuntimeError, match=f"{name} has no gradient to update its mask by at step 1.* replaced after"
+        ):
+            updater.update(1)
+        assert before == topology.masks, "nothing is half done"
+        with pytest.raises((ConfigError, ValueError), match="was the model copied"):
+            Updater(topology, SparseSGD(model.parameters(), topology, lr=0.1), RigL(), 100)
+
+
+def test_weights_of_two_optimizers_need_two_topologies():
+    model = Twins()
+    topology = Topology(model, 0.5)
+    first = SparseSGD(model.first.parameters(), topology, lr=0.1)
+    with pytest.raises(
+        ConfigError, match="optimizer=SparseSGD: does not train second.weight: .* each needs a topology"
+    ):
+        Updater(topology, first, RigL(), 100)
 
 
 # --- an optimizer that knows of no topology ---

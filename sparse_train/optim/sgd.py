@@ -33,8 +33,8 @@ class SparseSGD(torch.optim.SGD):
         topology = Topology(model, sparsity=0.9)
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
 
-    It is a real optimizer: parameter groups, LR schedulers, `state_dict` and `GradScaler` work. The masks are the
-    topology's own state, saved beside the optimizer's; load the model's, the topology's, then the optimizer's.
+    It is a real optimizer: parameter groups, LR schedulers, `state_dict` and `GradScaler` work. The masks are in its
+    state: load the model's, then the optimizer's.
 
     Args:
         params, lr, momentum, weight_decay, nesterov: as in `torch.optim.SGD`.
@@ -109,9 +109,20 @@ class SparseSGD(torch.optim.SGD):
         if (momentum := self.state.get(weight, {}).get("momentum_buffer")) is not None:
             momentum.mul_(factor)
 
+    def state_dict(self) -> dict:
+        """As torch's, with the topology's under `topology`: model and optimizer are then all that a restart needs."""
+        return {**super().state_dict(), "topology": self.topology.state_dict()}
+
     def load_state_dict(self, state_dict: dict) -> None:
-        """As torch's; momentum off the mask, which another optimizer may have left, becomes 0 here, and stays there."""
-        super().load_state_dict(deepcopy(state_dict))
+        """As torch's, and the masks; the model's state must be loaded before.
+
+        Momentum off the mask, which another optimizer may have left, becomes 0 here, and stays there.
+
+        Raises:
+            MaskMismatchError: for trained weights that the masks would set to 0 (`Topology.restore`).
+        """
+        self.topology.restore(state_dict.get("topology"))
+        super().load_state_dict(deepcopy({key: value for key, value in state_dict.items() if key != "topology"}))
         self.mask_momentum()
 
     def __getstate__(self) -> dict:

@@ -18,13 +18,15 @@ class Adopted:
     weight's shape: momentum, Adam's moments). So a weight that is grown starts as it does under `SparseSGD`. Counters
     that a tensor's weights share, such as Adam's `step`, go on: its bias correction is not begun anew.
 
+    Masks are part of its `state_dict`, and come back with it once weights are loaded (`Topology.restore`).
+
     Args:
         optimizer: any whose step needs no closure, with a state of one entry per parameter.
         topology: of weights among its parameters.
 
     Raises:
-        ConfigError: for what is no optimizer, trains none of the weights, or needs a closure (`LBFGS` joins all
-            parameters into vectors of its own, that masks do not reach).
+        ConfigError: for what is no optimizer, only wraps one, or needs a closure (`LBFGS` joins all parameters into
+            vectors of its own, that masks do not reach).
     """
 
     precondition = None
@@ -37,12 +39,14 @@ class Adopted:
         needed = closure is not None and closure.default is Parameter.empty
         right = "needs a closure, so it cannot train sparse weights; use SparseSGD, or one such as AdamW"
         require(not needed, "optimizer", name, right)
-        trained = {p for group in optimizer.param_groups for p in group["params"]}
-        missing = [weight for weight, p in topology.weights.items() if p.requires_grad and p not in trained]
-        right = f"does not train {', '.join(missing)}: was the model copied after the topology was made?"
-        require(not missing, "optimizer", name, right)
+        right = "runs no hooks after its step, as it wraps another optimizer; give the updater that one"
+        require(hasattr(type(optimizer).step, "hooked"), "optimizer", name, right)
+        require_trains(optimizer, topology)
         self.optimizer, self.topology = optimizer, topology
+        topology.restore(None)  # what was loaded since it was made is not set to 0 unasked
         optimizer.register_step_post_hook(lambda *_: self.mask())
+        optimizer.register_state_dict_post_hook(lambda _, state: {**state, "topology": topology.state_dict()})
+        optimizer.register_load_state_dict_pre_hook(lambda _, state: topology.restore(state.get("topology")))
 
     @torch.no_grad()
     def mask(self) -> None:
@@ -57,3 +61,16 @@ class Adopted:
             for value in self.optimizer.state.get(weight, {}).values():
                 if isinstance(value, torch.Tensor) and value.shape == weight.shape:
                     value.mul_(self.topology.masks[name])
+
+
+def require_trains(optimizer: torch.optim.Optimizer, topology: "Topology") -> None:
+    """All weights of the topology that are trained must be the optimizer's.
+
+    Raises:
+        ConfigError: names those that are not.
+    """
+    trained = {p for group in optimizer.param_groups for p in group["params"]}
+    missing = [name for name, p in topology.weights.items() if p.requires_grad and p not in trained]
+    asked = "was the model copied, sharded or loaded with assign=True after the topology was made, or a layer replaced?"
+    right = f"does not train {', '.join(missing)}: {asked} Of two optimizers each needs a topology, with `exclude`"
+    require(not missing, "optimizer", type(optimizer).__name__, right)

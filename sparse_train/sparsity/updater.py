@@ -1,12 +1,15 @@
 """Dynamic sparse training: drop, then grow, every so often."""
 
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from sparse_train.errors import require, require_one_of
+from sparse_train.distributed import Ranks, present
+from sparse_train.errors import DivergedError, MaskMismatchError, require, require_one_of
 from sparse_train.randomness import generator
-from sparse_train.sparsity.adopt import Adopted
+from sparse_train.sparsity.adopt import Adopted, require_trains
 from sparse_train.sparsity.growth import GrowthScore
 from sparse_train.sparsity.lengths import POWERS, lengths
 from sparse_train.sparsity.masks import drop, grow
@@ -74,6 +77,8 @@ class Updater:
         if not hasattr(optimizer, "mask_momentum"):
             require(not rescale, "rescale", rescale, "needs SparseSGD, whose momentum can be brought along")
             optimizer = Adopted(optimizer, topology)
+        else:
+            require_trains(optimizer, topology)
         if gradient == "corrected":
             right = "needs an optimizer that corrects gradients, such as optimizer=sparseopt"
             require(optimizer.precondition is not None, "gradient", gradient, right)
@@ -93,14 +98,31 @@ class Updater:
         return self.decay(self.drop_fraction, progress)
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Drop and grow in every layer, then clear the momentum of what was dropped."""
+    def update(self, step: int) -> bool:
+        """Drop and grow in every layer, then clear the momentum of what was dropped.
+
+        Frozen weights keep their masks. All masks stay where a gradient is not finite, as a `GradScaler` leaves out its
+        step there.
+
+        Returns:
+            Whether the masks were updated.
+
+        Raises:
+            DivergedError: a weight is not finite. Masks are as they were.
+            MaskMismatchError: the processes have different masks now, as their gradients were not averaged. On all.
+        """
         self.topology.follow()
         corrections = self.optimizer.corrections() if self.gradient == "corrected" else {}
+        masks, peaks = {}, []
         for name, weight in self.topology.weights.items():
+            if not weight.requires_grad:
+                continue
             mask, grad = self.topology.masks[name], weight.grad
             if grad is None:
-                raise RuntimeError(f"{name} has no gradient to update its mask by: call backward first, or exclude it")
+                raise RuntimeError(
+                    f"{name} has no gradient to update its mask by at step {step}: call backward first; exclude a layer"
+                    " that the loss does not use; make the topology again if the layer was replaced after it"
+                )
             # 1e-9: 0.29 * 100 is 29, not 28.999999999999996.
             count = int(self.fraction(step) * self.topology.counts[name] * (1 + 1e-9))
             if name in corrections:
@@ -111,8 +133,50 @@ class Updater:
                 magnitude, grad = magnitude * length, grad / length
             kept = drop(mask, magnitude, count)
             score = self.growth(weight, grad, generator(self.seed, "growth", name, step))
-            self.topology.replace(name, grow(kept, score, count), self.topology.counts[name])
-            if self.rank_as != "weights" and self.rescale:
-                new = lengths(self.topology.masks[name], self.rank_as).to(weight.dtype)
-                self.optimizer.multiply(weight, length / new)
+            masks[name] = grow(kept, score, count)
+            peaks += [magnitude.amax(), score.amax(), score.amin()]
+        ranks = present()
+        if not self._finite(peaks, list(masks), step, ranks):
+            return False
+        for name, mask in masks.items():
+            self._replace(name, mask)
         self.optimizer.mask_momentum()
+        require_same_masks(self.topology, step, ranks)
+        return True
+
+    def _replace(self, name: str, mask: Tensor) -> None:
+        """Give a weight its new mask; what is grown starts at 0, even if somebody wrote to it since the last step."""
+        weight, old = self.topology.weights[name], self.topology.masks[name]
+        weight.mul_(old)
+        self.topology.replace(name, mask, self.topology.counts[name])
+        if self.rank_as != "weights" and self.rescale:
+            old, new = (lengths(mask, self.rank_as).to(weight.dtype) for mask in (old, self.topology.masks[name]))
+            self.optimizer.multiply(weight, old / new)
+
+    def _finite(self, peaks: list[Tensor], names: list[str], step: int, ranks: Ranks) -> bool:
+        """Whether all scores of all layers are, on all ranks: waits for the device once."""
+        bad = ~torch.stack([peak.float().to(peaks[0].device) for peak in peaks]).isfinite()
+        places = ranks.max(bad.int()).nonzero()[:, 0].tolist()
+        weights = [names[place // 3] for place in places if place % 3 == 0]
+        if weights:
+            raise DivergedError(f"{weights[0]} is not finite at the mask update of step {step}")
+        if places:
+            said = "its gradient, or its growth score, is not finite: masks stay as they are"
+            warnings.warn(f"{names[places[0] // 3]}: {said}, as under a GradScaler that skips the step", stacklevel=3)
+        return not places
+
+
+def require_same_masks(topology: Topology, step: int, ranks: Ranks) -> None:
+    """All ranks must have the same masks: compare a checksum of each.
+
+    Raises:
+        MaskMismatchError: on every rank, with the layer's name.
+    """
+    if ranks.world > 1:
+        sums = ranks.gathered(topology.checksums())
+        for name, differs in zip(topology.masks, (sums != sums[0]).any(0).tolist(), strict=True):
+            if differs:
+                raise MaskMismatchError(
+                    f"the processes have different masks for {name} after the update at step {step}: update where"
+                    " gradients have just been averaged, so not within no_sync, and with one seed"
+                )

@@ -1,0 +1,134 @@
+"""Model and optimizer alone are what other trainers save: masks and what was visited come back with them."""
+
+import copy
+import io
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sparse_train.build import build
+from sparse_train.errors import MaskMismatchError
+from sparse_train.optim import HAM, SparseOpt, SparseSGD
+from sparse_train.sparsity.growth import RigL
+from sparse_train.sparsity.topology import Topology
+from sparse_train.sparsity.updater import Updater
+from support import tensors
+
+
+class Training:
+    """A loop that is not ours: it knows of a model and an optimizer."""
+
+    def __init__(self, model, kind, seed=0):
+        self.model, self.topology = model, Topology(model, 0.7, seed=seed)
+        if kind is SparseSGD:
+            slots = {"precondition": SparseOpt(), "mirror": HAM(8.0)}
+            self.optimizer = SparseSGD(model.parameters(), self.topology, lr=0.1, momentum=0.9, **slots)
+        else:
+            self.optimizer = kind(model.parameters(), lr=0.01)
+        self.updater = Updater(self.topology, self.optimizer, RigL(), 40, 0.5, every=3)
+
+    def take(self, steps, batch):
+        for step in steps:
+            self.optimizer.zero_grad()
+            images, labels = batch(step)
+            F.cross_entropy(self.model(images), labels).backward()
+            self.updater.update(step) if self.updater.due(step) else self.optimizer.step()
+        return self
+
+    def saved(self):
+        """As a trainer's checkpoint file gives it back."""
+        file = io.BytesIO()
+        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}, file)
+        return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+
+    def load(self, saved):
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        return self
+
+    def parts(self):
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()["state"]}
+        return [value.clone() for value in tensors({**state, "topology": self.topology.state_dict()})]
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+KINDS = pytest.mark.parametrize("kind", [SparseSGD, torch.optim.AdamW])
+
+
+@KINDS
+def test_model_and_optimizer_are_all_that_a_restart_needs(kind, small_net, batch):
+    whole = Training(small_net(), kind)
+    saved = whole.take(range(8), batch).saved()
+    visited = whole.topology.itop_rate()
+    again = Training(small_net(), kind, seed=1)
+    assert not same(whole.topology.masks.values(), again.topology.masks.values())
+    again.load(saved)
+    assert again.topology.itop_rate() == visited > 0.31
+    assert same(whole.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())
+
+
+@KINDS
+def test_an_optimizer_loaded_before_its_model_is_refused(kind, small_net, batch):
+    saved = Training(small_net(), kind).take(range(8), batch).saved()
+    again = Training(small_net(), kind, seed=1)
+    before = again.parts()
+    with pytest.raises(MaskMismatchError, match=r"conv1.weight has trained weights .* load the model's state first"):
+        again.optimizer.load_state_dict(saved["optimizer"])
+    assert same(before, again.parts())
+
+
+@KINDS
+def test_a_state_without_masks_takes_no_trained_weight(kind, small_net, batch):
+    """As versions before wrote it, and optimizers that know of no masks."""
+    first = Training(small_net(), kind).take(range(8), batch)
+    saved = first.saved()
+    masks = {"masks": saved["optimizer"]["topology"]["masks"], "visited": saved["optimizer"].pop("topology")["visited"]}
+    again = Training(small_net(), kind, seed=1)
+    with pytest.raises(MaskMismatchError, match="by the masks of now, and the optimizer brings none"):
+        again.load(saved)
+    assert same(again.model.state_dict().values(), saved["model"].values()), "nothing is lost"
+    again.topology.load_state_dict(masks)
+    again.optimizer.load_state_dict(saved["optimizer"])
+    assert same(first.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())
+
+
+def test_masks_of_another_model_are_refused(small_net, batch):
+    saved = Training(small_net(), SparseSGD).take(range(3), batch).saved()["optimizer"]
+    model = small_net()
+    optimizer = SparseSGD(model.parameters(), Topology(model, 0.5, exclude="fc.weight"), lr=0.1, momentum=0.9)
+    with pytest.raises(ValueError, match="other sparse tensors"):
+        optimizer.load_state_dict(saved)
+
+
+def test_weights_loaded_between_topology_and_updater_are_not_set_to_0_unasked(small_net, batch):
+    saved = Training(small_net(), torch.optim.AdamW).take(range(8), batch).saved()
+    model = small_net()
+    topology = Topology(model, 0.7, seed=1)
+    model.load_state_dict(saved["model"])
+    optimizer = torch.optim.AdamW(model.parameters())
+    with pytest.raises(MaskMismatchError, match="conv1.weight has trained weights that do not exist"):
+        Updater(topology, optimizer, RigL(), 40)
+
+
+def test_a_trained_sparse_model_gets_no_random_masks(small_net, batch):
+    """A trainer that loads weights before it asks for optimizers."""
+    first = Training(small_net(), SparseSGD).take(range(8), batch)
+    before = copy.deepcopy(first.model.state_dict())
+    with pytest.raises(MaskMismatchError, match=r"sparse already: conv1.weight has \d+ weights, of which .* take \d+"):
+        Topology(first.model, 0.7, seed=1)
+    assert same(first.model.state_dict().values(), before.values())
+    Topology(first.model, 0.9, seed=1)  # of a denser model, random masks take what they are asked to
+
+
+def test_our_own_checkpoints_from_before_still_load(compose_config):
+    options = ("model=mlp", "dataset.train_images=64", "batch_size=8", "epochs=2", "sparsity=0.9", "threads=1")
+    first, again = (build(compose_config(*options, f"seed={seed}")) for seed in (0, 1))
+    state = copy.deepcopy(first.state_dict())
+    del state["optimizer"]["topology"]
+    assert not same(first.topology.masks.values(), again.topology.masks.values())
+    again.load_state_dict(state)
+    assert same(tensors(first.state_dict()), tensors(again.state_dict()))
