@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date
 from inspect import getdoc
 from pathlib import Path
@@ -11,7 +12,7 @@ from statistics import median
 
 import torch
 
-from benchmarks import sections
+from benchmarks import inference, sections
 from sparse_train.environment import describe
 
 # title, processes, what it needs of the data directory, unit and how many of it make one
@@ -24,6 +25,11 @@ SECTIONS = {
     "stacked": ("Four networks in one process", 1, None, "ms", 1000),
     "loading": ("ImageNet's loader", 1, "imagenet", "ms per image", 1000),
     "memory": ("Memory, ResNet20 x1", 1, None, "bytes per weight", 1),
+    "convolutions_1": ("Inference, ResNet20 x1, one image", 3, None, "ms", 1000),
+    "convolutions_64": ("Inference, ResNet20 x1, 64 images", 3, None, "ms", 1000),
+    "linear_1": ("Inference, linear layers, one input", 3, None, "ms", 1000),
+    "linear_64": ("Inference, linear layers, 64 inputs", 3, None, "ms", 1000),
+    "sizes": ("Size, ResNet20 x1", 1, None, "KiB", 1 / 1024),
 }
 OWED = """\
 What a GPU would show is not measured yet: everything above on CUDA (the same command does it there), seconds per epoch
@@ -43,7 +49,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if arguments.section:
         data = [arguments.data_dir] if SECTIONS[arguments.section][2] else []
-        print(json.dumps(getattr(sections, arguments.section)(device, *data)))
+        print(json.dumps(_section(arguments.section)(device, *data)))
         return
     text = [_head(device)]
     for name, (title, processes, needs, *unit) in SECTIONS.items():
@@ -51,9 +57,13 @@ def main() -> None:
             text.append(f"## {title}\n\nNot measured: there was no {needs}/ in the data directory.\n")
             continue
         results = [_in_a_process(name, arguments.data_dir) for _ in range(processes)]
-        text.append(f"## {title}\n\n{getdoc(getattr(sections, name))}\n\n{_table(results, *unit)}")
+        text.append(f"## {title}\n\n{getdoc(_section(name))}\n\n{_table(results, *unit)}")
         print(text[-1], flush=True)
     arguments.out.write_text("\n".join([*text, "## Owed\n", OWED]))
+
+
+def _section(name: str) -> Callable[..., dict[str, list[float]]]:
+    return getattr(inference if hasattr(inference, name) else sections, name)
 
 
 def _in_a_process(section: str, data_dir: str | None) -> dict[str, list[float]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparse_train.export import load, load_masks
+    from sparse_train.inference import compress
     from sparse_train.optim.ham import HAM, mirror_factor
     from sparse_train.optim.renorm import Renorm
     from sparse_train.optim.sgd import SparseSGD
@@ -28,6 +29,7 @@ _HOMES = {
     "SparseSGD": "optim.sgd",
     "Topology": "sparsity.topology",
     "Updater": "sparsity.updater",
+    "compress": "inference",
     "erk": "sparsity.density",
     "load": "export",
     "load_masks": "export",
@@ -45,6 +47,7 @@ __all__ = [
     "SparseSGD",
     "Topology",
     "Updater",
+    "compress",
     "erk",
     "load",
     "load_masks",

@@ -40,7 +40,7 @@ LAYERS = [
     ["data.memory", "data.files"],
     ["data.cifar", "data.digits", "data.imagenet", "data.mnist", "data"],
     ["environment", "record", "checkpoint"],
-    ["facts", "agreement", "sinks", "keeper", "export", "multirun"],
+    ["facts", "agreement", "sinks", "keeper", "export", "inference", "multirun"],
     ["loop", "finished"],
     ["build"],
     ["tasks", "theory", "theory.gradients", "theory.invariants", "theory.measurement"],

@@ -1,0 +1,109 @@
+"""A trained sparse network that stores and multiplies only the weights that exist: compressed sparse rows (CSR)."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from warnings import catch_warnings, filterwarnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparse_train.errors import require
+
+
+def compress(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
+    """A copy for inference whose sparse linear layers and ungrouped 2-D convolutions hold their weights as CSR.
+
+    Its outputs are those of the model up to the rounding of sums. It is smaller than the dense model below half
+    density. Whether it is faster depends on layer, density and hardware: results/performance.md has a CPU's times.
+    Layers of other kinds, grouped convolutions and padding other than zeros stay dense.
+
+    Args:
+        model: whose masked weights are 0, such as `sparse_train.load(run_dir)`; it is left as it is.
+        masks: parameter name -> BoolTensor, True where the weight exists, such as `sparse_train.load_masks(run_dir)`.
+
+    Raises:
+        ConfigError: for a mask of no parameter, or a weight that its mask says does not exist and that is not 0.
+    """
+    copy = deepcopy(model).eval().requires_grad_(False)
+    weights = dict(copy.named_parameters())
+    for name, mask in masks.items():
+        right = "is no weight of this model" if name not in weights else "has another shape than its weight"
+        require(name in weights and weights[name].shape == mask.shape, "masks", name, right)
+        require(
+            not weights[name][~mask].any(), "masks", name, "leaves out weights that are not 0; apply the masks first"
+        )
+        path = name.removesuffix(".weight")
+        layer = copy.get_submodule(path) if path != name else copy
+        made = _made(layer, mask)
+        if made is not None and path != name:
+            parent, _, child = path.rpartition(".")
+            setattr(copy.get_submodule(parent), child, made)
+    return copy
+
+
+def size(model: nn.Module) -> int:
+    """Bytes of all parameters and buffers; a CSR tensor counts its values and its two index tensors."""
+    return sum(part.nbytes for tensor in model.state_dict().values() for part in _parts(tensor))
+
+
+class CSR(nn.Module):
+    """What is common: a weight of (out, in * kernel) as CSR, with 32-bit indices, and a bias."""
+
+    def __init__(self, weight: Tensor, mask: Tensor, bias: Tensor | None):
+        super().__init__()
+        rows = mask.flatten(1)
+        starts = F.pad(rows.sum(1).cumsum(0), (1, 0))
+        places = rows.nonzero(as_tuple=True)
+        with catch_warnings():  # torch says once that its CSR tensors are in beta
+            filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            csr = torch.sparse_csr_tensor(
+                starts.int(), places[1].int(), weight.flatten(1)[places], size=rows.shape, check_invariants=True
+            )
+        self.register_buffer("weight", csr)
+        self.register_buffer("bias", bias)
+
+    def product(self, columns: Tensor) -> Tensor:
+        """weight @ columns (+ bias): (in * kernel, n) -> (out, n)."""
+        product = self.weight @ columns
+        return product if self.bias is None else product + self.bias[:, None]
+
+
+class CSRLinear(CSR):
+    """`nn.Linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x.flatten(0, -2).T).T.reshape(*x.shape[:-1], -1)
+
+
+class CSRConv2d(CSR):
+    """`nn.Conv2d`: the windows of the images side by side (im2col), then one product.
+
+    Channels come first in memory, in what it reads and gives, as the product has them.
+    """
+
+    def __init__(self, layer: nn.Conv2d, mask: Tensor):
+        super().__init__(layer.weight.detach(), mask, layer.bias)
+        self.kernel, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
+        self.padding = [side for pad in reversed(layer.padding) for side in (pad, pad)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = F.pad(x.transpose(0, 1), self.padding)  # (in, images, height, width)
+        for dim, (kernel, stride, dilation) in enumerate(zip(self.kernel, self.stride, self.dilation, strict=True), 2):
+            windows = windows.unfold(dim, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+        images_and_places = windows.shape[1:4]
+        columns = windows.permute(0, 4, 5, 1, 2, 3).reshape(self.weight.shape[1], -1)
+        return self.product(columns).view(-1, *images_and_places).transpose(0, 1)
+
+
+def _made(layer: nn.Module, mask: Tensor) -> CSR | None:
+    if type(layer) is nn.Linear:
+        return CSRLinear(layer.weight.detach(), mask, layer.bias)
+    zeros = type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
+    return CSRConv2d(layer, mask) if zeros and layer.groups == 1 else None
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    if tensor.layout == torch.sparse_csr:
+        return [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
+    return [tensor]

@@ -1,0 +1,87 @@
+"""A compressed copy computes what the model computes, from the weights that exist alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from sparse_train.errors import ConfigError
+from sparse_train.inference import CSR, compress, size
+from sparse_train.models.resnet_cifar import ResNet20
+from sparse_train.sparsity.topology import Topology
+
+
+def sparse(model, sparsity=0.9):
+    topology = Topology(model, sparsity)
+    with torch.no_grad():  # statistics and affine parameters that are not the identity
+        for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2), norm.weight.normal_(), norm.bias.normal_()
+    return model.eval(), topology.masks
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_resnet_keeps_its_outputs_and_itself(images):
+    model, masks = sparse(ResNet20(10, width=0.5))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    small, x = compress(model, masks), torch.randn(images, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), model(x), rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    assert sum(isinstance(m, CSR) for m in small.modules()) == len(masks)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
+        nn.Conv2d(4, 6, 1, bias=False),
+        nn.Conv2d(4, 6, 3, padding="same"),
+        nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(4, 6, 3, groups=2),
+    ],
+    ids=str,
+)
+def test_convolutions_of_every_kind(layer):
+    model, masks = sparse(nn.Sequential(layer, nn.Flatten()), 0.5)
+    x = torch.randn(2, 4, 9, 7)
+    torch.testing.assert_close(compress(model, masks)(x), model(x).detach())
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (2, 3, 8)])
+def test_a_linear_layer_takes_leading_dimensions(shape):
+    model, masks = sparse(nn.Sequential(nn.Linear(8, 6)), 0.5)
+    x = torch.randn(shape)
+    torch.testing.assert_close(compress(model, masks)(x), model(x).detach())
+
+
+def test_a_neuron_without_weights_gives_its_bias():
+    model, masks = nn.Sequential(nn.Linear(3, 2)), {"0.weight": torch.tensor([[True, False, True], [False] * 3])}
+    with torch.no_grad():
+        model[0].weight.mul_(masks["0.weight"])
+    out = compress(model, masks)(torch.randn(4, 3))
+    assert torch.equal(out[:, 1], model[0].bias.detach()[1].expand(4))
+
+
+def test_its_size_is_that_of_existing_weights_and_their_indices():
+    model, masks = sparse(nn.Sequential(nn.Linear(100, 50, bias=False)), 0.9)
+    assert size(model) == 4 * 5000
+    assert size(compress(model, masks)) == 8 * 500 + 4 * 51
+
+
+def test_a_weight_kept_by_its_copy_is_what_the_file_gets(tmp_path):
+    model, masks = sparse(nn.Sequential(nn.Linear(100, 50)))
+    torch.save(compress(model, masks).state_dict(), tmp_path / "small.pt")
+    read = torch.load(tmp_path / "small.pt", weights_only=True)
+    assert torch.equal(read["0.weight"].to_dense(), model[0].weight.detach())
+
+
+@pytest.mark.parametrize(
+    ("masks", "said"),
+    [
+        ({"1.weight": torch.ones(2, 3, dtype=torch.bool)}, "is no weight of this model"),
+        ({"0.weight": torch.ones(3, 2, dtype=torch.bool)}, "has another shape"),
+        ({"0.weight": torch.zeros(2, 3, dtype=torch.bool)}, "leaves out weights that are not 0"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(masks, said):
+    with pytest.raises(ConfigError, match=said):
+        compress(nn.Sequential(nn.Linear(3, 2)), masks)
