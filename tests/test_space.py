@@ -47,7 +47,6 @@ TOP = {
     "checkpoint_minutes": numbers(0.1, 100),
     "checkpoint_steps": words("null", "1", "100"),
     "topology.distribution": words("erk", "uniform"),
-    "topology.exclude": words("[]", "['*conv1.weight']"),
     "lr_schedule.warmup_epochs": numbers(0, 20),
     "lr_schedule.end": numbers(0, 0.01),
     "lr_schedule.reference_batch": words("null", "256"),
@@ -60,7 +59,7 @@ DST = {
     "dst.decay": words("cosine", "constant"),
     "dst.gradient": words("raw", "corrected"),
     "dst.skip_step": words("true", "false"),
-    "dst.rank_as": words("weights"),
+    "dst.rank_as": words("weights", "invariant"),
 }
 PRECONDITION = {
     "optimizer.precondition.layers": words("all", "normalized"),
@@ -70,7 +69,11 @@ MIRROR = {"optimizer.mirror.alpha": numbers(0, 100), "optimizer.mirror.beta": nu
 GROUPS = {
     "model": {
         "mlp": {"model.hidden": words("[8]", "[8,4]", "[]"), "model.norm": words("batch", "layer", "none")},
-        "resnet20": {"model.width": words("0.25", "0.5"), "model.shortcut": words("conv3x3", "conv1x1", "pad")},
+        "resnet20": {
+            "model.width": words("0.25", "0.5"),
+            "model.shortcut": words("conv3x3", "conv1x1", "pad"),
+            "topology.exclude": words("[]", "['*conv1.weight']"),
+        },
     },
     "dst": {"rigl": DST, "set": {**DST, "dst.gradient": words("raw")}, "static": {}, "dense": {}},
     "optimizer": {"sgd": {}, "sparseopt": PRECONDITION, "ham": MIRROR, "sparseopt_ham": {**PRECONDITION, **MIRROR}},

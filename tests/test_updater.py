@@ -430,6 +430,49 @@ OTHERS = [
 ]
 
 
+def test_invariant_coordinates_on_eight_weights():
+    """Lengths (5, 13): |w| / |w_i| is (0.6, 0.8 | 5/13, 12/13), |g| |w_i| is (45, 5, 10, 15 | 13, 52, 26, 65).
+
+    As they are, position 0 (|w| 3) would be dropped, and grown back (|g| 9). Here 4 is dropped (5/13) and 7 grown (65).
+    """
+    model, topology, optimizer = eight_weights()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[3.0, -4, 0, 0], [5, 0, -12, 0]]))
+    model.weight.grad = torch.tensor([[-9.0, 1, 2, -3], [1, 4, 2, -5]])
+    Updater(topology, optimizer, RigL(), 100, 0.25, every=1, decay="constant", rank_as="invariant").update(1)
+    assert flat(topology.masks["weight"]) == "11000011"
+    assert model.weight.flatten().tolist() == [3, -4, 0, 0, 0, 0, -12, 0], "the weights themselves stay"
+
+
+@pytest.mark.parametrize("growth", [RigL(), SET()], ids=["rigl", "set"])
+def test_invariant_coordinates_do_not_see_how_long_a_neuron_is(growth):
+    """w_i -> a w_i, g_i -> g_i / a, by powers of 2, so to the bit; ranked as they are, other weights are chosen."""
+
+    def chosen(rank_as, by):
+        model, topology, optimizer = eight_weights()
+        with torch.no_grad():
+            model.weight.mul_(torch.tensor(by)[:, None])
+        model.weight.grad.div_(torch.tensor(by)[:, None])
+        Updater(topology, optimizer, growth, 100, 0.5, every=1, decay="constant", rank_as=rank_as).update(1)
+        return flat(topology.masks["weight"])
+
+    scales = [(1.0, 1.0), (0.125, 8.0), (64.0, 0.5)]
+    assert len({chosen("invariant", by) for by in scales}) == 1
+    assert len({chosen("weights", by) for by in scales}) > 1
+
+
+@pytest.mark.parametrize(("second", "expected"), [([0, 0, 0, 0], "01010000"), ([1, 1, 0, 0], "11110000")])
+def test_a_neuron_of_length_zero_is_dropped_first_and_grown_last(second, expected):
+    """Whatever its gradient, here a thousand times the other's; without weights, or with two that are 0."""
+    model, topology, optimizer = eight_weights()
+    topology.replace("weight", torch.tensor([[1, 1, 0, 0], second], dtype=torch.bool))
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1e-6, -4, 0, 0], [0, 0, 0, 0]]))
+    model.weight.grad = torch.tensor([[0.1, 0.1, 0.2, 0.3], [1000.0, 1000, 1000, 1000]])
+    Updater(topology, optimizer, RigL(), 100, 0.5, every=1, decay="constant", rank_as="invariant").update(1)
+    assert flat(topology.masks["weight"]) == expected
+
+
 @pytest.mark.parametrize("growth", [RigL(), SET()], ids=["rigl", "set"])
 @pytest.mark.parametrize(("kind", "options"), OTHERS, ids=lambda value: getattr(value, "__name__", ""))
 def test_any_optimizer_keeps_what_does_not_exist_at_zero(kind, options, growth, small_net, batch):

@@ -1,9 +1,10 @@
-"""SparseOpt before normalization is SGD on weights of other lengths; a mask update can be made with the other's.
+"""SparseOpt before normalization is SGD on weights of other lengths: by which a mask update may compare weights.
 
 With c_i of Eq. 12, SparseOpt's weight w_i = sqrt(c_i) v_i where v_i is that of the SGD run with the same outputs
 (`results/theory.md`), and the gradients are g(w_i) = g(v_i) / sqrt(c_i). Only mask updates compare lengths across
 neurons, so an SGD run that ranks by sqrt(c)|v| and |g(v)| / sqrt(c) changes its masks as SparseOpt does, and the
-other way round. c changes with the mask: w stays, so v becomes v sqrt(c_old / c_new).
+other way round. Where weights are ranked by |w_ij| / |w_i| and gradients by |g_ij| |w_i|, no length is compared at all,
+and both runs choose the same masks. c changes with the mask: w stays, so v becomes v sqrt(c_old / c_new).
 """
 
 import torch
@@ -11,14 +12,35 @@ from torch import Tensor
 
 from sparse_train.optim.sparseopt import neuron_scale
 
-POWERS = {"weights": 0, "sparseopt": 1, "sgd": -1}
+POWERS = {"sparseopt": 1, "sgd": -1}
+RANKINGS = ("weights", *POWERS, "invariant")
 
 
-def lengths(mask: Tensor, rank_as: str) -> Tensor:
+def lengths(mask: Tensor, of: str) -> Tensor:
     """sqrt(c) or its inverse per neuron, broadcastable over the weight; 1 for a neuron without inputs.
 
     Args:
-        rank_as: "sparseopt", for an SGD run to update its masks as SparseOpt would; "sgd" for the reverse.
+        of: "sparseopt", by which an SGD run's weights become those that SparseOpt would have; "sgd" for the reverse.
     """
     c = neuron_scale(mask)
-    return torch.where(c > 0, c, 1.0) ** (POWERS[rank_as] / 2)
+    return torch.where(c > 0, c, 1.0) ** (POWERS[of] / 2)
+
+
+def ranked(weight: Tensor, grad: Tensor, mask: Tensor, rank_as: str) -> tuple[Tensor, Tensor]:
+    """The weight and the gradient that a mask update compares.
+
+    "invariant": w_ij / |w_i| and g_ij |w_i|, neither of which changes when neuron i is rescaled before a normalization.
+    A neuron of length 0, one without weights say, has neither: its weights count as 0 and are dropped before others,
+    its gradients count as 0 and are grown after others. (What gradient it has is that of the normalization's eps.)
+
+    Args:
+        weight: 0 off the mask.
+        rank_as: one of `RANKINGS`.
+    """
+    if rank_as == "weights":
+        return weight, grad
+    if rank_as == "invariant":
+        length = weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.ndim - 1))
+        return weight / torch.where(length > 0, length, 1.0), grad * length
+    length = lengths(mask, rank_as).to(weight.dtype)
+    return weight * length, grad / length

@@ -11,7 +11,7 @@ from sparse_train.errors import DivergedError, MaskMismatchError, require, requi
 from sparse_train.randomness import generator
 from sparse_train.sparsity.adopt import Adopted, require_trains
 from sparse_train.sparsity.growth import GrowthScore
-from sparse_train.sparsity.lengths import POWERS, lengths
+from sparse_train.sparsity.lengths import RANKINGS, lengths, ranked
 from sparse_train.sparsity.masks import drop, grow
 from sparse_train.sparsity.schedule import DECAYS
 from sparse_train.sparsity.topology import Topology
@@ -45,9 +45,11 @@ class Updater:
         gradient: what the growth score sees: "raw", the loss gradient (Section 5), or "corrected", SparseOpt's
             (bottom rows of Figures 5 and 10).
         skip_step: leave out the optimizer's step where the topology is updated. The loop acts on it, not this class.
-        rank_as: "weights" as they are; or those that "sparseopt" would have where SGD trains, or "sgd" where
-            SparseOpt does (`sparsity.lengths`). A reading for experiments.
-        rescale: with `rank_as`, bring weights and momentum to the lengths that go with the new masks.
+        rank_as: "weights" as they are; those that "sparseopt" would have where SGD trains, or "sgd" where SparseOpt
+            does; or "invariant", in units of each neuron's length (`sparsity.lengths`). A reading for experiments.
+        rescale: with `rank_as`, multiply weights and momentum as their lengths in the other optimizer's run would have
+            changed with the new masks. With "invariant" the other one is SGD where gradients are corrected, else
+            SparseOpt.
         seed: of random growth scores.
     """
 
@@ -73,7 +75,7 @@ class Updater:
         require(0 <= stop_fraction <= 1, "stop_fraction", stop_fraction, "must be in [0, 1]: a share of the run")
         require_one_of("decay", decay, DECAYS)
         require_one_of("gradient", gradient, ("raw", "corrected"))
-        require_one_of("rank_as", rank_as, POWERS)
+        require_one_of("rank_as", rank_as, RANKINGS)
         if not hasattr(optimizer, "mask_momentum"):
             require(not rescale, "rescale", rescale, "needs SparseSGD, whose momentum can be brought along")
             optimizer = Adopted(optimizer, topology)
@@ -127,14 +129,11 @@ class Updater:
             count = int(self.fraction(step) * self.topology.counts[name] * (1 + 1e-9))
             if name in corrections:
                 grad = grad * corrections[name]
-            magnitude = weight.abs()
-            if self.rank_as != "weights":
-                length = lengths(mask, self.rank_as).to(weight.dtype)
-                magnitude, grad = magnitude * length, grad / length
-            kept = drop(mask, magnitude, count)
+            magnitude, grad = ranked(weight, grad, mask, self.rank_as)
+            kept = drop(mask, magnitude.abs(), count)
             score = self.growth(weight, grad, generator(self.seed, "growth", name, step))
             masks[name] = grow(kept, score, count)
-            peaks += [magnitude.amax(), score.amax(), score.amin()]
+            peaks += [magnitude.abs().amax(), score.amax(), score.amin()]
         ranks = present()
         if not self._finite(peaks, list(masks), step, ranks):
             return False
@@ -150,8 +149,14 @@ class Updater:
         weight.mul_(old)
         self.topology.replace(name, mask, self.topology.counts[name])
         if self.rank_as != "weights" and self.rescale:
-            old, new = (lengths(mask, self.rank_as).to(weight.dtype) for mask in (old, self.topology.masks[name]))
+            old, new = (lengths(mask, self._other()).to(weight.dtype) for mask in (old, self.topology.masks[name]))
             self.optimizer.multiply(weight, old / new)
+
+    def _other(self) -> str:
+        """Whose lengths the weights follow where they are rescaled."""
+        if self.rank_as != "invariant":
+            return self.rank_as
+        return "sgd" if self.optimizer.precondition is not None else "sparseopt"
 
     def _finite(self, peaks: list[Tensor], names: list[str], step: int, ranks: Ranks) -> bool:
         """Whether all scores of all layers are, on all ranks: waits for the device once."""
