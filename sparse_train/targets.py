@@ -31,7 +31,7 @@ PLACES = {
         "dst": ("sparsity.updater.Updater",),
         "dst.growth": ("sparsity.growth.RigL", "sparsity.growth.SET"),
         "optimizer": ("optim.sgd.SparseSGD",),
-        "optimizer.precondition": ("optim.sparseopt.SparseOpt",),
+        "optimizer.precondition": ("optim.equal_angle.EqualAngle", "optim.sparseopt.SparseOpt"),
         "optimizer.renorm": ("optim.renorm.Renorm",),
         "optimizer.mirror": ("optim.ham.HAM",),
         "lr_schedule": ("optim.lr.WarmupCosine",),

@@ -30,7 +30,7 @@ LAYERS = [
     ["sparsity.normalized"],
     ["sparsity.topology"],
     ["sparsity"],
-    ["optim.sparseopt", "optim.ham", "optim.renorm", "optim.lr", "optim.joined"],
+    ["optim.sparseopt", "optim.equal_angle", "optim.ham", "optim.renorm", "optim.lr", "optim.joined"],
     ["optim.group"],
     ["sparsity.lengths", "sparsity.adopt"],
     ["sparsity.updater"],

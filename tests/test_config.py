@@ -23,7 +23,7 @@ def test_the_groups_hold_what_the_paper_needs():
     assert GROUPS["dataset"] == ["cifar100", "digits", "imagenet", "mnist"]
     assert GROUPS["model"] == ["mlp", "resnet20", "resnet50"]
     assert GROUPS["dst"] == ["dense", "rigl", "rigl_corrected", "set", "static"]
-    assert GROUPS["optimizer"] == ["ham", "sgd", "sparseopt", "sparseopt_ham"]
+    assert GROUPS["optimizer"] == ["equal_angle", "ham", "sgd", "sparseopt", "sparseopt_ham"]
     assert GROUPS["renorm"] == ["none", "unit"]
     assert {"paper", "cpu", "smoke"} <= set(GROUPS["scale"])
 
@@ -96,6 +96,7 @@ def test_timms_models_refuse_a_misspelt_key(compose_config):
         ("sparseopt", {"precondition"}),
         ("ham", {"mirror"}),
         ("sparseopt_ham", {"precondition", "mirror"}),
+        ("equal_angle", {"precondition"}),
     ],
 )
 def test_every_preset_has_exactly_its_slots(compose_config, small_net, optimizer, slots, renorm):

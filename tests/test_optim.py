@@ -1,6 +1,6 @@
 import copy
 import pickle
-from math import cos, exp, pi, sqrt
+from math import atan, cos, exp, pi, sqrt
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 
 from sparse_train.errors import ConfigError
 from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
+from sparse_train.optim.equal_angle import EqualAngle
 from sparse_train.optim.ham import mirror_factor
 from sparse_train.optim.lr import WarmupCosine
 from sparse_train.optim.sparseopt import neuron_scale
@@ -342,6 +343,57 @@ def test_corrections_are_computed_only_when_masks_change(small_net, batch):
     counting = Counting()
     trained(small_net(), batch, updates=(5, 9), precondition=counting)
     assert counting.calls == 3
+
+
+# --- a ceiling ---
+
+
+@pytest.mark.parametrize("slots", [{}, {"renorm": Renorm(max_norm=1e9)}], ids=["masked", "dense"])
+def test_equal_angles_by_hand(slots):
+    """A layer before BN: lengths 5, 13, 0, 2, and masked gradients of length 10, 0.5, 2, 0; lr * radians is 0.1.
+
+    Every step has a tenth of its weight's length, whatever its gradient's: 5 / 10 and 13 / 0.5 times. The third neuron
+    keeps its gradient, since it has no length, and the fourth stays.
+    """
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 2, bias=False))
+    topology = Topology(model, 0.3)
+    topology.replace("0.weight", torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.bool))
+    w, g = model[0].weight, torch.tensor([[-8.0, 6, 7], [0.3, -0.4, 70], [2, 9, 9], [5, 5, 0]])
+    with torch.no_grad():
+        w.copy_(torch.tensor([[3.0, 4, 0], [-5, 12, 0], [0, 0, 0], [0, 0, 2]]))
+    w.grad, classifier = g, model[2].weight.detach().clone()
+    model[2].weight.grad = torch.ones(2, 4)
+    SparseSGD(model.parameters(), topology, lr=0.2, precondition=EqualAngle(0.5), **slots).step()
+    expected = torch.tensor([[3.4, 3.7, 0], [-5 - 0.78, 12 + 1.04, 0], [-0.4, 0, 0], [0, 0, 2]])
+    torch.testing.assert_close(w.detach(), expected)
+    kept = (classifier - 0.2) * topology.masks["2.weight"]
+    torch.testing.assert_close(model[2].weight.detach(), kept, msg="nothing normalizes the classifier")
+
+
+def test_every_neuron_turns_by_the_same_angle(small_net, batch):
+    """A gradient before BN is orthogonal to its weight; decay changes lengths alone. SGD's angles differ."""
+    for slots, spread in (({"precondition": EqualAngle(0.3)}, (0.9999, 1.0001)), ({}, (0.0, 0.9))):
+        model = small_net(torch.float64, eps=1e-300)
+        topology = Topology(model, 0.6)
+        optimizer = SparseSGD(model.parameters(), topology, lr=0.1, weight_decay=0.01, **slots)
+        for step in range(3):
+            before = model.conv2.weight.detach().flatten(1).clone()
+            take_step(model, optimizer, batch(step, dtype=torch.float64))
+            turned = torch.arccos(F.cosine_similarity(before, model.conv2.weight.detach().flatten(1)))
+            if slots:  # the decayed weight is shorter by 1 - lr * decay, so its step turns it that much more
+                assert turned.tolist() == pytest.approx([atan(0.1 * 0.3 / (1 - 0.001))] * 8, rel=1e-9)
+            assert spread[0] <= turned.min() / turned.max() <= spread[1]
+
+
+def test_equal_angles_are_no_correction_by_masks(small_net):
+    model = small_net()
+    topology = Topology(model, 0.6)
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1, precondition=EqualAngle())
+    assert optimizer.corrections() == {}
+    with pytest.raises(ConfigError, match="gradient=corrected: needs an optimizer that corrects"):
+        Updater(topology, optimizer, RigL(), 100, gradient="corrected")
+    with pytest.raises(ConfigError, match="radians=0: must be above 0"):
+        EqualAngle(0)
 
 
 # --- a real optimizer ---

@@ -76,7 +76,13 @@ GROUPS = {
         },
     },
     "dst": {"rigl": DST, "set": {**DST, "dst.gradient": words("raw")}, "static": {}, "dense": {}},
-    "optimizer": {"sgd": {}, "sparseopt": PRECONDITION, "ham": MIRROR, "sparseopt_ham": {**PRECONDITION, **MIRROR}},
+    "optimizer": {
+        "equal_angle": {"optimizer.precondition.radians": numbers(0.001, 1)},
+        "sgd": {},
+        "sparseopt": PRECONDITION,
+        "ham": MIRROR,
+        "sparseopt_ham": {**PRECONDITION, **MIRROR},
+    },
     "renorm": {
         "none": {},
         "unit": {"optimizer.renorm.max_norm": numbers(0.1, 10), "optimizer.renorm.over": words("dense", "masked")},

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
+from sparse_train.optim.equal_angle import EqualAngle
 from sparse_train.optim.group import Group
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
@@ -19,7 +20,7 @@ class SparseSGD(torch.optim.SGD):
 
     A step, top to bottom:
 
-        g <- precondition(g)      SparseOpt: each neuron's gradient by Eq. 12
+        g <- precondition(g)      SparseOpt: each neuron's gradient by Eq. 12; or EqualAngle
         g <- renormalize(g)       Appendix F, the norm over dense or masked gradients
         g <- g * mask             gradients of weights that do not exist
         w <- SGD(w, g)            momentum, weight decay, Nesterov, as torch has them
@@ -50,7 +51,7 @@ class SparseSGD(torch.optim.SGD):
         momentum: float = 0,
         weight_decay: float = 0,
         nesterov: bool = False,
-        precondition: SparseOpt | None = None,
+        precondition: SparseOpt | EqualAngle | None = None,
         renorm: Renorm | None = None,
         mirror: HAM | None = None,
     ):
@@ -155,6 +156,10 @@ class SparseSGD(torch.optim.SGD):
         """The correction, and the mask with it unless the norm that comes between them is that of dense gradients."""
         for group in groups:
             group.grad.mul_(group.factor)
+            if isinstance(self.precondition, EqualAngle):
+                for weight, grad, mask in zip(group.weights, group.grad.parts, group.mask.parts, strict=True):
+                    if self._names.get(weight) in self.topology.normalized:
+                        self.precondition.turn(weight, grad, mask)
 
     def _renormalize(self, groups: list[Group]) -> None:
         if grads := [grad for group in groups for grad in group.grads()]:

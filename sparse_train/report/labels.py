@@ -8,6 +8,7 @@ LABELS = {
         "sparseopt": "SparseOpt",
         "ham": "Baseline w/ HAM",
         "sparseopt_ham": "SparseOpt w/ HAM",
+        "equal_angle": "Equal angles",
     },
     "dst": {
         "rigl": "RigL",

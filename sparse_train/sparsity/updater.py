@@ -81,10 +81,12 @@ class Updater:
             optimizer = Adopted(optimizer, topology)
         else:
             require_trains(optimizer, topology)
+        corrects = optimizer.precondition is not None and bool(optimizer.corrections())
         if gradient == "corrected":
             right = "needs an optimizer that corrects gradients, such as optimizer=sparseopt"
-            require(optimizer.precondition is not None, "gradient", gradient, right)
+            require(corrects, "gradient", gradient, right)
         self.rank_as, self.rescale = rank_as, rescale
+        self.lengths_of = rank_as if rank_as != "invariant" else "sgd" if corrects else "sparseopt"
         self.topology, self.optimizer, self.seed = topology, optimizer, seed
         self.growth, self.drop_fraction, self.every, self.gradient = growth, drop_fraction, every, gradient
         self.last_step = stop_fraction * total_steps
@@ -149,14 +151,8 @@ class Updater:
         weight.mul_(old)
         self.topology.replace(name, mask, self.topology.counts[name])
         if self.rank_as != "weights" and self.rescale:
-            old, new = (lengths(mask, self._other()).to(weight.dtype) for mask in (old, self.topology.masks[name]))
+            old, new = (lengths(mask, self.lengths_of).to(weight.dtype) for mask in (old, self.topology.masks[name]))
             self.optimizer.multiply(weight, old / new)
-
-    def _other(self) -> str:
-        """Whose lengths the weights follow where they are rescaled."""
-        if self.rank_as != "invariant":
-            return self.rank_as
-        return "sgd" if self.optimizer.precondition is not None else "sparseopt"
 
     def _finite(self, peaks: list[Tensor], names: list[str], step: int, ranks: Ranks) -> bool:
         """Whether all scores of all layers are, on all ranks: waits for the device once."""
