@@ -32,7 +32,7 @@ LAYERS = [
     ["sparsity"],
     ["optim.sparseopt", "optim.equal_angle", "optim.ham", "optim.renorm", "optim.lr", "optim.joined"],
     ["optim.group"],
-    ["sparsity.lengths", "sparsity.adopt"],
+    ["sparsity.lengths", "sparsity.adopt", "sparsity.attached"],
     ["sparsity.updater"],
     ["optim.sgd"],
     ["optim"],

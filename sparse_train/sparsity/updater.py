@@ -10,6 +10,7 @@ from sparse_train.distributed import Ranks, present
 from sparse_train.errors import DivergedError, MaskMismatchError, require, require_one_of
 from sparse_train.randomness import generator
 from sparse_train.sparsity.adopt import Adopted, require_trains
+from sparse_train.sparsity.attached import Attached
 from sparse_train.sparsity.growth import GrowthScore
 from sparse_train.sparsity.lengths import RANKINGS, lengths, ranked
 from sparse_train.sparsity.masks import drop, grow
@@ -76,6 +77,7 @@ class Updater:
         require_one_of("decay", decay, DECAYS)
         require_one_of("gradient", gradient, ("raw", "corrected"))
         require_one_of("rank_as", rank_as, RANKINGS)
+        self._stepped, self._attached = optimizer, None
         if not hasattr(optimizer, "mask_momentum"):
             require(not rescale, "rescale", rescale, "needs SparseSGD, whose momentum can be brought along")
             optimizer = Adopted(optimizer, topology)
@@ -91,6 +93,15 @@ class Updater:
         self.growth, self.drop_fraction, self.every, self.gradient = growth, drop_fraction, every, gradient
         self.last_step = stop_fraction * total_steps
         self.decay, self.skip_step = DECAYS[decay], skip_step
+
+    def attach(self) -> "Updater":
+        """Let the optimizer's own `step` do the updates, so that any training loop runs this method as it is.
+
+        Do not call `update` then. `Attached` says what happens in a step; the optimizer's state has the count of steps.
+        """
+        require(self._attached is None, "updater", "attach", "has been called before: once is enough")
+        self._attached = Attached(self._stepped, self)
+        return self
 
     def due(self, step: int) -> bool:
         """Whether the topology changes at this step."""

@@ -1,0 +1,54 @@
+"""Mask updates within an optimizer's `step`, for training loops that know of none."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from sparse_train.sparsity.updater import Updater
+
+
+class Attached:
+    """Hooks that count an optimizer's steps from 0, and update the masks before the step where an update is due.
+
+    With `skip_step` the gradients are then removed, so this step changes no parameter and no momentum. A closure is
+    called first, since its gradients decide. The count is saved in the optimizer's `state_dict`, under `updater`.
+
+    Args:
+        optimizer: whose `step` is called once per step of the training.
+        updater: of the topology that it trains.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, updater: "Updater"):
+        self.updater, self.steps = updater, 0
+        optimizer.register_step_pre_hook(self.before)
+        optimizer.register_state_dict_post_hook(lambda _, state: {**state, "updater": {"steps": self.steps}})
+        optimizer.register_load_state_dict_pre_hook(self.load)
+
+    def before(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        """Before a step; `args` has the optimizer itself first, as torch passes them."""
+        step, self.steps = self.steps, self.steps + 1
+        if not self.updater.due(step):
+            return None
+        closure: Callable | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+            args, kwargs = args[:1], {**kwargs, "closure": lambda: loss}
+        self.updater.update(step)
+        if self.updater.skip_step:
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    p.grad = None
+        return args, kwargs
+
+    def load(self, optimizer: torch.optim.Optimizer, state: dict) -> None:
+        """Go on counting where the state was saved.
+
+        Raises:
+            ValueError: for a state without a count, after which no update would be due where it should.
+        """
+        if "updater" not in state:
+            raise ValueError("this optimizer's state was saved without an attached Updater, and has no count of steps")
+        self.steps = state["updater"]["steps"]

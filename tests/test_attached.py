@@ -1,0 +1,147 @@
+"""An optimizer whose own `step` updates the masks trains as the visible loop does, to the bit."""
+
+import copy
+import io
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sparse_train.errors import ConfigError
+from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
+from sparse_train.sparsity.growth import RigL
+from sparse_train.sparsity.topology import Topology
+from sparse_train.sparsity.updater import Updater
+from support import tensors
+
+KINDS = pytest.mark.parametrize("kind", [SparseSGD, torch.optim.AdamW])
+
+
+def made(small_net, kind, **options):
+    model = small_net()
+    topology = Topology(model, 0.7)
+    if kind is SparseSGD:
+        slots = {"precondition": SparseOpt(), "renorm": Renorm(), "mirror": HAM(8.0)}
+        optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, weight_decay=1e-2, **slots)
+    else:
+        optimizer = kind(model.parameters(), lr=0.01)
+    return model, optimizer, Updater(topology, optimizer, RigL(), 40, 0.5, every=3, **options)
+
+
+def train(model, optimizer, batch, steps, step=None):
+    """Somebody's loop, which knows of an optimizer."""
+    for at in steps:
+        optimizer.zero_grad()
+        images, labels = batch(at)
+        F.cross_entropy(model(images), labels).backward()
+        (step or (lambda _: optimizer.step()))(at)
+
+
+def parts(model, optimizer, updater):
+    state = {
+        "model": model.state_dict(),
+        "state": optimizer.state_dict()["state"],
+        "topology": updater.topology.state_dict(),
+    }
+    return [value.clone() for value in tensors(state)]
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@KINDS
+@pytest.mark.parametrize("skip_step", [True, False])
+def test_it_trains_as_the_visible_loop_does(small_net, batch, kind, skip_step):
+    model, optimizer, updater = made(small_net, kind, skip_step=skip_step)
+
+    def visible(at):
+        if updater.due(at):
+            updater.update(at)
+        if not (updater.due(at) and skip_step):
+            optimizer.step()
+
+    train(model, optimizer, batch, range(10), visible)
+    expected = parts(model, optimizer, updater)
+    model, optimizer, updater = made(small_net, kind, skip_step=skip_step)
+    before = {name: mask.clone() for name, mask in updater.topology.masks.items()}
+    updater.attach()
+    train(model, optimizer, batch, range(10))
+    assert same(parts(model, optimizer, updater), expected)
+    assert any(not torch.equal(mask, before[name]) for name, mask in updater.topology.masks.items())
+
+
+@KINDS
+@pytest.mark.parametrize("passed", ["position", "name"])
+def test_a_closure_is_called_once_and_before_the_update(small_net, batch, kind, passed):
+    model, optimizer, updater = made(small_net, kind)
+    updater.attach()
+    train(model, optimizer, batch, range(7))
+    expected = parts(model, optimizer, updater)
+    model, optimizer, updater = made(small_net, kind)
+    updater.attach()
+    losses = []
+    for at in range(7):
+        images, labels = batch(at)
+
+        def closure(images=images, labels=labels):
+            optimizer.zero_grad()
+            losses.append(F.cross_entropy(model(images), labels))
+            losses[-1].backward()
+            return losses[-1]
+
+        loss = optimizer.step(closure) if passed == "position" else optimizer.step(closure=closure)
+        assert loss is losses[-1]
+    assert len(losses) == 7
+    assert same(parts(model, optimizer, updater), expected)
+
+
+@KINDS
+def test_a_restart_goes_on_counting(small_net, batch, kind):
+    model, optimizer, updater = made(small_net, kind)
+    updater.attach()
+    train(model, optimizer, batch, range(5))
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    train(model, optimizer, batch, range(5, 10))
+    expected = parts(model, optimizer, updater)
+    saved = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    model, optimizer, updater = made(small_net, kind)
+    updater.attach()
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    train(model, optimizer, batch, range(5, 10))
+    assert same(parts(model, optimizer, updater), expected)
+
+
+def test_a_state_without_a_count_is_refused(small_net):
+    _, optimizer, updater = made(small_net, SparseSGD)
+    state = copy.deepcopy(optimizer.state_dict())
+    updater.attach()
+    with pytest.raises(ValueError, match="saved without an attached Updater"):
+        optimizer.load_state_dict(state)
+
+
+def test_twice_is_once_too_often(small_net):
+    updater = made(small_net, SparseSGD)[-1].attach()
+    with pytest.raises(ConfigError, match="has been called before"):
+        updater.attach()
+
+
+def test_a_scaler_that_skips_its_step_skips_the_update(small_net, batch):
+    """It does not call `step`, so the step is not counted either."""
+    model, optimizer, updater = made(small_net, SparseSGD)
+    updater.attach()
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    taken = []
+    for at in range(5):
+        optimizer.zero_grad()
+        images, labels = batch(at)
+        scaler.scale(F.cross_entropy(model(images), labels)).backward()
+        if at == 2:
+            next(iter(model.parameters())).grad.fill_(torch.inf)
+        scaler.step(optimizer)
+        scaler.update()
+        taken.append(updater.topology.version)
+    assert taken[:4] == [taken[0]] * 4, "steps 0, 1, (2 skipped), 2"
+    assert taken[4] > taken[3], "step 3"
