@@ -45,7 +45,7 @@ WANDB := $(call option,project,PROJECT) $(call option,entity,ENTITY)
 reproduce-% draw-% rerun-% status-% cancel-% watch-%: export NAME = $*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos bench lint format lock clean
+.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos bench trainers lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +110,13 @@ wandb-backfill: setup ## make W&B runs out of the committed records, each once: 
 
 chaos: setup ## kill runs at random moments, strike one at every call, race for a dead lock: results/reliability.md
 	$(BIN)/python tests/chaos.py --kills 64 --report results/reliability.md
+
+trainers: setup .venv/trainers/ready ## train in the loops of timm, accelerate, Lightning and Hugging Face: results/trainers.md
+	PYTHONPATH=.venv/trainers $(BIN)/python -W ignore -m trainers --out "$$RESULTS_DIR/trainers.md"
+
+.venv/trainers/ready: trainers/requirements.txt .venv/ready
+	$(PIP) --quiet --no-deps --upgrade --target .venv/trainers -r trainers/requirements.txt
+	@touch $@
 
 bench: setup ## time steps, mask updates and training: results/performance.md; DATA_DIR=data to train on CIFAR-100 too
 	$(BIN)/python -m benchmarks $(call option,data-dir,DATA_DIR) --out "$$RESULTS_DIR/performance.md"

@@ -1,0 +1,1 @@
+"""Other people's training loops, each with RigL and SparseOpt: `python -m trainers`."""
