@@ -45,7 +45,7 @@ WANDB := $(call option,project,PROJECT) $(call option,entity,ENTITY)
 reproduce-% draw-% rerun-% status-% cancel-% watch-%: export NAME = $*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos bench trainers lint format lock clean
+.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos trainers bench lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

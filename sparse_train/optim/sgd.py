@@ -35,7 +35,7 @@ class SparseSGD(torch.optim.SGD):
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
 
     It is a real optimizer: parameter groups, LR schedulers, `state_dict` and `GradScaler` work. The masks are in its
-    state: load the model's, then the optimizer's.
+    state.
 
     Args:
         params, lr, momentum, weight_decay, nesterov: as in `torch.optim.SGD`.
@@ -72,6 +72,7 @@ class SparseSGD(torch.optim.SGD):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.topology.require_agreement()
         groups = self._read()
         self._precondition(groups)
         if self.renorm is not None:
@@ -115,12 +116,9 @@ class SparseSGD(torch.optim.SGD):
         return {**super().state_dict(), "topology": self.topology.state_dict()}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As torch's, and the masks; the model's state must be loaded before.
+        """As torch's, and the masks. Weights stay; the next step raises where masks would take any (`Topology`).
 
         Momentum off the mask, which another optimizer may have left, becomes 0 here, and stays there.
-
-        Raises:
-            MaskMismatchError: for trained weights that the masks would set to 0 (`Topology.restore`).
         """
         self.topology.restore(state_dict.get("topology"))
         super().load_state_dict(deepcopy({key: value for key, value in state_dict.items() if key != "topology"}))

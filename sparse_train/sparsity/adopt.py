@@ -18,7 +18,7 @@ class Adopted:
     weight's shape: momentum, Adam's moments). So a weight that is grown starts as it does under `SparseSGD`. Counters
     that a tensor's weights share, such as Adam's `step`, go on: its bias correction is not begun anew.
 
-    Masks are part of its `state_dict`, and come back with it once weights are loaded (`Topology.restore`).
+    Masks are part of its `state_dict`, and come back with it (`Topology.restore`).
 
     Args:
         optimizer: any whose step needs no closure, with a state of one entry per parameter.
@@ -43,7 +43,7 @@ class Adopted:
         require(hasattr(type(optimizer).step, "hooked"), "optimizer", name, right)
         require_trains(optimizer, topology)
         self.optimizer, self.topology = optimizer, topology
-        topology.restore(None)  # what was loaded since it was made is not set to 0 unasked
+        optimizer.register_step_pre_hook(lambda *_: topology.require_agreement())
         optimizer.register_step_post_hook(lambda *_: self.mask())
         optimizer.register_state_dict_post_hook(lambda _, state: {**state, "topology": topology.state_dict()})
         optimizer.register_load_state_dict_pre_hook(lambda _, state: topology.restore(state.get("topology")))

@@ -77,6 +77,7 @@ class Topology:
         self.version = 0
         self._require_untrained()
         self.apply()
+        self.agreed = False  # somebody may load a model's state alone
 
     def replace(self, name: str, mask: Tensor, count: int | None = None) -> None:
         """Make `mask` the mask of one weight, zero what it switches off, and count it as visited.
@@ -97,6 +98,7 @@ class Topology:
         """Set every masked weight to 0."""
         self.follow()
         self._apply(self.masks)
+        self.agreed = True
 
     @torch.no_grad()
     def apply_to(self, model: nn.Module) -> None:
@@ -131,11 +133,12 @@ class Topology:
         sums = [checksum(mask) for mask in self.masks.values()]
         return torch.stack([one.to(sums[0].device) for one in sums])
 
-    def _require_same_tensors(self, state: dict[str, dict[str, Tensor]]) -> None:
-        if {n: m.shape for n, m in state["masks"].items()} != {n: m.shape for n, m in self.masks.items()}:
-            raise ValueError("the saved masks belong to a model with other sparse tensors")
+    def _shapes_alone(self) -> bool:
+        return any(weight.is_meta or hasattr(weight, "fake_mode") for weight in self.weights.values())
 
     def _require_untrained(self) -> None:
+        if self._shapes_alone():
+            return
         sizes = {name: int(weight.count_nonzero()) for name, weight in self.weights.items()}
         if any(size > self.counts[name] for name, size in sizes.items()):
             return
@@ -148,7 +151,7 @@ class Topology:
     @torch.no_grad()
     def _lost(self, masks: dict[str, Tensor]) -> dict[str, int]:
         """How many weights these masks would set to 0; what is not a number is none."""
-        return {n: int(((w.abs() > 0) & ~masks[n].to(w.device)).sum()) for n, w in self.weights.items()}
+        return {n: int((w.isfinite() & (w != 0) & ~masks[n].to(w.device)).sum()) for n, w in self.weights.items()}
 
     @torch.no_grad()
     def _apply(self, names: Iterable[str]) -> None:
@@ -172,34 +175,42 @@ class Topology:
         return {"masks": dict(self.masks), "visited": dict(self.exploration.visited)}
 
     def restore(self, state: dict[str, dict[str, Tensor]] | None) -> None:
-        """`load_state_dict` for an optimizer that brings the masks along: weights must be there and agree with them.
+        """Take over what an optimizer's state brings along. Weights stay; the model's state may come before or after.
 
         Args:
             state: None, from an optimizer that had no masks, for the masks that there are.
+        """
+        self.agreed = False
+        if state is not None:
+            self._take(state)
+
+    def require_agreement(self) -> None:
+        """Before the first step after a state was loaded, or ever: masks must not take a weight that is there.
 
         Raises:
-            MaskMismatchError: for weights that the masks would set to 0, before anything has changed.
+            MaskMismatchError: names the first tensor with such weights; they are as they were.
         """
-        if state is not None:
-            self._require_same_tensors(state)
-        masks = self.masks if state is None else state["masks"]
-        if name := next((n for n, lost in self._lost(masks).items() if lost), None):
-            whose = "of now, and the optimizer brings none" if state is None else "in the optimizer's state"
-            found = f"{name} has trained weights that do not exist by the masks {whose}"
-            right = "load the model's state first, then that of its optimizer"
-            raise MaskMismatchError(f"{found}: {right}; to set them to 0, load or apply the topology before")
-        if state is not None:
-            self.load_state_dict(state)
+        if self.agreed or self._shapes_alone():
+            return
+        if name := next((n for n, lost in self._lost(self.masks).items() if lost), None):
+            found = f"{name} has weights that do not exist by its mask, which a step would set to 0"
+            right = "load model and optimizer from one checkpoint, or call topology.apply() to set them to 0"
+            raise MaskMismatchError(f"{found}: {right}")
+        self.agreed = True
 
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Take over masks and visited weights; the weights themselves come with the model's own state."""
-        self._require_same_tensors(state)
+        self._take(state)
+        self.apply()
+
+    def _take(self, state: dict[str, dict[str, Tensor]]) -> None:
+        if {n: m.shape for n, m in state["masks"].items()} != {n: m.shape for n, m in self.masks.items()}:
+            raise ValueError("the saved masks belong to a model with other sparse tensors")
         for name, weight in self.weights.items():
             self.masks[name] = _like(state["masks"][name], weight)
             self.counts[name] = int(self.masks[name].sum())
             self.exploration.visited[name] = _like(state["visited"][name], weight)
         self.version += 1
-        self.apply()
 
 
 def _listed(names: str | Sequence[str]) -> list[str]:

@@ -126,6 +126,7 @@ class Updater:
             DivergedError: a weight is not finite. Masks are as they were.
             MaskMismatchError: the processes have different masks now, as their gradients were not averaged. On all.
         """
+        self.topology.require_agreement()
         self.topology.follow()
         corrections = self.optimizer.corrections() if self.gradient == "corrected" else {}
         masks, peaks = {}, []
