@@ -1,4 +1,5 @@
 import copy
+import io
 import pickle
 from math import atan, cos, exp, pi, sqrt
 
@@ -593,6 +594,171 @@ def test_a_dense_optimizers_momentum_is_masked_when_it_is_loaded(small_net, batc
         mask = topology.masks.get(name, torch.ones_like(p, dtype=torch.bool))
         assert was[~mask].all(), "there was something to mask"
         assert torch.equal(momentum, was * mask)
+
+
+# --- weights of one's own ---
+
+ALL_SLOTS = {"precondition": SparseOpt(), "renorm": Renorm(), "mirror": HAM(8.0)}
+
+
+def saved_bytes(tensor) -> int:
+    torch.save(tensor, buffer := io.BytesIO())
+    return buffer.tell()
+
+
+def test_weights_and_momentum_keep_a_storage_of_their_own(small_net, batch):
+    """What saves, shares or looks for tied weights goes by storage."""
+    model = small_net()
+    optimizer = SparseSGD(model.parameters(), Topology(model, 0.6), lr=0.1, momentum=0.9, **ALL_SLOTS)
+    model.share_memory()
+    places = [p.data_ptr() for p in model.parameters()]
+    for step in range(3):
+        take_step(model, optimizer, batch(step))
+    parameters = list(model.parameters())
+    assert [p.data_ptr() for p in parameters] == places
+    assert all(p.is_shared() for p in parameters)
+    held = [*parameters, *(optimizer.state[p]["momentum_buffer"] for p in parameters)]
+    assert len({tensor.untyped_storage().data_ptr() for tensor in held}) == 2 * len(parameters)
+    for tensor in held:
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        assert saved_bytes(tensor.detach()) == saved_bytes(tensor.detach().clone())
+
+
+def write(p):
+    with torch.no_grad():
+        p.add_(0.5)
+
+
+def exchange(p):
+    p.data = p.detach() + 0.5
+
+
+def pulled_along(optimizer):
+    for weight in optimizer.topology.weights.values():
+        optimizer.state[weight]["momentum_buffer"] = torch.ones_like(weight)
+
+
+@pytest.mark.parametrize("slots", [{}, ALL_SLOTS], ids=["sgd", "all slots"])
+@pytest.mark.parametrize("change", [write, exchange, pulled_along, "masks"])
+def test_what_others_write_off_the_mask_is_gone_after_a_step(small_net, batch, change, slots):
+    """Also the momentum: it would pull the weights off 0 again."""
+    model = small_net()
+    topology = Topology(model, 0.6)
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, weight_decay=0.1, **slots)
+    for step in range(4):
+        take_step(model, optimizer, batch(step))
+        for name, weight in topology.weights.items():
+            assert not weight[~topology.masks[name]].any()
+            assert not optimizer.state[weight]["momentum_buffer"][~topology.masks[name]].any()
+        if change == "masks":
+            topology.replace("conv2.weight", topology.masks["conv2.weight"].flip(0))
+        elif change is pulled_along:
+            change(optimizer)
+        else:
+            for weight in topology.weights.values():
+                change(weight)
+
+
+def test_a_step_masks_weights_only_where_others_wrote(small_net, batch, monkeypatch):
+    model = small_net()
+    topology = Topology(model, 0.6)
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, **ALL_SLOTS)
+    calls, apply = [], topology.apply
+    monkeypatch.setattr(topology, "apply", lambda: calls.append(1) or apply())
+    for step in range(5):
+        take_step(model, optimizer, batch(step))
+    assert len(calls) == 1
+    write(model.conv1.weight)
+    for step in range(5):
+        take_step(model, optimizer, batch(step))
+    assert len(calls) == 2
+
+
+def test_momentum_saved_in_one_storage_is_loaded(small_net, batch):
+    """As checkpoints of older versions have it."""
+    model, again = small_net(), small_net()
+    optimizer, resumed = (
+        SparseSGD(each.parameters(), Topology(each, 0.6), lr=0.1, momentum=0.9, **ALL_SLOTS) for each in (model, again)
+    )
+    for step in range(3):
+        take_step(model, optimizer, batch(step))
+    state = copy.deepcopy(optimizer.state_dict())
+    joined = torch.cat([of["momentum_buffer"].flatten() for of in state["state"].values()])
+    sizes = [of["momentum_buffer"].numel() for of in state["state"].values()]
+    for of, part in zip(state["state"].values(), joined.split(sizes), strict=True):
+        of["momentum_buffer"] = part.view_as(of["momentum_buffer"])
+    torch.save([model.state_dict(), state], buffer := io.BytesIO())
+    buffer.seek(0)
+    saved = torch.load(buffer, weights_only=True)
+    again.load_state_dict(saved[0])
+    resumed.load_state_dict(saved[1])
+    for step in range(3, 6):
+        assert take_step(model, optimizer, batch(step)) == take_step(again, resumed, batch(step))
+    assert same(model, again)
+    momentum = [of["momentum_buffer"] for of in resumed.state.values()]
+    assert len({each.untyped_storage().data_ptr() for each in momentum}) == len(momentum)
+
+
+def test_a_compiled_step_gives_what_a_step_gives(small_net, batch):
+    model, compiled = small_net(), small_net()
+    for each, wrap in ((model, lambda step: step), (compiled, lambda step: torch.compile(step, backend="aot_eager"))):
+        slots = {"precondition": SparseOpt(), "renorm": Renorm(), "mirror": HAM(8.0)}
+        optimizer = SparseSGD(each.parameters(), Topology(each, 0.6), lr=0.1, momentum=0.9, **slots)
+        step = wrap(optimizer.step)
+        for number in range(2):
+            images, labels = batch(number)
+            optimizer.zero_grad()
+            F.cross_entropy(each(images), labels).backward()
+            step()
+    assert same(model, compiled)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_made_under_a_scheduler_steps_the_copy(small_net, batch, copied):
+    """A scheduler puts a `step` of its own into the optimizer, which belongs to the original."""
+    model = small_net()
+    optimizer = SparseSGD(model.parameters(), Topology(model, 0.6), lr=0.1, momentum=0.9, **ALL_SLOTS)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    optimizer.register_step_post_hook(lambda *_: None)  # no more than torch's SGD does a copy take hooks along
+    take_step(model, optimizer, batch(0))
+    scheduler.step()
+    alone = copied(optimizer)
+    twin, topology, twin_optimizer = copied((model, optimizer.topology, optimizer))
+    assert twin_optimizer.topology is topology
+    before = [p.detach().clone() for p in model.parameters()]
+    for p in (p for group in alone.param_groups for p in group["params"]):
+        p.grad = torch.ones_like(p)
+    alone.step()
+    take_step(twin, twin_optimizer, batch(1))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    take_step(model, optimizer, batch(1))
+    assert same(model, twin)
+    assert twin_optimizer.param_groups[0]["lr"] == 0.05
+
+
+# --- what cannot be trained ---
+
+
+def test_what_a_step_cannot_work_on_is_named():
+    embedding = nn.Embedding(5, 3, sparse=True)
+    optimizer = SparseSGD(embedding.parameters(), Topology(embedding, 0.5, include="weight"), lr=0.1)
+    embedding(torch.tensor([1, 2])).sum().backward()
+    with pytest.raises(ValueError, match=r"the gradient of weight is sparse: .* sparse=False"):
+        optimizer.step()
+
+    gappy = nn.Linear(3, 4, bias=False)
+    gappy.weight.data = torch.ones(4, 6)[:, :3]
+    optimizer = SparseSGD(gappy.parameters(), Topology(gappy, 0.5), lr=0.1)
+    gappy(torch.ones(1, 3)).sum().backward()
+    with pytest.raises(ValueError, match="weight lies in memory with gaps"):
+        optimizer.step()
+
+    layer = nn.Linear(3, 4)
+    layer.bias = nn.Parameter(torch.zeros(4, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="complex parameters cannot be trained"):
+        SparseSGD(layer.parameters(), Topology(layer, 0.5), lr=0.1)
 
 
 # --- schedules, Appendix E.2 ---

@@ -7,73 +7,85 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from sparse_train.optim.joined import Joined
+from sparse_train.optim.existing import Existing, stretches
 
 
 class Group:
-    """The weights (two or more dimensions) of a parameter group side by side, its other parameters one by one.
+    """The weights (two or more dimensions) of a parameter group and its other parameters, as lists.
 
-    A step on each tensor by itself is hundreds of operations, and in a small network these are what it costs. So the
-    weights move into one storage, once, and an effect is one operation on one vector. A parameter stays the object it
-    is, with its values and memory layout. Gradients are copied beside each other at every step.
+    A step on each tensor by itself is hundreds of calls from Python, and in a small network these are what it costs.
+    So an effect is one operation on a list. Parameters keep their storage, and `p.grad` is only read.
 
     Args:
         params: parameters with a gradient.
 
     Attributes:
-        weight, grad, momentum: those of the weights, `Joined`.
-        mask, factor: what weights and gradients are multiplied by, `Joined`; see `set_factors`.
-        active: for each vector the places where the mask is 1.
-        others, other_grads: lists of tensors.
+        weights, others: the parameters; `params` has them in the order given.
+        factors: for each weight what its gradient is multiplied by, scale * mask, in the weight's memory layout.
+        scales: the scale alone, of as many elements as it needs.
+        momentum: of weights and others, as found or made at the last step.
     """
 
     def __init__(self, params: Sequence[Tensor]):
         self.params = list(params)
         self.weights = [p for p in params if p.ndim > 1]
         self.others = [p for p in params if p.ndim <= 1]
-        self.other_grads: list[Tensor] = []
-        self.weight, self.grad, self.momentum = (Joined(self.weights) for _ in range(3))
-        self.mask, self.factor = Joined(self.weights), Joined(self.weights)
-        self.active: list[Tensor] = []
-        self.weight.copy_(self.weights)
-        for p, part in zip(self.weights, self.weight.parts, strict=True):
-            p.data = part
-        self.home = [p.data_ptr() for p in self.weights]
+        self.factors = [torch.ones_like(p) for p in self.weights]
+        self.scales: list[Tensor] = []
+        self.momentum: list[Tensor] = []
+        self._masks: list[Tensor] = []
+        self._counts: list[int] = []
+        self._existing: list[tuple[slice, Existing]] | None = None
+        self._home = [p.detach() for p in self.weights]  # keeps the storage, so that no other takes its address
+        self._versions: list[int] = []
 
     def holds(self, params: Sequence[Tensor]) -> bool:
         """Whether it is of these parameters, and they are still here: a model that moves takes its weights along."""
-        same = len(params) == len(self.params) and all(map(is_, params, self.params))
-        return same and [p.data_ptr() for p in self.weights] == self.home
+        home = [p.data_ptr() for p in self._home] == [p.data_ptr() for p in self.weights]
+        return home and identical(params, self.params)
 
-    def set_factors(self, masks: Mapping[Tensor, Tensor], scales: Mapping[Tensor, Tensor], masked: bool) -> None:
-        """Take over masks and scales, given by weight; a weight without has 1. Waits for the device.
-
-        Args:
-            masked: `factor` is scale * mask; else the scale alone.
-        """
-        for joined, given in ((self.mask, masks), (self.factor, scales)):
-            joined.copy_([given.get(p, p.new_ones(())).expand_as(p) for p in self.weights])
-        if masked:
-            self.factor.mul_(self.mask)
-        self.active = [mask.nonzero().squeeze(1) for mask in self.mask.vectors]
-
-    def read_grads(self) -> None:
-        """Copy the weights' gradients here; `p.grad` is only read."""
-        self.grad.copy_([p.grad for p in self.weights])
-        self.other_grads = [p.grad for p in self.others]
-
-    def grads(self) -> list[Tensor]:
-        """The gradients of all parameters, in the order of `params`."""
-        weights, others = iter(self.grad.parts), iter(self.other_grads)
-        return [next(weights if p.ndim > 1 else others) for p in self.params]
-
-    def scale_grads(self, factor: Tensor) -> None:
-        """Multiply the gradients of all parameters by one number."""
-        for vector in self.grad.vectors:
-            vector.mul_(factor)
-        if self.others:
-            self.other_grads = list(torch._foreach_mul(self.other_grads, factor))
+    def written_by_others(self) -> bool:
+        """Whether somebody has written to the weights since `written`, or it was never called."""
+        return self._versions != [p._version for p in self.weights]
 
     def written(self) -> None:
-        """Tell autograd that the weights have changed, as operations on the parameters themselves would."""
-        increment_version(self.weights)
+        """Tell autograd that a step has changed the parameters, as operations on each would, and remember it."""
+        increment_version(self.params)
+        self._versions = [p._version for p in self.weights]
+
+    def set_factors(
+        self, masks: Mapping[Tensor, Tensor], scales: Mapping[Tensor, Tensor], counts: Mapping[Tensor, int]
+    ) -> None:
+        """Take over masks, scales and how many weights exist, by weight; one without has 1. Waits for no device."""
+        ones = [p.new_ones(()) for p in self.weights]
+        self.scales = [scales.get(p, one) for p, one in zip(self.weights, ones, strict=True)]
+        self._masks = [masks.get(p, one.bool()).expand_as(p) for p, one in zip(self.weights, ones, strict=True)]
+        self._counts = [counts.get(p, p.numel()) for p in self.weights]
+        self._existing = None
+        if self.weights:
+            torch._foreach_copy_(self.factors, self._masks)
+            torch._foreach_mul_(self.factors, self.scales)
+
+    def existing(self) -> list[tuple[slice, Existing]]:
+        """The weights that exist, by stretches of `weights`."""
+        if self._existing is None:
+            self._existing = [
+                (part, Existing(self._home[part], self._masks[part], sum(self._counts[part])))
+                for part in stretches(self.weights)
+            ]
+        return self._existing
+
+    def grads(self, factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The gradients of the weights times `factors`, and those of the other parameters."""
+        weights = list(torch._foreach_mul(factors, [p.grad for p in self.weights])) if self.weights else []
+        return weights, [p.grad for p in self.others]
+
+    def in_order(self, weights: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+        """What belongs to weights and to others, in the order of `params`."""
+        of_weights, of_others = iter(weights), iter(others)
+        return [next(of_weights if p.ndim > 1 else of_others) for p in self.params]
+
+
+def identical(first: Sequence, second: Sequence) -> bool:
+    """Whether two sequences hold the same objects."""
+    return len(first) == len(second) and all(map(is_, first, second))

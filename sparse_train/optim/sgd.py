@@ -8,11 +8,13 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from sparse_train.optim.equal_angle import EqualAngle
-from sparse_train.optim.group import Group
+from sparse_train.optim.group import Group, identical
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
 from sparse_train.optim.sparseopt import SparseOpt
 from sparse_train.sparsity.topology import Topology
+
+Grads = tuple[list[Tensor], list[Tensor]]  # of the weights, and of other parameters
 
 
 class SparseSGD(torch.optim.SGD):
@@ -24,18 +26,22 @@ class SparseSGD(torch.optim.SGD):
         g <- renormalize(g)       Appendix F, the norm over dense or masked gradients
         g <- g * mask             gradients of weights that do not exist
         w <- SGD(w, g)            momentum, weight decay, Nesterov, as torch has them
-        w <- mirror(w, g)         HAM's multiplicative step
-        w <- w * mask
+        w <- mirror(w, g)         HAM's multiplicative step, on the weights that exist
 
     An empty slot does nothing: with none of them it is SGD on the existing weights. `p.grad` is only read: it is the
-    dense gradient before the step and after it. Momentum is 0 off the mask. The first step moves the weights into one
-    storage (`Group`), so that a step is a few operations whatever the number of layers, and waits for no device.
+    dense gradient before the step and after it. Weights keep their storage; a step is a few operations on lists of
+    them, and waits for no device.
+
+    A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. Where masks have changed
+    since the last step, or others have written to the weights, weights and momentum are masked before it. The weights'
+    version counters tell; they miss what is written through `weight.data`: call `topology.apply()` after that.
 
         topology = Topology(model, sparsity=0.9)
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
 
-    It is a real optimizer: parameter groups, LR schedulers, `state_dict` and `GradScaler` work. The masks are in its
-    state.
+    It is a real optimizer: parameter groups, LR schedulers, `state_dict`, `GradScaler`, copies, pickles and
+    `torch.compile(optimizer.step)` work. The masks are in its state. As with
+    torch's SGD a copy has no hooks: attach an `Updater` of its own.
 
     Args:
         params, lr, momentum, weight_decay, nesterov: as in `torch.optim.SGD`.
@@ -57,13 +63,19 @@ class SparseSGD(torch.optim.SGD):
     ):
         super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
         self.topology, self.precondition, self.renorm, self.mirror = topology, precondition, renorm, mirror
-        self._names = {weight: name for name, weight in topology.weights.items()}
-        self._corrections: tuple[tuple, dict[str, Tensor]] = ((), {})
-        self._groups: list[Group] = []
-        self._factors_of: tuple | None = None
+        self._prepare()
+        if any(p.is_complex() for group in self.param_groups for p in group["params"]):
+            raise ValueError("complex parameters cannot be trained: give the optimizer real ones")
         if not any(p in self._names for group in self.param_groups for p in group["params"]):
             raise ValueError("none of the parameters is a weight of the topology: was the model copied after it?")
         self.corrections()  # what cannot be corrected is said now
+
+    def _prepare(self) -> None:
+        """What a step works on, not made yet."""
+        self._names = {weight: name for name, weight in self.topology.weights.items()}
+        self._corrections: tuple[tuple, dict[str, Tensor]] = ((), {})
+        self._groups: list[Group] = []
+        self._factors_of: tuple | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
@@ -74,15 +86,12 @@ class SparseSGD(torch.optim.SGD):
                 loss = closure()
         self.topology.require_agreement()
         groups = self._read()
-        self._precondition(groups)
+        grads = [self._corrected(group, group.factors) for group in groups]  # preconditioned and masked
         if self.renorm is not None:
-            self._renormalize(groups)
-        if self._norm_is_dense:
-            self._mask(groups)
-        for group, options in zip(groups, self.param_groups, strict=True):
-            self._descend(group, options)
-            self._mirror(group, options["lr"])
-            group.weight.mul_(group.mask)
+            grads = self._renormalized(groups, grads)
+        for group, options, of_group in zip(groups, self.param_groups, grads, strict=True):
+            self._descend(group, *of_group, options)
+            self._mirror(group, of_group[0], options["lr"])
             group.written()
         return loss
 
@@ -125,57 +134,68 @@ class SparseSGD(torch.optim.SGD):
         self.mask_momentum()
 
     def __getstate__(self) -> dict:
-        """Copies and pickles keep topology and slots; what a step works on is made anew."""
-        return {**self.__dict__, **super().__getstate__(), "_groups": []}
+        """Copies keep topology and slots; as with torch's SGD, no hooks, and not the `step` a scheduler put here."""
+        return {k: v for k, v in vars(self).items() if not (k.startswith("_") or hasattr(type(self), k))}
 
-    @property
-    def _norm_is_dense(self) -> bool:
-        return self.renorm is not None and self.renorm.over == "dense"
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._prepare()
 
     def _read(self) -> list[Group]:
-        """The gradients of now, by parameter group, with masks and scales that are made anew only when masks change."""
+        """The parameters with a gradient, by parameter group, with factors that are made anew only as masks change."""
         params = [[p for p in options["params"] if p.grad is not None] for options in self.param_groups]
         if len(self._groups) != len(params) or not all(map(Group.holds, self._groups, params)):
-            self._groups, self._factors_of = [Group(p) for p in params], None
+            self._groups, self._factors_of = [Group(self._usable(p)) for p in params], None
             self.topology.follow()
-        made_of = (self.topology.version, self.precondition, self._norm_is_dense)
+        made_of = (self.topology.version, self.precondition)
         if self._factors_of != made_of:
             weights = self.topology.weights
             masks = {weights[name]: mask for name, mask in self.topology.masks.items()}
             scales = {weights[name]: scale for name, scale in self.corrections().items()}
+            counts = {weights[name]: count for name, count in self.topology.counts.items()}
             for group in self._groups:
-                group.set_factors(masks, scales, masked=not self._norm_is_dense)
+                group.set_factors(masks, scales, counts)
+        if self._factors_of != made_of or any(map(Group.written_by_others, self._groups)):
+            self.topology.apply()
+            self.mask_momentum()
             self._factors_of = made_of
-        for group in self._groups:
-            group.read_grads()
         return self._groups
 
-    def _precondition(self, groups: list[Group]) -> None:
-        """The correction, and the mask with it unless the norm that comes between them is that of dense gradients."""
-        for group in groups:
-            group.grad.mul_(group.factor)
-            if isinstance(self.precondition, EqualAngle):
-                for weight, grad, mask in zip(group.weights, group.grad.parts, group.mask.parts, strict=True):
-                    if self._names.get(weight) in self.topology.normalized:
-                        self.precondition.turn(weight, grad, mask)
+    def _corrected(self, group: Group, factors: list[Tensor]) -> Grads:
+        """The gradients times `factors`, which follow from masks alone, and what follows from the weights too."""
+        grads = group.grads(factors)
+        if isinstance(self.precondition, EqualAngle):
+            for weight, grad in zip(group.weights, grads[0], strict=True):
+                if (name := self._names.get(weight)) in self.topology.normalized:
+                    self.precondition.turn(weight, grad, self.topology.masks[name])
+        return grads
 
-    def _renormalize(self, groups: list[Group]) -> None:
-        if grads := [grad for group in groups for grad in group.grads()]:
-            factor = self.renorm.factor(grads)
-            for group in groups:
-                group.scale_grads(factor)
+    def _renormalized(self, groups: list[Group], grads: list[Grads]) -> list[Grads]:
+        """Masked gradients times the factor that comes from all corrected ones together, dense or masked."""
+        seen = [self._corrected(group, group.scales) for group in groups] if self.renorm.over == "dense" else grads
+        seen = [grad for group, of_group in zip(groups, seen, strict=True) for grad in group.in_order(*of_group)]
+        if not seen:
+            return grads
+        factor = self.renorm.factor(seen)
+        return [tuple(list(torch._foreach_mul(part, factor)) if part else [] for part in both) for both in grads]
 
-    def _mask(self, groups: list[Group]) -> None:
-        for group in groups:
-            group.grad.mul_(group.mask)
+    def _usable(self, params: list[Tensor]) -> list[Tensor]:
+        """The same, if a step can be taken on them."""
+        for p in params:
+            name = self._names.get(p, f"a parameter of shape {tuple(p.shape)}")
+            if p.grad.layout != torch.strided:
+                raise ValueError(f"the gradient of {name} is sparse: SparseSGD needs dense ones, from sparse=False")
+            if torch.empty_like(p).stride() != p.stride():
+                raise ValueError(f"{name} lies in memory with gaps: give it a storage without, by p.data.contiguous()")
+        return params
 
-    def _descend(self, group: Group, options: dict) -> None:
+    def _descend(self, group: Group, grads: list[Tensor], other_grads: list[Tensor], options: dict) -> None:
         """torch's own SGD, on the gradients given instead of `p.grad`."""
-        params = group.weight.vectors + group.others
+        params = group.weights + group.others
         sgd(
             params,
-            self._with_scaled_decay(group, options["weight_decay"]) + group.other_grads,
-            self._momentum(group) if options["momentum"] else [None] * len(params),
+            self._with_scaled_decay(group, grads, options["weight_decay"]) + other_grads,
+            self._momentum(group, params) if options["momentum"] else [None] * len(params),
             fused=True,
             weight_decay=options["weight_decay"],
             momentum=options["momentum"],
@@ -185,30 +205,29 @@ class SparseSGD(torch.optim.SGD):
             maximize=options["maximize"],
         )
 
-    def _momentum(self, group: Group) -> list[Tensor]:
+    def _momentum(self, group: Group, params: list[Tensor]) -> list[Tensor]:
         """The momentum buffers. They start at 0, which gives torch's first step: 0 * momentum + g."""
-        for p, part in zip(group.weights, group.momentum.parts, strict=True):
-            state = self.state[p]
-            if (momentum := state.get("momentum_buffer")) is not part:
-                part.zero_() if momentum is None else part.copy_(momentum)
-                state["momentum_buffer"] = part
-        for p in group.others:
-            if self.state[p].get("momentum_buffer") is None:
+        found = [self.state[p].get("momentum_buffer") for p in params]
+        if not identical(found, group.momentum):  # the first step, or others put them there
+            for p, momentum in zip(params, found, strict=True):
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        return group.momentum.vectors + [self.state[p]["momentum_buffer"] for p in group.others]
+                if momentum is not None:
+                    self.state[p]["momentum_buffer"].copy_(momentum)
+            self.mask_momentum()
+            group.momentum = [self.state[p]["momentum_buffer"] for p in params]
+        return group.momentum
 
-    def _with_scaled_decay(self, group: Group, decay: float) -> list[Tensor]:
-        """SGD adds `decay * w`; where decay is scaled too, that must be `decay * factor * w`: add the difference."""
-        if self.precondition is None or not self.precondition.scale_decay:
-            return group.grad.vectors
-        vectors = zip(group.grad.vectors, group.factor.vectors, group.weight.vectors, strict=True)
-        return [grad + decay * (factor - 1) * weight for grad, factor, weight in vectors]
+    def _with_scaled_decay(self, group: Group, grads: list[Tensor], decay: float) -> list[Tensor]:
+        """SGD adds `decay * w`; where decay is scaled too, that must be `decay * scale * w`: add the difference."""
+        if self.precondition is None or not self.precondition.scale_decay or not grads:
+            return grads
+        missing = torch._foreach_mul(torch._foreach_sub(group.scales, 1), decay)
+        return list(torch._foreach_add(grads, torch._foreach_mul(group.weights, missing)))
 
-    def _mirror(self, group: Group, lr: float | Tensor) -> None:
+    def _mirror(self, group: Group, grads: list[Tensor], lr: float | Tensor) -> None:
         """On the weights that exist: the others are 0, and stay it."""
         if self.mirror is None:
             return
-        for weight, grad, active in zip(group.weight.vectors, group.grad.vectors, group.active, strict=True):
-            existing = weight.index_select(0, active)
-            self.mirror.reflect([existing], [grad.index_select(0, active)], lr)
-            weight.scatter_(0, active, existing)
+        for part, existing in group.existing():
+            seen = existing.gather(grads[part])
+            existing.change(lambda weights, seen=seen: self.mirror.reflect([weights], [seen], lr))
