@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sparse_train.export import load, load_masks
     from sparse_train.inference import compress
+    from sparse_train.optim.clip import clip_grad_norm_
     from sparse_train.optim.ham import HAM, mirror_factor
     from sparse_train.optim.renorm import Renorm
     from sparse_train.optim.sgd import SparseSGD
@@ -29,6 +30,7 @@ _HOMES = {
     "SparseSGD": "optim.sgd",
     "Topology": "sparsity.topology",
     "Updater": "sparsity.updater",
+    "clip_grad_norm_": "optim.clip",
     "compress": "inference",
     "erk": "sparsity.density",
     "load": "export",
@@ -47,6 +49,7 @@ __all__ = [
     "SparseSGD",
     "Topology",
     "Updater",
+    "clip_grad_norm_",
     "compress",
     "erk",
     "load",

@@ -30,7 +30,7 @@ LAYERS = [
     ["sparsity.normalized"],
     ["sparsity.topology"],
     ["sparsity"],
-    ["optim.sparseopt", "optim.equal_angle", "optim.ham", "optim.renorm", "optim.lr", "optim.existing"],
+    ["optim.sparseopt", "optim.equal_angle", "optim.ham", "optim.renorm", "optim.clip", "optim.lr", "optim.existing"],
     ["optim.group"],
     ["sparsity.lengths", "sparsity.adopt", "sparsity.attached"],
     ["sparsity.updater"],

@@ -1,6 +1,7 @@
 import copy
 import io
 import pickle
+from functools import partial
 from math import atan, cos, exp, pi, sqrt
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from sparse_train.errors import ConfigError
 from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
+from sparse_train.optim.clip import clip_grad_norm_
 from sparse_train.optim.equal_angle import EqualAngle
 from sparse_train.optim.ham import mirror_factor
 from sparse_train.optim.lr import WarmupCosine
@@ -115,6 +117,59 @@ def test_renorm_counts_how_often_it_acts():
         renorm.factor([torch.tensor([norm])])
     assert renorm.clipped_share() == 0.5
     assert renorm.clipped_share() is None
+
+
+# --- clipping in loops that clip ---
+
+
+def clipped(model, topology, batch, max_norm, by=clip_grad_norm_):
+    """The norm found, with gradients of one batch before and after."""
+    model.zero_grad()
+    images, labels = batch(0)
+    F.cross_entropy(model(images), labels).backward()
+    before = {name: p.grad.clone() for name, p in model.named_parameters()}
+    norm = by(model.parameters(), *([topology] if by is clip_grad_norm_ else []), max_norm)
+    return norm.item(), before, {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.6, 0.9])
+def test_clipping_goes_by_the_norm_of_weights_that_exist(small_net, batch, sparsity):
+    model = small_net()
+    topology = Topology(model, sparsity)
+    norm, before, after = clipped(model, topology, batch, 0.01)
+    existing = [g[topology.masks[name]] if name in topology.masks else g for name, g in before.items()]
+    assert norm == pytest.approx(torch.cat([g.flatten() for g in existing]).norm().item(), rel=1e-5)
+    for name, grad in after.items():
+        torch.testing.assert_close(grad, before[name] * 0.01 / norm, rtol=1e-3, atol=0)
+    dense, *_ = clipped(model, topology, batch, 0.01, by=torch.nn.utils.clip_grad_norm_)
+    assert dense / norm == pytest.approx(1.0) if sparsity == 0 else dense / norm > 1.1
+
+
+def test_clipping_below_the_bound_changes_nothing(small_net, batch):
+    _, before, after = clipped(small_net(), Topology(small_net(), 0.6), batch, 100.0)
+    assert all(torch.equal(after[name], grad) for name, grad in before.items())
+
+
+def test_clipping_takes_the_steps_of_a_masked_renormalization(small_net, batch):
+    """On loops of others: before `step`, as a trainer does, or in a hook of the optimizer."""
+    models = [small_net() for _ in range(3)]
+    for model, way in zip(models, ("slot", "loop", "hook"), strict=True):
+        topology = Topology(model, 0.8)
+        renorm = Renorm(0.05, over="masked") if way == "slot" else None
+        optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, renorm=renorm)
+        clip = partial(clip_grad_norm_, list(model.parameters()), topology, 0.05)
+        if way == "hook":
+            optimizer.register_step_pre_hook(lambda *_, clip=clip: (clip(), None)[1])
+        for step in range(5):
+            optimizer.zero_grad()
+            images, labels = batch(step)
+            F.cross_entropy(model(images), labels).backward()
+            if way == "loop":
+                clip()
+            optimizer.step()
+    assert same(models[1], models[2])
+    for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-5)
 
 
 # --- the optimizer ---

@@ -1,0 +1,35 @@
+"""Clipping by the norm of what is trained."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from sparse_train.errors import require
+from sparse_train.sparsity.topology import Topology
+
+
+@torch.no_grad()
+def clip_grad_norm_(parameters: Iterable[Tensor], topology: Topology, max_norm: float) -> Tensor:
+    """`torch.nn.utils.clip_grad_norm_` by the norm over weights that exist and dense parameters.
+
+    torch's own takes the gradients of weights that do not exist as well, which are most: the norm is then several times
+    too large, and steps that are clipped are as much too short. Gradients are scaled alike and stay dense, so mask
+    updates grow the same weights before and after.
+
+    Args:
+        parameters: all that the optimizer trains.
+        topology: the masks of the sparse weights among them.
+        max_norm: the largest norm left alone.
+
+    Returns:
+        The norm before clipping, on the device.
+    """
+    require(max_norm > 0, "max_norm", max_norm, "must be above 0")
+    topology.follow()
+    masks = {weight: topology.masks[name] for name, weight in topology.weights.items()}
+    trained = [p for p in parameters if p.grad is not None]
+    norm = get_total_norm([torch.where(masks[p], p.grad, 0) if p in masks else p.grad for p in trained])
+    clip_grads_with_norm_(trained, max_norm, norm)
+    return norm
