@@ -40,8 +40,8 @@ class SparseSGD(torch.optim.SGD):
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
 
     It is a real optimizer: parameter groups, LR schedulers, `state_dict`, `GradScaler`, copies, pickles and
-    `torch.compile(optimizer.step)` work. The masks are in its state. As with
-    torch's SGD a copy has no hooks: attach an `Updater` of its own.
+    `torch.compile(optimizer.step)` work. The masks are in its state. As with torch's SGD a copy has no hooks: attach an
+    `Updater` of its own.
 
     Args:
         params, lr, momentum, weight_decay, nesterov: as in `torch.optim.SGD`.
