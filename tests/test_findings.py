@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from sparse_train.report import collected, family, statistics, sweeps
+from sparse_train.report import claims, collected, family, statistics, sweeps
 
 RESULTS = sweeps.ROOT / "results"
 INTERVAL = re.compile(r"[+-]\d+\.\d\d\s\[[+-]\d+\.\d\d,\s[+-]\d+\.\d\d\]")
@@ -41,6 +41,22 @@ def test_what_is_said_of_the_papers_protocol_is_in_its_records():
     assert f"| {100 * (ours['itop_rate'] - sgd['itop_rate']):+.2f} | {seed} | paper |" in text
 
 
+def test_what_is_said_of_the_papers_spread_is_in_its_tables(monkeypatch):
+    """Read as a standard deviation, and as a standard error."""
+    stated = {claim["id"]: claim for claim in claims.stated()}
+    published, found = statistics.published, {}
+    for factor in (1.0, 3**0.5):
+        monkeypatch.setattr(statistics, "published", lambda mean, std, n, f=factor: published(mean, f * std, n))
+        for name in ("renormalized", "sparseopt-beats-baseline"):
+            p = [c.adjusted for c in claims.on_the_papers(stated[name]) if c.adjusted == c.adjusted]
+            found[name, factor] = (sum(value < 0.05 for value in p), len(p))
+    assert [count for count, _ in found.values()] == [24, 0, 9, 0]
+    assert {of for _, of in found.values()} == {24}
+    text = PAGE.read_text()
+    assert "| Tables 8, 9: 24 of 24; Tables 2, 3: 0 of 24 | 3 |" in text
+    assert "9 and 0 if it is a standard error" in text
+
+
 def test_the_family_of_effects_is_that_of_the_records():
     page = (RESULTS / "cpu" / "effects.md").read_text()
     assert page == family.markdown(RESULTS, "cpu")
@@ -49,4 +65,4 @@ def test_the_family_of_effects_is_that_of_the_records():
     assert len(rows) > 10
     assert p == sorted(p)
     assert adjusted == pytest.approx(statistics.holm(p), abs=2e-3)
-    assert family.markdown(RESULTS / "nowhere", "cpu") == ""
+    assert family.markdown(RESULTS / "nowhere", "cpu") == family.markdown(RESULTS, "smoke") == ""

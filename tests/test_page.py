@@ -193,14 +193,13 @@ def test_references_are_shown_where_they_were_run(tmp_path):
 def test_claims_are_judged_as_make_claims_does(results, html):
     from sparse_train.report import claims
 
-    text = claims.markdown(results, "paper")
+    (head, *lines), _ = claims.pages(results, "paper")
+    rows = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
     for claim in held_data(html)["claims"]:
-        [line] = [line for line in text.splitlines() if line.startswith(f"| [{claim['id']}]")]
-        for cell, side in zip(line.split("|")[2:4], (claim["paper"], claim["ours"]["paper"]), strict=True):
-            assert (
-                f"**{side['verdict']}** (holds in {side['holds']}, fails in {side['fails']} of {side['of']} cells)"
-                in cell
-            )
+        row = {key: text.replace("*", "") for key, text in rows[claim["id"]].items()}
+        assert row["on the paper's means"] == claim["paper"]["said"]
+        assert row["beyond its spread"] == claim["paper"]["spread"]
+        assert row["on ours"] == claim["ours"]["paper"]["said"]
 
 
 def test_a_data_set_counts_only_where_a_task_uses_one(html):
@@ -592,7 +591,8 @@ def test_runs_and_claims_open(opened, html):
     claim.locator("tbody tr").first.wait_for()
     [judged] = [one for one in held_data(html)["claims"] if one["id"] == "gap-shrinks"]
     assert claim.locator("table").first.locator("tbody tr").count() == len(judged["paper"]["cells"])
-    assert judged["ours"]["paper"]["verdict"] in claim.locator("summary").inner_text()
+    assert judged["ours"]["paper"]["said"] in claim.locator("summary").inner_text()
+    assert judged["paper"]["spread"] in claim.locator("summary").inner_text()
 
 
 def test_hostile_text_stays_text(opened, tmp_path):

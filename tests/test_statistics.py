@@ -33,10 +33,23 @@ def test_the_interval_covers_the_truth_in_95_of_100_cases():
 
 def test_welchs_interval_covers_with_unequal_spreads_and_sizes():
     ours, theirs = simulated(1000, 5, 1.0, 0.3), simulated(1000, 3, 0.0, 1.0, seed=1)
-    found = [statistics.welch(pd.Series(a), pd.Series(b)) for a, b in zip(ours, theirs, strict=True)]
+    found = [statistics.welch([(1, pd.Series(a)), (-1, pd.Series(b))]) for a, b in zip(ours, theirs, strict=True)]
     assert 0.93 < np.mean([e.low <= 1 <= e.high for e in found]) < 0.975
     expected = stats.ttest_ind(ours[0], theirs[0], equal_var=False)
-    assert (found[0].p, found[0].low) == pytest.approx((expected.pvalue, expected.confidence_interval().low))
+    interval = expected.confidence_interval()
+    assert (found[0].p, *found[0][1:3]) == pytest.approx((expected.pvalue, interval.low, interval.high))
+
+
+def test_welchs_interval_of_a_difference_of_differences_covers():
+    """What the claim that a gap shrinks rests on: four means of three values, one of which deviates most."""
+    drawn = [
+        simulated(1000, 3, true, std, seed) for seed, (true, std) in enumerate([(3, 0.2), (1, 1), (2, 0.3), (1, 0.3)])
+    ]
+    terms = [
+        [(sign, pd.Series(v)) for sign, v in zip((1, -1, -1, 1), row, strict=True)] for row in zip(*drawn, strict=True)
+    ]
+    found = [statistics.welch(one) for one in terms]
+    assert 0.93 < np.mean([e.low <= 1 <= e.high for e in found]) < 0.975
 
 
 def test_a_published_mean_and_deviation_are_enough():
@@ -44,11 +57,15 @@ def test_a_published_mean_and_deviation_are_enough():
     assert (values.mean(), values.std(), len(values)) == pytest.approx((52.53, 0.35, 3))
 
 
-def test_equivalence_is_the_larger_of_two_one_sided_tests():
-    below = stats.ttest_1samp(PAIRS, -2, alternative="greater").pvalue
-    above = stats.ttest_1samp(PAIRS, 2, alternative="less").pvalue
-    assert statistics.equivalent(PAIRS, 2) == pytest.approx(max(below, above))
-    assert statistics.equivalent(PAIRS, 0.7) > 0.4, "the mean itself is at the margin"
+def test_equivalence_is_two_one_sided_tests_that_agree_with_the_interval():
+    low, high = statistics.mean(PAIRS)[1:3]
+    edge = max(-low, high)
+    for margin, expected in ((0.99 * edge, False), (1.01 * edge, True)):
+        below = stats.ttest_1samp(PAIRS, -margin, alternative="greater").pvalue
+        above = stats.ttest_1samp(PAIRS, margin, alternative="less").pvalue
+        assert statistics.equivalent(PAIRS, margin) == (max(below, above) <= 0.025) == expected
+    assert statistics.equivalent(pd.Series([0.2, 0.2]), 0.3)
+    assert not statistics.equivalent(pd.Series([0.3, 0.3]), 0.2)
 
 
 def test_holm_by_hand():
@@ -62,9 +79,9 @@ def test_the_smallest_effect_is_found_in_80_of_100_cases():
 
 
 def test_one_value_has_no_interval():
-    for found in (statistics.mean(PAIRS[:1]), statistics.welch(PAIRS[:1], PAIRS)):
+    for found in (statistics.mean(PAIRS[:1]), statistics.welch([(1, PAIRS[:1]), (-1, PAIRS)])):
         assert all(map(math.isnan, (found.low, found.high, found.p)))
-    assert math.isnan(statistics.equivalent(PAIRS[:1], 1))
+    assert not statistics.equivalent(PAIRS[:1], 100)
     assert math.isnan(statistics.smallest_effect(0.0, 5))
     assert math.isnan(statistics.mean(PAIRS[:0]).mean)
 

@@ -1,63 +1,35 @@
 """The paper's claims (`results/claims.yaml`), judged on its own numbers and on ours."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from sparse_train.report import collected, paper, statistics, sweeps
+from sparse_train.report import collected, paper, statistics, sweeps, verdicts
 from sparse_train.report.labels import label
-from sparse_train.report.results import held, write_text
+from sparse_train.report.results import held, write_table, write_text
+from sparse_train.report.statistics import Estimate
+from sparse_train.report.tables import aligned
+from sparse_train.report.verdicts import Comparison
 
 CLAIMS = sweeps.ROOT / "results" / "claims.yaml"
 FACTORS = ("dataset", "dst", "sparsity", "optimizer", "renorm", "epochs")
-HOLDS, FAILS, OPEN = "holds", "fails", "not enough data"
+SEEDS = 3  # behind the paper's means: our reading, it names no number
 
 Side = tuple[int, dict[str, str]]  # a sign, and the factors of the numbers it stands before
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One cell of a claim: a signed sum of accuracies that should be positive.
-
-    Attributes:
-        words: which cell.
-        sides: what is summed.
-        effect: the sum, in percentage points; None where a number is missing.
-        low, high: the 95% interval over paired seeds, Student's t; NaN for fewer than two.
-        n: paired seeds.
-    """
-
-    words: str
-    sides: list[Side]
-    effect: float | None
-    low: float
-    high: float
-    n: int
-
-    @property
-    def verdict(self) -> str:
-        """By the interval where there is one (it must leave out 0), else by the sign; a tie does not hold."""
-        if self.effect is None:
-            return OPEN
-        if pd.isna(self.low):
-            return HOLDS if self.effect > 0 else FAILS
-        return HOLDS if self.low > 0 else FAILS if self.high < 0 else OPEN
-
-
-def overall(comparisons: list[Comparison]) -> str:
-    """A claim fails if it fails in one cell, and holds if it holds in all."""
-    verdicts = {comparison.verdict for comparison in comparisons}
-    return FAILS if FAILS in verdicts else OPEN if OPEN in verdicts or not verdicts else HOLDS
+Judged = tuple[Estimate, str]  # a signed sum, and its verdict
+Terms = list[tuple[int, pd.DataFrame]]  # a sign, and the numbers it stands before
 
 
 def papers_numbers(tables: list[str]) -> pd.DataFrame:
-    """One row per published cell, with a `seed` of none: the paper gives means."""
+    """One row per published cell, with a `seed` of none: the paper gives means, and a `spread` in some tables."""
     known = [name for name in tables if (paper.PAPER / f"{name}.csv").exists()]
     frames = [
-        paper.table(name).assign(dataset=_dataset(name), value=lambda f: f["mean"], seed="mean") for name in known
+        paper.table(name).rename(columns={"mean": "value", "std": "spread"}).assign(dataset=_dataset(name), seed="mean")
+        for name in known
     ]
     return _tidy(frames)
 
@@ -75,9 +47,9 @@ def our_numbers(tables: list[str], value: str, results_dir: Path, scale: str) ->
 
 
 def _tidy(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    columns = [*FACTORS, "seed", "value"]
-    whole = [frame.reindex(columns=columns).assign(renorm=_renorm) for frame in frames if len(frame)]
-    return pd.concat(whole).drop_duplicates(columns[:-1]) if whole else pd.DataFrame(columns=columns)
+    named, numbers = [*FACTORS, "seed"], ["value", "spread"]
+    whole = [frame.reindex(columns=[*named, *numbers]).assign(renorm=_renorm) for frame in frames if len(frame)]
+    return pd.concat(whole).drop_duplicates(named) if whole else pd.DataFrame(columns=[*named, *numbers])
 
 
 def _renorm(frame: pd.DataFrame) -> pd.Series:
@@ -88,29 +60,79 @@ def _dataset(name: str) -> str:
     return sweeps.load(name).cells[0].factors["dataset"]
 
 
+ABOUT = """\
+Effects are percentage points. `results/claims.yaml` says from which effect on a difference counts for a claim, and why.
+A claim holds if it holds in every cell, and fails if it fails in one.
+
+- On ours: by the 95% interval over paired seeds. A cell holds if the interval leaves out 0 and the mean counts. The
+  difference is too small if the whole interval is. A cell fails if the interval leaves out every effect that counts.
+  One seed is not judged.
+- On the paper's means: a cell holds if the mean counts, fails if as much speaks against it, and is too small otherwise.
+- Beyond its spread: Welch's test of the paper's means and spreads against 0, adjusted over all cells of a claim that
+  have a spread (Holm). The paper says neither what its ± is nor over how many runs; we read the standard deviation of
+  three.
+"""
+
+
 def stated() -> list[dict]:
     """The claims, as `results/claims.yaml` has them."""
     return yaml.safe_load(CLAIMS.read_text())
 
 
 def on_the_papers(claim: dict) -> list[Comparison]:
-    """The cells that the paper has numbers for."""
-    return [c for c in judge(claim, papers_numbers(claim["tables"])) if c.effect is not None]
+    """The cells that the paper has numbers for, p adjusted over those of them that have a spread."""
+    judged = judge(claim, papers_numbers(claim["tables"]), over_means)
+    known = [comparison for comparison in judged if comparison.known]
+    adjusted = statistics.holm([comparison.found.p for comparison in known])
+    return [replace(comparison, adjusted=p) for comparison, p in zip(known, adjusted, strict=True)]
 
 
 def on_ours(claim: dict, results_dir: Path, scale: str) -> list[Comparison]:
-    """Every cell, on what was measured at this scale."""
+    """Every cell, on what was measured at this scale; a rehearsal is evidence of nothing."""
     numbers = our_numbers(claim["tables"], claim.get("value", "test_acc"), results_dir, scale)
-    return judge(claim, numbers)
+    judged = judge(claim, numbers, over_seeds)
+    if sweeps.is_rehearsal(scale):
+        return [replace(one, verdict=verdicts.REHEARSAL) for one in judged]
+    return judged
 
 
-def judge(claim: dict, numbers: pd.DataFrame) -> list[Comparison]:
+def judge(claim: dict, numbers: pd.DataFrame, compare: Callable[[Terms, float], Judged]) -> list[Comparison]:
     """Every cell of the claim that the tables have, in their order."""
-    return [_compare(words, sides, numbers) for words, sides in _cells(claim)]
+    made = []
+    for words, (table, sides) in _cells(claim).items():
+        terms = [(sign, _of(numbers, factors)) for sign, factors in sides]
+        found, verdict = compare(terms, claim["counts"])
+        made.append(Comparison(words, table, found, verdict if found.n else None))
+    return made
 
 
-def _cells(claim: dict) -> list[tuple[str, list[Side]]]:
-    found: dict[str, list[Side]] = {}
+def _of(numbers: pd.DataFrame, factors: dict[str, str]) -> pd.DataFrame:
+    for key, value in factors.items():
+        numbers = numbers[numbers[key] == value]
+    return numbers.set_index("seed")
+
+
+def over_seeds(terms: Terms, counts: float) -> Judged:
+    """Paired: the sum is made for every seed that all sides have."""
+    differences = sum(sign * rows["value"].astype(float) for sign, rows in terms).dropna()
+    return statistics.mean(differences), verdicts.of_seeds(differences, counts)
+
+
+def over_means(terms: Terms, counts: float) -> Judged:
+    """By the means; with Welch's interval and p where every one has a spread."""
+    if any(rows.empty for _, rows in terms):
+        return statistics.NOTHING, verdicts.NO_RUNS
+    cells = [(sign, rows.iloc[0]) for sign, rows in terms]
+    effect = round(sum(sign * cell["value"] for sign, cell in cells), 10)
+    samples = [(sign, statistics.published(cell["value"], cell["spread"], SEEDS)) for sign, cell in cells]
+    without = any(pd.isna(cell["spread"]) for _, cell in cells)
+    found = statistics.NOTHING._replace(n=1) if without else statistics.welch(samples)
+    return found._replace(mean=effect), verdicts.of_means(effect, counts)
+
+
+def _cells(claim: dict) -> dict[str, tuple[str, list[Side]]]:
+    """What a cell is called -> the first table that has it, and its sum."""
+    found: dict[str, tuple[str, list[Side]]] = {}
     for name in claim["tables"]:
         grid = _grid(name)
         schedules = sorted(grid["epochs"], key=int)
@@ -118,8 +140,8 @@ def _cells(claim: dict) -> list[tuple[str, list[Side]]]:
         for values in product(*(grid[key] for key in free)):
             cell = dict(zip(free, values, strict=True))
             for sides in _sides(claim, cell, schedules):
-                found.setdefault(_words(claim, sides), sides)
-    return list(found.items())
+                found.setdefault(_words(claim, sides), (name, sides))
+    return found
 
 
 def _grid(name: str) -> dict[str, list[str]]:
@@ -162,67 +184,44 @@ def _words(claim: dict, sides: list[Side]) -> str:
     return " ".join(words)
 
 
-def _compare(words: str, sides: list[Side], numbers: pd.DataFrame) -> Comparison:
-    total = None
-    for sign, factors in sides:
-        rows = numbers
-        for key, value in factors.items():
-            rows = rows[rows[key] == value]
-        values = sign * rows.set_index("seed")["value"]
-        total = values if total is None else (total + values).dropna()
-    found = statistics.mean(total)
-    effect = round(found.mean, 10) if found.n else None
-    return Comparison(words, sides, effect, found.low, found.high, found.n)
-
-
-def markdown(results_dir: Path, scale: str) -> str:
-    """The page of all claims."""
-    at = "" if scale == sweeps.PAPER else f", reduced scale {scale}"
-    summary = [f"| claim | on the paper's numbers | on ours{at} | |", "|---|---|---|---|"]
-    details = []
+def pages(results_dir: Path, scale: str) -> tuple[list[list[str]], str]:
+    """A head and a row per claim; and the page, with the cells of the paper's own numbers on that of its scale."""
+    lines, details = [["claim", "counts from", "on the paper's means", "beyond its spread", "on ours", "where"]], []
     for claim in stated():
         theirs, ours = on_the_papers(claim), on_ours(claim, results_dir, scale)
-        summary.append(
-            f"| [{claim['id']}](#{claim['id']}) | {_verdict(theirs)} | {_verdict(ours)} | {claim['where']} |"
-        )
-        details += [f"\n## {claim['id']}\n", f"{claim['says']} ({claim['where']})\n", *_listed("the paper", theirs)]
-        details += _listed(f"ours{at}", [c for c in ours if c.effect is not None])
-    head = [
-        f"# Claims of the paper, judged on its numbers and on ours{sweeps.reduced(scale)}\n",
-        "A claim holds if it holds in every cell, and fails if it fails in one. On the paper's numbers a cell is",
-        "judged by the sign of the difference of means (a tie does not hold); on ours by the 95% interval over paired",
-        "seeds, which must leave out 0 (by the sign where there is one seed). Effects are percentage points.\n",
-    ]
-    return "\n".join([*head, *summary, *details]) + "\n"
+        words = [verdicts.said(theirs), verdicts.beyond_spread(theirs), verdicts.said(ours)]
+        lines.append([claim["id"], f"{claim['counts']:+g}", *words, claim["where"]])
+        details.append(f"## {claim['id']}\n\n{claim['says']} ({claim['where']})\n")
+        if scale == sweeps.PAPER:
+            details += _listed("the paper", [c for c in theirs if c.verdict != verdicts.HOLDS], theirs)
+        if not sweeps.is_rehearsal(scale):
+            known = [c for c in ours if c.known]
+            details += _listed("ours", known, known)
+    title = f"# Claims of the paper, judged on its numbers and on ours{sweeps.reduced(scale)}\n"
+    linked = [lines[0], *([f"[{name}](#{name})", *words] for name, *words in lines[1:])]
+    return lines, "\n".join([title, ABOUT, aligned(linked), *details])
 
 
 def write(results_dir: Path, scale: str) -> str:
-    """Write and return the page."""
+    """Write the page, and its table as CSV; returns the page."""
     with held(results_dir):
-        page = markdown(results_dir, scale)
-        write_text(sweeps.place(results_dir, scale) / "claims.md", page)
+        (head, *lines), page = pages(results_dir, scale)
+        place = sweeps.place(results_dir, scale)
+        write_table(place / "claims.csv", pd.DataFrame(lines, columns=head))
+        write_text(place / "claims.md", page)
     return page
 
 
-def _verdict(comparisons: list[Comparison]) -> str:
-    known = [c for c in comparisons if c.effect is not None]
-    counts = [(word, sum(c.verdict == word for c in comparisons)) for word in (HOLDS, FAILS)]
-    of = f"{', '.join(f'{word} in {count}' for word, count in counts)} of {len(comparisons)} cells"
-    return f"**{overall(comparisons)}** ({of if known else 'no runs yet'})"
-
-
-def _listed(whose: str, comparisons: list[Comparison]) -> list[str]:
-    if not comparisons:
+def _listed(whose: str, shown: list[Comparison], every: list[Comparison]) -> list[str]:
+    if not every:
         return []
-    mean = sum(c.effect for c in comparisons) / len(comparisons)
-    lines = [f"{whose}: mean effect {mean:+.2f} over {len(comparisons)} cells\n"]
-    against = [c for c in comparisons if c.verdict == FAILS]
-    lines += [f"- against it: {c.words}: {_effect(c)}" for c in against]
-    if whose.startswith("ours"):
-        lines += [f"- {c.verdict}: {c.words}: {_effect(c)}" for c in comparisons if c not in against]
-    return [*lines, ""] if len(lines) > 1 else lines
+    mean = sum(c.found.mean for c in every) / len(every)
+    cells = "1 cell" if len(every) == 1 else f"{len(every)} cells"
+    head = f"{whose}: mean effect {mean:+.2f} over {cells}" + ("" if len(shown) == len(every) else "; but")
+    return [f"{head}\n", *(f"- {c.verdict}: {c.words}: {_effect(c)}" for c in shown), *([""] if shown else [])]
 
 
 def _effect(c: Comparison) -> str:
-    interval = "" if pd.isna(c.low) else f" [{c.low:+.2f}, {c.high:+.2f}], n={c.n}"
-    return f"{c.effect:+.2f}{interval}" if c.effect else f"a tie{interval}"
+    interval = "" if pd.isna(c.found.low) else f" [{c.found.low:+.2f}, {c.found.high:+.2f}]"
+    adjusted = "" if pd.isna(c.adjusted) else f", p {c.found.p:.3f}, Holm {c.adjusted:.3f}"
+    return f"{c.found.mean:+.2f}{interval}" + (adjusted or (f", n={c.found.n}" if interval else ""))

@@ -21,8 +21,10 @@ would show in four of five repetitions; a smaller one is more likely to be misse
 def markdown(results_dir: Path, scale: str) -> str:
     """One line per effect with two seeds or more, the most certain first; of equal ones the first study's.
 
-    Empty where no study of that scale has an effect.
+    Empty where no study of that scale has an effect, and for a rehearsal, which is evidence of nothing.
     """
+    if sweeps.is_rehearsal(scale):
+        return ""
     found: dict[tuple[float, ...], tuple[str, str, pd.Series]] = {}
     for study, says, difference in _differences(results_dir, scale):
         if len(difference) > 1:

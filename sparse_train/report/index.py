@@ -61,13 +61,8 @@ def _write(results_dir: Path) -> None:
             write_text(results_dir / scale / "README.md", _gallery(here, scale))
     path = results_dir / "README.md"
     above, mark, _ = (path.read_text() if path.exists() else "").partition(DRAWN)
-    judged = _verdicts(results_dir, [PAPER, *(s for s in found if found[s] and s not in (PAPER, *_rehearsals()))])
+    judged = _verdicts(results_dir, [s for s in found if s == PAPER or (found[s] and not sweeps.is_rehearsal(s))])
     write_text(path, (above if mark else "# Results\n\n") + DRAWN + "\n\n" + _index(found, judged))
-
-
-def _rehearsals() -> list[str]:
-    """Scales whose accuracies are evidence of nothing."""
-    return [scale for scale, about in sweeps.scales().items() if about.get("rehearsal")]
 
 
 def entries(place: Path, scale: str) -> Iterator[Entry]:
@@ -98,8 +93,7 @@ def _index(held: dict[str, list[Entry]], judged: list[list[str]]) -> str:
             aligned([HEAD, *lines]),
             "## The paper's claims\n",
             "Its own numbers are in [paper/](paper/README.md). A claim holds if it holds in every cell, and fails if",
-            "it fails in one: on the paper's numbers by the sign of a difference, on ours by its 95% interval over",
-            "paired seeds.\n",
+            "it fails in one. [claims.md](claims.md) says how cells are judged, and from which effect on one counts.\n",
             aligned(judged),
             "## Not measured at the paper's scale, or not all of it\n",
             (", ".join(owed) or "nothing") + ".\n",
@@ -108,26 +102,25 @@ def _index(held: dict[str, list[Entry]], judged: list[list[str]]) -> str:
 
 
 def _verdicts(results_dir: Path, scales: list[str]) -> list[list[str]]:
-    """A head; one row per claim: its verdict on the paper's numbers and on ours at each scale, linked to its cells.
+    """A head; one row per claim: what is said of the paper's numbers, and of ours at each scale, linked to its cells.
 
-    They are those of the pages that `make claims` left, since judging takes seconds; where there is none, it says so.
+    It is what `make claims` left, since judging takes seconds; where it has left nothing, this says so.
     """
-    pages = {scale: sweeps.place(Path(), scale) / "claims.md" for scale in scales}
-    judged = {scale: _judged(results_dir / page) for scale, page in pages.items()}
-    made = [["Claim", "Where", "On the paper's numbers", *(f"On ours{sweeps.reduced(scale)}" for scale in scales)]]
+    judged = {scale: _judged(sweeps.place(results_dir, scale) / "claims.csv") for scale in scales}
+    columns = [(PAPER, "on the paper's means"), (PAPER, "beyond its spread"), *((scale, "on ours") for scale in scales)]
+    made = [["Claim", "Where", *(f"{words.capitalize()}{sweeps.reduced(scale)}" for scale, words in columns)]]
     for claim in claims.stated():
-        said = {scale: judged[scale].get(claim["id"], ("not judged", "not judged")) for scale in scales}
-        linked = [f"[{said[scale][1]}]({pages[scale]}#{claim['id']})" for scale in scales]
-        theirs = f"[{said[scales[0]][0]}]({pages[scales[0]]}#{claim['id']})"
-        made.append([claim["id"], claim["where"], theirs, *linked])
+        row = [claim["id"], claim["where"]]
+        for scale, words in columns:
+            said = judged[scale].get(claim["id"], {}).get(words, "not judged")
+            row.append(f"[{said}]({sweeps.place(Path(), scale) / 'claims.md'}#{claim['id']})")
+        made.append(row)
     return made
 
 
-def _judged(page: Path) -> dict[str, tuple[str, str]]:
-    """Claim -> what its line of the page says of the paper's numbers and of ours."""
-    lines = page.read_text().splitlines() if page.exists() else []
-    cells = [line.split(" | ") for line in lines if line.startswith("| [")]
-    return {head.removeprefix("| [").partition("]")[0]: (theirs, ours) for head, theirs, ours, *_ in cells}
+def _judged(path: Path) -> dict[str, dict[str, str]]:
+    """Claim -> its row of the table that `make claims` wrote."""
+    return pd.read_csv(path, dtype=str).set_index("claim").to_dict("index") if path.exists() else {}
 
 
 def _trains(name: str) -> bool:

@@ -83,7 +83,6 @@ def _verdict(difference: pd.Series, pair: dict, within: float) -> str:
     if found.n < 2:
         judged = found.n and (bound or within)
         return MISSED if judged and not low <= found.mean <= high else OPEN
-    if low <= found.low and found.high <= high:
-        return CONFIRMED
+    kept = low <= found.low and found.high <= high if bound else statistics.equivalent(difference, within)
     outside = found.high < low or high < found.low if bound else found.low > 0 or found.high < 0
-    return REFUTED if outside else OPEN
+    return CONFIRMED if kept else REFUTED if outside else OPEN

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student_t
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
-from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_paired
+from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
 LEVEL, POWER = 0.95, 0.8
 
@@ -33,6 +34,9 @@ class Estimate(NamedTuple):
     n: int
 
 
+NOTHING = Estimate(math.nan, math.nan, math.nan, math.nan, 0)
+
+
 def mean(values: pd.Series) -> Estimate:
     """The mean of independent values, by Student's t with n - 1 degrees of freedom.
 
@@ -47,14 +51,22 @@ def mean(values: pd.Series) -> Estimate:
     return Estimate(float(of.mean), float(low), float(high), float(p), len(values))
 
 
-def welch(ours: pd.Series, theirs: pd.Series) -> Estimate:
-    """The difference of two independent means whose variances may differ (Welch, 1947)."""
-    difference, n = float(ours.mean() - theirs.mean()), min(len(ours), len(theirs))
+def welch(terms: Sequence[tuple[int, pd.Series]]) -> Estimate:
+    """A signed sum of independent means whose variances may differ (Welch, 1947; Satterthwaite, 1946).
+
+    Args:
+        terms: a sign and a sample each; +1 and -1 give the difference of two means.
+    """
+    total, n = float(sum(sign * values.mean() for sign, values in terms)), min(len(values) for _, values in terms)
     if n < 2:
-        return _without_interval(difference, n)
-    both = CompareMeans(DescrStatsW(ours.to_numpy(dtype=float)), DescrStatsW(theirs.to_numpy(dtype=float)))
-    low, high = both.tconfint_diff(alpha=1 - LEVEL, usevar="unequal")
-    return Estimate(difference, float(low), float(high), float(both.ttest_ind(usevar="unequal")[1]), n)
+        return _without_interval(total, n)
+    variances = np.array([values.var() / len(values) for _, values in terms])
+    owned = variances**2 / np.array([len(values) - 1 for _, values in terms])
+    with np.errstate(divide="ignore", invalid="ignore"):  # samples without any spread
+        freedom, error = variances.sum() ** 2 / owned.sum(), np.sqrt(variances.sum())
+        low, high = student_t.interval(LEVEL, freedom, total, error)
+        p = 2 * student_t.sf(abs(total) / error, freedom)
+    return Estimate(total, float(low), float(high), float(p), n)
 
 
 def published(mean: float, std: float, n: int) -> pd.Series:
@@ -63,12 +75,17 @@ def published(mean: float, std: float, n: int) -> pd.Series:
     return pd.Series([mean - ends, mean + ends, *[mean] * (n - 2)])
 
 
-def equivalent(differences: pd.Series, margin: float) -> float:
-    """p of two one-sided t-tests (Schuirmann, 1987) of the hypothesis that |mean difference| is at least `margin`."""
+def equivalent(differences: pd.Series, margin: float) -> bool:
+    """Whether two one-sided t-tests (Schuirmann, 1987) find the mean difference between -`margin` and +`margin`.
+
+    Each is at 2.5%, so the answer is that of the 95% interval.
+    """
     if len(differences) < 2:
-        return math.nan
+        return False
     found = differences.to_numpy(dtype=float)
-    return float(ttost_paired(found, 0 * found, -margin, margin)[0])
+    if np.ptp(found) == 0:  # no test knows what to do with values that are all the same
+        return bool(abs(found[0]) <= margin)
+    return bool(ttost_paired(found, 0 * found, -margin, margin)[0] <= (1 - LEVEL) / 2)
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -110,6 +110,11 @@ def every_scale() -> list[str]:
     return [PAPER, *scales()]
 
 
+def is_rehearsal(scale: str) -> bool:
+    """Whether its accuracies are evidence of nothing."""
+    return scale != PAPER and bool(scales()[scale].get("rehearsal"))
+
+
 def place(directory: Path, scale: str) -> Path:
     """Where in a directory of runs or results a scale has its own: smaller ones never mix with the paper's."""
     return directory if scale == PAPER else directory / scale

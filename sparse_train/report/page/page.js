@@ -496,7 +496,7 @@ function claimsOf(artifact) {
   if (!about.length) return null;
   return later(`Claims judged on it (${about.length})`, () => element("ul", { class: "about" }, about.map((claim) =>
     element("li", {}, element("a", { href: `#claim-${claim.id}` }, claim.id),
-      `: on the paper's numbers ${claim.paper.verdict}, on ours at full scale ${claim.ours[FULL].verdict}`))));
+      `: on the paper's means ${claim.paper.said}; on ours at full scale ${claim.ours[FULL].said}`))));
 }
 
 function articleOf(artifact) {
@@ -509,26 +509,27 @@ function articleOf(artifact) {
 
 // --- claims ---
 
-const SIGNS = { holds: "✓", fails: "✗", "not enough data": "?", "no runs yet": "○" };
+const SIGNS = { holds: "✓", fails: "✗", "too small to count": "≈" }; // every other verdict is none
+
+const signOf = (word) => SIGNS[word] || "○";
 
 function verdict(whose, side) {
-  const cells = side.cells.length ? ` (holds in ${side.holds}, fails in ${side.fails} of ${side.of} cells)` : "";
-  const word = element("span", { class: "verdict" }, `${SIGNS[side.verdict]} ${side.verdict}`);
-  return element("span", {}, `${whose}: `, word, cells);
+  const spread = side.spread ? `; beyond the spread ${side.spread}` : "";
+  return element("span", {}, `${whose}: `, element("span", { class: "verdict" }, signOf(side.verdict)), ` ${side.said}${spread}`);
 }
 
 function claim(one) {
   const ours = Object.entries(one.ours).filter(([scale, side]) => scale === FULL || side.cells.length);
-  const sides = [["the paper's numbers", one.paper],
+  const sides = [["the paper's means", one.paper],
     ...ours.map(([scale, side]) => [scale === FULL ? "ours" : `ours at REDUCED SCALE ${scale}`, side])];
   const summary = element("span", {}, element("strong", {}, one.id), ` ${one.says} `,
-    element("span", { class: "soft" }, `(${one.where})`),
+    element("span", { class: "soft" }, `(${one.where}; counts from ${signed(one.counts)})`),
     element("span", { class: "sides" }, sides.map(([whose, side]) => verdict(whose, side))));
   const cells = ([whose, side]) => {
     const ours = whose.startsWith("ours"); // the paper's numbers have no seeds
-    const rows = side.cells.map(([cell, effect, low, high, n, word]) => [cell, signed(effect),
-      ...(ours ? [low == null ? "" : `${signed(low)} to ${signed(high)}`, n] : []), `${SIGNS[word]} ${word}`]);
-    return lines([["Cell", "Effect (points)", ...(ours ? ["95% interval", "Paired seeds"] : []), "Verdict"], ...rows],
+    const rows = side.cells.map(([cell, effect, low, high, adjusted, n, word]) => [cell, signed(effect),
+      low == null ? "" : `${signed(low)} to ${signed(high)}`, ours ? n : adjusted ?? "", `${signOf(word)} ${word}`]);
+    return lines([["Cell", "Effect (points)", "95% interval", ours ? "Paired seeds" : "p (Holm)", "Verdict"], ...rows],
       `${one.id}, ${whose}: mean effect ${signed(side.mean)} over ${side.cells.length} cells`);
   };
   const judged = sides.filter(([, side]) => side.cells.length);
@@ -540,9 +541,10 @@ const signed = (value) => (value < 0 ? `−${(-value).toFixed(2)}` : `+${value.t
 function claimsSection() {
   return element("section", { "aria-labelledby": "claims" },
     element("h2", { id: "claims" }, "Claims of the paper, judged"), element("p", {},
-      "A claim holds if it holds in every cell, and fails if it fails in one. On the paper's numbers a cell is judged ",
-      "by the sign of the difference of means (a tie does not hold); on ours by the 95% interval over paired seeds, ",
-      "which must leave out 0 (by the sign where there is one seed). Open a claim for its cells."),
+      "A claim holds if it holds in every cell, and fails if it fails in one. A difference counts from half a point on, ",
+      "unless the claim says otherwise. Ours are judged by the 95% interval over paired seeds; one seed is not judged. ",
+      "Beyond the spread: Welch's test of the paper's means and spreads, read as standard deviations of three runs and ",
+      "adjusted over the claim's cells (Holm). Open a claim for its cells."),
     data.claims.map(claim));
 }
 
