@@ -45,6 +45,7 @@ SCIENCE_OF = {
     "amplification": tuple(key for key in SCIENCE if key != "task"),
     "balance": (),
     "bn_gradient": ("dataset", "batch_size"),
+    "equilibrium": ("dataset", "batch_size"),
     "equivalence": ("dataset", "batch_size"),
     "gradient_skew": ("dataset", "model", "batch_size"),
     "layer_norm": ("dataset", "batch_size"),

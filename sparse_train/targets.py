@@ -18,6 +18,7 @@ PLACES = {
             "theory.amplification.amplification",
             "theory.balance.balance",
             "theory.bn_gradient.bn_gradient",
+            "theory.equilibrium.equilibrium",
             "theory.equivalence.equivalence",
             "theory.equivalence.neuron_steps",
             "theory.gradient_skew.gradient_skew",

@@ -13,6 +13,7 @@ from sparse_train.report.sweeps import ROOT
 from sparse_train.sparsity.masks import random_mask
 from sparse_train.targets import instantiate
 from sparse_train.theory import dynamics
+from sparse_train.theory.equilibrium import Law
 from sparse_train.theory.gradients import (
     angle,
     batch_norm_input_gradient,
@@ -78,6 +79,32 @@ def test_angles_and_slopes():
     assert angle(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 2.0])) == pytest.approx(0, abs=1e-5)
     x = torch.tensor([0.1, 0.4, 0.9])
     assert slope(x, 3 * x**-0.5) == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_equilibrium_in_closed_form_is_that_of_its_assumptions(momentum):
+    """SGD, SparseOpt with c = 2, and decay scaled too; gradients of length k / |w| point anywhere across w."""
+    p, q = torch.tensor([1.0, 2.0, 2.0], **DOUBLE), torch.tensor([1.0, 1.0, 2.0], **DOUBLE)
+    law = Law(0.1, momentum, 0.01 * (1 - momentum), p, q)  # a time constant of 250, 250 and 125 steps
+    assert law.time().tolist() == pytest.approx([250, 250, 125])
+    draw = torch.Generator().manual_seed(0)
+    w = torch.randn(3, 100, 20, generator=draw, **DOUBLE)
+    k, rest = 0.3, law.length(torch.tensor(0.3, **DOUBLE))
+    w *= (rest[:, None] * 2**0.25 / w.norm(dim=2))[..., None]  # the excess of |w|^4 is all of |w|*^4
+    m, fourth, squared = torch.zeros_like(w), [], []
+    for _ in range(1200):
+        g, length = torch.randn(w.shape, generator=draw, **DOUBLE), w.norm(dim=2, keepdim=True)
+        g -= (g * w).sum(2, keepdim=True) / length**2 * w
+        g *= k / length / g.norm(dim=2, keepdim=True)
+        m = momentum * m + p[:, None, None] * g + 0.01 * (1 - momentum) * q[:, None, None] * w
+        before, w = w, w - 0.1 * m
+        fourth.append((length**4).mean((1, 2)))
+        squared.append(torch.arccos(F.cosine_similarity(before, w, dim=2)).square().mean(1))
+    fourth, squared = torch.stack(fourth), torch.stack(squared)
+    torch.testing.assert_close(fourth[-200:].mean(0) ** 0.25, rest, rtol=0.01, atol=0)
+    torch.testing.assert_close(squared[-200:].mean(0).sqrt(), law.angle(), rtol=0.01, atol=0)
+    left = [fourth[int(t)][i] / rest[i] ** 4 - 1 for i, t in enumerate(law.time())]
+    assert left == pytest.approx([2.718**-1] * 3, rel=0.15)
 
 
 # --- Appendix A.1 ---
@@ -182,6 +209,7 @@ TASKS = {
     "balance": ["task.points=11"],
     "equivalence": ["task.steps=10"],
     "neuron_steps": ["task.steps=20"],
+    "equilibrium": ["task.steps=20", "task.weight_decay=0.05", "task.optimizer=sparseopt_decay_scaled"],
     "amplification": ["task.steps=12", "update_every=5", "epochs=2"],
 }
 

@@ -32,9 +32,9 @@ def predictions(
     Args:
         values: metrics.
         within: how small a difference of a metric counts as none; one that is not named can only be refuted.
-        equal: the pairs: what the prediction `says`, the factors of setting `a`, and those of setting `b` or, as
-            `paper`, a `table` of the paper and the factors of its cell. The paper's mean counts as exact. With
-            `at_least` or `at_most` a bound instead of equality.
+        equal: the pairs: what the prediction `says`, the factors of setting `a`, and those of setting `b`; or, as
+            `paper`, a `table` of the paper and the factors of its cell, whose mean counts as exact; or, as `theory`,
+            the value of every metric. With `at_least` or `at_most` a bound instead of equality.
         sweep: the file that has them; git says whether it had them before the runs.
     """
     settings = settings_of(runs, factors)
@@ -67,8 +67,10 @@ def _made(sweep: str, pair: dict, within: dict[str, float], settings: dict[Setti
 
 
 def _against(pair: dict, settings: dict[Setting, pd.DataFrame], value: str) -> pd.Series:
-    """Setting `a` minus setting `b`, or minus the paper's cell, in the unit that is shown."""
+    """Setting `a` minus setting `b`, the paper's cell or the theory's value, in the unit that is shown."""
     ours = complete(settings[find(settings, pair["a"])])
+    if "theory" in pair:
+        return unit(value) * (ours[value].dropna() - pair["theory"][value]) if value in ours else pd.Series(dtype=float)
     if "paper" not in pair:
         return paired(ours, complete(settings[find(settings, pair["b"])]), value)
     published = paper.value(pair["paper"]["table"], **{k: str(v) for k, v in pair["paper"].items() if k != "table"})

@@ -131,6 +131,37 @@ def neuron_steps(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str,
     return figure
 
 
+def equilibrium(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
+    """Every neuron's length and angle over their closed forms, and how soon a neuron that is made longer comes back."""
+    figure, [axes] = style.panels(1, 3, title, share_y=False)
+    keys = ["task.lr", "task.weight_decay", "task.momentum"]
+    for i, (setting, group) in enumerate(rows.groupby(keys, sort=False) if len(rows) else ()):
+        rate, decay, momentum = map(float, setting)
+        text = rf"$\eta$ = {rate:g}, $\lambda$ = {decay:g}, $\mu$ = {momentum:g}"
+        for j, (_, here) in enumerate(group.groupby("task.optimizer", sort=False)):
+            look = {"color": COLOURS[i], "marker": MARKERS[j], "linestyle": ""}
+            for one, value in zip(axes, ("length", "degrees"), strict=False):
+                one.plot(here[f"{value}_theory"], here[value], markersize=2.5, alpha=0.5, markeredgewidth=0, **look)
+            left = here.dropna(subset=["time"]).groupby("time")["left"].mean()
+            axes[2].plot(left.index, left, markersize=3, label=text if j == 0 else None, **look)
+    for one, value, unit in zip(axes, ("length $|w_i|$", "angle of a step"), ("", " (degrees)"), strict=False):
+        one.axline((1, 1), slope=1, color=BLACK, linewidth=1)
+        one.set(xscale="log", yscale="log", title=value, xlabel=f"in closed form{unit}", ylabel=f"measured{unit}")
+    time = np.linspace(0, 1.5)
+    axes[2].plot(time, np.exp(-time), color=BLACK, linewidth=1, label="$e^{-t/\\tau}$")
+    axes[2].set(
+        title="excess of $|w_i|^4$, made 16 times as large", xlabel="time $t/\\tau_i$", ylabel="what is left of it"
+    )
+    axes[2].set_yscale("log")
+    axes[2].yaxis.set_minor_locator(NullLocator())
+    axes[2].set_yticks([0.2, 0.5, 1], ["0.2", "0.5", "1"])
+    style.legend(figure, axes[2], columns=3)
+    for j, optimizer in enumerate(runs["task.optimizer"].unique()):
+        axes[0].plot([], [], MARKERS[j], color=GREY, markersize=3, label=say(optimizer))
+    axes[0].legend(loc="upper left")
+    return figure
+
+
 def amplification(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
     """Exponent of (1 - s_i) in each layer's amplification, and the gradient's turn at every mask update."""
     shown = list(runs["sparsity"].unique())
@@ -155,5 +186,5 @@ def amplification(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str
 
 KINDS = {
     one.__name__: (one, ())
-    for one in (bn_gradient, gradient_skew, layer_norm, equivalence, neuron_steps, amplification)
+    for one in (bn_gradient, gradient_skew, layer_norm, equivalence, neuron_steps, equilibrium, amplification)
 }
