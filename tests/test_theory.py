@@ -230,7 +230,7 @@ def test_every_task_leaves_a_complete_record(compose_config, tmp_path, task):
 
 def test_the_equivalence_is_exact_where_its_assumptions_hold(compose_config, tmp_path):
     gaps = {}  # RigL updates its masks at step 50
-    for variant in ("exact", "rigl", "rigl_ranked"):
+    for variant in ("exact", "rigl", "rigl_ranked", "rigl_invariant_rescaled"):
         cfg = compose_config("task=equivalence", f"task.variant={variant}", "task.steps=80")
         record = Record(str(tmp_path), variant)
         instantiate(cfg, "task")(cfg, record)
@@ -238,6 +238,7 @@ def test_the_equivalence_is_exact_where_its_assumptions_hold(compose_config, tmp
     assert gaps["exact"] < 1e-10
     assert gaps["rigl"] > 1e-3
     assert gaps["rigl_ranked"] < 1e-10, "SGD that ranks as SparseOpt does is SparseOpt, mask updates included"
+    assert gaps["rigl_invariant_rescaled"] < 1e-10, "and so it is where no length is compared, and SGD's follow c"
 
 
 def test_a_draw_is_named():

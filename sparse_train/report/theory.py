@@ -99,7 +99,9 @@ def equivalence(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, 
     axes = figure.subplots(1, 2)
     for i, (variant, group) in enumerate(rows.groupby("task.variant", sort=False) if len(rows) else ()):
         gap = (group["sparseopt"] - group["sgd"]).abs().clip(lower=1e-17).rolling(10, min_periods=1).max()
-        axes[1].plot(group["step"], gap, color=[*COLOURS, BLACK, GREY][i], label=variant.replace("_", " "))
+        colours = [*COLOURS, BLACK, GREY]
+        look = {"color": colours[i % len(colours)], "linestyle": style.DASHES[i // len(colours)]}
+        axes[1].plot(group["step"], gap, label=variant.replace("_", " "), **look)
         if variant == "exact":
             axes[0].plot(group["step"], group["sparseopt"], color=COLOURS[0], label="SparseOpt from $w$")
             axes[0].plot(group["step"], group["sgd"], ":", color=BLACK, label="SGD from $w/\\sqrt{c}$")

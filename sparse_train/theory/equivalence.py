@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from sparse_train.errors import require_one_of
 from sparse_train.models.init import kaiming_normal, over_sqrt_c
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.optim.ham import HAM
@@ -26,7 +27,14 @@ from sparse_train.theory.gradients import slope
 from sparse_train.theory.measurement import first_batches, load_data, measure
 
 ZERO_EPS = 1e-300  # torch refuses 0; added to a variance in float64, the same number
-VARIANTS = ("exact", "eps", "decay_scaled", "classifier", "rigl", "rigl_ranked", "ham", "clipped")
+# How masks are updated: by SparseOpt, and by SGD.
+RANKINGS: dict[str, tuple[dict, dict]] = {
+    "rigl": ({}, {}),
+    "rigl_ranked": ({}, {"rank_as": "sparseopt", "rescale": True}),
+    "rigl_invariant": ({"rank_as": "invariant"}, {"rank_as": "invariant"}),
+    "rigl_invariant_rescaled": ({"rank_as": "invariant"}, {"rank_as": "invariant", "rescale": True}),
+}
+VARIANTS = ("exact", "eps", "decay_scaled", "classifier", *RANKINGS, "ham", "clipped")
 
 
 def equivalence(
@@ -37,9 +45,11 @@ def equivalence(
     Args:
         variant: "exact", where all assumptions hold, or where one of them ends: "eps", BN's usual 1e-5; "decay_scaled",
             weight decay scaled with the gradient; "classifier", corrected too, though nothing normalizes it; "rigl",
-            mask updates; "ham"; "clipped", renormalized gradients. With "rigl_ranked" SGD updates its masks as
-            SparseOpt does (`sparsity.lengths`), and the equivalence is back.
+            mask updates; "rigl_invariant", mask updates that compare no lengths, after which c jumps still; "ham";
+            "clipped", renormalized gradients. With "rigl_ranked" SGD updates its masks as SparseOpt does
+            (`sparsity.lengths`), with "rigl_invariant_rescaled" only its lengths follow: the equivalence is back.
     """
+    require_one_of("variant", variant, VARIANTS)
 
     def work() -> tuple[list[dict], dict]:
         twins = [_prepared(cfg, variant, sparsity, lr, weight_decay, steps, corrected) for corrected in (True, False)]
@@ -139,10 +149,9 @@ def _prepared(
         renorm=Renorm() if variant == "clipped" else None,
         mirror=HAM(alpha=4.0) if variant == "ham" else None,
     )
-    if not variant.startswith("rigl"):
+    if variant not in RANKINGS:
         return model, optimizer, None
-    ranked = variant == "rigl_ranked" and not corrected
-    ranking = {"rank_as": "sparseopt", "rescale": True} if ranked else {}
+    ranking = RANKINGS[variant][0 if corrected else 1]
     return model, optimizer, Updater(topology, optimizer, RigL(), steps, every=50, seed=cfg.seed, **ranking)
 
 
