@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.parametrizations import orthogonal, weight_norm
 from torch.optim.swa_utils import AveragedModel
 
@@ -229,6 +230,12 @@ def test_weights_that_cannot_be_masked_are_named(layer, message):
     with pytest.raises(ConfigError) as caught:
         Topology(layer, 0.5)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("shapes_alone", [FakeTensorMode, lambda: torch.device("meta")], ids=["fake", "meta"])
+def test_a_topology_of_shapes_alone_reads_no_weight(shapes_alone):
+    with shapes_alone():
+        assert sum(Topology(nn.Linear(20, 10), 0.9).counts.values()) == 20
 
 
 @pytest.mark.parametrize("average", [AveragedModel, ModelEmaV3])

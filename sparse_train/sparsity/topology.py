@@ -1,6 +1,6 @@
 """Which weights exist."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,7 @@ class Topology:
         self.agreed = False  # somebody may load a model's state alone
 
     def replace(self, name: str, mask: Tensor, count: int | None = None) -> None:
-        """Make `mask` the mask of one weight, zero what it switches off, and count it as visited.
+        """Make `mask` the mask of one weight, zero what it switches off or on, and count it as visited.
 
         Args:
             mask: of the weight's shape.
@@ -88,16 +88,20 @@ class Topology:
         """
         if mask.shape != self.weights[name].shape:
             raise ValueError(f"{name}: a mask of shape {tuple(mask.shape)} for {tuple(self.weights[name].shape)}")
-        self.masks[name] = _like(mask, self.weights[name])
+        weight, old = self.weights[name], self.masks[name]
+        self.masks[name] = _like(mask, weight)
         self.counts[name] = int(mask.sum()) if count is None else count
         self.exploration.visit(name, self.masks[name])
         self.version += 1
-        self._apply([name])
+        with torch.no_grad():
+            weight.mul_(self.masks[name] & old.to(weight.device))
 
+    @torch.no_grad()
     def apply(self) -> None:
         """Set every masked weight to 0."""
         self.follow()
-        self._apply(self.masks)
+        for name, weight in self.weights.items():
+            weight.mul_(self.masks[name])
         self.agreed = True
 
     @torch.no_grad()
@@ -152,11 +156,6 @@ class Topology:
     def _lost(self, masks: dict[str, Tensor]) -> dict[str, int]:
         """How many weights these masks would set to 0; what is not a number is none."""
         return {n: int((w.isfinite() & (w != 0) & ~masks[n].to(w.device)).sum()) for n, w in self.weights.items()}
-
-    @torch.no_grad()
-    def _apply(self, names: Iterable[str]) -> None:
-        for name in names:
-            self.weights[name].mul_(self.masks[name])
 
     def densities(self) -> dict[str, float]:
         """The realised density of each sparse tensor, counted in its mask."""

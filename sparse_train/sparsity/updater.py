@@ -144,10 +144,11 @@ class Updater:
             if name in corrections:
                 grad = grad * corrections[name]
             magnitude, grad = ranked(weight, grad, mask, self.rank_as)
-            kept = drop(mask, magnitude.abs(), count)
+            magnitude = magnitude.abs()
+            kept = drop(mask, magnitude, count)
             score = self.growth(weight, grad, generator(self.seed, "growth", name, step))
             masks[name] = grow(kept, score, count)
-            peaks += [magnitude.abs().amax(), score.amax(), score.amin()]
+            peaks += [magnitude.amax(), score.amax(), score.amin()]
         ranks = present()
         if not self._finite(peaks, list(masks), step, ranks):
             return False
@@ -158,9 +159,7 @@ class Updater:
         return True
 
     def _replace(self, name: str, mask: Tensor) -> None:
-        """Give a weight its new mask; what is grown starts at 0, even if somebody wrote to it since the last step."""
         weight, old = self.topology.weights[name], self.topology.masks[name]
-        weight.mul_(old)
         self.topology.replace(name, mask, self.topology.counts[name])
         if self.rank_as != "weights" and self.rescale:
             old, new = (lengths(mask, self.lengths_of).to(weight.dtype) for mask in (old, self.topology.masks[name]))
