@@ -285,3 +285,27 @@ def test_drop_and_grow_take_what_the_scores_say():
     assert torch.equal(drop(mask, score, 0), mask)
     assert grow(mask, score, 4).all()
     assert not drop(mask, score, 4).any()
+
+
+def test_densities_of_ones_own():
+    topology = Topology(ResNet20(10), None, {"fc.*": 1.0, "layer3.*": 0.05, "*": 0.2})
+    for name, density in topology.densities().items():
+        wanted = 1.0 if name == "fc.weight" else 0.05 if name.startswith("layer3") else 0.2
+        assert abs(density - wanted) * topology.masks[name].numel() < 1, name
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "densities", "said"),
+    [
+        (0.9, {"*": 0.1}, "sparsity=0.9: must be null where distribution has densities"),
+        (None, "erk", "sparsity=None: must be a number"),
+        (None, {"fc.*": 0.1}, "gives no density to conv1.weight"),
+        (None, {"head.*": 0.1, "*": 0.1}, "distribution=head.*: matches no sparse weight"),
+        (None, {"*": 0.0}, r"distribution.*=0.0: must be a density"),
+        (None, {"*": 1e-4}, "leaves no weight in"),
+    ],
+)
+def test_densities_that_cannot_be_met_are_refused(sparsity, densities, said):
+    with pytest.raises(ConfigError) as caught:
+        Topology(ResNet20(10), sparsity, densities)
+    assert said in str(caught.value)

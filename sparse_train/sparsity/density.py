@@ -4,9 +4,10 @@ Densities are real numbers; `counts` turns them into whole weights whose sum is 
 """
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from math import prod
 
-from sparse_train.errors import require
+from sparse_train.errors import require, require_one_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -71,6 +72,35 @@ def counts(shapes: Shapes, densities: Mapping[str, float], sparsity: float) -> d
 
 
 DISTRIBUTIONS = {"erk": erk, "uniform": uniform}
+
+
+def allotted(shapes: Shapes, distribution: str | Mapping[str, float], sparsity: float | None) -> dict[str, int]:
+    """Whole active weights per layer, by the name of a distribution or by densities of one's own.
+
+    Args:
+        distribution: "erk" or "uniform"; or name or pattern (`fnmatch`) -> density in (0, 1], of which a layer takes
+            the first that matches.
+        sparsity: None where densities are given, as it follows from them.
+
+    Raises:
+        ConfigError: for a layer without a density, a pattern without a layer, a density out of range, or both ways.
+    """
+    if not isinstance(distribution, Mapping):
+        require_one_of("distribution", distribution, DISTRIBUTIONS)
+        require(sparsity is not None, "sparsity", sparsity, "must be a number, unless distribution has densities")
+        return counts(shapes, DISTRIBUTIONS[distribution](shapes, sparsity), sparsity)
+    require(
+        sparsity is None, "sparsity", sparsity, "must be null where distribution has densities: it follows from them"
+    )
+    for pattern, density in distribution.items():
+        require(0 < density <= 1, f"distribution.{pattern}", density, "must be a density, above 0 and at most 1")
+        used = any(fnmatchcase(name, pattern) for name in shapes)
+        require(used, "distribution", pattern, f"matches no sparse weight; there are {', '.join(shapes)}")
+    found = {name: next((d for p, d in distribution.items() if fnmatchcase(name, p)), None) for name in shapes}
+    without = [name for name, density in found.items() if density is None]
+    require(not without, "distribution", dict(distribution), f"gives no density to {', '.join(without)}; '*' is all")
+    size = {name: prod(shape) for name, shape in shapes.items()}
+    return counts(shapes, found, 1 - sum(found[name] * size[name] for name in shapes) / sum(size.values()))
 
 
 def _check_sparsity(sparsity: float) -> None:

@@ -1,13 +1,13 @@
 """Which weights exist."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from sparse_train.errors import MaskMismatchError, require, require_one_of
+from sparse_train.errors import MaskMismatchError, require
 from sparse_train.randomness import generator
-from sparse_train.sparsity.density import DISTRIBUTIONS, counts
+from sparse_train.sparsity.density import allotted
 from sparse_train.sparsity.exploration import Exploration
 from sparse_train.sparsity.layers import by_input, parameters, sparse_parameters
 from sparse_train.sparsity.masks import checksum, random_mask
@@ -30,7 +30,7 @@ class Topology:
             device, dtype or memory format. It does not know of copies: make it after `copy.deepcopy(model)`, and call
             `apply` after `model.load_state_dict`.
         sparsity: the share of zeros among all weights of the sparse tensors, in [0, 1); met to the weight.
-        distribution: "erk" or "uniform" (`sparsity.density`).
+        distribution: "erk" or "uniform" (`sparsity.density`); or densities, pattern -> density, and `sparsity` None.
         seed: of the initial masks.
         exclude: names or patterns (`fnmatch`) of parameters to keep dense and out of the count; "first_conv" is the
             first convolution.
@@ -56,16 +56,15 @@ class Topology:
     def __init__(
         self,
         model: nn.Module,
-        sparsity: float,
-        distribution: str = "erk",
+        sparsity: float | None,
+        distribution: str | Mapping[str, float] = "erk",
         seed: int = 0,
         exclude: str | Sequence[str] = (),
         include: str | Sequence[str] = (),
     ):
-        require_one_of("distribution", distribution, DISTRIBUTIONS)
         self.weights = sparse_parameters(model, _listed(include), _listed(exclude))
         shapes = {name: tuple(weight.shape) for name, weight in self.weights.items()}
-        self.counts = counts(shapes, DISTRIBUTIONS[distribution](shapes, sparsity), sparsity)
+        self.counts = allotted(shapes, distribution, sparsity)
         self.masks = {
             name: _like(random_mask(shapes[name], self.counts[name], generator(seed, "mask", name)), weight)
             for name, weight in self.weights.items()
