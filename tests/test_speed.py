@@ -6,8 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.optim.sgd import sgd
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sparse_train.build import build
 from sparse_train.interruption import Interruption
@@ -15,11 +21,14 @@ from sparse_train.keeper import Keeper, Pace, Place
 from sparse_train.loop import train_epoch
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
+from sparse_train.optim.clip import clip_grad_norm_
 from sparse_train.optim.group import Group
 from sparse_train.optim.ham import mirror_factor
 from sparse_train.record import Record
+from sparse_train.sparsity.growth import SET, RigL
 from sparse_train.sparsity.masks import extreme
 from sparse_train.sparsity.topology import Topology
+from sparse_train.sparsity.updater import Updater
 from test_optim import same, take_step
 
 WAIT = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "equal"}  # for the device
@@ -89,6 +98,73 @@ def test_a_step_does_not_synchronize_on_a_gpu(name):
         optimizer.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+class OnDevice(Operations):
+    """Collects the devices of all tensors with elements that operations are given, and how often they leave it."""
+
+    def __enter__(self):
+        self.moved, self.devices = [], set()
+        return super().__enter__()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = {t.device.type for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.numel() > 1}
+        made = super().__torch_dispatch__(func, types, args, kwargs)
+        devices = given | {t.device.type for t in tree_leaves(made) if isinstance(t, torch.Tensor)}
+        self.devices |= devices
+        if len(devices) > 1:
+            self.moved.append(func.overloadpacket.__name__)
+        return made
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch, small_net):
+    """CUDA tensors without values: what would wait for one raises. They need no GPU; a backward pass would.
+
+    Two things wait, and do nothing here: a topology looks for trained weights once, and an update asks whether scores
+    are finite.
+    """
+    network = type(small_net())
+    monkeypatch.setattr(Topology, "_require_untrained", lambda self: None)
+    monkeypatch.setattr(Updater, "_finite", lambda *_: True)
+    with torch.library._scoped_library("aten", "IMPL") as library, FakeTensorMode():
+        library.impl("_fused_sgd_", lambda *_, **__: None, "Meta")  # torch has none
+        with torch.device("cuda"):
+            model = network()
+        for p in model.parameters():
+            p.grad = torch.empty_like(p)
+        yield model
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+@pytest.mark.parametrize("name", SLOTS)
+def test_steps_and_updates_stay_on_the_device_and_never_wait_for_it(pretended_gpu, name):
+    topology = Topology(pretended_gpu, 0.9, exclude="first_conv")
+    slots = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, **SLOTS[name]}
+    optimizer = SparseSGD(pretended_gpu.parameters(), topology, **slots)
+    with OnDevice() as seen:
+        for growth in (RigL(), SET()):
+            updater = Updater(topology, optimizer, growth, total_steps=100, every=1)
+            optimizer.step()
+            updater.update(1)
+            optimizer.step()
+            optimizer.step()
+            clip_grad_norm_(pretended_gpu.parameters(), topology, 1.0)
+            if growth.needs_gradient:
+                assert not seen.moved
+                assert seen.devices == {"cuda"}
+    assert set(seen.moved) == {"_to_copy"}, "SET draws on the CPU"
+    assert len(seen.moved) == len(topology.masks)
+
+
+def test_what_waits_for_a_pretended_gpu_is_found(pretended_gpu):
+    with pytest.raises(DynamicOutputShapeException):
+        pretended_gpu.fc.weight.nonzero()
+    with pytest.raises(DataDependentOutputException):
+        bool(pretended_gpu.fc.weight.sum() > 0)
+    with OnDevice() as seen:
+        pretended_gpu.fc.weight.cpu()
+    assert seen.moved == ["_to_copy"]
 
 
 def test_masks_and_scales_are_prepared_only_when_masks_change(small_net, batch, monkeypatch):
