@@ -10,13 +10,27 @@ from omegaconf import OmegaConf
 from sparse_train.errors import ConfigError
 from sparse_train.files import write_json, write_json_lines
 from sparse_train.lock import Lock
-from sparse_train.report import claims, collect, index, paper, registration, reproduce, studies, sweeps, tables
+from sparse_train.report import (
+    claims,
+    collect,
+    dynamics,
+    hyperparameters,
+    index,
+    methods,
+    paper,
+    registration,
+    reproduce,
+    studies,
+    sweeps,
+    tables,
+)
 from sparse_train.report import page as report_page
 from sparse_train.report.__main__ import main
 from sparse_train.report.beside import beside
 from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
 from sparse_train.report.listings import listings
+from sparse_train.report.page import views
 from sparse_train.report.predictions import _made, _verdict
 from sparse_train.report.rerun import spread_over_seeds
 
@@ -450,3 +464,59 @@ def test_what_is_drawn_elsewhere_is_set_beside_what_is_committed(quickstart, tmp
     assert after == before
     assert beside(quickstart, committed, committed) == "", "in its own place there is nothing to compare with"
     assert beside(sweeps.load("table6"), mine, committed) == "", "nor where nothing is committed"
+
+
+# --- words that follow from the configuration ---
+
+
+@pytest.mark.parametrize("name", ["table6", "table9", "fig21", "fig26"])
+def test_without_s_avg_it_is_called_d_alone(name):
+    optimizers = {cell.factors["optimizer"] for cell in sweeps.load(name).cells}
+    expected = {"sparseopt": "D alone", "sparseopt_ham": "D alone w/ HAM"}
+    assert methods.words(sweeps.load(name)) == {key: word for key, word in expected.items() if key in optimizers}
+
+
+@pytest.mark.parametrize("name", ["table1", "fig11", "protocol", "why-renorm", "fig8"])
+def test_with_s_avg_or_where_settings_name_it_the_word_stays(name):
+    assert methods.words(sweeps.load(name)) == {}
+
+
+def test_page_latex_and_legend_say_d_alone(tmp_path, monkeypatch):
+    drawn, places = [], {name: tmp_path / name for name in ("table6", "fig21")}
+    for name in places:
+        for cell in sweeps.load(name).cells:
+            leave_record(tmp_path / "runs", name, cell)
+    monkeypatch.setattr("sparse_train.report.draw.write_figure", lambda path, figure: drawn.append(figure))
+    pages = {name: draw(sweeps.load(name), Records([tmp_path / "runs"]), place) for name, place in places.items()}
+    pages["tex"] = (places["table6"] / "table6.tex").read_text()
+    shown = views.view("table6", "paper", places["table6"])["blocks"][0]["body"]
+    charted = views.view("fig21", "paper", places["fig21"])["blocks"][0]
+    texts = [*pages.values(), str(shown), str(charted), *(text.get_text() for text in drawn[0].legends[0].get_texts())]
+    assert not [text for text in texts if "SparseOpt" in text]
+    assert {"D alone", "paper, D alone"} <= set(texts)
+    for text in texts[:5]:
+        assert "D alone" in text
+    assert methods.ABOUT in pages["table6"]
+
+
+def test_figures_of_students_say_where_one_seed_stands_beside_a_median():
+    for name in ("fig7", "fig8", "fig9"):
+        sweep = sweeps.load(name)
+        runs = pd.DataFrame([cell.factors for cell in sweep.cells])
+        figure = dynamics.students(runs, pd.DataFrame(), {}, "a title", True)
+        for axes in figure.axes:
+            assert ("median over seeds" in axes.get_title()) == axes.get_title().startswith("loss")
+            assert ("one seed" in axes.get_title()) != axes.get_title().startswith("loss")
+        assert "one seed" in methods.notes(sweep)[0]
+        assert f"\n{methods.notes(sweep)[0]}\n" in (sweeps.ROOT / "results" / f"{name}.md").read_text()
+
+
+def test_tables_4_and_5_have_the_papers_rows():
+    """HAM's h1 stands in Table 4 alone."""
+    rows = {
+        name: hyperparameters.lines(sweeps.artifact(name)["hyperparameters"], name) for name in ("table4", "table5")
+    }
+    assert {name: [row[1] for row in lines if "HAM" in row[0]] for name, lines in rows.items()} == {
+        "table4": ["80"],
+        "table5": [],
+    }

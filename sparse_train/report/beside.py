@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report import collected
+from sparse_train.report import collected, methods
 from sparse_train.report.collect import COMPLETE
 from sparse_train.report.effects import settings_of, unit
 from sparse_train.report.labels import label, name
@@ -21,7 +21,7 @@ def beside(sweep: Sweep, results_dir: Path, committed: Path) -> str:
     tables = [_runs(sweep, place) for place in (results_dir, committed)]
     if results_dir.resolve() == committed.resolve() or any(table is None for table in tables):
         return ""
-    value = _value(sweep)
+    value, named = _value(sweep), methods.words(sweep)
     here, there = (settings_of(table, sweep.factors) for table in tables)
     shown = [key for key in sweep.factors if key != "seed" and len({dict(one).get(key) for one in here}) > 1]
     lines = [[*map(name, shown), "Here", "Committed", "Difference"]]
@@ -29,7 +29,7 @@ def beside(sweep: Sweep, results_dir: Path, committed: Path) -> str:
         ours, theirs = (_values(one, value) for one in (group, there.get(setting)))
         difference = f"{ours.mean() - theirs.mean():+.2f}" if len(ours) and len(theirs) else ""
         asked = dict(setting)
-        words = [label(key, asked[key]) if key in asked else "" for key in shown]
+        words = [label(key, asked[key], named) if key in asked else "" for key in shown]
         lines.append([*words, _text(ours), _text(theirs), difference])
     return f"{name(value)} here, and as committed:\n\n{aligned(lines)}\n"
 

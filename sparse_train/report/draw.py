@@ -11,6 +11,7 @@ from sparse_train.report import (
     dynamics,
     figures,
     hyperparameters,
+    methods,
     mixtures,
     studies,
     sweeps,
@@ -49,15 +50,17 @@ def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
         parts = [tables.aligned(hyperparameters.lines(artifact["hyperparameters"], sweep.name))]
         return _page(place / f"{sweep.name}.md", title, parts)
     runs, rows = _collected(sweep, records, place / "records", replace)
-    parts = [_count(runs)]
+    named = methods.words(sweep)
+    parts = [_count(runs), *(f"{note}\n" for note in methods.notes(sweep))]
     if artifact.get("table"):
-        table = tables.make(runs, **artifact["table"], paper=artifact.get("paper"), scale=sweep.scale)
+        compared = {"paper": artifact.get("paper"), "scale": sweep.scale}
+        table = tables.make(runs, **artifact["table"], **compared, methods=named)
         parts.append(tables.markdown(table))
-        write_text(place / f"{sweep.name}.tex", tables.latex(table, title))
+        write_text(place / f"{sweep.name}.tex", tables.latex(table, f"{title}. {methods.ABOUT}" if named else title))
         write_table(place / f"{sweep.name}.csv", tables.tidy(table))
     parts += [tables.aligned(lines) for lines in listings(sweep, runs)]
     if artifact.get("figure"):
-        spec = {**artifact["figure"], "factors": sweep.factors}
+        spec = {**artifact["figure"], "factors": sweep.factors, "methods": named}
         draw_figure, _ = KINDS[spec["kind"]]
         figure = draw_figure(runs, rows, spec, title, sweep.scale == PAPER)
         for ending in ("png", "pdf"):

@@ -37,14 +37,14 @@ def balance(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_p
 def students(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
     """Figures 7 to 9: loss, parameters and invariant over iterations; rows are the laws of the initial weights.
 
-    Loss: the median over seeds and its quartiles; the others: the first seed, as the paper draws one.
+    Loss: the median over seeds and its quartiles; the others: the first seed. Each panel says which.
     """
     laws = list(runs["task.law"].unique())
     two = "a1" in rows
     columns = [
-        "loss",
-        *(["a, redundant", "a, useful"] if two else ["a", "$\\gamma$, $\\beta$"]),
-        "drift of the invariant",
+        "loss, median over seeds",
+        *(f"{words}, one seed" for words in (("a, redundant", "a, useful") if two else ("a", "$\\gamma$, $\\beta$"))),
+        "drift of the invariant, one seed",
     ]
     figure, axes = style.panels(len(laws), len(columns), title, share_y=False)
     for line, law in zip(axes, laws, strict=True):
@@ -68,7 +68,7 @@ def students(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_
                 line[2].plot(t, group["beta0"], dash, color=colour, alpha=0.5)
             line[3].plot(t, group["drift"].clip(lower=1e-17), dash, color=colour)
         for one, words in zip(line, columns, strict=True):
-            one.set(title=f"{words}, $w_0 \\sim {float(law):.2g}\\,N(0,1)$", xlabel="iteration")
+            one.set(title=f"{words}\n$w_0 \\sim {float(law):.2g}\\,N(0,1)$", xlabel="iteration")
         line[0].set(yscale="log", ylim=(1e-8, 10))
         line[3].set(yscale="log", ylim=(1e-6, 10))
     style.legend(figure, axes[0][0], columns=4)

@@ -27,7 +27,7 @@ def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_pa
 
     The line is the mean over seeds, the band one standard deviation.
     """
-    shown, looks = panels_of(runs), Looks(runs, spec.get("factors", ()))
+    shown, looks = panels_of(runs), Looks(runs, spec.get("factors", ()), spec.get("methods"))
     figure, [axes] = style.panels(1, len(shown), title)
     schedules = list(runs["epochs"].unique()) if "epochs" in runs else [None]
     for one, panel in zip(axes, shown, strict=True):
@@ -65,7 +65,7 @@ def _name_schedules(axes: Axes, schedules: list) -> None:
 
 def final(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
     """Final accuracy over the length of training, each point a run of its own (Figures 11 to 14, 17 to 22, 25, 26)."""
-    shown, looks = panels_of(runs), Looks(runs, spec.get("factors", ()))
+    shown, looks = panels_of(runs), Looks(runs, spec.get("factors", ()), spec.get("methods"))
     figure, [axes] = style.panels(1, len(shown), title)
     for one, panel in zip(axes, shown, strict=True):
         one.set(title=f"{name(PANEL)} {label(PANEL, panel)}", xlabel=name("epochs"))

@@ -4,7 +4,7 @@ from omegaconf import OmegaConf
 
 from sparse_train.report.sweeps import configuration
 
-ROWS = (  # the paper's rows and what they are here
+ROWS = (  # the paper's rows and what they are here; one whose key is not there is left out, as HAM's in Table 5
     ("Optimizer", "SGD with momentum", None),
     ("Batch size (B)", None, "batch_size"),
     ("Learning rate (eta)", None, "lr"),

@@ -1,6 +1,7 @@
 """How factors are called in tables and figures. The paper's "Ours" is SparseOpt; ours are the numbers measured here."""
 
 import re
+from collections.abc import Mapping
 
 LABELS = {
     "optimizer": {
@@ -56,11 +57,13 @@ WORDS = {
 }
 
 
-def label(factor: str, value: object) -> str:
-    """The word for one value of a factor."""
+def label(factor: str, value: object, methods: Mapping[str, str] | None = None) -> str:
+    """The word for one value of a factor; `methods` are those of a sweep that has other words for its optimizers."""
     if factor == "sparsity":
         return f"{100 * float(value):g}%"
     text = str(value)
+    if methods and factor == "optimizer" and text in methods:
+        return methods[text]
     if re.fullmatch(r"\d+\.\d{6,}", text):
         return f"{float(text):.4g}"
     return LABELS.get(factor, {}).get(text, text)

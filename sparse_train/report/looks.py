@@ -1,7 +1,7 @@
 """How the lines of an accuracy figure are told apart: by the optimizer alone, or by all that varies between them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -32,9 +32,11 @@ class Looks:
     Args:
         runs: of the figure, complete or not.
         factors: keys of the sweep's grid.
+        methods: words for optimizers that are something else in this sweep.
     """
 
-    def __init__(self, runs: pd.DataFrame, factors: Iterable[str]):
+    def __init__(self, runs: pd.DataFrame, factors: Iterable[str], methods: Mapping[str, str] | None = None):
+        self._methods = methods
         trained = runs[~runs["dst"].isin(style.REFERENCES)]
         trained = runs if trained.empty else trained
         others = [key for key in factors if key in runs and key not in SHOWN_OTHERWISE]
@@ -56,7 +58,7 @@ class Looks:
 
     def _plain(self, setting: tuple[str, ...]) -> Look:
         look = style.look(setting[1])
-        return Look(label("optimizer", setting[1]), look["color"], look["marker"], "-")
+        return Look(label("optimizer", setting[1], self._methods), look["color"], look["marker"], "-")
 
     def _own(self, place: int, setting: tuple[str, ...]) -> Look:
         count = len(style.COLOURS)
@@ -70,9 +72,10 @@ class Looks:
     def _words(self, setting: tuple[str, ...]) -> str:
         """`SET, SparseOpt, lr=0.5`: what varies."""
         named = [(key, value) for key, value, varies in zip(self.by, setting, self._varies, strict=True) if varies]
-        methods = [label(key, value) for key, value in named if key in METHOD]
+        words = [label(key, value, self._methods) for key, value in named if key in METHOD]
         options = [f"{key.rpartition('.')[2]}={value}" for key, value in named if key not in METHOD and value != "nan"]
-        return ", ".join([*methods, " ".join(options)] if options else methods) or label("optimizer", setting[1])
+        words += [" ".join(options)] if options else []
+        return ", ".join(words) or label("optimizer", setting[1], self._methods)
 
 
 def _words_of(setting: tuple) -> tuple[str, ...]:

@@ -55,6 +55,10 @@ class Table:
     cells: dict[tuple[str, ...], dict[str, Cell]]
     column_labels: dict[str, str]
     compared: bool
+    methods: dict[str, str]  # optimizers that this sweep calls otherwise
+
+    def labels(self, row: tuple[str, ...]) -> list[str]:
+        return [label(factor, value, self.methods) for factor, value in zip(self.rows, row, strict=True)]
 
     def best(self, row: tuple[str, ...], column: str) -> bool:
         """Whether this is our highest mean among the rows that share all but the last factor."""
@@ -64,11 +68,20 @@ class Table:
         return mean is not None and round(mean, 2) == max(means)
 
 
-def make(runs: pd.DataFrame, rows: list[str], columns: str, value: str, paper: str | None, scale: str) -> Table:
+def make(
+    runs: pd.DataFrame,
+    rows: list[str],
+    columns: str,
+    value: str,
+    paper: str | None,
+    scale: str,
+    methods: dict[str, str] | None = None,
+) -> Table:
     """Group runs into cells, in the order the sweep has them.
 
     Args:
         paper: the paper's table to compare with; only runs of the paper's scale are compared.
+        methods: words for optimizers that are something else in this sweep.
     """
     compared = paper is not None and scale == "paper"
     across = list(runs[columns].unique())
@@ -78,7 +91,7 @@ def make(runs: pd.DataFrame, rows: list[str], columns: str, value: str, paper: s
         cells[row] = {c: _cell(here[here[columns] == c], value, paper if compared else None) for c in across}
     rehearsed = columns == "epochs" and scale != "paper"
     labels = {c: label(columns, c) + (trained(runs, c) if rehearsed else "") for c in across}
-    return Table(rows, columns, cells, labels, compared)
+    return Table(rows, columns, cells, labels, compared, methods or {})
 
 
 def _place(runs: pd.DataFrame, rows: list[str]):
@@ -105,7 +118,7 @@ def markdown(table: Table) -> str:
     lines = [[*map(name, table.rows), *table.column_labels.values()]]
     for row, cells in table.cells.items():
         texts = [_plain(cell, table.best(row, column)) for column, cell in cells.items()]
-        lines.append([*(label(f, v) for f, v in zip(table.rows, row, strict=True)), *texts])
+        lines.append([*table.labels(row), *texts])
     return aligned(lines)
 
 
@@ -138,7 +151,7 @@ def latex(table: Table, caption: str) -> str:
     for row, cells in table.cells.items():
         if before is not None and row[0] != before:
             body.append(r"\midrule")
-        words = [_escape(label(f, v)) for f, v in zip(table.rows, row, strict=True)]
+        words = [*map(_escape, table.labels(row))]
         if row[0] == before:
             words[0] = ""
         ours = " & ".join([*words, *(_latex_ours(cell, table.best(row, column)) for column, cell in cells.items())])

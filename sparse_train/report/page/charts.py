@@ -18,7 +18,7 @@ from sparse_train.report.tables import trained
 def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: bool) -> list[dict]:
     """A panel per sparsity; a series per method and schedule, x the epoch."""
     schedules = list(runs["epochs"].unique()) if "epochs" in runs else [None]
-    panels, looks = [], Looks(runs, spec.get("factors", ()))
+    panels, looks = [], Looks(runs, spec.get("factors", ()), spec.get("methods"))
     for shown in panels_of(runs):
         series = _papers_curves(spec["paper"], runs, shown) if at_paper_scale and spec.get("paper") else []
         for (dst, optimizer), own, group in looks.lines(within(rows, shown)):
@@ -36,7 +36,7 @@ def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: b
 def final(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: bool) -> list[dict]:
     """A panel per sparsity; a series per method, x the length of training, each point of runs of their own."""
     x = "epochs" if at_paper_scale else "trained_epochs"
-    panels, looks = [], Looks(runs, spec.get("factors", ()))
+    panels, looks = [], Looks(runs, spec.get("factors", ()), spec.get("methods"))
     for shown in panels_of(runs):
         series = []
         for (dst, optimizer), own, group in looks.lines(within(runs, shown)):

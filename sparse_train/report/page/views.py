@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report import cost, hyperparameters, sweeps, tables
+from sparse_train.report import cost, hyperparameters, methods, sweeps, tables
 from sparse_train.report.collect import COMPLETE
 from sparse_train.report.draw import KINDS
 from sparse_train.report.index import short
-from sparse_train.report.labels import label
 from sparse_train.report.labels import name as say
 from sparse_train.report.listings import listings
 from sparse_train.report.page import charts
@@ -64,20 +63,22 @@ def _replaced(held: Committed) -> str:
 
 
 def _blocks(held: Committed, sweep: Sweep) -> Iterator[dict]:
-    artifact = sweep.artifact
+    artifact, named = sweep.artifact, methods.words(sweep)
     if artifact.get("table"):
-        yield _table(tables.make(held.runs, **artifact["table"], paper=artifact.get("paper"), scale=held.scale))
+        compared = {"paper": artifact.get("paper"), "scale": held.scale}
+        yield _table(tables.make(held.runs, **artifact["table"], **compared, methods=named))
     yield from map(_lines, listings(sweep, held.runs))
     spec = artifact.get("figure")
+    about = " ".join([_about(spec["kind"]), *methods.notes(sweep)]) if spec else ""
     if spec and spec["kind"] in charts.KINDS:
         history = held.history() if spec["kind"] == "curves" else pd.DataFrame()
-        spec = {**spec, "factors": held.factors}
+        spec = {**spec, "factors": held.factors, "methods": named}
         panels = charts.KINDS[spec["kind"]](held.runs, history, spec, held.scale == PAPER)
-        yield {"kind": "charts", "about": _about(spec["kind"]), "panels": panels}
+        yield {"kind": "charts", "about": about, "panels": panels}
     elif spec:
         path = held.place / f"{held.name}.png"
         file = str(sweeps.place(Path(), held.scale) / path.name) if path.exists() else None
-        yield {"kind": "picture", "about": _about(spec["kind"]), "file": file}
+        yield {"kind": "picture", "about": about, "file": file}
 
 
 def _lines(lines: list[list[str]]) -> dict:
@@ -93,9 +94,8 @@ def _about(kind: str) -> str:
 def _table(table: tables.Table) -> dict:
     body = []
     for row, cells in table.cells.items():
-        labels = [label(factor, value) for factor, value in zip(table.rows, row, strict=True)]
         shown = [_cell(cell, table.best(row, column)) for column, cell in cells.items()]
-        body.append({"key": list(row), "labels": labels, "cells": shown})
+        body.append({"key": list(row), "labels": table.labels(row), "cells": shown})
     return {
         "kind": "table",
         "rows": table.rows,
