@@ -10,6 +10,7 @@ from torch import nn
 
 from sparse_train.errors import ConfigError, DivergedError
 from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
+from sparse_train.optim.sparseopt import neuron_scale
 from sparse_train.sparsity.growth import SET, RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
@@ -556,3 +557,20 @@ def test_what_only_ours_can_do_is_refused_to_others():
     for options in ({"gradient": "corrected"}, {"rank_as": "sparseopt", "rescale": True}):
         with pytest.raises(ConfigError, match="needs"):
             Updater(topology, torch.optim.AdamW(model.parameters()), RigL(), 100, **options)
+
+
+def test_adam_undoes_a_factor_per_neuron():
+    """Its step is m / sqrt(v), where a factor that stays the same over steps cancels: Eq. 12 would do nothing."""
+    topology = Topology(nn.Linear(32, 8), 0.8)
+    scale = neuron_scale(topology.masks["weight"]).float()
+    assert scale.amax() > 1.2 * scale.amin()
+    grads = torch.randn(20, 8, 32)
+    plain, corrected = (nn.Parameter(torch.zeros(8, 32)) for _ in range(2))
+    moved = []
+    for weight, factor in ((plain, 1.0), (corrected, scale)):
+        optimizer = torch.optim.Adam([weight], lr=0.01, eps=1e-16)
+        for grad in grads:
+            weight.grad = factor * grad
+            optimizer.step()
+        moved.append(weight.detach())
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-4, atol=1e-6)
