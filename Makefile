@@ -7,6 +7,7 @@
 #   LAUNCHER=local   runs side by side: JOBS=2, or GPUS=0,1,2,3 with a run on each, PACK=4 with four on each
 #   LAUNCHER=slurm   runs as SLURM jobs (conf/hydra/launcher/slurm.yaml); returns once they are in the queue
 #   PROJECT, ENTITY  of W&B
+#   PEERS="..."      a URL or path with {owner} and {name} in it, for `make parity`; GitHub's if not given
 #   WORKERS=2        tests run in so many processes
 #   OPTIONS="..."    further overrides of the training runs, such as OPTIONS="data_dir=/data"
 
@@ -28,13 +29,14 @@ PROJECT ?= sparse_train
 ENTITY ?=
 WORKERS ?= 2
 DATA_DIR ?=
+PEERS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install
 REPORT := $(BIN)/python -m sparse_train.report
 PYTEST = tests/scratch $(BIN)/python -m pytest --numprocesses "$$WORKERS" --dist loadfile --no-loadscope-reorder
 COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 # What is given goes through the environment, where neither make nor a shell reads what is in it.
-GIVEN := SCALE RUNS_DIR RESULTS_DIR DRY REFERENCES LAUNCHER JOBS GPUS PACK ARTIFACT RUN OPTIONS PROJECT ENTITY DATA_DIR WORKERS
+GIVEN := SCALE RUNS_DIR RESULTS_DIR DRY REFERENCES LAUNCHER JOBS GPUS PACK ARTIFACT RUN OPTIONS PROJECT ENTITY DATA_DIR WORKERS PEERS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 option = $(if $($(2)),--$(1)="$$$(2)")
@@ -45,7 +47,7 @@ WANDB := $(call option,project,PROJECT) $(call option,entity,ENTITY)
 reproduce-% draw-% rerun-% status-% cancel-% watch-%: export NAME = $*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos trainers bench lint format lock clean
+.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos trainers bench parity lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +122,9 @@ trainers: setup .venv/trainers/ready ## train in the loops of timm, accelerate, 
 
 bench: setup ## time steps, mask updates and training: results/performance.md; DATA_DIR=data to train on CIFAR-100 too
 	$(BIN)/python -m benchmarks $(call option,data-dir,DATA_DIR) --out "$$RESULTS_DIR/performance.md"
+
+parity: setup ## run others' mask updates and HAM beside ours: results/parity.md; PEERS says where their code is cloned from
+	$(BIN)/python -m parity --out "$$RESULTS_DIR/parity.md"
 
 lint: setup ## check the style
 	$(BIN)/ruff check --no-cache .

@@ -1,0 +1,1 @@
+"""Our mask updates and HAM beside public code of others on the same numbers: `make parity` writes results/parity.md."""

@@ -1,0 +1,101 @@
+"""Gives every peer our inputs, writes results/parity.md, and keeps the answers in parity/traces.npz for the tests."""
+
+import argparse
+import sys
+from collections import Counter
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from parity import traces
+from parity.ours import SPARSITIES, UPDATES, mirrored, more, steps, trace
+from parity.peers import HAM, PEERS, PLACE, ROOT, Peer, answer
+from parity.updates import Update, save, unpack
+from sparse_train.environment import describe
+
+TAIL = """
+What else tells these codes from ours is in [ARCHITECTURE.md](../ARCHITECTURE.md#where-public-code-differs). Their
+answers are kept in `parity/traces.npz`, and `tests/test_parity.py` holds our code to them where no peer is.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "parity.md")
+    parser.add_argument("--traces", type=Path, default=ROOT / "parity" / "traces.npz")
+    arguments = parser.parse_args()
+    PLACE.mkdir(exist_ok=True)
+    updates, given = trace(), steps()
+    save(PLACE / "updates.npz", updates)
+    np.savez(PLACE / "steps.npz", **given._asdict())
+    answers: dict[str, np.ndarray] = {}
+    reasons: dict[str, str] = {}
+    for peer in [*PEERS, HAM]:
+        for case in peer.cases:
+            print(f"{peer.repository}: {peer.cases[case]}", flush=True)
+            try:
+                answers[case] = answer(peer, case, PLACE / ("steps.npz" if peer is HAM else "updates.npz"))
+            except RuntimeError as error:
+                reasons[case] = str(error)
+    masks = {case: unpack(answers[case], updates) for peer in PEERS for case in peer.cases if case in answers}
+    lines = [_line(peer, case, _counts(updates, masks, reasons, case)) for peer in PEERS for case in peer.cases]
+    ham = _not_compared(reasons["HAM"]) if "HAM" in reasons else _difference(mirrored(given), answers["HAM"])
+    arguments.out.write_text(_head(updates) + "\n".join(lines) + _ham(len(given.grads), ham) + TAIL)
+    if reasons:
+        sys.exit("\n".join(f"{case}: {_not_compared(reason)}" for case, reason in reasons.items()))
+    traces.write(arguments.traces, updates, masks, answers["HAM"])
+
+
+def _head(updates: list[Update]) -> str:
+    facts = describe(torch.device("cpu"))
+    versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("python", "torch", "numpy"))
+    layers = len(updates) // UPDATES // len(SPARSITIES)
+    sparsities = " and ".join(f"{sparsity:.0%}" for sparsity in SPARSITIES)
+    return f"""# Parity with public code of others
+
+`make parity`, {date.today()}, revision {facts["git"]}; {facts["hardware"]["cpu"]};
+{versions}; TensorFlow and jax as in [parity/requirements.txt](../parity/requirements.txt).
+
+Each code below runs unmodified on the same weights, gradients, masks and shares f_t to drop: the {layers} sparse layers
+of ResNet20 at {UPDATES} mask updates of RigL on the digits, at {sparsities}: {len(updates)} updates. Its mask is
+compared with that of our `Updater`, place by place. Where they differ, it is compared with what our `drop` and `grow`
+make of one weight fewer or one more: codes differ in how f_t n, of n weights, becomes a whole number.
+
+| code | commit | what of it | same mask | one weight fewer | one more | other |
+|---|---|---|---|---|---|---|
+"""
+
+
+def _counts(updates: list[Update], masks: dict, reasons: dict[str, str], case: str) -> str:
+    if case in reasons:
+        return f"{_not_compared(reasons[case])} | | |"
+    found = Counter(more(update, mask) for update, mask in zip(updates, masks[case], strict=True))
+    return " | ".join(str(found[by]) for by in (0, -1, 1, None))
+
+
+def _line(peer: Peer, case: str, counts: str) -> str:
+    place = f"https://github.com/{peer.repository}"
+    return f"| [{peer.repository}]({place}) | `{peer.commit[:8]}` | {peer.cases[case]} | {counts} |"
+
+
+def _ham(count: int, found: str) -> str:
+    place = f"https://github.com/{HAM.repository}"
+    return f"""
+
+HAM: {count} steps of `SparseSGD` with `mirror=HAM(...)`, momentum and weight decay, on 1,000 weights at 90%, against
+torch's SGD in {HAM.cases["HAM"]} ([{HAM.repository}]({place}), `{HAM.commit[:8]}`): {found}.
+"""
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> str:
+    return f"the largest difference of a weight is {np.abs(ours - theirs).max()}"
+
+
+def _not_compared(reason: str) -> str:
+    return f"not compared: {reason}"
+
+
+if __name__ == "__main__":
+    main()
