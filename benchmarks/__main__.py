@@ -20,6 +20,7 @@ SECTIONS = {
     "optimizer_steps": ("Optimizer and masking, ResNet20 x1", 7, None, "ms", 1000),
     "whole_steps": ("Training step, ResNet20 x1, 64 images", 2, None, "ms", 1000),
     "mask_updates": ("Mask update, ResNet20 x1", 5, None, "ms", 1000),
+    "diagnostics": ("What a run says of itself, ResNet20 x1", 3, None, "% of an epoch", 100),
     "training": ("CIFAR-100 training, ResNet20 x1, 256 images a step", 1, "cifar-100-python", "ms per image", 1000),
     "packed": ("CIFAR-100 training, several runs at a time", 1, "cifar-100-python", "ms per image and run", 1000),
     "stacked": ("Four networks in one process", 1, None, "ms", 1000),

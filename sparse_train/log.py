@@ -65,7 +65,7 @@ def epoch_line(row: dict, epochs: int) -> str:
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
         f"  train loss {row['train_loss']:.4f} acc {row['train_acc']:5.2f}%"
         f"  test loss {row['test_loss']:.4f} acc {row['test_acc']:5.2f}%"
-        f"  itop {row['itop_rate']:.3f}  {row['images_per_second']:,.0f} img/s"
+        f"  ITOP {row['itop_rate']:.2%}  {row['images_per_second']:,.0f} img/s"
     )
 
 
@@ -79,5 +79,5 @@ def closing_line(record: dict) -> str:
     epochs = "1 epoch" if final["epoch"] == 1 else f"{final['epoch']} epochs"
     return (
         f"{record['status']}: test accuracy {final['test_acc']:.2f}% after {epochs}"
-        f" (ITOP {final['itop_rate']:.3f}, sparsity {final['realised_sparsity']:.3f})"
+        f" (ITOP {final['itop_rate']:.2%}, sparsity {final['realised_sparsity']:.2%})"
     )

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparse_train.data.memory import Data
+from sparse_train.diagnostics import Diagnostics
 from sparse_train.distributed import Ranks
 from sparse_train.environment import peak_memory_mib
 from sparse_train.export import export
 from sparse_train.interruption import Interruption
 from sparse_train.keeper import Keeper, Pace, Place
 from sparse_train.log import EpochLog, progress, say
-from sparse_train.meter import Meter
+from sparse_train.meter import NORM_EVERY, Meter
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.randomness import derive
 from sparse_train.record import Record
@@ -62,6 +64,9 @@ class Run:
 
     def meter(self) -> Meter:
         return Meter(self.device, self.ranks)
+
+    def diagnostics(self) -> Diagnostics:
+        return Diagnostics(self.model, self.topology, self.optimizer)
 
     @torch.no_grad()
     def average_statistics(self) -> None:
@@ -139,6 +144,7 @@ def train_epoch(run: Run, epoch: int, place: Place, keeper: Keeper, started: flo
     if place.steps == 0:  # for models with dropout: torch knows no other source; in mid-epoch it is restored
         torch.manual_seed(derive(run.seed, "forward", epoch))
     run.forward.train()
+    diagnostics = run.diagnostics()
     meter, first, last = place.meter, epoch * len(run.data.train), (epoch + 1) * len(run.data.train) - 1
     batches = run.data.train.epoch(epoch, place.steps)
     shown = progress(batches, len(run.data.train), f"epoch {epoch + 1}/{run.epochs}", place.steps)
@@ -153,9 +159,11 @@ def train_epoch(run: Run, epoch: int, place: Place, keeper: Keeper, started: flo
         update = run.updater is not None and run.updater.due(step)
         if update:
             keeper.check(meter)
-            run.updater.update(step)
+            with diagnostics.update(meter, run.updater, step):
+                run.updater.update(step)
         if not (update and run.updater.skip_step):
-            run.optimizer.step()
+            with diagnostics.step(meter) if (step - first) % NORM_EVERY == 0 else nullcontext():
+                run.optimizer.step()
         if step < last:
             keeper.after_step(step + 1 - first, meter, time.perf_counter() - started)
     keeper.check(meter)  # waits for the device, so the time below is that of the work
@@ -167,6 +175,7 @@ def train_epoch(run: Run, epoch: int, place: Place, keeper: Keeper, started: flo
         "grad_norm": meter.mean_norm(),
         "clipped_share": run.optimizer.renorm.clipped_share() if run.optimizer.renorm else None,
         "images_per_second": round(meter.images() / (time.perf_counter() - started), 1),
+        **diagnostics.trained(meter),
     }
 
 
@@ -184,7 +193,8 @@ def evaluate(run: Run) -> dict:
 
 def look(run: Run) -> dict:
     """What the topology is like now."""
-    return {"realised_sparsity": run.topology.sparsity(), "itop_rate": run.topology.itop_rate()}
+    shares = {"realised_sparsity": run.topology.sparsity(), "itop_rate": run.topology.itop_rate()}
+    return {**shares, **run.diagnostics().masks()}
 
 
 def tell(sinks: list[Sink], row: dict, topology: Topology | None = None) -> None:

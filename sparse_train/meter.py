@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from sparse_train.distributed import Ranks
 
 SUMS = ("loss", "correct", "samples")
-NORM_EVERY = 10  # the gradient norm in the history is the mean over every tenth step of the epoch
+NORM_EVERY = 10  # norms in the history are means over every tenth step of the epoch
 
 
 class Meter:
@@ -23,6 +23,7 @@ class Meter:
         self.norms = 0
         self.bad_step = torch.full((), -1, device=device)  # the first step whose loss or gradient is not finite
         self.bad: Tensor | None = None  # which of the parameters' gradients were not, in that step
+        self.notes: dict[str, tuple[Tensor, int]] = {}  # sums of what else was seen, the same on every rank; how often
 
     def add(self, loss: Tensor, correct: Tensor, samples: int) -> None:
         self.loss += loss.detach() * samples
@@ -39,6 +40,16 @@ class Meter:
         first = (self.bad_step < 0) & ~(torch.isfinite(norm) & torch.isfinite(loss.detach()))
         self.bad_step = torch.where(first, step, self.bad_step)
         self.bad = torch.where(first, ~torch.isfinite(norms), False if self.bad is None else self.bad)
+
+    def note(self, what: str, values: Tensor) -> None:
+        """Add to the sums of `what`."""
+        total, count = self.notes.get(what, (0, 0))
+        self.notes[what] = (total + values, count + 1)
+
+    def noted(self, what: str) -> tuple[list, int]:
+        """The sums of `what`, and how often something was added to them."""
+        total, count = self.notes.get(what, (None, 0))
+        return ([], 0) if total is None else (total.tolist(), count)
 
     def broken(self, model: nn.Module) -> str | None:
         """Where the run stopped having numbers, in words; None if it has not."""
@@ -66,7 +77,7 @@ class Meter:
     def state_dict(self) -> dict:
         """The gradient is the same on every rank; the other sums are taken together."""
         sums = {key: self.ranks.sum(getattr(self, key)) for key in SUMS}
-        return {**sums, "norm": self.norm, "norms": self.norms}
+        return {**sums, "norm": self.norm, "norms": self.norms, "notes": dict(self.notes)}
 
     def load_state_dict(self, state: dict) -> None:
         """Rank 0 takes over all that was summed, the others go on from 0."""

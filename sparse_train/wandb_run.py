@@ -23,6 +23,7 @@ ABOUT = (
     "layers",
     "flops",
 )
+PERCENT = {"itop_rate": "itop_percent"}  # shares that people read in percent, as everywhere else
 SYNCED = ".synced"  # `wandb sync` leaves a file of this ending beside what it has uploaded, and so do we
 
 
@@ -94,16 +95,26 @@ def begin(described: dict, directory: Path, mode: str, init_timeout: float) -> A
     return run
 
 
+def metric(key: str) -> str:
+    """What a key of the history is called in W&B."""
+    return PERCENT.get(key, key)
+
+
+def shown(row: dict) -> dict:
+    """An epoch as W&B shows it."""
+    return {metric(key): 100 * value if key in PERCENT else value for key, value in row.items()}
+
+
 def send(run: Any, row: dict) -> None:
     """One epoch, its number being the step; nothing where W&B has it from an earlier process."""
     if row["epoch"] >= run.starting_step:
-        run.log(row, step=row["epoch"])
+        run.log(shown(row), step=row["epoch"])
 
 
 def end(run: Any, record: dict) -> None:
     """Final and best metrics, the record's last word, and the end."""
-    best = {BEST + key: value for key, value in record.get("best", {}).items()}
-    run.summary.update({**record.get("final", {}), **best, "status": record["status"]})
+    best = {BEST + key: value for key, value in shown(record.get("best", {})).items()}
+    run.summary.update({**shown(record.get("final", {})), **best, "status": record["status"]})
     online, file = not run.offline, Path(run.settings.sync_file)
     run.finish(exit_code=int(record["status"] != "complete"))
     if online:

@@ -39,7 +39,7 @@ LAYERS = [
     ["models.resnet_cifar", "models.mlp", "models.imagenet", "models.init", "models"],
     ["data.memory", "data.files"],
     ["data.cifar", "data.digits", "data.imagenet", "data.mnist", "data"],
-    ["environment", "record", "checkpoint"],
+    ["environment", "record", "checkpoint", "diagnostics"],
     ["facts", "agreement", "sinks", "keeper", "export", "inference", "multirun"],
     ["loop", "finished"],
     ["build"],

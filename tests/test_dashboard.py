@@ -6,6 +6,7 @@ import pytest
 
 from sparse_train.report import dashboard, sweeps, wandb_views
 from sparse_train.report.__main__ import main
+from sparse_train.wandb_run import metric
 
 pytestmark = [
     pytest.mark.usefixtures("wandb_home"),
@@ -71,7 +72,7 @@ def test_the_workspace_is_built_without_network(monkeypatch):
     assert (scale["key"], scale["value"]) == ({"section": "config", "name": "scale"}, ["paper"])
     drawn = [panel for one in section["panelBankConfig"]["sections"] for panel in one["panels"]]
     assert {metric for panel in drawn for metric in panel["config"]["metrics"]} == {
-        *(metric for metrics in dashboard.WORKSPACE.values() for metric in metrics),
+        *(metric(key) for keys in dashboard.WORKSPACE.values() for key in keys),
         "best/test_acc",
     }
     shown = [panel for _, panels in dashboard.workspace() for panel in panels]

@@ -1,5 +1,6 @@
 """From made-up records with known means, holes and failures to the numbers that are shown."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -73,6 +74,24 @@ def leave_record(runs_dir: Path, name: str, cell, status="complete", accuracy=70
 @pytest.fixture(scope="module")
 def quickstart():
     return sweeps.load("quickstart")
+
+
+def test_what_a_run_says_by_group_is_collected_for_those_that_ask(quickstart, tmp_path):
+    cell = quickstart.cells[0]
+    leave_record(tmp_path, "quickstart", cell)
+    path = tmp_path / cell.id / "record.json"
+    record = json.loads(path.read_text())
+    record["final"] |= {"step_ratio/affine": 0.5, "step_ratio/fc": None, "dead_neurons/fc": 3}
+    record["best"] = record["final"]
+    write_json(path, record)
+    write_json_lines(path.with_name("history.jsonl"), [{}, {}, record["final"]])
+    asking = dataclasses.replace(
+        quickstart, artifact={**quickstart.artifact, "effects": {"values": ["dead_neurons/fc"]}}
+    )
+    for sweep, expected in ((quickstart, set()), (asking, {"dead_neurons/fc"})):
+        row = collect.runs(sweep, Records([tmp_path])).iloc[0]
+        assert row["status"] == "complete"
+        assert {key for key in row.index if "/" in key} == expected
 
 
 # --- sweeps ---

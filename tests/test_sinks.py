@@ -55,7 +55,9 @@ def offline(tmp_path_factory) -> Path:
 def test_an_offline_run_holds_every_row_and_the_whole_configuration(offline):
     [file] = files(offline)
     record, rows, epochs = content(offline), wandb_files.rows(file), history(offline)
+    epochs = [wandb_run.shown(epoch) for epoch in epochs]
     assert [{key: row[key] for key in epoch} for row, epoch in zip(rows, epochs, strict=True)] == epochs
+    assert [row["itop_percent"] for row in rows] == [100 * row["itop_rate"] for row in history(offline)]
     assert [row["_step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     said = wandb_files.run(file)
     assert {key: said["config"][key] for key in record["config"]} == record["config"]
@@ -66,8 +68,10 @@ def test_an_offline_run_holds_every_row_and_the_whole_configuration(offline):
     assert said["tags"] == ["digits", "resnet20", "rigl", "sparseopt_ham", "unit", "paper", "mine"]
     summary = wandb_files.summary(file)
     assert summary["status"] == "complete"
-    assert {key: summary[key] for key in record["final"]} == record["final"]
-    assert {key: summary[f"best/{key}"] for key in record["best"]} == record["best"]
+    for place, said in (("", record["final"]), ("best/", record["best"])):
+        expected = {**said, "itop_percent": 100 * said["itop_rate"]}
+        del expected["itop_rate"]
+        assert {key: summary[place + key] for key in expected} == expected
     assert wandb_files.exit_code(file) == 0
     assert_histograms(rows, record)
 

@@ -138,7 +138,7 @@ def test_committed_records_become_runs_once(tmp_path, server):
         rows = server.rows(name)
         assert [row["_step"] for row in rows] == [row["epoch"] for row in rows] == list(range(1, 51))
         assert rows[-1]["test_acc"] == 80
-        assert rows[-1]["itop_rate"] == 0.25
+        assert rows[-1]["itop_percent"] == 25, "as people read it"
         assert server.meta[name]["groupName"] == "quickstart"
     assert {server.meta[name]["displayName"] for name in expected} >= {"digits resnet20 rigl sparseopt 0.9 seed 0"}
     before = json.dumps(server.runs)

@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 
 from sparse_train.report import collected, paper, statistics, sweeps, verdicts
+from sparse_train.report.effects import unit
 from sparse_train.report.labels import label
 from sparse_train.report.results import held, write_table, write_text
 from sparse_train.report.statistics import Estimate
@@ -42,7 +43,7 @@ def our_numbers(tables: list[str], value: str, results_dir: Path, scale: str) ->
         if frame is not None and value in frame:
             asked = collected.asked(frame, sweeps.load(name, scale))
             done = asked[asked["status"] == "complete"]
-            frames.append(done.assign(value=(100 if value == "itop_rate" else 1) * done[value]))
+            frames.append(done.assign(value=unit(value) * done[value]))
     return _tidy(frames)
 
 

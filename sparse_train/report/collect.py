@@ -128,16 +128,20 @@ def runs(sweep: Sweep, records: Records) -> pd.DataFrame:
 
     A cell without a record has the status "missing", and with one that is no record "unreadable": holes stay visible.
     """
-    return pd.DataFrame([_run_row(cell, records, sweep.factors) for cell in sweep.cells])
+    parts = [part for part in sweep.artifact.values() if isinstance(part, dict)]
+    asked = {value for part in parts for value in part.get("values", ())}
+    return pd.DataFrame([_run_row(cell, records, sweep.factors, asked) for cell in sweep.cells])
 
 
-def _run_row(cell: Cell, records: Records, factors: Iterable[str]) -> dict:
+def _run_row(cell: Cell, records: Records, factors: Iterable[str], asked: set[str]) -> dict:
+    """Of what the history says by group, such as `step_ratio/affine`, only what the artifact asks for."""
     complete = records.complete(cell)
     row = {**cell.factors, "id": cell.id, "status": records.status(cell)}
     if complete is None:
         return row
     metrics, facts = _row(complete[1])
     # A factor of the same name stays what the sweep asks for, if anything: not the last step's learning rate.
+    metrics = {key: value for key, value in metrics.items() if "/" not in key or key in asked}
     return {key: value for key, value in metrics.items() if key not in factors} | row | facts
 
 

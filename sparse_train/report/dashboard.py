@@ -9,7 +9,7 @@ import yaml
 from sparse_train.report import sweeps
 from sparse_train.report.labels import label, name
 from sparse_train.report.sweeps import CONF, PAPER, Cell, Sweep
-from sparse_train.wandb_run import BEST, option_key
+from sparse_train.wandb_run import BEST, metric, option_key
 
 NAME = "sparse_train"
 METHOD = (option_key("dst"), option_key("optimizer"))
@@ -18,6 +18,7 @@ WORKSPACE = {
     "Loss": ("test_loss", "train_loss"),
     "Sparsity": ("realised_sparsity", "itop_rate"),
     "Optimization": ("lr", "grad_norm", "clipped_share"),
+    "Steps over weights": ("step_ratio/layer3", "step_ratio/classifier", "step_ratio/affine"),
     "Speed": ("images_per_second", "seconds"),
 }
 
@@ -55,8 +56,8 @@ def workspace() -> list[tuple[str, list[Panel]]]:
     """Sections of the workspace: everything that a training run measures, over epochs, and the best accuracies."""
     series, paper = (*METHOD, "sparsity", "epochs"), {"scale": [PAPER]}
     sections = [
-        (title, [Panel("line", name(metric), "epoch", metric, series, paper) for metric in metrics])
-        for title, metrics in WORKSPACE.items()
+        (title, [Panel("line", name(key), "epoch", metric(key), series, paper) for key in keys])
+        for title, keys in WORKSPACE.items()
     ]
     best = Panel("bar", "Best test accuracy (%)", None, f"{BEST}test_acc", series, paper)
     return [*sections, ("Best", [best])]
@@ -116,7 +117,7 @@ def _final(figure: Sweep) -> list[Panel]:
 
 def _itop(figure: Sweep) -> list[Panel]:
     """Over sparsity, a panel per length of training."""
-    value = figure.artifact["figure"]["value"]
+    value = metric(figure.artifact["figure"]["value"])
     return [
         Panel("scatter", f"{epochs} epochs", "sparsity", value, METHOD, _filters(cells))
         for epochs, cells in _split(figure.cells, "epochs")

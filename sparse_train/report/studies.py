@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sparse_train.report import style
+from sparse_train.report.effects import unit
 from sparse_train.report.labels import label, name
 
 COLUMNS = ("epoch", "train_loss", "test_acc", "itop_rate", "grad_norm", "clipped_share")
@@ -24,7 +25,8 @@ def settings(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_
         for place, (asked, group) in enumerate(lines):
             dash = style.DASHES[place // len(style.COLOURS)]
             colour = style.COLOURS[place % len(style.COLOURS)]
-            style.band(one, group, "epoch", value, dash, colour, _words(dict(zip(by, asked, strict=True))))
+            shown = group.assign(**{value: unit(value) * group[value]})
+            style.band(one, shown, "epoch", value, dash, colour, _words(dict(zip(by, asked, strict=True))))
     style.legend(figure, axes[0], columns=2)
     return figure
 

@@ -112,6 +112,11 @@ class Updater:
         progress = min(step / self.last_step, 1.0) if self.last_step else 1.0
         return self.decay(self.drop_fraction, progress)
 
+    def quota(self, name: str, step: int) -> int:
+        """How many weights of a layer are dropped, and as many grown, at this step."""
+        # 1e-9: 0.29 * 100 is 29, not 28.999999999999996.
+        return int(self.fraction(step) * self.topology.counts[name] * (1 + 1e-9))
+
     @torch.no_grad()
     def update(self, step: int) -> bool:
         """Drop and grow in every layer, then clear the momentum of what was dropped.
@@ -139,8 +144,7 @@ class Updater:
                     f"{name} has no gradient to update its mask by at step {step}: call backward first; exclude a layer"
                     " that the loss does not use; make the topology again if the layer was replaced after it"
                 )
-            # 1e-9: 0.29 * 100 is 29, not 28.999999999999996.
-            count = int(self.fraction(step) * self.topology.counts[name] * (1 + 1e-9))
+            count = self.quota(name, step)
             if name in corrections:
                 grad = grad * corrections[name]
             magnitude, grad = ranked(weight, grad, mask, self.rank_as)
