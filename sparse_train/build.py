@@ -14,7 +14,7 @@ from sparse_train.distributed import join
 from sparse_train.errors import require
 from sparse_train.facts import choices, facts
 from sparse_train.loop import Run
-from sparse_train.models.init import kaiming_normal, over_sqrt_c, own_fan_in
+from sparse_train.models.init import kaiming_normal, lecun_normal, over_sqrt_c, own_fan_in
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.slots import slot
 from sparse_train.sparsity.flops import layer_flops, relative_flops
@@ -22,6 +22,7 @@ from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.targets import make
 
+DRAWN = {"lecun_normal": lecun_normal}  # others begin as kaiming_normal
 SCALED = {"own_fan_in": own_fan_in, "over_sqrt_c": over_sqrt_c}  # initial weights that depend on the masks
 
 # What keeps buffers each rank's own has another name in later versions of torch.
@@ -47,7 +48,7 @@ def build(cfg: DictConfig) -> Run:
 
     sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels}
     model = make(cfg, "model", **sizes)
-    kaiming_normal(model, cfg.seed)
+    DRAWN.get(cfg.init, kaiming_normal)(model, cfg.seed)
     if cfg.sync_bn and ranks.world > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(device, memory_format=memory_format)
@@ -84,6 +85,7 @@ def build(cfg: DictConfig) -> Run:
         device=device,
         memory_format=memory_format,
         autocast=cfg.amp == "bf16",
+        label_smoothing=cfg.label_smoothing,
         facts={
             **facts(cfg, run_name(cfg, choices()), device),
             "processes": ranks.world,

@@ -28,6 +28,7 @@ SCIENCE = (
     "dst",
     "optimizer",
     "weight_decay_on",
+    "label_smoothing",
     "one_dimensional_lr",
     "lr_schedule",
     "sparsity",
@@ -61,12 +62,14 @@ AS_BEFORE: dict[str, Any] = {
     "dst.rescale": False,
     "optimizer.precondition.per": "neuron",
     "one_dimensional_lr": 1.0,
+    "label_smoothing": 0.0,
+    "dataset.validation": 0,
 }
 
 CHOICES = {
     "amp": ("none", "bf16"),
     "device": ("auto", "cpu", "cuda"),
-    "init": ("dense_fan_in", "own_fan_in", "over_sqrt_c"),
+    "init": ("dense_fan_in", "lecun_normal", "own_fan_in", "over_sqrt_c"),
     "weight_decay_on": ("all", "weights"),
     "s_avg": ("layer", "global", "none"),
     "resume": ("auto", "fresh"),
@@ -107,6 +110,7 @@ class Config:
     nesterov: bool = MISSING
     weight_decay: float = MISSING
     one_dimensional_lr: float = MISSING
+    label_smoothing: float = MISSING
     s_avg: str = MISSING
     drop_fraction: float = MISSING
     update_every: int = MISSING
@@ -158,6 +162,8 @@ def check(cfg: DictConfig) -> None:
     require(0 <= cfg.lr < inf, "lr", cfg.lr, "must be at least 0, and finite")
     rate = cfg.one_dimensional_lr
     require(0 <= rate < inf, "one_dimensional_lr", rate, "must be at least 0, and finite: it multiplies lr")
+    smoothing = cfg.label_smoothing
+    require(0 <= smoothing < 1, "label_smoothing", smoothing, "must be in [0, 1): the target's share for all classes")
     require(0 <= cfg.momentum < 1, "momentum", cfg.momentum, "must be in [0, 1)")
     require(cfg.weight_decay >= 0, "weight_decay", cfg.weight_decay, "must be at least 0")
     require(0 <= cfg.drop_fraction <= 1, "drop_fraction", cfg.drop_fraction, "must be in [0, 1]")

@@ -44,6 +44,7 @@ class Run:
         updater: None where the topology stays as it is.
         schedule: step -> learning rate.
         autocast: whether forward passes run in bfloat16.
+        label_smoothing: in training, the share of each target that is spread over all classes.
         facts: what the record says of the run besides its results.
     """
 
@@ -60,6 +61,7 @@ class Run:
     memory_format: torch.memory_format
     autocast: bool
     facts: dict
+    label_smoothing: float = 0.0
     ranks: Ranks = field(default_factory=Ranks)
 
     def meter(self) -> Meter:
@@ -85,11 +87,13 @@ class Run:
             group["lr"] = self.schedule(step) * group.get("lr_scale", 1)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross entropy and the number of correct answers."""
+        """Mean cross entropy, to smoothed targets in training, and the number of correct answers."""
         images = images.contiguous(memory_format=self.memory_format)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             logits = self.forward(images)
-        return F.cross_entropy(logits.float(), labels), (logits.detach().argmax(1) == labels).sum()
+        smoothing = self.label_smoothing if self.model.training else 0.0
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        return loss, (logits.detach().argmax(1) == labels).sum()
 
     def state_dict(self) -> dict:
         parts = {"model": self.model, "optimizer": self.optimizer, "topology": self.topology}
@@ -181,14 +185,18 @@ def train_epoch(run: Run, epoch: int, place: Place, keeper: Keeper, started: flo
 
 @torch.no_grad()
 def evaluate(run: Run) -> dict:
-    """Loss and accuracy on the whole test set."""
+    """Loss and accuracy on the whole test set, and on the images that are held out of training, if any."""
     run.average_statistics()
     run.forward.eval()
-    meter = run.meter()
-    for images, labels in progress(run.data.test.epoch(0), len(run.data.test), "test"):
-        loss, correct = run.loss(images, labels)
-        meter.add(loss, correct, len(labels))
-    return {"test_loss": meter.mean_loss(), "test_acc": meter.accuracy()}
+    row = {}
+    for name, split in (("test", run.data.test), ("val", run.data.validation)):
+        if split is not None:
+            meter = run.meter()
+            for images, labels in progress(split.epoch(0), len(split), name):
+                loss, correct = run.loss(images, labels)
+                meter.add(loss, correct, len(labels))
+            row |= {f"{name}_loss": meter.mean_loss(), f"{name}_acc": meter.accuracy()}
+    return row
 
 
 def look(run: Run) -> dict:

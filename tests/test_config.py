@@ -169,6 +169,8 @@ def test_ids_of_committed_records_stay(compose_config, overrides):
         "dst.every=20",
         "lr=0.10",
         "one_dimensional_lr=1",
+        "dataset.validation=0",
+        "label_smoothing=0",
         "model.width=1.0",
     ],
 )
@@ -204,6 +206,9 @@ def test_what_leaves_the_result_leaves_the_id(compose_config, override):
         "renorm=unit",
         "model.shortcut=pad",
         "dataset.train_images=400",
+        "dataset.validation=100",
+        "label_smoothing=0.1",
+        "init=lecun_normal",
     ],
 )
 def test_what_changes_the_result_changes_the_id(compose_config, override):

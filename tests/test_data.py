@@ -142,6 +142,32 @@ def test_digits_are_there_without_a_download():
         digits(loading(), [0.3], [0.4], train_images=1797)
 
 
+def images_of(split, epoch=0):
+    return [image.numpy().tobytes() for images, _ in split.epoch(epoch) for image in images]
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar100", "mnist"])
+def test_held_out_images_are_never_trained_on_and_the_same_for_every_seed(request, name):
+    root = "nowhere" if name == "digits" else request.getfixturevalue(f"{name.removesuffix('100')}_dir")
+    channels = 3 if name == "cifar100" else 1
+    made = {"digits": partial(digits, train_images=40), "cifar100": cifar.cifar100, "mnist": mnist.mnist}[name]
+
+    def data(seed, count):
+        one = loading(root, batch_size=1, seed=seed)
+        return made(one, [0.0] * channels, [1.0] * channels, pad=0, flip=False, validation=count)
+
+    whole, first, second = data(0, 0), data(0, 3), data(1, 3)
+    assert whole.validation is None
+    assert (first.train.samples, first.validation.samples) == (whole.train.samples - 3, 3)
+    assert images_of(first.validation) == images_of(second.validation)
+    assert images_of(first.test) == images_of(whole.test)
+    every = sorted(images_of(first.validation) + images_of(first.train))
+    assert every == sorted(images_of(second.validation) + images_of(second.train, 3)) == sorted(images_of(whole.train))
+    for count in (-1, whole.train.samples, 1.5):
+        with pytest.raises(ConfigError, match=f"validation={count}: must be between 0 and {whole.train.samples - 1}"):
+            data(0, count)
+
+
 # --- CIFAR-100: files of the right form with other images; their MD5s stand in for the official ones ---
 
 
@@ -320,8 +346,8 @@ def test_pad_and_flip_are_honoured(request, name, pad, flip):
 # --- ImageNet: a folder of photos ---
 
 
-def folder_data(root, **options):
-    sizes = {"num_classes": 2, "image_size": 16, "resize": 20}
+def folder_data(root, validation=0, **options):
+    sizes = {"num_classes": 2, "image_size": 16, "resize": 20, "validation": validation}
     return imagenet(loading(root, **options), [0.5] * 3, [0.25] * 3, **sizes)
 
 
@@ -333,6 +359,16 @@ def test_imagenet_is_the_same_with_and_without_workers(image_folder):
             assert a[0].shape[1:] == (3, 16, 16)
             assert torch.equal(a[0], b[0])
             assert torch.equal(a[1], b[1])
+
+
+def test_imagenet_holds_out_training_images_and_shows_them_like_test_images(image_folder):
+    whole, some = folder_data(image_folder, batch_size=1), folder_data(image_folder, batch_size=1, validation=3)
+    assert (some.train.samples, some.validation.samples) == (whole.train.samples - 3, 3)
+    kept, aside, every = (split.dataset.folder.samples for split in (some.train, some.validation, whole.train))
+    assert sorted(kept + aside) == every
+    assert images_of(some.test) == images_of(whole.test)
+    assert images_of(some.validation) == images_of(some.validation, 1), "no augmentation"
+    assert whole.validation is None
 
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

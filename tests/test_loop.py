@@ -15,6 +15,7 @@ from sparse_train.build import build
 from sparse_train.errors import DivergedError
 from sparse_train.keeper import Pace
 from sparse_train.optim.lr import WarmupCosine
+from sparse_train.randomness import generator
 from sparse_train.record import Record
 
 EPOCHS, STEPS = 3, 5  # of the tiny run: 200 images in batches of 40
@@ -157,6 +158,32 @@ def test_evaluation_is_the_mean_over_the_whole_test_set_and_changes_nothing(tiny
         logits = by_hand((pixels / 255 - 0.3053) / 0.3760)
     assert row["test_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert row["test_acc"] == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item(), rel=1e-9)
+
+
+def test_what_is_held_out_is_tested_on_besides(tiny, history):
+    run = tiny("dataset.validation=50")
+    rows = history(run)
+    assert all(row["step"] == 3 * row["epoch"] for row in rows), "150 images to train on"
+    raw = load_digits()
+    order = torch.randperm(200, generator=generator(0, "validation"))[:50]
+    pixels = torch.from_numpy(raw.images[order]).mul(255 / 16).round()[:, None]
+    labels = torch.from_numpy(raw.target[order])
+    by_hand = copy.deepcopy(run.model).double().eval()
+    with torch.no_grad():
+        logits = by_hand((pixels / 255 - 0.3053) / 0.3760)
+    assert rows[-1]["val_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert rows[-1]["val_acc"] == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item(), rel=1e-9)
+    assert set(loop.evaluate(tiny())) == {"test_loss", "test_acc"}
+
+
+def test_targets_are_smoothed_in_training_alone(tiny):
+    run = tiny("label_smoothing=0.3")
+    images, labels = next(run.data.train.epoch(0))
+    for training in (True, False):
+        run.model.train(training)
+        logs = F.log_softmax(run.forward(images).double(), 1)
+        target = F.one_hot(labels, 10) * (0.7 if training else 1.0) + (0.03 if training else 0.0)
+        assert run.loss(images, labels)[0].item() == pytest.approx(-(target * logs).sum(1).mean().item(), rel=1e-5)
 
 
 class Ragged:

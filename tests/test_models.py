@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from sparse_train.errors import ConfigError
 from sparse_train.models.imagenet import timm_model
-from sparse_train.models.init import kaiming_normal, own_fan_in
+from sparse_train.models.init import kaiming_normal, lecun_normal, own_fan_in
 from sparse_train.models.mlp import MLP
 from sparse_train.models.resnet_cifar import PadShortcut, ResNet20
 from sparse_train.sparsity.flops import layer_flops, relative_flops
@@ -112,6 +112,16 @@ def test_initial_weights_follow_their_names_and_seed():
     assert not torch.equal(first.conv1.weight, other.conv1.weight)
     assert first.layer3[2].conv2.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
     assert (first.fc.bias == 0).all()
+
+
+def test_flaxs_weights_have_variance_one_over_fan_in_and_end_at_two_deviations():
+    model = ResNet20(100)
+    lecun_normal(model, 0)
+    for weight in (model.layer3[2].conv2.weight, model.fc.weight):
+        std = weight[0].numel() ** -0.5
+        assert weight.std().item() == pytest.approx(std, rel=0.02)
+        assert 2.2 * std < weight.abs().max().item() <= 2 * std / 0.8796
+    assert (model.fc.bias == 0).all()
 
 
 def test_layers_of_one_shape_start_from_weights_of_their_own():

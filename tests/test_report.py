@@ -180,6 +180,34 @@ def test_a_factor_is_not_overwritten_by_a_metric_of_its_name(tmp_path):
     assert row["lr"] == cell.factors["lr"] == "0.05"
 
 
+@pytest.mark.parametrize(
+    ("value", "rate", "caption", "numbers"),
+    [
+        ("val_acc", "0.05", "selected on held-out training images", "60.00 | 71.00"),
+        ("test_acc", "0.2", "selected on the TEST SET, whose accuracies then flatter it", "73.00"),
+    ],
+)
+def test_a_search_says_what_it_selects_on(tmp_path, value, rate, caption, numbers):
+    tune = sweeps.load("tune-cifar100")
+    assert tune.artifact["best"]["value"] == "val_acc"
+    tune = dataclasses.replace(tune, artifact={**tune.artifact, "best": {**tune.artifact["best"], "value": value}})
+    asked = {"optimizer": "sgd", "drop_fraction": "0.3", "update_every": "100"}
+    cells = [cell for cell in tune.cells if asked.items() <= cell.factors.items()]
+    for accuracy, cell in zip((71.0, 72.0, 73.0), cells, strict=True):  # on the test set; the other way round held out
+        leave_record(tmp_path / "runs", "tune-cifar100", cell, accuracy=accuracy)
+        path = tmp_path / "runs" / cell.id / "record.json"
+        content = json.loads(path.read_text())
+        content["final"]["val_acc"] = 131 - accuracy
+        content["best"] = content["final"]
+        write_json(path, content)
+        write_json_lines(path.with_name("history.jsonl"), [{}, {}, content["final"]])
+    page = draw(tune, Records([tmp_path / "runs"]), tmp_path / "results")
+    assert page.splitlines()[0].endswith(caption)
+    [baseline] = [line for line in page.splitlines() if line.startswith("| Baseline")]
+    cells = " | ".join(cell.strip() for cell in baseline.strip("| ").split("|"))
+    assert cells == f"Baseline | {rate} | 0.3 | 100 | {numbers} | 3 of 27"
+
+
 # --- drawing ---
 
 

@@ -30,7 +30,7 @@ def words(*options):
 TOP = {
     "sparsity": numbers(0.05, 0.99),
     "seed": st.integers(0, 2**31),
-    "init": words("dense_fan_in", "own_fan_in", "over_sqrt_c"),
+    "init": words("dense_fan_in", "lecun_normal", "own_fan_in", "over_sqrt_c"),
     "epochs": st.integers(1, 500),
     "batch_size": st.integers(2, 500),
     "lr": numbers(0, 10),
@@ -38,6 +38,7 @@ TOP = {
     "weight_decay": numbers(0, 0.1),
     "weight_decay_on": words("all", "weights"),
     "one_dimensional_lr": numbers(0, 10),
+    "label_smoothing": numbers(0, 0.9),
     "s_avg": words("layer", "global", "none"),
     "drop_fraction": numbers(0, 1),
     "update_every": st.integers(1, 1000),
@@ -51,6 +52,7 @@ TOP = {
     "lr_schedule.end": numbers(0, 0.01),
     "lr_schedule.reference_batch": words("null", "256"),
     "dataset.train_images": st.integers(500, 1000),
+    "dataset.validation": words("0", "50"),
     "dataset.flip": words("true", "false"),
 }
 # The options of a group, each with keys of its own.

@@ -21,12 +21,14 @@ def cifar100(
     image_size: int = 32,
     pad: int = 4,
     flip: bool = True,
+    validation: int = 0,
 ) -> Data:
     """50,000 training and 10,000 test images of 100 classes, under `data_dir/cifar-100-python`.
 
     Args:
         image_size: 32, or a divisor of it: blocks of pixels are averaged.
         pad, flip: augmentation, see `TrainSplit`.
+        validation: training images that are held out (`held_out`).
 
     The files are unpickled only after their MD5 has been checked.
     """
@@ -37,4 +39,4 @@ def cifar100(
         raw = CIFAR100(loading.data_dir, train=train)
         images = average_pool(torch.from_numpy(raw.data).permute(0, 3, 1, 2), image_size)
         splits.append((images, torch.tensor(raw.targets)))
-    return in_memory(*splits, loading, 100, mean, std, pad, flip)
+    return in_memory(*splits, loading, 100, mean, std, pad, flip, validation)

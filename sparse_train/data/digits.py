@@ -19,6 +19,7 @@ def digits(
     train_images: int = 500,
     pad: int = 1,
     flip: bool = False,
+    validation: int = 0,
 ) -> Data:
     """1,797 images of 8x8 pixels; the first `train_images` train and the others test.
 
@@ -27,6 +28,7 @@ def digits(
     Args:
         image_size: 8, or a divisor of it: blocks of pixels are averaged.
         pad, flip: augmentation, see `TrainSplit`.
+        validation: training images that are held out (`held_out`).
     """
     raw = load_digits()
     images = torch.from_numpy(raw.images * (255 / WHITE)).round().to(torch.uint8)[:, None]
@@ -35,4 +37,4 @@ def digits(
     enough = 1 <= train_images < len(images)
     require(enough, "train_images", train_images, f"must be between 1 and {len(images) - 1}")
     train, test = (images[:train_images], labels[:train_images]), (images[train_images:], labels[train_images:])
-    return in_memory(train, test, loading, 10, mean, std, pad, flip)
+    return in_memory(train, test, loading, 10, mean, std, pad, flip, validation)

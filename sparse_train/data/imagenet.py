@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
-from sparse_train.data.memory import Batch, Data, Loading, Normalize, require_batches
+from sparse_train.data.memory import Batch, Data, Loading, Normalize, held_out, require_batches
 from sparse_train.errors import ConfigError, require
 from sparse_train.interruption import sheltered
 from sparse_train.randomness import derive, generator
@@ -132,6 +133,7 @@ def imagenet(
     num_classes: int = 1000,
     image_size: int = 224,
     resize: int = 256,
+    validation: int = 0,
 ) -> Data:
     """Training and validation images under `data_dir/imagenet/{train,val}/<class>/`.
 
@@ -140,6 +142,7 @@ def imagenet(
 
     Args:
         num_classes: how many class folders there must be, so that a subset is never taken for the whole.
+        validation: training images that are held out (`held_out`) and treated like test images.
 
     It must be fetched by hand, from https://image-net.org.
     """
@@ -160,9 +163,18 @@ def imagenet(
     crop = v2.Compose([v2.RandomResizedCrop(image_size, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()])
     center = v2.Compose([v2.Resize(resize, antialias=True), v2.CenterCrop(image_size), v2.PILToTensor()])
     normalize = Normalize(mean, std, loading.device)
-    train = FolderSplit(folders["train"], crop, loading, normalize, train=True)
-    test = FolderSplit(folders["val"], center, loading, normalize, train=False)
-    return Data(train, test, num_classes, 3, image_size)
+    aside, kept = (_some(folders["train"], which) for which in held_out(len(folders["train"]), validation))
+    train = FolderSplit(kept, crop, loading, normalize, train=True)
+    tests = [folders["val"], *([aside] if validation else [])]
+    splits = [FolderSplit(folder, center, loading, normalize, train=False) for folder in tests]
+    return Data(train, splits[0], num_classes, 3, image_size, *splits[1:])
+
+
+def _some(folder: ImageFolder, which: Tensor) -> ImageFolder:
+    """The same folder with these of its images."""
+    part = copy(folder)
+    part.samples = [folder.samples[i] for i in which.tolist()]
+    return part
 
 
 def _require_same_classes(train: ImageFolder, val: ImageFolder, loading: Loading) -> None:

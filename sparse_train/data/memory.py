@@ -54,13 +54,14 @@ class Split(Protocol):
 
 
 class Data(NamedTuple):
-    """A data set as the loop and the models see it."""
+    """A data set as the loop and the models see it; `validation` is held out of the training images, if wanted."""
 
     train: Split
     test: Split
     num_classes: int
     in_channels: int
     image_size: int
+    validation: Split | None = None
 
 
 class TrainSplit:
@@ -157,16 +158,32 @@ def in_memory(
     std: Sequence[float],
     pad: int,
     flip: bool,
+    validation: int = 0,
 ) -> Data:
-    """A data set of uint8 images (N, C, H, W) and labels, held on the device."""
+    """A data set of uint8 images (N, C, H, W) and labels, held on the device.
+
+    Args:
+        validation: how many of the training images are held out (`held_out`) and tested on as they are.
+    """
     channels, size = train[0].shape[1], train[0].shape[-1]
     for key, values in (("mean", mean), ("std", std)):
         require(len(values) == channels, key, list(values), f"must have one number per channel, {channels}")
     if loading.ranks.world > 1:
         loading.ranks.require_same({"training data": checksum(*train), "test data": checksum(*test)})
+    aside, kept = held_out(len(train[0]), validation)
+    tests = [test, *([(train[0][aside], train[1][aside])] if validation else [])]
+    splits = [EvalSplit(*one, loading.device, mean, std, ranks=loading.ranks) for one in tests]
+    train = (train[0][kept], train[1][kept]) if validation else train
     train_split = TrainSplit(*train, loading, mean, std, pad, flip)
-    test_split = EvalSplit(*test, loading.device, mean, std, ranks=loading.ranks)
-    return Data(train_split, test_split, num_classes, channels, size)
+    return Data(train_split, splits[0], num_classes, channels, size, *splits[1:])
+
+
+def held_out(images: int, validation: int) -> tuple[Tensor, Tensor]:
+    """Which training images are held out, and which are kept, each in order: the same whatever the run's seed."""
+    known = isinstance(validation, int) and 0 <= validation < images
+    require(known, "validation", validation, f"must be between 0 and {images - 1}: training images to hold out")
+    order = torch.randperm(images, generator=generator(0, "validation"))
+    return order[:validation].sort().values, order[validation:].sort().values
 
 
 def checksum(*tensors: Tensor) -> str:

@@ -22,12 +22,14 @@ def mnist(
     image_size: int = 28,
     pad: int = 0,
     flip: bool = False,
+    validation: int = 0,
 ) -> Data:
     """60,000 training and 10,000 test images of 10 digits, under `data_dir/MNIST/raw`.
 
     Args:
         image_size: 28, or a divisor of it: blocks of pixels are averaged.
         pad, flip: augmentation, see `TrainSplit`.
+        validation: training images that are held out (`held_out`).
     """
     fetch = (lambda place: MNIST(place, download=True)) if loading.download else None
     ensure(loading.data_dir, FILES, fetch, f"{MNIST.mirrors[0]} (uncompressed)")
@@ -35,4 +37,4 @@ def mnist(
     for train in (True, False):
         raw = MNIST(loading.data_dir, train=train)
         splits.append((average_pool(raw.data[:, None], image_size), raw.targets))
-    return in_memory(*splits, loading, 10, mean, std, pad, flip)
+    return in_memory(*splits, loading, 10, mean, std, pad, flip, validation)

@@ -9,6 +9,8 @@ from sparse_train.randomness import generator
 from sparse_train.sparsity.lengths import lengths
 from sparse_train.sparsity.topology import Topology
 
+CUT_STD = 0.87962566103423978  # the standard deviation of a standard normal that is cut off at -2 and 2
+
 
 @torch.no_grad()
 def kaiming_normal(model: nn.Module, seed: int) -> None:
@@ -23,6 +25,17 @@ def kaiming_normal(model: nn.Module, seed: int) -> None:
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
             module.bias.zero_()
+
+
+@torch.no_grad()
+def lecun_normal(model: nn.Module, seed: int) -> None:
+    """flax's default: variance 1 / fan_in, of a normal that is cut off at two of its standard deviations; biases 0."""
+    kaiming_normal(model, seed)
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1:
+            std = 1 / sqrt(weight[0].numel()) / CUT_STD
+            drawn = torch.empty(weight.shape)
+            weight.copy_(nn.init.trunc_normal_(drawn, 0, std, -2 * std, 2 * std, generator(seed, "init", name)))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.report import (
+    best,
     collect,
     collected,
     demonstration,
@@ -45,7 +46,9 @@ def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = Fals
 
 
 def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
-    artifact, title = sweep.artifact, sweep.artifact["title"] + sweeps.reduced(sweep.scale)
+    artifact = sweep.artifact
+    selected = best.caption(artifact["best"]["value"]) if artifact.get("best") else ""
+    title = artifact["title"] + selected + sweeps.reduced(sweep.scale)
     if "hyperparameters" in artifact:
         parts = [tables.aligned(hyperparameters.lines(artifact["hyperparameters"], sweep.name))]
         return _page(place / f"{sweep.name}.md", title, parts)

@@ -22,6 +22,7 @@ LABELS = {
 NAMES = {
     "test_acc": "Test accuracy (%)",
     "train_acc": "Train accuracy (%)",
+    "val_acc": "Validation accuracy (%)",
     "train_loss": "Train loss",
     "grad_norm": "Norm of the dense gradient",
     "clipped_share": "Share of the steps that are bounded",
