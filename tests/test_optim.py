@@ -729,6 +729,36 @@ def test_a_step_masks_weights_only_where_others_wrote(small_net, batch, monkeypa
     assert len(calls) == 2
 
 
+def test_a_step_in_stretches_has_the_bits_of_one_in_one(small_net, batch, monkeypatch):
+    """Large networks are worked on in stretches that fit the cache; each weight here is one."""
+    models = small_net(), small_net()
+    for model, size in zip(models, (2**19, 100), strict=True):
+        monkeypatch.setattr("sparse_train.optim.group.CACHED", size)
+        weights = [p for p in model.parameters() if p.ndim > 1]
+        others = [p for p in model.parameters() if p.ndim <= 1]
+        groups = [{"params": [*others[:2], *weights, others[2]]}, {"params": others[3:], "lr": 0.01}]
+        slots = {"precondition": SparseOpt(scale_decay=True), "renorm": Renorm(0.3), "mirror": HAM(8.0)}
+        optimizer = SparseSGD(groups, Topology(model, 0.6), lr=0.1, momentum=0.9, weight_decay=5e-4, **slots)
+        for step in range(6):
+            take_step(model, optimizer, batch(step))
+        assert len(optimizer._groups) == (2 if size > 100 else 4)
+    assert same(*models)
+
+
+def test_weights_of_two_dtypes_are_trained_together():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4, dtype=torch.float64), nn.Linear(4, 4))
+    before = [p.detach().clone() for p in model.parameters()]
+    topology = Topology(model, 0.5)
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt(), mirror=HAM())
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    for (name, p), was in zip(model.named_parameters(), before, strict=True):
+        mask = topology.masks.get(name, torch.ones_like(p, dtype=torch.bool))
+        assert torch.equal(p != 0, mask)
+        assert (p != was)[mask].all()
+
+
 def test_momentum_saved_in_one_storage_is_loaded(small_net, batch):
     """As checkpoints of older versions have it."""
     model, again = small_net(), small_net()

@@ -1,11 +1,9 @@
 """The weights that exist, side by side in one vector: what is done to it costs nothing for the others."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-
-CACHED, LARGE = 2**19, 2**26  # elements of a stretch: on a CPU its vectors stay in the cache
 
 
 class Existing:
@@ -35,20 +33,6 @@ class Existing:
         joined.scatter_(0, self.places, values)
         if len(self.weights) > 1:
             torch._foreach_copy_(self.weights, joined.split(self.sizes))
-
-
-def stretches(weights: Sequence[Tensor]) -> Iterator[slice]:
-    """Slices that make up `weights`: of one device and dtype, small ones together, a large one alone."""
-    start, size = 0, 0
-    for place, weight in enumerate(weights):
-        limit = CACHED if weight.device.type == "cpu" else LARGE
-        kind, first = (weight.device, weight.dtype), weights[start]
-        if size and (size + weight.numel() > limit or kind != (first.device, first.dtype)):
-            yield slice(start, place)
-            start, size = place, 0
-        size += weight.numel()
-    if weights:
-        yield slice(start, len(weights))
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

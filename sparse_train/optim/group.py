@@ -1,23 +1,25 @@
-"""A parameter group as a step works on it."""
+"""Parameters as a step works on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import is_
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from sparse_train.optim.existing import Existing, stretches
+from sparse_train.optim.existing import Existing
+
+CACHED, LARGE = 2**19, 2**26  # weights of a group: on a CPU their gradients stay in the cache
 
 
 class Group:
-    """The weights (two or more dimensions) of a parameter group and its other parameters, as lists.
+    """The weights (two or more dimensions) of a stretch of parameters, and the others, as lists.
 
     A step on each tensor by itself is hundreds of calls from Python, and in a small network these are what it costs.
     So an effect is one operation on a list. Parameters keep their storage, and `p.grad` is only read.
 
     Args:
-        params: parameters with a gradient.
+        params: parameters with a gradient, the weights of one device and dtype.
 
     Attributes:
         weights, others: the parameters; `params` has them in the order given.
@@ -34,15 +36,14 @@ class Group:
         self.scales: list[Tensor] = []
         self.momentum: list[Tensor] = []
         self._masks: list[Tensor] = []
-        self._counts: list[int] = []
-        self._existing: list[tuple[slice, Existing]] | None = None
+        self._count = 0
+        self._existing: Existing | None = None
         self._home = [p.detach() for p in self.weights]  # keeps the storage, so that no other takes its address
         self._versions: list[int] = []
 
-    def holds(self, params: Sequence[Tensor]) -> bool:
-        """Whether it is of these parameters, and they are still here: a model that moves takes its weights along."""
-        home = [p.data_ptr() for p in self._home] == [p.data_ptr() for p in self.weights]
-        return home and identical(params, self.params)
+    def at_home(self) -> bool:
+        """Whether the weights are still where they were: a model that moves takes them along."""
+        return [p.data_ptr() for p in self._home] == [p.data_ptr() for p in self.weights]
 
     def written_by_others(self) -> bool:
         """Whether somebody has written to the weights since `written`, or it was never called."""
@@ -60,19 +61,16 @@ class Group:
         ones = [p.new_ones(()) for p in self.weights]
         self.scales = [scales.get(p, one) for p, one in zip(self.weights, ones, strict=True)]
         self._masks = [masks.get(p, one.bool()).expand_as(p) for p, one in zip(self.weights, ones, strict=True)]
-        self._counts = [counts.get(p, p.numel()) for p in self.weights]
+        self._count = sum(counts.get(p, p.numel()) for p in self.weights)
         self._existing = None
         if self.weights:
             torch._foreach_copy_(self.factors, self._masks)
             torch._foreach_mul_(self.factors, self.scales)
 
-    def existing(self) -> list[tuple[slice, Existing]]:
-        """The weights that exist, by stretches of `weights`."""
+    def existing(self) -> Existing:
+        """The weights that exist; there must be weights."""
         if self._existing is None:
-            self._existing = [
-                (part, Existing(self._home[part], self._masks[part], sum(self._counts[part])))
-                for part in stretches(self.weights)
-            ]
+            self._existing = Existing(self._home, self._masks, self._count)
         return self._existing
 
     def grads(self, factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -84,6 +82,21 @@ class Group:
         """What belongs to weights and to others, in the order of `params`."""
         of_weights, of_others = iter(weights), iter(others)
         return [next(of_weights if p.ndim > 1 else of_others) for p in self.params]
+
+
+def stretches(params: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """`params` in stretches with weights of one device and dtype: small ones together, a large one alone."""
+    start, size, kind = 0, 0, None
+    for place, p in enumerate(params):
+        if p.ndim <= 1:
+            continue
+        limit = CACHED if p.device.type == "cpu" else LARGE
+        if size and (size + p.numel() > limit or kind != (p.device, p.dtype)):
+            yield params[start:place]
+            start, size = place, 0
+        size, kind = size + p.numel(), (p.device, p.dtype)
+    if params:
+        yield params[start:]
 
 
 def identical(first: Sequence, second: Sequence) -> bool:

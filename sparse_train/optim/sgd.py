@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from sparse_train.optim.equal_angle import EqualAngle
-from sparse_train.optim.group import Group, identical
+from sparse_train.optim.group import Group, identical, stretches
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
 from sparse_train.optim.sparseopt import SparseOpt
@@ -75,6 +75,8 @@ class SparseSGD(torch.optim.SGD):
         self._names = {weight: name for name, weight in self.topology.weights.items()}
         self._corrections: tuple[tuple, dict[str, Tensor]] = ((), {})
         self._groups: list[Group] = []
+        self._options: list[dict] = []
+        self._found: list = []
         self._factors_of: tuple | None = None
 
     @torch.no_grad()
@@ -86,12 +88,13 @@ class SparseSGD(torch.optim.SGD):
                 loss = closure()
         self.topology.require_agreement()
         groups = self._read()
-        grads = [self._corrected(group, group.factors) for group in groups]  # preconditioned and masked
-        if self.renorm is not None:
-            grads = self._renormalized(groups, grads)
-        for group, options, of_group in zip(groups, self.param_groups, grads, strict=True):
-            self._descend(group, *of_group, options)
-            self._mirror(group, of_group[0], options["lr"])
+        bound = self._bound(groups) if self.renorm is not None else None
+        for group, options in zip(groups, self._options, strict=True):
+            grads = self._corrected(group, group.factors)  # preconditioned and masked
+            if bound is not None:
+                grads = [list(torch._foreach_mul(part, bound)) if part else [] for part in grads]
+            self._descend(group, *grads, options)
+            self._mirror(group, grads[0], options["lr"])
             group.written()
         return loss
 
@@ -142,10 +145,16 @@ class SparseSGD(torch.optim.SGD):
         self._prepare()
 
     def _read(self) -> list[Group]:
-        """The parameters with a gradient, by parameter group, with factors that are made anew only as masks change."""
+        """The parameters with a gradient, with factors that are made anew only as masks change."""
         params = [[p for p in options["params"] if p.grad is not None] for options in self.param_groups]
-        if len(self._groups) != len(params) or not all(map(Group.holds, self._groups, params)):
-            self._groups, self._factors_of = [Group(self._usable(p)) for p in params], None
+        found = [each for options, given in zip(self.param_groups, params, strict=True) for each in (options, *given)]
+        if not identical(found, self._found) or not all(map(Group.at_home, self._groups)):
+            self._groups, self._options = [], []
+            for options, given in zip(self.param_groups, params, strict=True):
+                made = [Group(part) for part in stretches(self._usable(given))]
+                self._groups += made
+                self._options += [options] * len(made)
+            self._found, self._factors_of = found, None
             self.topology.follow()
         made_of = (self.topology.version, self.precondition)
         if self._factors_of != made_of:
@@ -170,14 +179,12 @@ class SparseSGD(torch.optim.SGD):
                     self.precondition.turn(weight, grad, self.topology.masks[name])
         return grads
 
-    def _renormalized(self, groups: list[Group], grads: list[Grads]) -> list[Grads]:
-        """Masked gradients times the factor that comes from all corrected ones together, dense or masked."""
-        seen = [self._corrected(group, group.scales) for group in groups] if self.renorm.over == "dense" else grads
-        seen = [grad for group, of_group in zip(groups, seen, strict=True) for grad in group.in_order(*of_group)]
-        if not seen:
-            return grads
-        factor = self.renorm.factor(seen)
-        return [tuple(list(torch._foreach_mul(part, factor)) if part else [] for part in both) for both in grads]
+    def _bound(self, groups: list[Group]) -> Tensor | None:
+        """What renormalizes, from all corrected gradients together, dense or masked."""
+        dense = self.renorm.over == "dense"
+        corrected = [self._corrected(group, group.scales if dense else group.factors) for group in groups]
+        grads = [g for group, both in zip(groups, corrected, strict=True) for g in group.in_order(*both)]
+        return self.renorm.factor(grads) if grads else None
 
     def _usable(self, params: list[Tensor]) -> list[Tensor]:
         """The same, if a step can be taken on them."""
@@ -226,8 +233,6 @@ class SparseSGD(torch.optim.SGD):
 
     def _mirror(self, group: Group, grads: list[Tensor], lr: float | Tensor) -> None:
         """On the weights that exist: the others are 0, and stay it."""
-        if self.mirror is None:
-            return
-        for part, existing in group.existing():
-            seen = existing.gather(grads[part])
-            existing.change(lambda weights, seen=seen: self.mirror.reflect([weights], [seen], lr))
+        if self.mirror is not None and grads:
+            seen = group.existing().gather(grads)
+            group.existing().change(lambda weights: self.mirror.reflect([weights], [seen], lr))
