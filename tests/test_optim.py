@@ -609,7 +609,7 @@ def test_model_and_optimizer_copied_together_go_on_together(small_net, batch, co
 def test_a_model_copied_after_its_topology_is_refused(small_net):
     model = small_net()
     topology = Topology(model, 0.6)
-    with pytest.raises(ValueError, match="was the model copied after it"):
+    with pytest.raises(ValueError, match="was the model copied or sharded after it"):
         SparseSGD(copy.deepcopy(model).parameters(), topology, lr=0.1)
 
 

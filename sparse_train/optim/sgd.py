@@ -67,7 +67,7 @@ class SparseSGD(torch.optim.SGD):
         if any(p.is_complex() for group in self.param_groups for p in group["params"]):
             raise ValueError("complex parameters cannot be trained: give the optimizer real ones")
         if not any(p in self._names for group in self.param_groups for p in group["params"]):
-            raise ValueError("none of the parameters is a weight of the topology: was the model copied after it?")
+            raise ValueError("no parameter is a weight of the topology: was the model copied or sharded after it?")
         self.corrections()  # what cannot be corrected is said now
 
     def _prepare(self) -> None:
