@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from sparse_train.report import statistics, style, theory
+from sparse_train.report import figures, statistics, style, theory
+from sparse_train.report.page import charts
 
 PAIRS = pd.Series([0.5, 1.5, -0.25, 1.0, 0.75])
 
@@ -114,3 +115,30 @@ def test_the_band_of_a_curve_is_one_standard_deviation():
     for x, drawn in VALUES.items():
         mean, std = np.mean(drawn), np.std(drawn, ddof=1)
         assert tuple(edges(axes).loc[x]) == pytest.approx((mean - std, mean + std))
+
+
+def runs_of(value: str) -> pd.DataFrame:
+    """Three seeds of SGD at two lengths of training."""
+    cell = {"dst": "rigl", "optimizer": "sgd", "sparsity": "0.9"}
+    drawn = zip(("100", "200"), VALUES.values(), strict=True)
+    return pd.DataFrame([{**cell, "epochs": epochs, value: y} for epochs, ys in drawn for y in ys])
+
+
+def test_points_over_the_length_of_training_have_a_band_of_one_standard_deviation():
+    runs, spec = runs_of("test_acc"), {"value": "test_acc"}
+    axes = figures.final(runs, pd.DataFrame(), spec, "a title", True).axes[0]
+    [series] = charts.final(runs, pd.DataFrame(), spec, True)[0]["series"]
+    for x, y, sd, drawn in zip((100, 200), series["y"], series["sd"], VALUES.values(), strict=True):
+        mean, std = np.mean(drawn), np.std(drawn, ddof=1)
+        assert tuple(edges(axes).loc[x]) == pytest.approx((mean - std, mean + std))
+        assert (y, sd) == pytest.approx((mean, std), abs=0.005)
+
+
+def test_the_bars_of_the_itop_rate_are_one_standard_deviation():
+    runs, spec = runs_of("itop_rate"), {"value": "itop_rate"}
+    axes = figures.itop(runs, pd.DataFrame(), spec, "a title", True).axes[0]
+    [bar] = [line.get_segments()[0] for line in axes.collections]
+    [series] = charts.itop(runs, pd.DataFrame(), spec, True)[0]["series"]
+    mean, std = (100 * f(VALUES[0.5]) for f in (np.mean, lambda drawn: np.std(drawn, ddof=1)))
+    assert (bar[0][1], bar[1][1]) == pytest.approx((mean - std, mean + std))
+    assert (series["y"][0], series["sd"][0]) == pytest.approx((mean, std), abs=0.005)
