@@ -64,6 +64,7 @@ AS_BEFORE: dict[str, Any] = {
     "one_dimensional_lr": 1.0,
     "label_smoothing": 0.0,
     "dataset.validation": 0,
+    "task.weights": False,
 }
 
 CHOICES = {

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -226,6 +227,31 @@ def test_every_task_leaves_a_complete_record(compose_config, tmp_path, task):
     assert len(rows) >= 2
     if task in ("bn_gradient", "layer_norm"):
         assert rows[0]["ratio"] == 1.0, "a dense layer gives exactly 1"
+
+
+def test_a_small_layer_is_told_weight_by_weight(compose_config, tmp_path):
+    """The skew of Eq. 10 multiplies each neuron's dense gradient, autograd's, by one number: sigma over sigma."""
+    small = ("dataset.image_size=4", "model=mlp", "model.hidden=[8]", "task.layer=layers.1", "task.norm=layers.2")
+    cfg = compose_config("task=gradient_skew", *small, "task.batches=1", "task.weights=true", "batch_size=100")
+    record = Record(str(tmp_path), "abc")
+    instantiate(cfg, "task")(cfg, record)
+    rows, final = pd.DataFrame(record.history), record.content["final"]
+    grid = {key: rows.pivot(index="neuron", columns="input", values=key).to_numpy() for key in rows.columns[2:]}
+    kept, dense = grid["kept"] == 1, grid["dense"]
+    assert kept.shape == (8, 16)
+    assert kept.mean() == pytest.approx(0.5, abs=0.02)
+    assert (dense[~kept] != 0).mean() > 0.9, "the dense layer's are whole"
+    for name in ("raw", "fixed", "raw_corrected", "fixed_corrected"):
+        one, other = grid[name][kept], dense[kept]
+        cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+        assert final[f"{name}_angle"] == pytest.approx(np.degrees(np.arccos(cosine)), abs=0.01)
+        assert final[f"{name}_length"] == pytest.approx(np.linalg.norm(one) / np.linalg.norm(other), rel=1e-4)
+        assert (grid[name][~kept] == 0).all()
+    factors = [(grid["fixed"][i] / dense[i])[kept[i]] for i in range(8)]
+    for each in factors:
+        np.testing.assert_allclose(each, each[0], rtol=0.01)
+    assert factors[-1][0] == pytest.approx(1, abs=1e-3), "the one that has all inputs"
+    assert np.mean([each[0] for each in factors[:-1]]) > 1.2
 
 
 def test_the_equivalence_is_exact_where_its_assumptions_hold(compose_config, tmp_path):

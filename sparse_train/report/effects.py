@@ -93,7 +93,7 @@ def in_a_sentence(words: str) -> str:
 def settings_of(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.DataFrame]:
     found: dict[Setting, list[int]] = {}
     for place, row in runs.iterrows():
-        key = tuple((f, str(row[f])) for f in factors if f != "seed" and pd.notna(row[f]))
+        key = tuple((f, str(row[f])) for f in factors if f != "seed" and pd.notna(row.get(f)))
         found.setdefault(key, []).append(place)
     return {key: runs.loc[places] for key, places in found.items()}
 

@@ -33,9 +33,61 @@ def _band(axes: Axes, group: pd.DataFrame, x: str, y: str, place: int, text: str
 
 
 def gradient_skew(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
-    """Figure 1, measured: each neuron's amplification, and the angle to the dense layer's gradient."""
-    figure, [axes] = style.panels(1, 3, title, share_y=False)
-    for one, measured in zip(axes[:2], ("raw", "fixed"), strict=True):
+    """Figure 1: a small layer, dense and sparse, and how its gradient is turned; then the same on a large one."""
+    figure, [drawn, measured] = style.panels(2, 3, title, share_y=False)
+    if "kept" in rows:
+        by_weight = rows["kept"].notna()
+        small = runs["id"].isin(rows.loc[by_weight, "id"])
+        _small_layer(drawn, rows[by_weight], runs[small])
+        runs, rows = runs[~small], rows[~by_weight]
+    _amplification(measured[:2], rows)
+    _angles(measured[2], runs.dropna(subset=["raw_angle"]) if len(rows) else runs.iloc[:0])
+    handles, texts = measured[0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside lower center", ncols=3)
+    return figure
+
+
+ARROWS = (
+    ("raw", "sparse layer", 0),
+    ("fixed", "skew of Eq. 10 alone", 1),
+    ("raw_corrected", "sparse layer, corrected", 2),
+    ("fixed_corrected", "skew alone, corrected", 3),
+)
+
+
+def _small_layer(axes: list[Axes], rows: pd.DataFrame, runs: pd.DataFrame) -> None:
+    """The paper's (a), (b) and (c): dense gradient, the masked layer's gradient, and the angle between the two."""
+    if rows.empty:
+        return
+    grids = {key: rows.pivot(index="neuron", columns="input", values=key) for key in ("kept", "dense", "raw")}
+    largest = max(grids["dense"].abs().max().max(), grids["raw"].abs().max().max())
+    for one, key, words in zip(axes, ("dense", "raw"), ("(a) dense layer", "(b) sparse layer"), strict=False):
+        shown = grids[key] if key == "dense" else grids[key].where(grids["kept"] == 1)
+        image = one.imshow(shown, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto")
+        one.set(title=f"{words}: $\\partial L / \\partial w_{{ij}}$", xlabel="input $j$")
+        one.grid(False)
+    density = grids["kept"].mean(axis=1)
+    axes[0].set_ylabel("neuron $i$")
+    axes[0].set_yticks(density.index)
+    axes[1].set_yticks(density.index, [f"{d:.2f}" for d in density])
+    axes[1].set_ylabel("density $d_i=1-s_i$")
+    axes[1].figure.colorbar(image, ax=axes[1])
+    ends = [(1.0, 0.0, "dense layer, kept weights", BLACK)]
+    for key, words, colour in ARROWS:
+        degrees, length = (float(runs[f"{key}_{what}"].iloc[0]) for what in ("angle", "length"))
+        x, y = length * np.cos(np.radians(degrees)), length * np.sin(np.radians(degrees))
+        ends.append((x, y, f"{words}, {degrees:.0f}°", COLOURS[colour]))
+    for x, y, text, colour in ends:
+        arrow = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.012}
+        axes[2].quiver(0, 0, x, y, color=colour, label=text, **arrow)
+    far = 1.1 * max(max(x, y) for x, y, *_ in ends)
+    axes[2].set(xlim=(-0.05 * far, far), ylim=(-0.1 * far, 2.0 * far), xlabel="length over the dense gradient's")
+    axes[2].set_title("(c) gradients, turned from the dense one")
+    axes[2].legend(loc="upper right", handlelength=1)
+
+
+def _amplification(axes: list[Axes], rows: pd.DataFrame) -> None:
+    for one, measured in zip(axes, ("raw", "fixed"), strict=True):
         for i, ((fan_ins, s), group) in enumerate(rows.groupby(["task.fan_ins", "task.sparsity"]) if len(rows) else ()):
             ratio = group[measured] / group["ideal"]
             text = f"{fan_ins} fan-ins, layer at {float(s):.0%}"
@@ -45,29 +97,25 @@ def gradient_skew(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str
         what = "as it is" if measured == "raw" else "with $dL/d\\hat x$ held fixed"
         one.set(title=f"amplification, {what}", xlabel="density $1-s_i$ of the neuron", xscale="log", yscale="log")
     axes[0].set_ylabel("|sparse gradient| / |dense gradient|")
-    groups = list(runs.dropna(subset=["raw_angle"]).groupby(["task.fan_ins", "task.sparsity"])) if len(rows) else []
-    bars = (
-        ("raw", "raw", 0),
-        ("raw_corrected", "corrected", 2),
-        ("fixed", "raw, fixed", 1),
-        ("fixed_corrected", "corrected, fixed", 3),
-    )
+
+
+BARS = (
+    ("raw", "raw", 0),
+    ("raw_corrected", "corrected", 2),
+    ("fixed", "raw, fixed", 1),
+    ("fixed_corrected", "corrected, fixed", 3),
+)
+
+
+def _angles(axes: Axes, runs: pd.DataFrame) -> None:
+    groups = list(runs.groupby(["task.fan_ins", "task.sparsity"])) if len(runs) else []
     for i, (_, group) in enumerate(groups):
-        for offset, (key, text, colour) in enumerate(bars):
-            axes[2].bar(
-                i + 0.2 * offset - 0.3,
-                group[f"{key}_angle"].mean(),
-                0.18,
-                color=COLOURS[colour],
-                label=text if i == 0 else None,
-            )
-    axes[2].set_xticks(range(len(groups)), [f"{fan_ins}\n{float(s):.0%}" for (fan_ins, s), _ in groups])
-    axes[2].set(title="angle to the dense layer's gradient", ylabel="degrees")
-    axes[2].set_ylim(0, 90)
-    axes[2].legend(loc="upper left", ncols=2)
-    handles, texts = axes[0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside lower center", ncols=3)
-    return figure
+        for offset, (key, text, colour) in enumerate(BARS):
+            height, place = group[f"{key}_angle"].mean(), i + 0.2 * offset - 0.3
+            axes.bar(place, height, 0.18, color=COLOURS[colour], label=text if i == 0 else None)
+    axes.set_xticks(range(len(groups)), [f"{fan_ins}\n{float(s):.0%}" for (fan_ins, s), _ in groups])
+    axes.set(title="angle to the dense layer's gradient", ylabel="degrees", ylim=(0, 90))
+    axes.legend(loc="upper left", ncols=2)
 
 
 def layer_norm(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:

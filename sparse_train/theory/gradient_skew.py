@@ -17,7 +17,14 @@ from sparse_train.theory.measurement import load_data, masked, measure, watched
 
 
 def gradient_skew(
-    cfg: DictConfig, record: Record, layer: str, norm: str, sparsity: float, fan_ins: str, batches: int
+    cfg: DictConfig,
+    record: Record,
+    layer: str,
+    norm: str,
+    sparsity: float,
+    fan_ins: str,
+    batches: int,
+    weights: bool = False,
 ) -> None:
     """Gradients of one masked layer of a network that is dense otherwise, at initialization, over its kept weights.
 
@@ -27,9 +34,11 @@ def gradient_skew(
     to ideal, in degrees.
 
     Args:
-        layer, norm: names of a convolution of the model and of the batch normalization after it.
+        layer, norm: names of a convolution or linear layer of the model and of the batch normalization after it.
         sparsity: of that layer.
         fan_ins: "random" or "graded" (`layer_norm.masks`).
+        weights: rows are weights instead, also those that the mask leaves out: what a drawing of a small layer
+            needs, as it does the gradients' lengths over that of ideal.
     """
 
     def work() -> tuple[list[dict], dict]:
@@ -41,20 +50,35 @@ def gradient_skew(
         mask = flat.view(weight.shape)
         sparse = masked(dense, layer, mask)
         total: dict[str, Tensor] = {}
+        unmasked = torch.zeros_like(weight)
         for images, labels in islice(data.train.epoch(0), batches):
             for name, gradient in _gradients(dense, sparse, layer, norm, images, labels).items():
                 total[name] = total.get(name, 0) + gradient * mask / batches
+                unmasked += gradient / batches if name == "ideal" else 0
         scale = neuron_scale(mask).float()
         corrected = {f"{name}_corrected": total[name] * scale for name in ("raw", "fixed")}
-        norms = {name: g.flatten(1).norm(dim=1).tolist() for name, g in {**total, **corrected}.items()}
-        density = flat.double().mean(1).tolist()
+        gradients, density = {**total, **corrected}, flat.double().mean(1).tolist()
+        norms = {name: g.flatten(1).norm(dim=1).tolist() for name, g in gradients.items()}
         rows = [{"neuron": i, "density": d, **{n: v[i] for n, v in norms.items()}} for i, d in enumerate(density)]
-        final = {
-            f"{name}_angle": angle(g, total["ideal"]) for name, g in {**total, **corrected}.items() if name != "ideal"
-        }
+        others = {name: g for name, g in gradients.items() if name != "ideal"}
+        final = {f"{name}_angle": angle(g, total["ideal"]) for name, g in others.items()}
+        if weights:
+            rows = _by_weight(flat, {"dense": unmasked, **others})
+            final |= {f"{name}_length": float(g.norm() / total["ideal"].norm()) for name, g in others.items()}
         return rows, final
 
     measure(cfg, record, f"gradient skew, {layer}, {fan_ins} fan-ins", work)
+
+
+def _by_weight(mask: Tensor, gradients: dict[str, Tensor]) -> list[dict]:
+    columns = {"kept": mask, **gradients}
+    listed = {name: values.reshape(mask.shape).tolist() for name, values in columns.items()}
+    neurons, inputs = mask.shape
+    return [
+        {"neuron": i, "input": j, **{name: float(values[i][j]) for name, values in listed.items()}}
+        for i in range(neurons)
+        for j in range(inputs)
+    ]
 
 
 def _gradients(dense: nn.Module, sparse: nn.Module, layer: str, norm: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -65,6 +89,8 @@ def _gradients(dense: nn.Module, sparse: nn.Module, layer: str, norm: str, x: Te
     neurons = len(amplified)
     grad_x = (batch_norm_input_gradient(before, grad_xhat) * amplified).view(len(x), -1, neurons)
     conv = dense.get_submodule(layer)
+    if isinstance(conv, nn.Linear):
+        return {"ideal": ideal, "raw": raw, "fixed": grad_x.flatten(0, 1).T @ inputs}
     shape = (len(x), neurons, *_spatial(inputs, conv))
     fixed = torch.nn.grad.conv2d_weight(
         inputs, conv.weight.shape, grad_x.transpose(1, 2).reshape(shape), conv.stride, conv.padding
