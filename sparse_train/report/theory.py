@@ -194,21 +194,27 @@ def equilibrium(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, 
                 one.plot(here[f"{value}_theory"], here[value], markersize=2.5, alpha=0.5, markeredgewidth=0, **look)
             left = here.dropna(subset=["time"]).groupby("time")["left"].mean()
             axes[2].plot(left.index, left, markersize=3, label=text if j == 0 else None, **look)
-    for one, value, unit in zip(axes, ("length $|w_i|$", "angle of a step"), ("", " (degrees)"), strict=False):
+    titles = (
+        ("length $|w_i|$", "", [0.1, 0.2, 0.5, 1, 2, 4]),
+        ("angle of a step", " (degrees)", [0.1, 0.2, 0.5, 1, 2]),
+    )
+    for one, (what, unit, ticks) in zip(axes, titles, strict=False):
         one.axline((1, 1), slope=1, color=BLACK, linewidth=1)
-        one.set(xscale="log", yscale="log", title=value, xlabel=f"in closed form{unit}", ylabel=f"measured{unit}")
+        one.set(xscale="log", yscale="log", title=what, xlabel=f"in closed form{unit}", ylabel=f"measured{unit}")
+        for axis in (one.xaxis, one.yaxis):
+            axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+            axis.set_minor_locator(NullLocator())
+        one.set(xlim=(ticks[0], ticks[-1]), ylim=(ticks[0], ticks[-1]))
     time = np.linspace(0, 1.5)
     axes[2].plot(time, np.exp(-time), color=BLACK, linewidth=1, label="$e^{-t/\\tau}$")
-    axes[2].set(
-        title="excess of $|w_i|^4$, made 16 times as large", xlabel="time $t/\\tau_i$", ylabel="what is left of it"
-    )
+    axes[2].set(title="return of $|w_i|^4$ from 16-fold", xlabel="time $t/\\tau_i$", ylabel="excess that is left")
     axes[2].set_yscale("log")
     axes[2].yaxis.set_minor_locator(NullLocator())
     axes[2].set_yticks([0.2, 0.5, 1], ["0.2", "0.5", "1"])
     style.legend(figure, axes[2], columns=3)
     for j, optimizer in enumerate(runs["task.optimizer"].unique()):
         axes[0].plot([], [], MARKERS[j], color=GREY, markersize=3, label=say(optimizer))
-    axes[0].legend(loc="upper left")
+    axes[0].legend(loc="lower right")
     return figure
 
 
