@@ -78,6 +78,13 @@ class Group:
         weights = list(torch._foreach_mul(factors, [p.grad for p in self.weights])) if self.weights else []
         return weights, [p.grad for p in self.others]
 
+    def times(self, grads: tuple[list[Tensor], list[Tensor]], factor: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What `grads` gave times a number: in place for weights, whose products are ours."""
+        weights, others = grads
+        if weights:
+            torch._foreach_mul_(weights, factor)
+        return weights, list(torch._foreach_mul(others, factor)) if others else []
+
     def in_order(self, weights: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
         """What belongs to weights and to others, in the order of `params`."""
         of_weights, of_others = iter(weights), iter(others)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from sparse_train.errors import require, require_one_of
 
@@ -31,7 +30,13 @@ class Renorm:
     @torch.no_grad()
     def factor(self, grads: Sequence[Tensor]) -> Tensor:
         """The number that brings these gradients to a norm of at most `max_norm`; no host synchronisation."""
-        excess = get_total_norm(list(grads)) / self.max_norm
+        return self.of_norms(torch._foreach_norm(list(grads)))
+
+    @torch.no_grad()
+    def of_norms(self, norms: Sequence[Tensor]) -> Tensor:
+        """The same, from the norm of each gradient."""
+        total = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+        excess = total / self.max_norm
         self._count(excess > 1)
         return 1 / excess.clamp(min=1)
 

@@ -92,7 +92,7 @@ class SparseSGD(torch.optim.SGD):
         for group, options in zip(groups, self._options, strict=True):
             grads = self._corrected(group, group.factors)  # preconditioned and masked
             if bound is not None:
-                grads = [list(torch._foreach_mul(part, bound)) if part else [] for part in grads]
+                grads = group.times(grads, bound)
             self._descend(group, *grads, options)
             self._mirror(group, grads[0], options["lr"])
             group.written()
@@ -182,9 +182,11 @@ class SparseSGD(torch.optim.SGD):
     def _bound(self, groups: list[Group]) -> Tensor | None:
         """What renormalizes, from all corrected gradients together, dense or masked."""
         dense = self.renorm.over == "dense"
-        corrected = [self._corrected(group, group.scales if dense else group.factors) for group in groups]
-        grads = [g for group, both in zip(groups, corrected, strict=True) for g in group.in_order(*both)]
-        return self.renorm.factor(grads) if grads else None
+        norms = []
+        for group in groups:
+            grads = self._corrected(group, group.scales if dense else group.factors)
+            norms += torch._foreach_norm(group.in_order(*grads))
+        return self.renorm.of_norms(norms) if norms else None
 
     def _usable(self, params: list[Tensor]) -> list[Tensor]:
         """The same, if a step can be taken on them."""
