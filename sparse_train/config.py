@@ -191,7 +191,8 @@ def run_id(cfg: DictConfig) -> str:
     """
     task = _named(str(cfg.task.get("_target_")))
     keys = {"task", "scale", "seed", *SCIENCE_OF[task]} if task in SCIENCE_OF else SCIENCE
-    science = {key: _canonical(_resolved(cfg[key])) for key in keys}
+    there = [key for key in keys if key in cfg or key not in AS_BEFORE]  # a record may be older than a key
+    science = {key: _canonical(_resolved(cfg[key])) for key in there}
     for path, value in AS_BEFORE.items():
         _leave_out(science, path.split("."), value)
     text = json.dumps({"numerics": NUMERICS, **science}, sort_keys=True)

@@ -234,6 +234,15 @@ def test_a_new_key_at_its_old_behaviour_keeps_the_id(compose_config, monkeypatch
     assert run_id(newer) != run_id(cfg)
 
 
+@pytest.mark.parametrize("key", [key for key in config.AS_BEFORE if "." not in key])
+def test_a_record_older_than_a_key_keeps_its_id(compose_config, key):
+    """The configurations of records lack keys that were added later, and must still give their ids."""
+    cfg = OmegaConf.create(OmegaConf.to_container(compose_config(), resolve=True))
+    expected = run_id(cfg)
+    del cfg[key]
+    assert run_id(cfg) == expected
+
+
 def test_a_change_of_the_numerics_changes_every_id(compose_config, monkeypatch):
     before = run_id(compose_config())
     monkeypatch.setattr(config, "NUMERICS", 1000)

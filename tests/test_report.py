@@ -14,6 +14,7 @@ from sparse_train.lock import Lock
 from sparse_train.report import (
     claims,
     collect,
+    collected,
     dynamics,
     hyperparameters,
     index,
@@ -237,6 +238,27 @@ def test_drawing_shows_means_spreads_and_holes(quickstart, tmp_path):
     assert len(rows) == 18
     for ending in ("png", "pdf", "md", "tex", "csv"):
         assert (tmp_path / "results" / f"quickstart.{ending}").stat().st_size > 100
+
+
+def test_a_run_counts_in_every_table_that_asks_for_it(tmp_path):
+    """why-clip asks for runs of why-renorm. The same id is the same run, by the factors that each sweep names."""
+    renorm, clip = (sweeps.load(name, "cpu") for name in ("why-renorm", "why-clip"))
+    shared = {cell.id for cell in clip.cells} & {cell.id for cell in renorm.cells}
+    assert len(shared) == 10
+    for cell in renorm.cells:
+        leave_record(tmp_path / "runs", "why-renorm", cell, accuracy=17.0)
+    draw(renorm, Records([tmp_path / "runs"]), tmp_path / "results")
+    draw(clip, Records([]), tmp_path / "results")
+    rows = collected.load(collected.path(tmp_path / "results", "cpu", "why-clip"), clip.factors)
+    complete = rows[rows["status"] == "complete"]
+    assert set(complete["id"]) == shared
+    assert set(complete["test_acc"]) == {17.0}
+    told = {cell.id: cell.factors for cell in clip.cells}
+    for row in complete.to_dict("records"):
+        assert {f: str(row[f]) for f in told[row["id"]]} == {f: str(v) for f, v in told[row["id"]].items()}
+    assert "optimizer.renorm.over" not in complete
+    status = reproduce.status(clip, Records([]), tmp_path / "none", tmp_path / "results")
+    assert "10/45 complete (0 here, 10 in committed records)" in status
 
 
 def test_committed_rows_count_where_the_runs_are_not(quickstart, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.errors import ConfigError
+from sparse_train.report import sweeps
 from sparse_train.report.collect import COMPLETE, passed_over
 from sparse_train.report.results import unguarded
 from sparse_train.report.sweeps import Sweep, place
@@ -56,19 +57,36 @@ def earlier(path: Path, factors: Iterable[str]) -> pd.DataFrame | None:
 def kept(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:
     """`fresh` runs, with those that are missing taken from an earlier table.
 
-    After a clone the committed rows are there and the runs are not; they count until the run is made again. Complete
-    runs that the sweep does not ask for (any more) stay below the others. A table that cannot be read is moved aside.
+    After a clone the committed rows are there and the runs are not; they count until the run is made again. So do rows
+    of other tables beside it: the same id is the same run. Complete runs that the sweep does not ask for (any more)
+    stay below the others. A table that cannot be read is moved aside.
     """
     before = _earlier_or_aside(path, sweep.factors)
-    if before is None or fresh.empty:
+    if fresh.empty:
         return fresh
-    complete = {row["id"]: row for row in before[before["status"] == COMPLETE].to_dict("records")}
+    factors = {row["id"]: {f: row[f] for f in sweep.factors if f in row} for row in fresh.to_dict("records")}
+    complete = {id_: {**row, **factors[id_]} for id_, row in elsewhere(path, sweep).items()}
+    if before is not None:
+        complete |= {row["id"]: row for row in before[before["status"] == COMPLETE].to_dict("records")}
     rows = [row if row["status"] == COMPLETE else complete.get(row["id"], row) for row in fresh.to_dict("records")]
     others = [row for id_, row in complete.items() if id_ not in set(fresh["id"])]
     if others:
         words = f"{path}: {len(others)} complete runs that this sweep does not ask for stay; --replace takes them out"
         print(words, file=sys.stderr)
     return pd.DataFrame([*rows, *others])
+
+
+def elsewhere(path: Path, sweep: Sweep) -> dict[str, dict]:
+    """Runs of the sweep that other tables of its scale have as complete: id -> the row, without the other's factors."""
+    found: dict[str, dict] = {}
+    for other in sorted(path.parent.glob("*.csv")):
+        if other != path and not other.name.endswith(".rows.csv"):
+            rows = earlier(other, ())
+            if rows is not None and "status" in rows:
+                theirs = set(sweeps.load(other.stem, sweep.scale).factors) if other.stem in sweeps.names() else set()
+                rows = asked(rows[rows["status"] == COMPLETE], sweep).drop(columns=theirs, errors="ignore")
+                found |= {row["id"]: row for row in rows.to_dict("records") if row["id"] not in found}
+    return found
 
 
 def kept_rows(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:

@@ -33,10 +33,11 @@ def status(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | N
 def _committed(sweep: Sweep, results_dir: Path) -> set[str]:
     """The ids of the sweep's runs that committed records have as complete."""
     path = collected.path(results_dir, sweep.scale, sweep.name)
+    others = set(collected.elsewhere(path, sweep))
     if not path.exists():
-        return set()
+        return others
     rows = collected.asked(collected.load(path, sweep.factors), sweep)
-    return set(rows.loc[rows["status"] == COMPLETE, "id"])
+    return others | set(rows.loc[rows["status"] == COMPLETE, "id"])
 
 
 def plan(sweep: Sweep, records: Records, before: set[str], speeds: cost.Speeds, gpus: int) -> str:
