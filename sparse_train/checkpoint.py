@@ -13,7 +13,7 @@ from sparse_train.errors import ConfigError
 from sparse_train.files import check, read_whole, temporary_name, write_whole
 from sparse_train.log import say
 
-FORMAT = 2
+FORMAT = 3
 MAGIC = "sparse_train checkpoint"
 
 

@@ -150,17 +150,24 @@ def test_what_a_checkpoint_holds_belongs_to_its_format(unbroken):
         return type(value).__name__
 
     state = checkpoint.read(unbroken / "checkpoint.pt")
-    assert checkpoint.FORMAT == 2
+    assert checkpoint.FORMAT == 3
     assert {key: shape(value, 0 if key == "model" else 1) for key, value in state.items()} == {
         "id": "str",
         "history": "list",
         "steps": "int",
         "seconds": "float",
         "segments": "list",
-        "meter": {"loss": "float64", "correct": "float64", "samples": "int64", "norm": "float64", "norms": "int"},
+        "meter": {
+            "loss": "float64",
+            "correct": "float64",
+            "samples": "int64",
+            "norm": "float64",
+            "norms": "int",
+            "notes": "dict",
+        },
         "random": {"cpu": "uint8"},
         "model": "OrderedDict",
-        "optimizer": {"state": "dict", "param_groups": "list"},
+        "optimizer": {"state": "dict", "param_groups": "list", "topology": "dict"},
         "topology": {"masks": "dict", "visited": "dict"},
     }
 

@@ -50,8 +50,8 @@ def test_a_run_ends_with_what_it_came_to_and_its_directory(tmp_path, monkeypatch
         assert out == f"{left.parent}\n"
         accuracy = record(left.parent)["final"]["test_acc"]
         last = err.splitlines()[-1]
-        assert last.startswith(f"complete: test accuracy {accuracy:.2f}% after 1 epoch (ITOP 0.")
-        assert last.endswith(", sparsity 0.900)")
+        assert last.startswith(f"complete: test accuracy {accuracy:.2f}% after 1 epoch (ITOP 1")
+        assert last.endswith(", sparsity 90.00%)")
 
 
 def test_a_measurement_says_its_numbers():

@@ -16,7 +16,18 @@ from support import ROOT, report
 
 # a table, accuracy over training lengths, over epochs, exploration, a study
 TRAINED = ("table6", "fig21", "fig23", "fig5", "why-renorm")
-MEASURED = ("fig1", "fig2", "fig6", "fig8", "sign-flips", "equivalence", "neuron-steps", "layer-norm", "mask-updates")
+MEASURED = (
+    "fig1",
+    "fig2",
+    "fig6",
+    "fig8",
+    "sign-flips",
+    "equivalence",
+    "neuron-steps",
+    "layer-norm",
+    "mask-updates",
+    "equilibrium",
+)
 
 
 def command(place: Path, *artifacts: str) -> list[str]:

@@ -142,7 +142,7 @@ BAD_INPUT = {
     "amp=fp8": "amp=fp8: must be one of none, bf16",
     "device=tpu": "device=tpu: must be one of auto, cpu, cuda",
     "threads=0": "threads=0: must be at least 1",
-    "init=zeros": "init=zeros: must be one of dense_fan_in, own_fan_in",
+    "init=zeros": "init=zeros: must be one of dense_fan_in, lecun_normal, own_fan_in",
     "topology.distribution=er": "topology.distribution=er: must be one of erk, uniform",
     "topology.exclude=[conv7]": "topology.exclude=conv7: matches no weight of the model",
     "topology.exclude=['*']": "leaves no sparse layer",
