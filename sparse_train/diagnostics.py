@@ -113,7 +113,7 @@ class Diagnostics:
 
 def _unread(mask: Tensor) -> Tensor:
     """How many inputs of a layer none of its weights reads."""
-    return (~mask.any(0).flatten(1).any(1)).sum() if mask.ndim > 2 else (~mask.any(0)).sum()
+    return (~mask.any(0).reshape(mask.shape[1], -1).any(1)).sum()
 
 
 def _sum(values: Tensor, of: Tensor, count: int) -> Tensor:

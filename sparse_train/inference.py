@@ -33,12 +33,9 @@ def compress(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         require(
             not weights[name][~mask].any(), "masks", name, "leaves out weights that are not 0; apply the masks first"
         )
-        path = name.removesuffix(".weight")
-        layer = copy.get_submodule(path) if path != name else copy
-        made = _made(layer, mask)
-        if made is not None and path != name:
-            parent, _, child = path.rpartition(".")
-            setattr(copy.get_submodule(parent), child, made)
+        path, _, key = name.rpartition(".")
+        if path and key == "weight" and (made := _made(copy.get_submodule(path), mask)):
+            copy.set_submodule(path, made)
     return copy
 
 

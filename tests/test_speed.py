@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import library as operators
 from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -125,7 +126,7 @@ def pretended_gpu(monkeypatch, small_net):
     """
     network = type(small_net())
     monkeypatch.setattr(Updater, "_finite", lambda *_: True)
-    with torch.library._scoped_library("aten", "IMPL") as library, FakeTensorMode():
+    with operators._scoped_library("aten", "IMPL") as library, FakeTensorMode():
         library.impl("_fused_sgd_", lambda *_, **__: None, "Meta")  # torch has none
         with torch.device("cuda"):
             model = network()

@@ -45,11 +45,11 @@ class EqualAngle:
             grad: dense or masked; its length is that of the existing weights' part.
             mask: of ones and zeros.
         """
-        length, slope = (_lengths(tensor) for tensor in (weight, grad * mask))
+        length, slope = (neuron_norms(tensor) for tensor in (weight, grad * mask))
         factor = torch.where(slope > 0, self.radians * length / slope, 0.0)
         grad.mul_(torch.where(length > 0, factor, 1.0))
 
 
-def _lengths(rows: Tensor) -> Tensor:
-    """Of each neuron's row, broadcastable over it."""
+def neuron_norms(rows: Tensor) -> Tensor:
+    """The norm of each neuron's row, of shape (out, 1, ..., 1), broadcastable over it."""
     return rows.flatten(1).norm(dim=1).view(-1, *[1] * (rows.ndim - 1))

@@ -82,10 +82,12 @@ def elsewhere(path: Path, sweep: Sweep) -> dict[str, dict]:
     for other in sorted(path.parent.glob("*.csv")):
         if other != path and not other.name.endswith(".rows.csv"):
             rows = earlier(other, ())
-            if rows is not None and "status" in rows:
-                theirs = set(sweeps.load(other.stem, sweep.scale).factors) if other.stem in sweeps.names() else set()
-                rows = asked(rows[rows["status"] == COMPLETE], sweep).drop(columns=theirs, errors="ignore")
-                found |= {row["id"]: row for row in rows.to_dict("records") if row["id"] not in found}
+            if rows is None or "status" not in rows:
+                continue
+            rows = asked(rows[rows["status"] == COMPLETE], sweep)
+            if len(rows) and other.stem in sweeps.names():  # only then: composing a sweep takes a second
+                rows = rows.drop(columns=sweeps.load(other.stem, sweep.scale).factors, errors="ignore")
+            found |= {row["id"]: row for row in rows.to_dict("records") if row["id"] not in found}
     return found
 
 

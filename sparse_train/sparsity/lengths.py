@@ -10,6 +10,7 @@ and both runs choose the same masks. c changes with the mask: w stays, so v beco
 import torch
 from torch import Tensor
 
+from sparse_train.optim.equal_angle import neuron_norms
 from sparse_train.optim.sparseopt import neuron_scale
 
 POWERS = {"sparseopt": 1, "sgd": -1}
@@ -40,7 +41,7 @@ def ranked(weight: Tensor, grad: Tensor, mask: Tensor, rank_as: str) -> tuple[Te
     if rank_as == "weights":
         return weight, grad
     if rank_as == "invariant":
-        length = weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.ndim - 1))
+        length = neuron_norms(weight)
         return weight / torch.where(length > 0, length, 1.0), grad * length
     length = lengths(mask, rank_as).to(weight.dtype)
     return weight * length, grad / length
