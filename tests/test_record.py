@@ -90,7 +90,7 @@ def test_checkpoints_hold_tensors_and_plain_values_only(tmp_path):
     state = files.load("cpu")
     assert state["id"] == "abc"
     assert torch.equal(state["weights"], torch.ones(2))
-    assert files.newest.read_bytes().startswith(b"sparse_train checkpoint 2 ")
+    assert files.newest.read_bytes().startswith(b"sparse_train checkpoint 3 ")
 
     class Evil:
         def __reduce__(self):
@@ -124,8 +124,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(tmp_path, capsys):
 def test_a_checkpoint_of_another_version_is_named(tmp_path):
     files = Checkpoints(tmp_path)
     files.save({})
-    files.newest.write_bytes(files.newest.read_bytes().replace(b"checkpoint 2", b"checkpoint 9", 1))
-    with pytest.raises(ConfigError, match="has format 9; this version reads 2"):
+    files.newest.write_bytes(files.newest.read_bytes().replace(b"checkpoint 3", b"checkpoint 9", 1))
+    with pytest.raises(ConfigError, match="has format 9; this version reads 3"):
         files.load("cpu")
 
 

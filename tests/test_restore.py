@@ -85,7 +85,7 @@ def test_a_checkpoint_without_numbers_is_not_called_good(run, spoiled):
     run_dir, _, _ = run(steps=14)
     if spoiled == ["unreadable"]:
         spoil(run_dir / "checkpoint.pt", no_number)
-        (run_dir / "checkpoint.previous.pt").write_bytes(b"sparse_train checkpoint 2 0\n")
+        (run_dir / "checkpoint.previous.pt").write_bytes(b"sparse_train checkpoint 3 0\n")
     else:
         for name in spoiled:
             spoil(run_dir / name, no_number)
