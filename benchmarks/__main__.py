@@ -13,7 +13,7 @@ from statistics import median
 import torch
 
 from benchmarks import inference, sections
-from sparse_train.environment import describe
+from sparse_train.record.metadata import describe
 
 # title, processes, what it needs of the data directory, unit and how many of it make one
 SECTIONS = {

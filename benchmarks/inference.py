@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import interleaved
-from sparse_train.inference import compress, size
+from sparse_train.models.compressed import compress, size
 from sparse_train.models.init import kaiming_normal
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.sparsity.topology import Topology

@@ -14,10 +14,10 @@ from benchmarks.measure import interleaved
 from benchmarks.packed import seconds_per_image
 from benchmarks.training import BATCH, STEPS, entrypoint, folder, plain_loop
 from sparse_train import HAM, SET, Renorm, RigL, SparseOpt, SparseSGD, Topology, Updater
-from sparse_train.diagnostics import Diagnostics
-from sparse_train.meter import Meter
 from sparse_train.models.init import kaiming_normal
 from sparse_train.models.resnet_cifar import ResNet20
+from sparse_train.train.diagnostics import Diagnostics
+from sparse_train.train.meter import Meter
 
 SPARSITY, SGD = 0.9, {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 DENSE = {"dense SGD": {}, "dense SGD, foreach": {"foreach": True}, "dense SGD, fused": {"fused": True}}

@@ -15,14 +15,14 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR100
 
 from sparse_train.__main__ import CONF
-from sparse_train.build import build
 from sparse_train.data.memory import Batch, Loading, Split
-from sparse_train.interruption import Interruption
-from sparse_train.keeper import Keeper, Pace, Place
-from sparse_train.loop import train_epoch
 from sparse_train.models.resnet_cifar import ResNet20
-from sparse_train.record import Record
-from sparse_train.targets import make
+from sparse_train.options.targets import make
+from sparse_train.process.signals import SignalHandler
+from sparse_train.record.record import Record
+from sparse_train.train.build import build
+from sparse_train.train.checkpointing import Checkpointing, Interval, Progress
+from sparse_train.train.loop import train_epoch
 
 STEPS, BATCH = 10, 256
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
@@ -47,8 +47,8 @@ def entrypoint(device: torch.device, data_dir: str, *overrides: str) -> Callable
     with initialize_config_dir(str(CONF), version_base="1.3"):
         run = build(compose("config", overrides=options))
     run = replace(run, data=run.data._replace(train=Stretch(run.data.train)))
-    keeper = Keeper(run, Record(tempfile.mkdtemp(), "benchmark"), Pace(), Interruption())
-    return lambda: train_epoch(run, 0, Place([], 0, run.meter(), 0.0), keeper, time.perf_counter())
+    keeper = Checkpointing(run, Record(tempfile.mkdtemp(), "benchmark"), Interval(), SignalHandler())
+    return lambda: train_epoch(run, 0, Progress([], 0, run.meter(), 0.0), keeper, time.perf_counter())
 
 
 def plain_loop(device: torch.device, data_dir: str, workers: int) -> Callable[[], object]:

@@ -13,10 +13,10 @@ from parity import traces
 from parity.ours import SPARSITIES, UPDATES, mirrored, more, steps, trace
 from parity.peers import HAM, PEERS, PLACE, ROOT, Peer, answer
 from parity.updates import Update, save, unpack
-from sparse_train.environment import describe
+from sparse_train.record.metadata import describe
 
 TAIL = """
-What else tells these codes from ours is in [ARCHITECTURE.md](../ARCHITECTURE.md#where-public-code-differs). Their
+What else tells these codes from ours is in [docs/readings.md](../docs/readings.md#where-public-code-differs). Their
 answers are kept in `parity/traces.npz`, and `tests/test_parity.py` holds our code to them where no peer is.
 """
 

@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparse_train.export import load, load_masks
-    from sparse_train.inference import compress
+    from sparse_train.models.compressed import compress
     from sparse_train.optim.clip import clip_grad_norm_
     from sparse_train.optim.ham import HAM, mirror_factor
     from sparse_train.optim.renorm import Renorm
     from sparse_train.optim.sgd import SparseSGD
     from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
+    from sparse_train.record.export import load, load_masks
     from sparse_train.sparsity.density import erk, uniform
     from sparse_train.sparsity.growth import SET, RigL
     from sparse_train.sparsity.topology import Topology
@@ -31,10 +31,10 @@ _HOMES = {
     "Topology": "sparsity.topology",
     "Updater": "sparsity.updater",
     "clip_grad_norm_": "optim.clip",
-    "compress": "inference",
+    "compress": "models.compressed",
     "erk": "sparsity.density",
-    "load": "export",
-    "load_masks": "export",
+    "load": "record.export",
+    "load_masks": "record.export",
     "mirror_factor": "optim.ham",
     "neuron_scale": "optim.sparseopt",
     "uniform": "sparsity.density",

@@ -21,17 +21,17 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import sparse_train
-from sparse_train import multirun
-from sparse_train.agreement import require_agreement
-from sparse_train.command_line import CONF, one_line, options, usage
-from sparse_train.composition import checked
 from sparse_train.config import check, run_id
-from sparse_train.distributed import Ranks, join, leave
 from sparse_train.errors import ConfigError, DivergedError, HeldError, MaskMismatchError, require
-from sparse_train.finished import look_again
-from sparse_train.log import closing_line, say
-from sparse_train.record import Record
-from sparse_train.targets import instantiate
+from sparse_train.options.command_line import CONF, one_line, options, usage
+from sparse_train.options.composition import checked
+from sparse_train.options.targets import instantiate
+from sparse_train.process.console import closing_line, say
+from sparse_train.process.distributed import Ranks, join, leave
+from sparse_train.record.finished import look_again
+from sparse_train.record.record import Record
+from sparse_train.train import multirun
+from sparse_train.train.agreement import require_agreement
 
 HELD = 75  # the exit status of a run that another process is training: EX_TEMPFAIL
 COMPILERS = ("torch._dynamo", "torch._inductor", "triton")
@@ -126,7 +126,7 @@ def run(cfg: DictConfig) -> None:
         require_agreement(cfg, ranks)
         record = Record(cfg.runs_dir, run_id(cfg), fresh=cfg.resume == "fresh", ranks=ranks)
         where = f"{record.dir}: "
-        if not ranks.decide(lambda: record.finished):
+        if not ranks.from_main(lambda: record.finished):
             instantiate(cfg, "task")(cfg, record)
         else:
             look_again(record)

@@ -8,9 +8,23 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+# Holds conf/, sweeps/ and the paper's numbers: the package itself where a wheel brought it, else its checkout.
+ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 OURS = f"{PACKAGE.name}."
 # What no number of a run depends on: what shows results, and what writes, sends, locks and speaks.
-ASIDE = ("report", "errors", "files", "lock", "log", "sinks", "slots", "source", "wandb_run")
+ASIDE = (
+    "errors.py",
+    "options/command_line.py",
+    "process/console.py",
+    "process/slots.py",
+    "record/files.py",
+    "record/lease.py",
+    "record/lock.py",
+    "report/",
+    "source.py",
+    "tracking/",
+    "train/multirun.py",
+)
 
 
 @cache
@@ -20,7 +34,7 @@ def training_code() -> str:
     `conf/` is left out: what it sets is in the configuration, and so in the run's id.
     """
     paths = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
-    return _hash(PACKAGE, (path for path in paths if path.parts[0].removesuffix(".py") not in ASIDE))
+    return _hash(PACKAGE, (path for path in paths if not path.as_posix().startswith(ASIDE)))
 
 
 @cache

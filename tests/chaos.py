@@ -25,8 +25,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 import race
 from injector import FAULTS, Injector
-from sparse_train import files
 from sparse_train.__main__ import main
+from sparse_train.record import files
 from support import final_state, history, only, record
 
 CONFIGURATIONS = [

@@ -18,12 +18,13 @@ from hydra.core.global_hydra import GlobalHydra
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparse_train import RigL, SparseSGD, Topology, Updater, loop
+from sparse_train import RigL, SparseSGD, Topology, Updater
 from sparse_train.__main__ import CONF, main
-from sparse_train.build import build
-from sparse_train.distributed import Ranks, join, leave
 from sparse_train.errors import ConfigError, MaskMismatchError
+from sparse_train.process.distributed import Ranks, join, leave
 from sparse_train.sparsity import updater
+from sparse_train.train import loop
+from sparse_train.train.build import build
 
 STEPS = 30
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_train.errors import HeldError
-from sparse_train.lock import Lock
+from sparse_train.record.lock import Lock
 
 PROCESSES = 8
 CALLS = ("open", "link", "replace", "unlink")  # a process may be held up before each of these

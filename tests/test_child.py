@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sparse_train.errors import ConfigError
 from sparse_train.report.__main__ import main
-from sparse_train.report.child import option, overrides
+from sparse_train.report.launch.child import option, overrides
 from support import ROOT
 
 CHILD = """
@@ -29,7 +29,7 @@ time.sleep(0.5)
 print("saved after", *map(int, asked), flush=True)
 sys.exit(1)
 """
-PARENT = f"import sys; from sparse_train.report.child import attend; attend([sys.executable, '-c', {CHILD!r}])"
+PARENT = f"import sys; from sparse_train.report.launch.child import attend; attend([sys.executable, '-c', {CHILD!r}])"
 STOPPED = "stopped: what was training is saved, and the same command goes on"
 
 

@@ -7,7 +7,10 @@ import pytest
 from scipy.stats import t as student_t
 from scipy.stats import ttest_ind_from_stats
 
-from sparse_train.report import claims, paper, statistics, sweeps, verdicts
+from sparse_train.report import sweeps
+from sparse_train.report.evidence import claims, verdicts
+from sparse_train.report.records import paper
+from sparse_train.report.views import statistics
 
 CLAIM = {
     "kind": "better",

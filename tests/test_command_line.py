@@ -56,7 +56,7 @@ SLOTS = ("precondition", "renorm", "mirror")
 
 
 def test_every_key_of_the_main_file_says_what_it_means():
-    from sparse_train.command_line import CONF, keys
+    from sparse_train.options.command_line import CONF, keys
 
     assert [key for key, _, comment in keys(CONF / "config.yaml") if not comment] == []
 
@@ -128,7 +128,7 @@ def test_compiling_without_a_compiler_is_named(tmp_path, monkeypatch, capsys):
     def none(*_):
         raise InvalidCxxCompiler
 
-    monkeypatch.setattr("sparse_train.loop.train_epoch", none)
+    monkeypatch.setattr("sparse_train.train.loop.train_epoch", none)
     code, _, err = run_here(monkeypatch, capsys, "epochs=1", "model=mlp", "compile=true", f"runs_dir={tmp_path}")
     assert code == 1
     assert re.search(

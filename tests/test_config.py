@@ -10,7 +10,7 @@ from sparse_train import config
 from sparse_train.__main__ import CONF
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError
-from sparse_train.targets import instantiate, make
+from sparse_train.options.targets import instantiate, make
 
 GROUPS = {
     group: sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from sparse_train.report import dashboard, sweeps, wandb_views
+from sparse_train.report import sweeps
 from sparse_train.report.__main__ import main
-from sparse_train.wandb_run import metric
+from sparse_train.report.tracking import dashboard, wandb_views
+from sparse_train.tracking.wandb_run import metric
 
 pytestmark = [
     pytest.mark.usefixtures("wandb_home"),

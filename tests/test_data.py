@@ -19,8 +19,8 @@ from sparse_train.data import cifar, mnist
 from sparse_train.data.digits import digits
 from sparse_train.data.imagenet import imagenet
 from sparse_train.data.memory import EvalSplit, Loading, TrainSplit, average_pool
-from sparse_train.distributed import Ranks
 from sparse_train.errors import ConfigError
+from sparse_train.process.distributed import Ranks
 from sparse_train.randomness import derive, generator
 
 CPU = torch.device("cpu")
@@ -478,7 +478,7 @@ def test_processes_with_other_data_are_refused(image_folder, monkeypatch):
         seen.append(mine)
         found[:] = [seen[0], mine]
 
-    monkeypatch.setattr("sparse_train.distributed.dist.all_gather_object", gathered)
+    monkeypatch.setattr("sparse_train.process.distributed.dist.all_gather_object", gathered)
     digits(loading(ranks=Ranks(0, 2)), [0.5], [0.5], train_images=40)
     digits(loading(ranks=Ranks(1, 2)), [0.5], [0.5], train_images=40)
     with pytest.raises(ConfigError, match=r"training data=\w+: on process 1, but \w+ on process 0; all processes"):

@@ -5,12 +5,12 @@ from math import sqrt
 import pytest
 import torch
 
-from sparse_train import loop
-from sparse_train.build import build
-from sparse_train.diagnostics import groups
-from sparse_train.keeper import Pace
 from sparse_train.models.imagenet import timm_model
-from sparse_train.record import Record
+from sparse_train.record.record import Record
+from sparse_train.train import loop
+from sparse_train.train.build import build
+from sparse_train.train.checkpointing import Interval
+from sparse_train.train.diagnostics import groups
 from support import history as written
 
 RUN = (
@@ -66,7 +66,7 @@ def trained(compose_config, tmp_path):
         run.updater.update = updated
         record = Record(str(tmp_path), "run")
         with record.held():
-            loop.train(run, record, [], Pace())
+            loop.train(run, record, [], Interval())
         return run, written(record.dir), steps, updates
 
     return train

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 
 import wandb_files
 from ddp_worker import steps
-from sparse_train.build import build
-from sparse_train.distributed import Ranks
 from sparse_train.errors import ConfigError
+from sparse_train.process.distributed import Ranks
 from sparse_train.sparsity.masks import checksum
+from sparse_train.train.build import build
 from support import QUICK, ROOT, history, only, record, run_here, same_state, trained
 
 WORKER = str(Path(__file__).with_name("ddp_worker.py"))
@@ -226,7 +226,7 @@ def test_a_checksum_tells_masks_apart():
 
 
 def test_what_processes_may_differ_in(compose_config):
-    from sparse_train.agreement import settings
+    from sparse_train.train.agreement import settings
 
     mine = settings(compose_config("optimizer=sparseopt"))
     machine = ("data_dir=/elsewhere", "workers=3", "gpus=[0]", "download=false", "logger=wandb")

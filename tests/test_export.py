@@ -8,10 +8,10 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 import sparse_train
-from sparse_train.build import build
 from sparse_train.errors import ConfigError
-from sparse_train.export import export
-from sparse_train.files import write_json
+from sparse_train.record.export import export
+from sparse_train.record.files import write_json
+from sparse_train.train.build import build
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def exported(compose_config, tmp_path):
             "id": "abc",
             "status": "complete",
             "config": OmegaConf.to_container(cfg, resolve=True),
-            "model_arguments": run.facts["model_arguments"],
+            "model_arguments": run.metadata["model_arguments"],
         },
     )
     return run, tmp_path
@@ -49,7 +49,7 @@ def test_the_model_comes_back(exported):
 def test_a_resnet50_goes_into_timms_own(compose_config, tmp_path):
     import timm
 
-    from sparse_train.targets import make
+    from sparse_train.options.targets import make
 
     cfg = compose_config("model=resnet50")
     model = make(cfg, "model", num_classes=7, in_channels=3)
@@ -87,7 +87,7 @@ STRANGE = {
     "model.pretrained_cfg= ": ({**TIMM, "pretrained_cfg": "evil"}, SIZES),
     "model.name=": ({**TIMM, "name": "hf-hub:evil/evil"}, SIZES),
     "model._target_=": ({"_target_": "timm.create_model", "_partial_": True, "model_name": "resnet18"}, SIZES),
-    "model._target_= ": ({"_target_": "sparse_train.sinks.Wandb", "_partial_": True}, SIZES),
+    "model._target_= ": ({"_target_": "sparse_train.tracking.sinks.Wandb", "_partial_": True}, SIZES),
     "model._args_=": ({**TIMM, "_args_": [1, 2]}, SIZES),
     "model.name= ": ({**TIMM, "name": "${oc.env:HOME}"}, SIZES),
     "model=": ("evil", SIZES),
@@ -123,7 +123,7 @@ def test_a_record_allocates_no_more_than_its_weights_hold(exported):
 
 
 def test_a_resnet_of_timms_comes_back(compose_config, tmp_path):
-    from sparse_train.targets import make
+    from sparse_train.options.targets import make
 
     cfg = compose_config("model=resnet50", "model.name=resnet18")
     model = make(cfg, "model", **SIZES)

@@ -9,13 +9,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparse_train import checkpoint, files, loop
-from sparse_train.checkpoint import Checkpoints
 from sparse_train.config import Config
 from sparse_train.errors import ConfigError
-from sparse_train.record import Record
+from sparse_train.record import checkpoint, files
+from sparse_train.record.checkpoint import Checkpoints
+from sparse_train.record.record import Record
 from sparse_train.report import sweeps
-from sparse_train.report.collect import Records
+from sparse_train.report.records.collect import Records
+from sparse_train.train import loop
 from support import QUICK, command, history, only, record, run_here, same_state, trained
 
 FAST = (*QUICK, "epochs=3", "checkpoint_steps=4")
@@ -75,7 +76,7 @@ def test_a_directory_that_may_not_be_written(tmp_path, monkeypatch, capsys):
     def refused(self):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("sparse_train.lock.Lock.acquire", refused)
+    monkeypatch.setattr("sparse_train.record.lock.Lock.acquire", refused)
     code, out, err = run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path / 'x'}")
     assert (code, out) == (1, "")
     assert f"error: runs_dir={tmp_path / 'x'}: cannot be written (Permission denied)" in err
@@ -85,7 +86,7 @@ def test_out_of_memory_says_what_would_help(tmp_path, monkeypatch, capsys):
     def no_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr("sparse_train.loop.train_epoch", no_memory)
+    monkeypatch.setattr("sparse_train.train.loop.train_epoch", no_memory)
     code, _, err = run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path}")
     assert code == 1
     assert "out of GPU memory; try a smaller batch_size or amp=bf16" in err
@@ -228,7 +229,7 @@ def test_a_malformed_sweep_is_named(text, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "webbrowser.open", "torch.hub.load", "torch.load", "sparse_train.tasks"]
+    "target", ["os.system", "webbrowser.open", "torch.hub.load", "torch.load", "sparse_train.train.tasks"]
 )
 @pytest.mark.parametrize("place", ["model", "optimizer.mirror", "dst.growth", "task"])
 def test_a_shared_configuration_cannot_run_code(target, place, tmp_path, monkeypatch, capsys):

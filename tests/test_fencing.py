@@ -9,20 +9,20 @@ import sys
 
 import pytest
 
-from sparse_train import lock
-from sparse_train.checkpoint import Checkpoints
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, HeldError
-from sparse_train.files import write_json, write_whole
-from sparse_train.record import Record
-from sparse_train.report.collect import Records
+from sparse_train.record import lock
+from sparse_train.record.checkpoint import Checkpoints
+from sparse_train.record.files import write_json, write_whole
+from sparse_train.record.record import Record
+from sparse_train.report.records.collect import Records
 from support import QUICK, run_here
 
 STOPPED = """
 import socket, sys
 socket.gethostname = lambda: "elsewhere"
-from sparse_train.checkpoint import Checkpoints
-from sparse_train.record import Record
+from sparse_train.record.checkpoint import Checkpoints
+from sparse_train.record.record import Record
 record = Record(sys.argv[1], "abc")
 with record.held():
     record.start([])

@@ -4,7 +4,10 @@ import re
 
 import pytest
 
-from sparse_train.report import claims, collected, family, statistics, sweeps
+from sparse_train.report import sweeps
+from sparse_train.report.evidence import claims, family
+from sparse_train.report.records import collected
+from sparse_train.report.views import statistics
 
 RESULTS = sweeps.ROOT / "results"
 INTERVAL = re.compile(r"[+-]\d+\.\d\d\s\[[+-]\d+\.\d\d,\s[+-]\d+\.\d\d\]")

@@ -7,10 +7,11 @@ import sys
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from sparse_train import integrity, source
+from sparse_train import source
 from sparse_train.__main__ import main
-from sparse_train.files import write_json
-from sparse_train.report.collect import Records
+from sparse_train.record import integrity
+from sparse_train.record.files import write_json
+from sparse_train.report.records.collect import Records
 from sparse_train.source import training_code
 from support import notices, only, record, run_here
 
@@ -179,7 +180,7 @@ OTHERS = {
 @pytest.mark.parametrize("how", NUMBERS | OTHERS)
 def test_what_is_damaged_is_mended_from_the_checkpoint(how, done, asked, monkeypatch):
     """Nothing is trained: all files are to the byte what they were."""
-    monkeypatch.setattr("sparse_train.loop.train", None)
+    monkeypatch.setattr("sparse_train.train.loop.train", None)
     before = files(done)
     (NUMBERS | OTHERS)[how](done)
     assert files(done) != before

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sparse_train.errors import ConfigError
-from sparse_train.inference import CSR, compress, size
+from sparse_train.models.compressed import CSR, compress, size
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.sparsity.topology import Topology
 

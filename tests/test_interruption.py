@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from sparse_train import files, loop
-from sparse_train.interruption import TWICE, Interruption
-from sparse_train.record import Record
+from sparse_train.process.signals import TWICE, SignalHandler
+from sparse_train.record import files
+from sparse_train.record.record import Record
+from sparse_train.train import loop
 from support import QUICK, ROOT, history, only, record, run_here, same_state, trained
 
 ARGUMENTS = (*QUICK, "epochs=4", "optimizer=sparseopt_ham", "renorm=unit", "dst=set")
@@ -52,7 +53,7 @@ def test_the_handler_that_was_there_before_is_called():
     called = []
     before = signal.signal(signal.SIGUSR2, lambda number, frame: called.append(number))
     try:
-        with Interruption() as interruption:
+        with SignalHandler() as interruption:
             assert interruption.received is None
             os.kill(os.getpid(), signal.SIGUSR2)
             assert interruption.received == signal.SIGUSR2
@@ -72,7 +73,7 @@ def test_the_handler_that_was_there_before_is_called():
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
-        with Interruption() as interruption:
+        with SignalHandler() as interruption:
             os.kill(os.getpid(), signal.SIGUSR1)
             assert interruption.received is None
     finally:
@@ -82,7 +83,7 @@ def test_an_ignored_signal_stays_ignored():
 def test_a_second_interrupt_from_the_keyboard_acts_at_once():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        with pytest.raises(KeyboardInterrupt), SignalHandler() as interruption:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)  # torchrun's, which passes on what its processes heard themselves
             interruption._at -= 2 * TWICE
@@ -140,7 +141,7 @@ def test_a_signal_ends_a_sweep_whatever_is_under_way(phase, tmp_path, monkeypatc
 
 
 def test_ctrl_c_outside_of_training_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sparse_train.tasks.build", lambda cfg: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("sparse_train.train.tasks.build", lambda cfg: signal.raise_signal(signal.SIGINT))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code, _, err = run_here(monkeypatch, capsys, "--multirun", "seed=0,1", *SHORT, f"runs_dir={tmp_path}")

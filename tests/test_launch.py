@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from sparse_train.lock import Lock
-from sparse_train.report import cost, reproduce, sweeps
-from sparse_train.report.collect import TIMES, Records
-from sparse_train.report.launch import Launcher
-from sparse_train.report.reproduce import plan
+from sparse_train.record.lock import Lock
+from sparse_train.report import cost, sweeps
+from sparse_train.report.launch import reproduce
+from sparse_train.report.launch.local import Launcher
+from sparse_train.report.launch.reproduce import plan
+from sparse_train.report.records.collect import TIMES, Records
 from sparse_train.report.workload import workload
 from support import ROOT, report
 from test_page import leave_records
@@ -86,7 +87,7 @@ def test_what_failed_is_told_with_its_reason_then_how_many_are_missing(tmp_path,
         (tmp_path / diverged.id / "record.json").write_text(json.dumps(content))
         return 1
 
-    monkeypatch.setattr("sparse_train.report.launch.attend", trains)
+    monkeypatch.setattr("sparse_train.report.launch.local.attend", trains)
     owed, _ = reproduce.reproduce(sweep, tmp_path, Records([tmp_path]), Launcher(), [])
     options = [" ".join(f"{key}={value}" for key, value in cell.options.items()) for cell in (diverged, refused)]
     assert owed == [
@@ -116,7 +117,7 @@ def test_what_the_training_command_is_told():
 
 
 def test_processes_side_by_side_have_different_slots():
-    code = "from sparse_train.slots import slot; print(slot(), slot(), flush=True); input()"
+    code = "from sparse_train.process.slots import slot; print(slot(), slot(), flush=True); input()"
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     first = subprocess.Popen([sys.executable, "-c", code], **options)
     assert first.stdout.readline() == "0 0\n"

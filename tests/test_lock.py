@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import race
-from sparse_train import lease, lock
 from sparse_train.errors import ConfigError, HeldError
-from sparse_train.lock import Lock
+from sparse_train.record import lease, lock
+from sparse_train.record.lock import Lock
 
 HOLD = """
 import socket, sys, time
 from pathlib import Path
-from sparse_train.lock import Lock
+from sparse_train.record.lock import Lock
 if sys.argv[2:]:
     socket.gethostname = lambda: sys.argv[2]
 held = Lock(Path(sys.argv[1]))

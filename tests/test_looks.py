@@ -3,9 +3,10 @@
 import pandas as pd
 import pytest
 
-from sparse_train.report import figures, style, sweeps
-from sparse_train.report.looks import Looks
+from sparse_train.report import sweeps
 from sparse_train.report.page import charts
+from sparse_train.report.views import figures, style
+from sparse_train.report.views.looks import Looks
 
 FOUR = [{"dst": dst, "optimizer": "sgd"} for dst in ("rigl", "set", "static", "dense")]
 BOTH = [{"dst": dst, "optimizer": optimizer} for dst in ("rigl", "set") for optimizer in ("sgd", "sparseopt")]

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from sparse_train import loop, tasks
-from sparse_train.build import build
 from sparse_train.errors import DivergedError
-from sparse_train.keeper import Pace
 from sparse_train.optim.lr import WarmupCosine
 from sparse_train.randomness import generator
-from sparse_train.record import Record
+from sparse_train.record.record import Record
+from sparse_train.train import loop, tasks
+from sparse_train.train.build import build
+from sparse_train.train.checkpointing import Interval
 
 EPOCHS, STEPS = 3, 5  # of the tiny run: 200 images in batches of 40
 TINY = (
@@ -54,7 +54,7 @@ def history(tmp_path):
     def trained(run):
         record = Record(str(tmp_path), "tiny")
         with record.held():
-            loop.train(run, record, [], Pace())
+            loop.train(run, record, [], Interval())
         assert record.status == "complete"
         return record.history
 
@@ -364,7 +364,7 @@ def test_training_flops_count_the_dense_gradient_where_it_is_needed(tiny, overri
     dense, sparse = 2 * (64 * 16 + 16 * 10), 2 * sum(kept.values())
     assert sparse < 0.2 * dense
     expected = ((1 - share) * 3 * sparse + share * (2 * sparse + dense)) / (3 * dense)
-    assert run.facts["flops"]["training_ratio"] == pytest.approx(expected, rel=1e-9)
+    assert run.metadata["flops"]["training_ratio"] == pytest.approx(expected, rel=1e-9)
 
 
 # --- going on, and not going on ---

@@ -2,9 +2,11 @@
 
 import pytest
 
-from sparse_train.report import collected, reproduce, sweeps
-from sparse_train.report.collect import Records
+from sparse_train.report import sweeps
 from sparse_train.report.draw import draw
+from sparse_train.report.launch import reproduce
+from sparse_train.report.records import collected
+from sparse_train.report.records.collect import Records
 from sparse_train.source import training_code
 from test_report import leave_record
 

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 
-from sparse_train.log import closing_line
-from sparse_train.multirun import StoppedError
+from sparse_train.process.console import closing_line
+from sparse_train.train.multirun import StoppedError
 from support import QUICK, ROOT, record, run_here
 
 

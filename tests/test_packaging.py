@@ -1,7 +1,9 @@
 """What an installation brings, and from where it can be imported."""
 
+import json
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -32,16 +34,47 @@ def test_the_package_imports_from(place, beside_the_clone, tmp_path_factory):
     assert (done.stdout.strip(), done.stderr) == ("sparse_train.sparsity.growth", "")
 
 
-def test_a_wheel_has_every_file_of_the_package(tmp_path):
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    place = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(place)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    [wheel] = tmp_path.glob("*.whl")
+    [path] = place.glob("*.whl")
+    return path
+
+
+def test_a_wheel_has_every_file_that_is_needed(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
-    package = ROOT / "sparse_train"
-    files = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    files = [path for path in (ROOT / "sparse_train").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert {path.relative_to(ROOT).as_posix() for path in files} <= held
     assert {"sparse_train/report/page/page.html", "sparse_train/report/page/vendor/LICENSE"} <= held
-    assert not [name for name in held if name.startswith(("tests", "results", "runs"))]
+    for folder in ("conf", "sweeps", "results/paper"):
+        files = [path for path in (ROOT / folder).rglob("*") if path.is_file()]
+        assert {f"sparse_train/{path.relative_to(ROOT).as_posix()}" for path in files} <= held
+    assert not [name for name in held if name.startswith(("tests", "results", "runs", "conf", "sweeps"))]
+
+
+def test_an_installed_wheel_trains_and_draws_from_an_empty_directory(wheel, tmp_path):
+    """In an environment of its own, which has our dependencies and not the checkout."""
+    home, place = tmp_path / "venv", tmp_path / "empty"
+    place.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+    [packages] = home.glob("lib/python*/site-packages")
+    packages.joinpath("dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    subprocess.run([home / "bin" / "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+
+    def run(*words):
+        options = {"cwd": place, "env": OUTSIDE, "capture_output": True, "text": True, "check": False}
+        done = subprocess.run([home / "bin" / words[0], *words[1:]], **options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    import_path = "import sparse_train; print(sparse_train.__file__)"
+    assert Path(run("python", "-c", import_path).strip()).is_relative_to(packages)
+    trained = Path(run("sparse-train", "dataset=digits", "epochs=1").strip())
+    assert json.loads((place / trained / "record.json").read_text())["status"] == "complete"
+    assert "0 of 24 runs complete" in run("sparse-train-report", "draw", "quickstart")
+    assert (place / "results" / "quickstart.md").exists()
 
 
 def test_everything_that_is_installed_is_pinned_with_its_hash():

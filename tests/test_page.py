@@ -191,7 +191,7 @@ def test_references_are_shown_where_they_were_run(tmp_path):
 
 
 def test_claims_are_judged_as_make_claims_does(results, html):
-    from sparse_train.report import claims
+    from sparse_train.report.evidence import claims
 
     (head, *lines), _ = claims.pages(results, "paper")
     rows = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
@@ -338,7 +338,7 @@ def contrast(a: str, b: str) -> float:
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_text_and_lines_stand_out_in_both_themes(theme):
-    from sparse_train.report import style
+    from sparse_train.report.views import style
 
     css = (HERE / "page.css").read_text()
     tones = {name: pair[theme] for name, *pair in re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", css)}

@@ -5,11 +5,11 @@ import re
 import pytest
 import torch
 
-from sparse_train import files
-from sparse_train.checkpoint import Checkpoints
 from sparse_train.errors import ConfigError
-from sparse_train.files import write_json, write_json_lines, write_whole
-from sparse_train.record import Record
+from sparse_train.record import files
+from sparse_train.record.checkpoint import Checkpoints
+from sparse_train.record.files import write_json, write_json_lines, write_whole
+from sparse_train.record.record import Record
 
 
 @pytest.fixture

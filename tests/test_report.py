@@ -9,32 +9,22 @@ import pytest
 from omegaconf import OmegaConf
 
 from sparse_train.errors import ConfigError
-from sparse_train.files import write_json, write_json_lines
-from sparse_train.lock import Lock
-from sparse_train.report import (
-    claims,
-    collect,
-    collected,
-    dynamics,
-    hyperparameters,
-    index,
-    methods,
-    paper,
-    registration,
-    reproduce,
-    studies,
-    sweeps,
-    tables,
-)
+from sparse_train.record.files import write_json, write_json_lines
+from sparse_train.record.lock import Lock
+from sparse_train.report import index, sweeps
 from sparse_train.report import page as report_page
 from sparse_train.report.__main__ import main
-from sparse_train.report.beside import beside
-from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
-from sparse_train.report.listings import listings
+from sparse_train.report.evidence import claims, studies
+from sparse_train.report.evidence.beside import beside
+from sparse_train.report.evidence.listings import listings
+from sparse_train.report.evidence.predictions import _made, _verdict
+from sparse_train.report.launch import reproduce
+from sparse_train.report.launch.rerun import spread_over_seeds
 from sparse_train.report.page import views
-from sparse_train.report.predictions import _made, _verdict
-from sparse_train.report.rerun import spread_over_seeds
+from sparse_train.report.records import collect, collected, paper, registration
+from sparse_train.report.records.collect import Records
+from sparse_train.report.views import dynamics, hyperparameters, methods, tables
 
 
 def leave_record(runs_dir: Path, name: str, cell, status="complete", accuracy=70.0, **changes):

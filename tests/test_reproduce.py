@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sparse_train.report import draw, sweeps
-from sparse_train.report.collect import TIMES
+from sparse_train.report.records.collect import TIMES
 from support import ROOT, report
 
 # a table, accuracy over training lengths, over epochs, exploration, a study

@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sparse_train.build import build
 from sparse_train.errors import MaskMismatchError
 from sparse_train.optim import HAM, SparseOpt, SparseSGD
 from sparse_train.sparsity.growth import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
+from sparse_train.train.build import build
 from support import tensors
 
 

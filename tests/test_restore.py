@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from sparse_train import environment, loop, segments
-from sparse_train.checkpoint import Checkpoints, read
 from sparse_train.optim.sgd import SparseSGD
+from sparse_train.record import metadata, segments
+from sparse_train.record.checkpoint import Checkpoints, read
+from sparse_train.train import loop
 from support import notices, only, record, run_here
 
 TINY = ("model=mlp", "dataset.train_images=64", "batch_size=8", "epochs=4", "sparsity=0.9", "threads=1")
@@ -122,7 +123,7 @@ def test_weights_without_numbers_are_not_saved(run, monkeypatch):
 @pytest.mark.parametrize("cut", [False, True], ids=["with its record", "with its record cut"])
 def test_a_run_that_other_code_goes_on_with_says_so_and_keeps_both(run, cut, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(environment, "training_code", lambda: "0123456789ab")
+        patched.setattr(metadata, "training_code", lambda: "0123456789ab")
         run_dir, _, err = run(steps=14)
     assert "other code" not in err
     [first] = record(run_dir)["segments"]

@@ -11,10 +11,15 @@ import threading
 import pandas as pd
 import pytest
 
-from sparse_train.report import claims, collect, collected, index, results, sweeps, tables, uploads, watch
+from sparse_train.report import index, sweeps
 from sparse_train.report.__main__ import main
-from sparse_train.report.collect import Records
 from sparse_train.report.draw import draw
+from sparse_train.report.evidence import claims
+from sparse_train.report.launch import watch
+from sparse_train.report.records import collect, collected, results
+from sparse_train.report.records.collect import Records
+from sparse_train.report.tracking import uploads
+from sparse_train.report.views import tables
 from test_report import leave_record
 
 SWEEP = sweeps.load("table6")  # a table of twelve runs

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from sparse_train import loop
-from sparse_train.build import build
-from sparse_train.keeper import Pace
-from sparse_train.record import Record
-from sparse_train.report.collect import TIMES
+from sparse_train.record.record import Record
+from sparse_train.report.records.collect import TIMES
+from sparse_train.train import loop
+from sparse_train.train.build import build
+from sparse_train.train.checkpointing import Interval
 from support import tensors
 
 SMALL = ("epochs=3", "batch_size=8", "update_every=3", "model.width=0.25", "optimizer=sparseopt_ham", "threads=1")
@@ -40,7 +40,7 @@ def ended(compose_config, image_folder, tmp_path, monkeypatch):
                 run = build(cfg)
                 try:
                     with record.held():
-                        loop.train(run, record, [], Pace(steps=2))
+                        loop.train(run, record, [], Interval(steps=2))
                 except Killed:
                     assert record.status == "running"
         assert record.status == "complete"

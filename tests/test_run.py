@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparse_train.build import build
+from sparse_train.train.build import build
 from support import QUICK, ROOT, command, history, only, record, run_here, same_state, trained
 
 

@@ -178,7 +178,7 @@ SLURM = "hydra/launcher=slurm"
 
 
 def checked_compose(*overrides):
-    from sparse_train.composition import checked
+    from sparse_train.options.composition import checked
 
     GlobalHydra.instance().clear()
     with checked(), initialize_config_dir(str(CONF), version_base="1.3"):
@@ -232,7 +232,7 @@ NAME, SECRET = "AWS_SECRET_ACCESS_KEY", "planted4secret"
 READS = "${oc.env:" + NAME + "}"
 LEAKS = {
     "scale": {"scale": READS},
-    "logger.tags[0]": {"logger": {"_target_": "sparse_train.sinks.Wandb", "mode": "offline", "tags": [READS]}},
+    "logger.tags[0]": {"logger": {"_target_": "sparse_train.tracking.sinks.Wandb", "mode": "offline", "tags": [READS]}},
     "data_dir": {"data_dir": f"data/{READS}"},
     "runs_dir": {"runs_dir": f"made/{READS}"},
     "artifact.title": {"artifact": {"title": READS}, "scale": "${artifact.title}"},

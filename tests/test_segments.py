@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparse_train import segments
-from sparse_train.record import Record
+from sparse_train.record import segments
+from sparse_train.record.record import Record
 
 ONE = {"git": "aaaaaaaaaaaa", "code": "one", "versions": {"torch": "2.11"}, "threads": 1, "processes": 1}
 ONE |= {"hardware": {"device": "cpu", "cpu": "EPYC"}}

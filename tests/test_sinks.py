@@ -15,12 +15,12 @@ import pytest
 import torch
 
 import wandb_files
-from sparse_train import wandb_run
 from sparse_train.errors import ConfigError
-from sparse_train.record import Record
-from sparse_train.report import dashboard
-from sparse_train.sinks import Wandb, neuron_densities
+from sparse_train.record.record import Record
+from sparse_train.report.tracking import dashboard
 from sparse_train.sparsity.topology import Topology
+from sparse_train.tracking import wandb_run
+from sparse_train.tracking.sinks import Wandb, neuron_densities
 from support import QUICK, ROOT, command
 from wandb_server import KEY, end_service, serving
 
@@ -282,8 +282,8 @@ def test_a_run_taken_up_again_sends_what_the_server_lacks(tmp_path):
 
 @pytest.mark.parametrize("status", ["diverged", "failed"])
 def test_the_end_is_told_after_the_record_has_its_last_word(tmp_path, monkeypatch, compose_config, status):
-    from sparse_train import loop, tasks
     from sparse_train.errors import DivergedError
+    from sparse_train.train import loop, tasks
 
     def train(run, record, sinks, pace):
         record.start([])

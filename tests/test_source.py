@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 
 from sparse_train import source
 from sparse_train.config import run_id
-from sparse_train.files import write_json
+from sparse_train.options.targets import TARGETS
+from sparse_train.record.files import write_json
 from sparse_train.source import foreign_code, training_code
-from sparse_train.targets import TARGETS
 from support import run_here
 
 METHOD = "class RigL:\n    needs_gradient = True\n\n    def __call__(self, weight, grad, draw):\n        return {}\n"
@@ -103,16 +103,15 @@ def test_the_hash_of_our_code_sees_what_may_change_a_number(tmp_path, monkeypatc
         return training_code.__wrapped__()
 
     monkeypatch.setattr(source, "PACKAGE", tmp_path)
-    first = hashed(sparsity__growth="grad.abs()", loop="", report__tables="", lock="")
-    assert hashed(report__tables="changed", lock="changed") == first
+    first = hashed(sparsity__growth="grad.abs()", train__loop="", report__tables="", record__lock="")
+    assert hashed(report__tables="changed", record__lock="changed") == first
     assert hashed(sparsity__growth="-grad.abs()") != first
     assert hashed(sparsity__growth="grad.abs()") == first
     assert hashed(sparsity__another="") != first
 
 
 def test_our_code_is_hashed_in_no_time():
-    known = {path.name.removesuffix(".py") for path in source.PACKAGE.iterdir()}
-    assert set(source.ASIDE) <= known, "none is named that is not there"
+    assert all((source.PACKAGE / name).exists() for name in source.ASIDE), "none is named that is not there"
     assert training_code() == training_code.__wrapped__()
     began = time.process_time()
     training_code.__wrapped__()

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from sparse_train import config
-from sparse_train.build import build
-from sparse_train.composition import check_composed
-from sparse_train.targets import PLACES, instantiate
+from sparse_train.options.composition import check_composed
+from sparse_train.options.targets import PLACES, instantiate
+from sparse_train.train.build import build
 
 EXAMPLES = int(os.environ.get("EXAMPLES", 0))
 SECTIONS = [place for place in PLACES if "." not in place]
@@ -118,7 +118,7 @@ def test_every_combination_of_valid_choices_is_built(said, compose_config):
         assert cfg[section] is None or callable(instantiate(cfg, section))
     run = build(cfg)
     assert run.epochs == cfg.epochs
-    assert run.facts["config"]["seed"] == cfg.seed
+    assert run.metadata["config"]["seed"] == cfg.seed
     assert run.optimizer.param_groups[0]["momentum"] == cfg.momentum
     assert (run.updater is None) == (cfg.dst is None)
     if cfg.sparsity and cfg.topology.distribution == "uniform" and not cfg.topology.exclude:

@@ -16,20 +16,20 @@ from torch.optim.sgd import sgd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sparse_train.build import build
-from sparse_train.interruption import Interruption
-from sparse_train.keeper import Keeper, Pace, Place
-from sparse_train.loop import train_epoch
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
 from sparse_train.optim.clip import clip_grad_norm_
 from sparse_train.optim.group import Group
 from sparse_train.optim.ham import mirror_factor
-from sparse_train.record import Record
+from sparse_train.process.signals import SignalHandler
+from sparse_train.record.record import Record
 from sparse_train.sparsity.growth import SET, RigL
 from sparse_train.sparsity.masks import extreme
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
+from sparse_train.train.build import build
+from sparse_train.train.checkpointing import Checkpointing, Interval, Progress
+from sparse_train.train.loop import train_epoch
 from test_optim import same, take_step
 
 WAIT = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "equal"}  # for the device
@@ -190,11 +190,11 @@ def test_an_epoch_waits_as_often_as_it_is_read_whatever_its_length(compose_confi
         cfg = compose_config("dataset=digits", "optimizer=sparseopt_ham", "renorm=unit", *options)
         run = build(cfg)
         record = Record(tmp_path, str(batch_size))
-        with Interruption() as interruption:
-            keeper = Keeper(run, record, Pace(), interruption)
-            place = Place([], 0, run.meter(), 0.0)
+        with SignalHandler() as interruption:
+            checkpointing = Checkpointing(run, record, Interval(), interruption)
+            place = Progress([], 0, run.meter(), 0.0)
             with Operations() as operations:
-                train_epoch(run, 0, place, keeper, 0.0)
+                train_epoch(run, 0, place, checkpointing, 0.0)
         return sum(operations.names[name] for name in WAIT)
 
     assert waits(50) == waits(200) > 0

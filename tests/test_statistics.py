@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from sparse_train.report import figures, statistics, style, theory
 from sparse_train.report.page import charts
+from sparse_train.report.views import figures, statistics, style, theory
 
 PAIRS = pd.Series([0.5, 1.5, -0.25, 1.0, 0.75])
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sparse_train.options.targets import instantiate
 from sparse_train.randomness import generator
-from sparse_train.record import Record
+from sparse_train.record.record import Record
 from sparse_train.report.sweeps import ROOT
 from sparse_train.sparsity.masks import random_mask
-from sparse_train.targets import instantiate
 from sparse_train.theory import dynamics
 from sparse_train.theory.equilibrium import Law
 from sparse_train.theory.gradients import (

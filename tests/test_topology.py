@@ -10,10 +10,10 @@ from torch.nn.utils.parametrizations import orthogonal, weight_norm
 from torch.optim.swa_utils import AveragedModel
 
 from sparse_train.errors import ConfigError
-from sparse_train.export import export
 from sparse_train.models.imagenet import timm_model
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.optim.sparseopt import SparseOpt
+from sparse_train.record.export import export
 from sparse_train.sparsity.masks import drop, grow, random_mask
 from sparse_train.sparsity.topology import Topology
 

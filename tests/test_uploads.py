@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from sparse_train.errors import ConfigError
-from sparse_train.record import Record
-from sparse_train.report import sweeps, uploads
+from sparse_train.record.record import Record
+from sparse_train.report import sweeps
 from sparse_train.report.__main__ import main
 from sparse_train.report.page.records import committed
-from sparse_train.sinks import Wandb
+from sparse_train.report.tracking import uploads
+from sparse_train.tracking.sinks import Wandb
 from test_page import leave_records
 from test_sinks import FACTS
 from wandb_server import Server, end_service

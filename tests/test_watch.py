@@ -6,10 +6,11 @@ from collections import Counter
 
 import pytest
 
-from sparse_train.lock import Lock
-from sparse_train.report import sweeps, watch
+from sparse_train.record.lock import Lock
+from sparse_train.report import sweeps
 from sparse_train.report.__main__ import main
-from sparse_train.report.collect import Records
+from sparse_train.report.launch import watch
+from sparse_train.report.records.collect import Records
 
 SWEEP = sweeps.load("quickstart")  # 24 cells of 50 epochs
 

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from sparse_train.data.memory import Batch, Data, Loading, Normalize, held_out, require_batches
 from sparse_train.errors import ConfigError, require
-from sparse_train.interruption import sheltered
+from sparse_train.process.signals import sheltered
 from sparse_train.randomness import derive, generator
 
 Place = tuple[int, int]  # (epoch, index of the image): enough to decode and augment it the same way anywhere

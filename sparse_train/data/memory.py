@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sparse_train.distributed import Ranks
 from sparse_train.errors import require
+from sparse_train.process.distributed import Ranks
 from sparse_train.randomness import generator
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 normalized, labels (B,) int64; both on the device

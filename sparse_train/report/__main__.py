@@ -5,14 +5,17 @@ import sys
 from pathlib import Path
 
 from sparse_train.errors import ConfigError, closest, require, require_one_of
-from sparse_train.report import claims, cost, family, index, page, slurm, sweeps, uploads, wandb_views, watch
-from sparse_train.report.beside import beside
-from sparse_train.report.child import overrides
-from sparse_train.report.collect import Records
+from sparse_train.report import cost, index, page, sweeps
 from sparse_train.report.draw import draw
-from sparse_train.report.launch import Launcher
-from sparse_train.report.reproduce import made_before, plan, reproduce, status
-from sparse_train.report.rerun import rerun
+from sparse_train.report.evidence import claims, family
+from sparse_train.report.evidence.beside import beside
+from sparse_train.report.launch import slurm, watch
+from sparse_train.report.launch.child import overrides
+from sparse_train.report.launch.local import Launcher
+from sparse_train.report.launch.reproduce import made_before, plan, reproduce, status
+from sparse_train.report.launch.rerun import rerun
+from sparse_train.report.records.collect import Records
+from sparse_train.report.tracking import uploads, wandb_views
 
 
 def main() -> None:
@@ -24,7 +27,7 @@ def main() -> None:
     parser.add_argument("--references", action="store_true", help="with the dense and static runs a figure offers")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where runs are and go")
     parser.add_argument("--more-runs", type=Path, nargs="*", default=[], help="other places to read records from")
-    parser.add_argument("--results-dir", type=Path, default=sweeps.ROOT / "results")
+    parser.add_argument("--results-dir", type=Path, default=sweeps.RESULTS)
     parser.add_argument("--launch", default="", help="further overrides for the training runs, space-separated")
     parser.add_argument("--run", metavar="ID", help="rerun: which; default: the first that is complete")
     parser.add_argument("--launcher", choices=("serial", "local", "slurm"), default="serial", help="how runs start")

@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from statistics import median
 
-from sparse_train.report.collect import COMPLETE, MALFORMED, Records
+from sparse_train.report.records.collect import COMPLETE, MALFORMED, Records
 from sparse_train.report.sweeps import Cell
 from sparse_train.report.workload import workload
 

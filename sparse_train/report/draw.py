@@ -4,25 +4,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report import (
-    best,
-    collect,
-    collected,
-    demonstration,
-    dynamics,
-    figures,
-    hyperparameters,
-    methods,
-    mixtures,
-    studies,
-    sweeps,
-    tables,
-    theory,
-)
-from sparse_train.report.collect import COMPLETE, Records
-from sparse_train.report.listings import listings
-from sparse_train.report.results import held, write_figure, write_table, write_text
+from sparse_train.report import sweeps
+from sparse_train.report.evidence import demonstration, studies
+from sparse_train.report.evidence.listings import listings
+from sparse_train.report.records import collect, collected, mixtures
+from sparse_train.report.records.collect import COMPLETE, Records
+from sparse_train.report.records.results import held, write_figure, write_table, write_text
 from sparse_train.report.sweeps import PAPER, Sweep
+from sparse_train.report.views import best, dynamics, figures, hyperparameters, methods, tables, theory
 
 # kind of figure -> (how to draw it, the columns of the history it needs: none named, all; None, no history)
 KINDS = figures.KINDS | theory.KINDS | dynamics.KINDS | studies.KINDS

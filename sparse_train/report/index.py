@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report import claims, collected, sweeps
-from sparse_train.report.collect import COMPLETE, passed_over
-from sparse_train.report.results import held, write_text
+from sparse_train.report import sweeps
+from sparse_train.report.evidence import claims
+from sparse_train.report.records import collected
+from sparse_train.report.records.collect import COMPLETE, passed_over
+from sparse_train.report.records.results import held, write_text
 from sparse_train.report.sweeps import PAPER
-from sparse_train.report.tables import aligned
+from sparse_train.report.views.tables import aligned
 
 DRAWN = "<!-- From here on drawn from the records; what stands above is kept. -->"
 COLUMNS = ("started", "git", "device", "threads", "seconds")

@@ -14,13 +14,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sparse_train.composition import check_composed
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, require, require_one_of
+from sparse_train.options.composition import check_composed
 from sparse_train.report.workload import workload
+from sparse_train.source import PACKAGE, ROOT
 
-ROOT = Path(__file__).parents[2]
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
+RESULTS = Path("results") if ROOT == PACKAGE else ROOT / "results"  # of an installed package: the working directory's
 PAPER = "paper"
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sparse_train.distributed import Ranks, present
 from sparse_train.errors import DivergedError, MaskMismatchError, require, require_one_of
+from sparse_train.process.distributed import Ranks, present
 from sparse_train.randomness import generator
 from sparse_train.sparsity.adopt import Adopted, require_trains
 from sparse_train.sparsity.attached import Attached

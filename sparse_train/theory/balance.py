@@ -3,7 +3,7 @@
 import torch
 from omegaconf import DictConfig
 
-from sparse_train.record import Record
+from sparse_train.record.record import Record
 from sparse_train.theory.invariants import invariant
 from sparse_train.theory.measurement import measure
 

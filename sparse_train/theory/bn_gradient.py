@@ -10,7 +10,7 @@ from torch import Tensor
 from sparse_train.models.init import kaiming_normal, library_default
 from sparse_train.models.mlp import MLP
 from sparse_train.randomness import generator
-from sparse_train.record import Record
+from sparse_train.record.record import Record
 from sparse_train.sparsity.masks import random_mask
 from sparse_train.theory.measurement import cross_entropy_gradient, load_data, masked, measure
 

@@ -26,7 +26,7 @@ from sparse_train.models.mlp import MLP
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
 from sparse_train.randomness import generator
-from sparse_train.record import Record
+from sparse_train.record.record import Record
 from sparse_train.sparsity.masks import random_mask
 from sparse_train.sparsity.normalized import normalizations
 from sparse_train.sparsity.topology import Topology

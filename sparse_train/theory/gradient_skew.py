@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sparse_train.models.init import kaiming_normal
 from sparse_train.optim.sparseopt import neuron_scale
-from sparse_train.record import Record
-from sparse_train.targets import make
+from sparse_train.options.targets import make
+from sparse_train.record.record import Record
 from sparse_train.theory.gradients import angle, batch_norm_input_gradient
 from sparse_train.theory.layer_norm import masks
 from sparse_train.theory.measurement import load_data, masked, measure, watched

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sparse_train.models.init import kaiming_normal
 from sparse_train.models.mlp import MLP
 from sparse_train.randomness import generator
-from sparse_train.record import Record
+from sparse_train.record.record import Record
 from sparse_train.sparsity.masks import random_mask
 from sparse_train.theory.gradients import batch_norm_input_gradient, layer_norm_input_gradient, slope
 from sparse_train.theory.measurement import load_data, masked, measure, watched

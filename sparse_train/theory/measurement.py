@@ -10,18 +10,18 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from sparse_train.build import pick_device, set_up_torch
 from sparse_train.data.memory import Batch, Data, Loading, Split
-from sparse_train.facts import facts
-from sparse_train.log import say
-from sparse_train.record import Record
-from sparse_train.targets import make
+from sparse_train.options.targets import make
+from sparse_train.process.console import say
+from sparse_train.record.metadata import metadata
+from sparse_train.record.record import Record
+from sparse_train.train.build import pick_device, set_up_torch
 
 
 def measure(cfg: DictConfig, record: Record, name: str, work: Callable[[], tuple[list[dict], dict]]) -> None:
     """Run `work`, which returns rows and what they come to, and leave both as a complete record."""
     set_up_torch(cfg)
-    about = facts(cfg, f"{name} seed {cfg.seed}", pick_device(cfg))
+    about = metadata(cfg, f"{name} seed {cfg.seed}", pick_device(cfg))
     with record.held():
         if not record.finished:
             record.start([], **about)

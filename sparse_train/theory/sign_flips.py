@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from omegaconf import DictConfig
 
-from sparse_train.record import Record
+from sparse_train.record.record import Record
 from sparse_train.theory.dynamics import problem, step, students
 from sparse_train.theory.invariants import flip_forbidden
 from sparse_train.theory.measurement import measure

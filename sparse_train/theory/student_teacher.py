@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from sparse_train.optim.sparseopt import neuron_scale
-from sparse_train.record import Record
+from sparse_train.record.record import Record
 from sparse_train.theory.dynamics import Students, loss, problem, step, students
 from sparse_train.theory.invariants import invariant
 from sparse_train.theory.measurement import measure

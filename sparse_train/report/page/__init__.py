@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 from sparse_train.report import sweeps
-from sparse_train.report.labels import label
 from sparse_train.report.page.records import FACETS, scales_of
 from sparse_train.report.page.verdicts import verdicts
 from sparse_train.report.page.views import view
-from sparse_train.report.results import held, write_text
+from sparse_train.report.records.results import held, write_text
 from sparse_train.report.sweeps import PAPER
+from sparse_train.report.views.labels import label
 
 HERE = Path(__file__).parent
 PARTS = {

@@ -8,11 +8,12 @@ from itertools import cycle
 
 import pandas as pd
 
-from sparse_train.report import paper, style
-from sparse_train.report.figures import PANEL, panels_of, within
-from sparse_train.report.labels import label, name
-from sparse_train.report.looks import Look, Looks
-from sparse_train.report.tables import trained
+from sparse_train.report.records import paper
+from sparse_train.report.views import style
+from sparse_train.report.views.figures import PANEL, panels_of, within
+from sparse_train.report.views.labels import label, name
+from sparse_train.report.views.looks import Look, Looks
+from sparse_train.report.views.tables import trained
 
 
 def curves(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, at_paper_scale: bool) -> list[dict]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.config import SCIENCE, SCIENCE_OF
-from sparse_train.report import collected, sweeps
-from sparse_train.report.collect import COMPLETE, MISSING
+from sparse_train.report import sweeps
+from sparse_train.report.records import collected
+from sparse_train.report.records.collect import COMPLETE, MISSING
 from sparse_train.report.sweeps import PAPER, Cell
 
 FACETS = ("dataset", "dst", "sparsity", "optimizer")  # what the page filters by

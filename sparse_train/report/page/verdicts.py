@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report import claims
-from sparse_train.report.verdicts import Comparison, beyond_spread, overall, said
+from sparse_train.report.evidence import claims
+from sparse_train.report.evidence.verdicts import Comparison, beyond_spread, overall, said
 
 
 def verdicts(results_dir: Path, scales: list[str]) -> list[dict]:

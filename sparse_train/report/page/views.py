@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report import cost, hyperparameters, methods, sweeps, tables
-from sparse_train.report.collect import COMPLETE
+from sparse_train.report import cost, sweeps
 from sparse_train.report.draw import KINDS
+from sparse_train.report.evidence.listings import listings
 from sparse_train.report.index import short
-from sparse_train.report.labels import name as say
-from sparse_train.report.listings import listings
 from sparse_train.report.page import charts
 from sparse_train.report.page.records import Committed, committed
-from sparse_train.report.spread import mean_std
+from sparse_train.report.records.collect import COMPLETE
 from sparse_train.report.sweeps import PAPER, Sweep
+from sparse_train.report.views import hyperparameters, methods, tables
+from sparse_train.report.views.labels import name as say
+from sparse_train.report.views.spread import mean_std
 
 UNSHOWN = ("scale", "started", "images_per_second", "threads", "torch")  # of a run; the CSV has them
 

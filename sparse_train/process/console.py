@@ -1,0 +1,83 @@
+"""What a run tells while it runs: a progress bar on a terminal, plain lines elsewhere."""
+
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from numbers import Real
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+_quiet = False
+_speaker = ""
+
+
+def quiet(value: bool) -> None:
+    """Whether this process keeps silent, since another one speaks for it."""
+    global _quiet
+    _quiet = value
+
+
+@contextmanager
+def speak_as(name: str) -> Iterator[None]:
+    """Within, every line begins with the name: several runs speak side by side. Nothing changes for an empty one."""
+    global _speaker
+    before, _speaker = _speaker, name
+    try:
+        yield
+    finally:
+        _speaker = before
+
+
+def say(line: str) -> None:
+    """One line to stderr that does not break a progress bar."""
+    if not _quiet:
+        tqdm.write(f"{_speaker}  {line}" if _speaker else line, file=sys.stderr)
+
+
+def progress_bar(batches: Iterable[T], total: int, title: str, done: int = 0) -> Iterator[T]:
+    """Pass the batches on, showing a bar if somebody watches; `done` of `total` came before them."""
+    hidden = _quiet or bool(_speaker) or not sys.stderr.isatty()
+    yield from tqdm(batches, title, total, leave=False, file=sys.stderr, disable=hidden, unit="step", initial=done)
+
+
+class EpochLog:
+    """A line per epoch, but no more than one in two seconds: short epochs are not worth a line each."""
+
+    def __init__(self, epochs: int, seconds: float = 2.0):
+        self.epochs, self.seconds, self.last = epochs, seconds, -math.inf
+
+    def tell(self, row: dict) -> None:
+        now = time.monotonic()
+        if now - self.last >= self.seconds or row["epoch"] == self.epochs:
+            self.last = now
+            say(epoch_line(row, self.epochs))
+
+
+def epoch_line(row: dict, epochs: int) -> str:
+    """One epoch on one line."""
+    return (
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
+        f"  train loss {row['train_loss']:.4f} acc {row['train_acc']:5.2f}%"
+        f"  test loss {row['test_loss']:.4f} acc {row['test_acc']:5.2f}%"
+        f"  ITOP {row['itop_rate']:.2%}  {row['images_per_second']:,.0f} img/s"
+    )
+
+
+def closing_line(record: dict) -> str:
+    """What a run came to, on one line: a training run's accuracy, else the numbers that a measurement comes to."""
+    final = record.get("final", {})
+    if "test_acc" not in final:
+        numbers = {key: value for key, value in final.items() if isinstance(value, Real)}
+        words = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in numbers.items())
+        return ": ".join(filter(None, [record.get("status", "nothing was recorded"), words]))
+    epochs = "1 epoch" if final["epoch"] == 1 else f"{final['epoch']} epochs"
+    return (
+        f"{record['status']}: test accuracy {final['test_acc']:.2f}% after {epochs}"
+        f" (ITOP {final['itop_rate']:.2%}, sparsity {final['realised_sparsity']:.2%})"
+    )

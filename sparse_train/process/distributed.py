@@ -1,0 +1,144 @@
+"""Several processes, one run: torchrun or SLURM starts them, one per GPU; none starts another.
+
+Every rank trains on its share of the same global batches; gradients are averaged before anything looks at them, and all
+random choices are named, so masks agree by construction. Only rank 0 writes.
+"""
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sparse_train.errors import require
+from sparse_train.process import console
+
+T = TypeVar("T")
+PATIENCE = timedelta(minutes=10)  # with a rank that neither answers nor dies
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run.
+
+    Attributes:
+        rank: of `world`; 0 writes.
+        local: which of the processes on this machine, and so which GPU.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def gpu(self) -> int:
+        """Of this process: one each of those on the machine, or the only one that SLURM lets it see."""
+        return self.local % torch.cuda.device_count()
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Over all ranks, on every one of them; a new tensor."""
+        return self._reduced(value, dist.ReduceOp.SUM)
+
+    def max(self, value: Tensor) -> Tensor:
+        return self._reduced(value, dist.ReduceOp.MAX)
+
+    def largest(self, value: int, device: torch.device) -> int:
+        """Of all ranks' numbers; waits for all of them."""
+        return int(self.max(torch.tensor(int(value), device=device))) if self.world > 1 else int(value)
+
+    def gathered(self, value: Tensor) -> Tensor:
+        """(world, ...): everybody's, on every rank."""
+        if self.world == 1:
+            return value[None]
+        parts = [torch.empty_like(value) for _ in range(self.world)]
+        dist.all_gather(parts, value)
+        return torch.stack(parts)
+
+    def require_same(self, what: Mapping[str, Any]) -> None:
+        """Raise an error on every rank, with the key, unless all ranks have the same values."""
+        if self.world == 1:
+            return
+        found: list = [None] * self.world
+        dist.all_gather_object(found, dict(what))
+        for key in found[0]:
+            for rank, theirs in enumerate(found):
+                right = f"on process {rank}, but {found[0][key]} on process 0; all processes of a run need the same"
+                require(theirs.get(key) == found[0][key], key, theirs.get(key), right)
+        keys = [sorted(theirs) for theirs in found]
+        require(keys.count(keys[0]) == self.world, "keys", keys, "are not those of process 0 on every process")
+
+    def from_main(self, choice: Callable[[], T]) -> T:
+        """What rank 0 finds, on every rank; what it raises is raised on every rank."""
+        if self.world == 1:
+            return choice()
+        found: list = [None, None]
+        if self.main:
+            try:
+                found[0] = choice()
+            except Exception as error:
+                found[1] = error
+        dist.broadcast_object_list(found, src=0)
+        if found[1] is not None:
+            raise found[1]
+        return found[0]
+
+    def _reduced(self, value: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+        if self.world == 1:
+            return value
+        value = value.clone()
+        dist.all_reduce(value, how)
+        return value
+
+
+def join() -> Ranks:
+    """Join the processes that torchrun (RANK, WORLD_SIZE) or srun (SLURM_PROCID, ...) started; alone without them.
+
+    Called again, it gives the same answer: a sweep joins once. NCCL where there are GPUs, gloo elsewhere.
+    """
+    ranks = _from_environment()
+    if ranks.world > 1 and not dist.is_initialized():
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        if backend == "nccl":
+            torch.cuda.set_device(ranks.gpu)
+        dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.world, timeout=PATIENCE)
+    console.quiet(not ranks.main)
+    return ranks
+
+
+def present() -> Ranks:
+    """This process among those that torch knows of, whoever joined them; alone without."""
+    return Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks()
+
+
+def leave() -> None:
+    """Part from the others at the end of the program."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _from_environment() -> Ranks:
+    env = os.environ
+    if "RANK" in env and "WORLD_SIZE" in env:
+        return Ranks(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0)))
+    world = int(env.get("SLURM_STEP_NUM_TASKS", 1))
+    if world == 1:
+        return Ranks()
+    env.setdefault("MASTER_ADDR", _first_node(env["SLURM_STEP_NODELIST"]))
+    env.setdefault("MASTER_PORT", str(20_000 + int(env["SLURM_JOB_ID"]) % 20_000))
+    return Ranks(int(env["SLURM_PROCID"]), world, int(env["SLURM_LOCALID"]))
+
+
+def _first_node(nodes: str) -> str:
+    """`gpu[03-07]` -> `gpu03`, by SLURM's own reading."""
+    return subprocess.run(
+        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
+    ).stdout.split()[0]

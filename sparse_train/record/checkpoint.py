@@ -1,0 +1,115 @@
+"""Everything a run needs to go on as if it had not stopped."""
+
+import contextlib
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparse_train.errors import ConfigError
+from sparse_train.process.console import say
+from sparse_train.record.files import check, read_whole, temporary_name, write_whole
+
+FORMAT = 3
+MAGIC = "sparse_train checkpoint"
+
+
+class Checkpoints:
+    """The newest checkpoint of a run, and the one before it.
+
+    A file is one line of text, its format and the SHA-256 of the rest, and then what `torch.save` wrote. It is written
+    whole or not at all, and only tensors and plain values are unpickled.
+
+    Args:
+        directory: the run's.
+    """
+
+    def __init__(self, directory: Path):
+        self.newest, self.previous = directory / "checkpoint.pt", directory / "checkpoint.previous.pt"
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write `state`; what was newest becomes the previous one. If this fails, both stay as they are."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        payload = buffer.getvalue()
+        if self.newest.exists():
+            _link(self.newest, self.previous)
+        write_whole(self.newest, f"{MAGIC} {FORMAT} {hashlib.sha256(payload).hexdigest()}\n".encode() + payload)
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """The newest state that is whole, or None where there is no checkpoint.
+
+        Raises:
+            ConfigError: where there are checkpoints and none can be used.
+        """
+        damaged = []
+        for path in (self.newest, self.previous):
+            if path.exists():
+                try:
+                    state = read(path, device)
+                except ValueError as error:
+                    damaged.append(str(error))
+                    continue
+                for problem in damaged:
+                    say(f"warning: {problem}; going on from the one before it")
+                return state
+        if damaged:
+            raise ConfigError("resume", "auto", f"{'; '.join(damaged)}; start over with resume=fresh")
+        return None
+
+    def good(self) -> Path | None:
+        """The newest that can be read and whose weights are all finite."""
+        for path in (self.newest, self.previous):
+            with contextlib.suppress(ValueError):
+                if infinite(read(path)["model"]) is None:
+                    return path
+        return None
+
+    def tidy(self) -> None:
+        """The run is complete: the newest is enough."""
+        check(self.previous)
+        self.previous.unlink(missing_ok=True)
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The state in one file.
+
+    Raises:
+        ValueError: for a file that is damaged, of another version, or not a checkpoint.
+    """
+    try:
+        head, _, payload = read_whole(path).partition(b"\n")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    words = head.decode("ascii", "replace").rsplit(" ", 2)
+    if len(words) != 3 or words[0] != MAGIC:
+        raise ValueError(f"{path} is not a checkpoint, or its head is damaged")
+    if words[1] != str(FORMAT):
+        raise ValueError(f"{path} has format {words[1][:20]}; this version reads {FORMAT}")
+    if words[2] != hashlib.sha256(payload).hexdigest():
+        raise ValueError(f"{path} is damaged: its checksum is another")
+    try:
+        return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    except Exception as error:  # whatever an unpickler may raise
+        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def infinite(weights: dict[str, torch.Tensor]) -> str | None:
+    """The first of the weights and running statistics that is not finite; None if all are."""
+    return next((name for name, value in weights.items() if not value.isfinite().all()), None)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` another name of `source`, in one step; a copy of the name where links are not known."""
+    temporary = temporary_name(target)
+    check(target)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without hard links
+        os.replace(source, target)
+    else:
+        os.replace(temporary, target)
+        temporary.unlink(missing_ok=True)  # where both were the same file already, replacing does nothing

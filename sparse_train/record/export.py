@@ -1,0 +1,88 @@
+"""A trained network as files that others can read, and back: `model.safetensors` and `masks.safetensors`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from sparse_train.errors import ConfigError, require
+from sparse_train.options.interpolations import strings
+from sparse_train.options.targets import make
+from sparse_train.record.files import write_whole
+
+if TYPE_CHECKING:
+    from sparse_train.sparsity.topology import Topology
+
+MODEL, MASKS = "model.safetensors", "masks.safetensors"
+
+
+def export(model: nn.Module, topology: "Topology", directory: Path) -> None:
+    """Write the weights (names and shapes are the model's own: timm's for a ResNet50) and the masks, as bools.
+
+    The model may be an average of weights over steps; those off the masks become 0 in it.
+    """
+    topology.apply_to(model)
+    write(model.state_dict(), topology.masks, directory)
+
+
+def write(weights: dict[str, Tensor], masks: dict[str, Tensor], directory: Path) -> None:
+    """The same, of weights and masks as a checkpoint holds them."""
+    for name, tensors in ((MODEL, weights), (MASKS, masks)):
+        plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        write_whole(directory / name, safetensors.torch.save(plain))
+
+
+def load(run_dir: str | Path) -> nn.Module:
+    """The trained model of a complete run, in eval mode on the CPU; its masked weights are 0.
+
+    Raises:
+        ConfigError: for a directory without a complete run, with damaged files, or with a record that asks for anything
+            but a model of ours.
+    """
+    directory = Path(run_dir)
+    try:
+        record = json.loads((directory / "record.json").read_text())
+        complete, config, sizes = record["status"] == "complete", record["config"]["model"], record["model_arguments"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError("run_dir", str(directory), "holds no readable record.json") from error
+    if not complete:
+        raise ConfigError("run_dir", str(directory), f"holds a run that is {record['status']}, not complete")
+    with torch.device("meta"):  # shapes alone: the file's tensors become the weights, so it bounds what is allocated
+        model = _described(config, sizes)
+    try:
+        model.load_state_dict(_tensors(directory / MODEL), assign=True)
+    except RuntimeError as error:
+        raise ConfigError("run_dir", str(directory), f"{MODEL} is not of the model in record.json") from error
+    return model.eval()
+
+
+def _described(config: Any, sizes: Any) -> nn.Module:
+    """The model that a record describes, which may be a stranger's: what it may say is what `targets.py` lists."""
+    require(isinstance(config, dict), "model", config, "must be a mapping")
+    for key, text in strings(config, "model"):
+        require("${" not in text, key, text, "must be a value: a record refers to nothing")
+    right = "must be num_classes and in_channels, whole numbers from 1 to 1,000,000"
+    plain = isinstance(sizes, dict) and set(sizes) == {"num_classes", "in_channels"}
+    plain = plain and all(type(size) is int and 1 <= size <= 1_000_000 for size in sizes.values())
+    require(plain, "model_arguments", sizes, right)
+    return make(OmegaConf.create({"model": config}), "model", **sizes)
+
+
+def load_masks(run_dir: str | Path) -> dict[str, Tensor]:
+    """Parameter name -> BoolTensor, True where the weight exists.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    return _tensors(Path(run_dir) / MASKS)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        raise ConfigError("run_dir", str(path.parent), f"{path.name} cannot be read") from error

@@ -1,0 +1,94 @@
+"""The metadata of a record: name, configuration, and what the run ran on, to say why two results differ."""
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from sparse_train.options.interpolations import PATHS
+from sparse_train.source import training_code
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", "scikit-learn")
+
+
+def metadata(cfg: DictConfig, name: str, device: torch.device) -> dict:
+    """Name, configuration, options taken, the sweep, versions, git revision, hardware and threads."""
+    config = {key: value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key != "artifact"}
+    written = OmegaConf.to_container(cfg, resolve=False)
+    config |= {key: written[key] for key in PATHS if key in written}  # what the environment says stays there
+    return {"name": name, "config": config, "choices": choices(), "sweep": sweep(), **describe(device)}
+
+
+def choices() -> dict[str, str]:
+    """The option taken of each group, by which people call a run."""
+    if not HydraConfig.initialized():
+        return {}
+    taken = HydraConfig.get().runtime.choices
+    return {group: option for group, option in taken.items() if not group.startswith("hydra/")}
+
+
+def sweep() -> str | None:
+    """The sweep file that the run was launched by; None for a run of its own."""
+    name = HydraConfig.get().job.config_name if HydraConfig.initialized() else None
+    return None if name == "config" else name
+
+
+def describe(device: torch.device) -> dict:
+    """Versions, git revision, hash of our code, hardware and threads. No host names, paths, environment variables."""
+    return {
+        "versions": versions(),
+        "git": _revision(),
+        "code": training_code(),
+        "hardware": {"device": _device_name(device), "cpu": _cpu_name(), "system": platform.system()},
+        "threads": torch.get_num_threads(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python and the packages that results depend on."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """The most memory held so far: by this process, or on the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def _revision() -> str | None:
+    """The commit of this checkout, "-dirty" where tracked files differ from it; None outside a checkout."""
+    root = Path(__file__).parent
+    try:
+        run = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+        return subprocess.run(run, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+@cache
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""Effects, predictions and claims, and how sure they are."""

@@ -1,0 +1,58 @@
+"""What was made here beside what is committed, where an artifact is drawn into a place of its own."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sparse_train.report.evidence.effects import settings_of, unit
+from sparse_train.report.records import collected
+from sparse_train.report.records.collect import COMPLETE
+from sparse_train.report.sweeps import Sweep
+from sparse_train.report.views import methods
+from sparse_train.report.views.labels import label, name
+from sparse_train.report.views.spread import mean_std
+from sparse_train.report.views.tables import HOLE, aligned
+
+
+def beside(sweep: Sweep, results_dir: Path, committed: Path) -> str:
+    """A table of every setting: the mean here, the committed one, and their difference.
+
+    Empty where `results_dir` is the committed place itself, or that has no records of this artifact at this scale.
+    """
+    tables = [_runs(sweep, place) for place in (results_dir, committed)]
+    if results_dir.resolve() == committed.resolve() or any(table is None for table in tables):
+        return ""
+    value, named = _value(sweep), methods.words(sweep)
+    here, there = (settings_of(table, sweep.factors) for table in tables)
+    shown = [key for key in sweep.factors if key != "seed" and len({dict(one).get(key) for one in here}) > 1]
+    lines = [[*map(name, shown), "Here", "Committed", "Difference"]]
+    for setting, group in here.items():
+        ours, theirs = (_values(one, value) for one in (group, there.get(setting)))
+        difference = f"{ours.mean() - theirs.mean():+.2f}" if len(ours) and len(theirs) else ""
+        asked = dict(setting)
+        words = [label(key, asked[key], named) if key in asked else "" for key in shown]
+        lines.append([*words, _text(ours), _text(theirs), difference])
+    return f"{name(value)} here, and as committed:\n\n{aligned(lines)}\n"
+
+
+def _runs(sweep: Sweep, place: Path) -> pd.DataFrame | None:
+    rows = collected.earlier(collected.path(place, sweep.scale, sweep.name), sweep.factors)
+    return None if rows is None or "status" not in rows else collected.asked(rows, sweep)
+
+
+def _value(sweep: Sweep) -> str:
+    """The metric that the artifact is about."""
+    artifact = sweep.artifact
+    parts = [artifact.get(part) or {} for part in ("table", "figure", "summary", "effects", "best")]
+    stated = [part.get("value") or next(iter(part.get("values", [])), None) for part in parts]
+    return next((value for value in stated if value), "test_acc")
+
+
+def _values(group: pd.DataFrame | None, value: str) -> pd.Series:
+    if group is None or value not in group:
+        return pd.Series(dtype=float)
+    return unit(value) * group.loc[group["status"] == COMPLETE, value].dropna()
+
+
+def _text(values: pd.Series) -> str:
+    return f"{mean_std(values.mean(), values.std())} (n={len(values)})" if len(values) else HOLE

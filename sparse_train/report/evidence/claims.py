@@ -1,0 +1,232 @@
+"""The paper's claims (`results/claims.yaml`), judged on its own numbers and on ours."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise, product
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from sparse_train.report import sweeps
+from sparse_train.report.evidence import verdicts
+from sparse_train.report.evidence.effects import unit
+from sparse_train.report.evidence.verdicts import Comparison
+from sparse_train.report.records import collected, paper
+from sparse_train.report.records.results import held, write_table, write_text
+from sparse_train.report.views import statistics
+from sparse_train.report.views.labels import label
+from sparse_train.report.views.statistics import Estimate
+from sparse_train.report.views.tables import aligned
+from sparse_train.source import ROOT
+
+CLAIMS = ROOT / "results" / "claims.yaml"
+FACTORS = ("dataset", "dst", "sparsity", "optimizer", "renorm", "epochs")
+SEEDS = 3  # behind the paper's means: our reading, it names no number
+
+Side = tuple[int, dict[str, str]]  # a sign, and the factors of the numbers it stands before
+Judged = tuple[Estimate, str]  # a signed sum, and its verdict
+Terms = list[tuple[int, pd.DataFrame]]  # a sign, and the numbers it stands before
+
+
+def papers_numbers(tables: list[str]) -> pd.DataFrame:
+    """One row per published cell, with a `seed` of none: the paper gives means, and a `spread` in some tables."""
+    known = [name for name in tables if (paper.PAPER / f"{name}.csv").exists()]
+    frames = [
+        paper.table(name).rename(columns={"mean": "value", "std": "spread"}).assign(dataset=_dataset(name), seed="mean")
+        for name in known
+    ]
+    return _tidy(frames)
+
+
+def our_numbers(tables: list[str], value: str, results_dir: Path, scale: str) -> pd.DataFrame:
+    """One row per complete run in the collected CSVs that its sweep asks for; they may hold others."""
+    frames = []
+    for name in tables:
+        frame = collected.earlier(collected.path(results_dir, scale, name), (*FACTORS, "seed"))
+        if frame is not None and value in frame:
+            asked = collected.asked(frame, sweeps.load(name, scale))
+            done = asked[asked["status"] == "complete"]
+            frames.append(done.assign(value=unit(value) * done[value]))
+    return _tidy(frames)
+
+
+def _tidy(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    named, numbers = [*FACTORS, "seed"], ["value", "spread"]
+    whole = [frame.reindex(columns=[*named, *numbers]).assign(renorm=_renorm) for frame in frames if len(frame)]
+    return pd.concat(whole).drop_duplicates(named) if whole else pd.DataFrame(columns=[*named, *numbers])
+
+
+def _renorm(frame: pd.DataFrame) -> pd.Series:
+    return frame["renorm"].astype(object).fillna("none")
+
+
+def _dataset(name: str) -> str:
+    return sweeps.load(name).cells[0].factors["dataset"]
+
+
+ABOUT = """\
+Effects are percentage points. `results/claims.yaml` says from which effect on a difference counts for a claim, and why.
+A claim holds if it holds in every cell, and fails if it fails in one.
+
+- On ours: by the 95% interval over paired seeds. A cell holds if the interval leaves out 0 and the mean counts. The
+  difference is too small if the whole interval is. A cell fails if the interval leaves out every effect that counts.
+  One seed is not judged.
+- On the paper's means: a cell holds if the mean counts, fails if as much speaks against it, and is too small otherwise.
+- Beyond its spread: Welch's test of the paper's means and spreads against 0, adjusted over all cells of a claim that
+  have a spread (Holm). The paper says neither what its ± is nor over how many runs; we read the standard deviation of
+  three.
+"""
+
+
+def stated() -> list[dict]:
+    """The claims, as `results/claims.yaml` has them."""
+    return yaml.safe_load(CLAIMS.read_text())
+
+
+def on_the_papers(claim: dict) -> list[Comparison]:
+    """The cells that the paper has numbers for, p adjusted over those of them that have a spread."""
+    judged = judge(claim, papers_numbers(claim["tables"]), over_means)
+    known = [comparison for comparison in judged if comparison.known]
+    adjusted = statistics.holm([comparison.found.p for comparison in known])
+    return [replace(comparison, adjusted=p) for comparison, p in zip(known, adjusted, strict=True)]
+
+
+def on_ours(claim: dict, results_dir: Path, scale: str) -> list[Comparison]:
+    """Every cell, on what was measured at this scale; a rehearsal is evidence of nothing."""
+    numbers = our_numbers(claim["tables"], claim.get("value", "test_acc"), results_dir, scale)
+    judged = judge(claim, numbers, over_seeds)
+    if sweeps.is_rehearsal(scale):
+        return [replace(one, verdict=verdicts.REHEARSAL) for one in judged]
+    return judged
+
+
+def judge(claim: dict, numbers: pd.DataFrame, compare: Callable[[Terms, float], Judged]) -> list[Comparison]:
+    """Every cell of the claim that the tables have, in their order."""
+    made = []
+    for words, (table, sides) in _cells(claim).items():
+        terms = [(sign, _of(numbers, factors)) for sign, factors in sides]
+        found, verdict = compare(terms, claim["counts"])
+        made.append(Comparison(words, table, found, verdict if found.n else None))
+    return made
+
+
+def _of(numbers: pd.DataFrame, factors: dict[str, str]) -> pd.DataFrame:
+    for key, value in factors.items():
+        numbers = numbers[numbers[key] == value]
+    return numbers.set_index("seed")
+
+
+def over_seeds(terms: Terms, counts: float) -> Judged:
+    """Paired: the sum is made for every seed that all sides have."""
+    differences = sum(sign * rows["value"].astype(float) for sign, rows in terms).dropna()
+    return statistics.mean(differences), verdicts.of_seeds(differences, counts)
+
+
+def over_means(terms: Terms, counts: float) -> Judged:
+    """By the means; with Welch's interval and p where every one has a spread."""
+    if any(rows.empty for _, rows in terms):
+        return statistics.NOTHING, verdicts.NO_RUNS
+    cells = [(sign, rows.iloc[0]) for sign, rows in terms]
+    effect = round(sum(sign * cell["value"] for sign, cell in cells), 10)
+    samples = [(sign, statistics.published(cell["value"], cell["spread"], SEEDS)) for sign, cell in cells]
+    without = any(pd.isna(cell["spread"]) for _, cell in cells)
+    found = statistics.NOTHING._replace(n=1) if without else statistics.welch(samples)
+    return found._replace(mean=effect), verdicts.of_means(effect, counts)
+
+
+def _cells(claim: dict) -> dict[str, tuple[str, list[Side]]]:
+    """What a cell is called -> the first table that has it, and its sum."""
+    found: dict[str, tuple[str, list[Side]]] = {}
+    for name in claim["tables"]:
+        grid = _grid(name)
+        schedules = sorted(grid["epochs"], key=int)
+        free = [key for key in FACTORS if key not in claim["a"]]
+        for values in product(*(grid[key] for key in free)):
+            cell = dict(zip(free, values, strict=True))
+            for sides in _sides(claim, cell, schedules):
+                found.setdefault(_words(claim, sides), (name, sides))
+    return found
+
+
+def _grid(name: str) -> dict[str, list[str]]:
+    factors = [cell.factors for cell in sweeps.load(name).cells]
+    return {key: list(dict.fromkeys(f.get(key, "none") for f in factors)) for key in FACTORS}
+
+
+def _sides(claim: dict, cell: dict[str, str], schedules: list[str]) -> list[list[Side]]:
+    """The sums that `cell` stands for; none where the claim is about another cell."""
+    ends = {"shortest": schedules[0], "longest": schedules[-1]}
+
+    def at(place: dict[str, str]) -> dict[str, str]:
+        return {key: ends.get(value, value) for key, value in place.items()}
+
+    if any(cell[key] != value for key, value in at(claim.get("at", {})).items()):
+        return []
+    a, b = {**cell, **claim["a"]}, {**cell, **claim["b"]}
+    if claim["kind"] == "better":
+        return [[(1, a), (-1, b)]]
+    if claim["kind"] == "gap":
+        first, second = at(claim["first"]), at(claim["second"])
+        if any(cell[key] != value for key, value in first.items()):
+            return []
+        return [[(1, a), (-1, b), (-1, {**a, **second}), (1, {**b, **second})]]
+    later = dict(pairwise(schedules)).get(cell["epochs"])  # catches
+    return [[(1, a), (-1, {**b, "epochs": later})]] if later else []
+
+
+def _words(claim: dict, sides: list[Side]) -> str:
+    shown = [key for key in FACTORS if key not in claim["a"] or claim["a"][key] != claim["b"].get(key)]
+    common = {key: value for key, value in sides[0][1].items() if all(f[key] == value for _, f in sides)}
+    words = [
+        common["dataset"],
+        *(label(key, common[key]) for key in ("dst", "sparsity") if key in shown and key in common),
+    ]
+    if "epochs" in common:
+        words.append(f"{common['epochs']} epochs")
+    elif claim["kind"] == "catches":
+        words.append(f"{sides[0][1]['epochs']} against {sides[1][1]['epochs']} epochs")
+    return " ".join(words)
+
+
+def pages(results_dir: Path, scale: str) -> tuple[list[list[str]], str]:
+    """A head and a row per claim; and the page, with the cells of the paper's own numbers on that of its scale."""
+    lines, details = [["claim", "counts from", "on the paper's means", "beyond its spread", "on ours", "where"]], []
+    for claim in stated():
+        theirs, ours = on_the_papers(claim), on_ours(claim, results_dir, scale)
+        words = [verdicts.said(theirs), verdicts.beyond_spread(theirs), verdicts.said(ours)]
+        lines.append([claim["id"], f"{claim['counts']:+g}", *words, claim["where"]])
+        details.append(f"## {claim['id']}\n\n{claim['says']} ({claim['where']})\n")
+        if scale == sweeps.PAPER:
+            details += _listed("the paper", [c for c in theirs if c.verdict != verdicts.HOLDS], theirs)
+        if not sweeps.is_rehearsal(scale):
+            known = [c for c in ours if c.known]
+            details += _listed("ours", known, known)
+    title = f"# Claims of the paper, judged on its numbers and on ours{sweeps.reduced(scale)}\n"
+    linked = [lines[0], *([f"[{name}](#{name})", *words] for name, *words in lines[1:])]
+    return lines, "\n".join([title, ABOUT, aligned(linked), *details])
+
+
+def write(results_dir: Path, scale: str) -> str:
+    """Write the page, and its table as CSV; returns the page."""
+    with held(results_dir):
+        (head, *lines), page = pages(results_dir, scale)
+        place = sweeps.place(results_dir, scale)
+        write_table(place / "claims.csv", pd.DataFrame(lines, columns=head))
+        write_text(place / "claims.md", page)
+    return page
+
+
+def _listed(whose: str, shown: list[Comparison], every: list[Comparison]) -> list[str]:
+    if not every:
+        return []
+    mean = sum(c.found.mean for c in every) / len(every)
+    cells = "1 cell" if len(every) == 1 else f"{len(every)} cells"
+    head = f"{whose}: mean effect {mean:+.2f} over {cells}" + ("" if len(shown) == len(every) else "; but")
+    return [f"{head}\n", *(f"- {c.verdict}: {c.words}: {_effect(c)}" for c in shown), *([""] if shown else [])]
+
+
+def _effect(c: Comparison) -> str:
+    interval = "" if pd.isna(c.found.low) else f" [{c.found.low:+.2f}, {c.found.high:+.2f}]"
+    adjusted = "" if pd.isna(c.adjusted) else f", p {c.found.p:.3f}, Holm {c.adjusted:.3f}"
+    return f"{c.found.mean:+.2f}{interval}" + (adjusted or (f", n={c.found.n}" if interval else ""))

@@ -1,0 +1,153 @@
+"""Settings of a study against a reference, against their own baseline and against each other, paired over seeds."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from sparse_train.report.views import statistics
+from sparse_train.report.views.labels import label, name
+from sparse_train.report.views.spread import mean_std
+from sparse_train.report.views.tables import HOLE
+
+Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a setting has, seed aside
+
+
+def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> list[list[str]]:
+    """A head; one row per setting: the mean of each of `values`, and the paired effects on the first of them.
+
+    Args:
+        factors: of the sweep.
+        reference: factors of the setting that the others are compared with; its remaining factors are the commonest.
+        values: metrics; the effect is that on the first, with its 95% interval over paired seeds (Student's t).
+    """
+    settings = settings_of(runs, factors)
+    options = _options(settings)
+    base = find(settings, reference)
+    effect = f"effect on {in_a_sentence(name(values[0]))}"
+    made = [["Method", "Setting", *map(name, values), f"{effect}, from the reference", "from its own baseline", "n"]]
+    for setting, group in settings.items():
+        done, asked = complete(group), dict(setting)
+        own = _twin(setting, str(reference["optimizer"]))
+        made.append(
+            [
+                label("optimizer", asked["optimizer"]),
+                options[setting],
+                *(HOLE if v not in done or done.empty else _mean(done[v], v) for v in values),
+                "reference" if setting == base else _difference(done, complete(settings[base]), values[0]),
+                _difference(done, complete(settings[own]), values[0]) if own in settings and own != setting else "",
+                f"{len(done)} of {len(group)}",
+            ]
+        )
+    return made
+
+
+def of_the_correction(
+    runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]
+) -> dict[str, pd.Series]:
+    """What it is called -> paired differences of the first of `values`, of every setting from its own baseline."""
+    settings = settings_of(runs, factors)
+    options, found = _options(settings), {}
+    for setting, group in settings.items():
+        own = _twin(setting, str(reference["optimizer"]))
+        if own in settings and own != setting:
+            words = f"{label('optimizer', dict(setting)['optimizer'])} {options[setting]}".strip()
+            found[words] = paired(complete(group), complete(settings[own]), values[0])
+    return found
+
+
+def contrasts(runs: pd.DataFrame, factors: list[str], pairs: list[dict], value: str) -> dict[str, pd.Series]:
+    """What a pair `says` -> paired differences of `value` between its settings `a` and `b`.
+
+    Args:
+        pairs: `says`, the factors of `a` and of `b`, and perhaps `without_seed`, one to leave out.
+    """
+    settings = settings_of(runs, factors)
+    found = {}
+    for pair in pairs:
+        groups = [complete(settings[find(settings, pair[side])]) for side in ("a", "b")]
+        ours, theirs = (group[group["seed"].astype(str) != str(pair.get("without_seed"))] for group in groups)
+        found[pair["says"]] = paired(ours, theirs, value)
+    return found
+
+
+def contrast_lines(runs: pd.DataFrame, factors: list[str], pairs: list[dict], value: str) -> list[list[str]]:
+    """A head; one row per contrast: its difference with the 95% interval, p, and the effect that could be seen."""
+    made = [["Contrast", f"difference in {in_a_sentence(name(value))}", "p", "smallest visible effect", "n"]]
+    for says, difference in contrasts(runs, factors, pairs, value).items():
+        found = statistics.mean(difference)
+        numbers = (f"{found.p:.4f}", f"{visible(difference):.2f}") if found.n > 1 else ("", "")
+        made.append([says, written(found) or HOLE, *numbers, str(found.n)])
+    return made
+
+
+def visible(difference: pd.Series) -> float:
+    """The smallest effect that as many pairs with this spread would show."""
+    return statistics.smallest_effect(float(difference.std()), len(difference))
+
+
+def in_a_sentence(words: str) -> str:
+    """As they stand within a sentence: an abbreviation keeps its letters."""
+    return words if words[:2].isupper() else words[0].lower() + words[1:]
+
+
+def settings_of(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.DataFrame]:
+    found: dict[Setting, list[int]] = {}
+    for place, row in runs.iterrows():
+        key = tuple((f, str(row[f])) for f in factors if f != "seed" and pd.notna(row.get(f)))
+        found.setdefault(key, []).append(place)
+    return {key: runs.loc[places] for key, places in found.items()}
+
+
+def find(settings: dict[Setting, pd.DataFrame], factors: dict[str, object]) -> Setting:
+    """The setting that has these factors, and no more keys than it must."""
+    asked = {key: str(value) for key, value in factors.items()}
+    having = [setting for setting in settings if asked.items() <= dict(setting).items()]
+    return min(having, key=len)
+
+
+def _options(settings: Iterable[Setting]) -> dict[Setting, str]:
+    """What tells settings apart besides their optimizers."""
+    every = [dict(setting) for setting in settings]
+    shown = {f for one in every for f in one if f != "optimizer" and len({other.get(f) for other in every}) > 1}
+    return {setting: " ".join(f"{f}={v}" for f, v in setting if f in shown) for setting in settings}
+
+
+def _twin(setting: Setting, baseline: str) -> Setting:
+    """The same setting with the baseline's optimizer; options of the correction have no meaning there."""
+    kept = ((f, v) for f, v in setting if not f.startswith("optimizer.precondition"))
+    return tuple((f, baseline if f == "optimizer" else v) for f, v in kept)
+
+
+def complete(group: pd.DataFrame) -> pd.DataFrame:
+    return group[group["status"] == "complete"]
+
+
+def unit(value: str) -> float:
+    return 100.0 if value == "itop_rate" else 1.0
+
+
+def _mean(values: pd.Series, value: str) -> str:
+    values = unit(value) * values
+    return mean_std(values.mean(), values.std())
+
+
+def paired(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> pd.Series:
+    """The differences over the seeds that both have, in the unit that is shown."""
+    if value not in ours or value not in theirs:
+        return pd.Series(dtype=float)
+    return unit(value) * (ours.set_index("seed")[value] - theirs.set_index("seed")[value]).dropna()
+
+
+def _difference(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
+    return shown(paired(ours, theirs, value))
+
+
+def shown(difference: pd.Series) -> str:
+    return written(statistics.mean(difference))
+
+
+def written(effect: statistics.Estimate) -> str:
+    """`+1.24 [+0.62, +1.87]`; the difference alone where one seed has no interval, nothing where there is none."""
+    if not effect.n:
+        return ""
+    return f"{effect.mean:+.2f}" + ("" if effect.n < 2 else f" [{effect.low:+.2f}, {effect.high:+.2f}]")

@@ -1,0 +1,65 @@
+"""All effects of SparseOpt that our studies measure, as one family of tests: `effects.md` of a scale."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from sparse_train.report import sweeps
+from sparse_train.report.evidence import effects
+from sparse_train.report.records import collected
+from sparse_train.report.records.results import held, write_text
+from sparse_train.report.views import statistics
+from sparse_train.report.views.tables import aligned
+
+HEAD = ["Study", "Effect", "Points", "n", "p", "p, Holm", "smallest visible effect"]
+ABOUT = """\
+An effect is a difference in test accuracy over paired seeds, with its 95% interval (Student's t): of a setting
+from its own baseline, or a contrast that the study names. Holm's procedure adjusts p for all lines of this table: where
+nothing has an effect, one such table in twenty has a line below 0.05. The last column is the effect that as many seeds
+would show in four of five repetitions; a smaller one is more likely to be missed.
+"""
+
+
+def markdown(results_dir: Path, scale: str) -> str:
+    """One line per effect with two seeds or more, the most certain first; of equal ones the first study's.
+
+    Empty where no study of that scale has an effect, and for a rehearsal, which is evidence of nothing.
+    """
+    if sweeps.is_rehearsal(scale):
+        return ""
+    found: dict[tuple[float, ...], tuple[str, str, pd.Series]] = {}
+    for study, says, difference in _differences(results_dir, scale):
+        if len(difference) > 1:
+            found.setdefault(tuple(difference.sort_index()), (study, says, difference))
+    known = sorted(((*one, statistics.mean(one[2])) for one in found.values()), key=lambda one: one[3].p)
+    adjusted = statistics.holm([estimate.p for *_, estimate in known])
+    lines = [
+        [study, says, effects.written(e), str(e.n), f"{e.p:.4f}", f"{p:.4f}", f"{effects.visible(difference):.2f}"]
+        for (study, says, difference, e), p in zip(known, adjusted, strict=True)
+    ]
+    if not lines:
+        return ""
+    title = f"# Every effect of SparseOpt in our studies, as one family{sweeps.reduced(scale)}"
+    return f"{title}\n\n{ABOUT}\n{aligned([HEAD, *lines])}\n"
+
+
+def _differences(results_dir: Path, scale: str) -> Iterator[tuple[str, str, pd.Series]]:
+    for study in (name for name in sweeps.names() if name.startswith("why-")):
+        sweep = sweeps.load(study, scale)
+        path = collected.path(results_dir, scale, study)
+        if path.exists() and (spec := sweep.artifact.get("effects")):
+            runs = collected.asked(collected.load(path, sweep.factors), sweep)
+            named = effects.of_the_correction(runs, sweep.factors, **spec)
+            if "contrasts" in sweep.artifact:
+                named |= effects.contrasts(runs, sweep.factors, **sweep.artifact["contrasts"])
+            yield from ((study, says, difference) for says, difference in named.items())
+
+
+def write(results_dir: Path, scale: str) -> str:
+    """Leave the page beside the tables of its scale; returns it."""
+    with held(results_dir):
+        page = markdown(results_dir, scale)
+        if page:
+            write_text(sweeps.place(results_dir, scale) / "effects.md", page)
+    return page

@@ -1,0 +1,93 @@
+"""What a cell of a claim says, and the claim over all its cells: what counts, and what is not judged."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pandas as pd
+
+from sparse_train.report.views import statistics
+from sparse_train.report.views.statistics import Estimate
+
+HOLDS, SMALL, FAILS, OPEN = "holds", "too small to count", "fails", "open"
+UNJUDGED, NO_RUNS, REHEARSAL = "one seed, not judged", "no runs yet", "a rehearsal: not judged"
+CERTAIN = 0.05  # an adjusted p below it counts
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One cell of a claim: a signed sum of means that should be as large as what counts.
+
+    Attributes:
+        words: which cell.
+        table: the sweep that has it.
+        found: the sum, in percentage points; of nothing (n is 0) where a number is missing.
+        verdict: one of the words above; none where a number is missing.
+        adjusted: p, adjusted for all cells of the claim (Holm); NaN where it is not asked for.
+    """
+
+    words: str
+    table: str
+    found: Estimate
+    verdict: str | None
+    adjusted: float = float("nan")
+
+    @property
+    def known(self) -> bool:
+        return self.found.n > 0
+
+
+def of_means(effect: float, counts: float) -> str:
+    """By published means, whose difference has no sign below what counts."""
+    return HOLDS if effect >= counts else FAILS if effect < -abs(counts) else SMALL
+
+
+def of_seeds(differences: pd.Series, counts: float) -> str:
+    """By the 95% interval over paired seeds; one seed has none."""
+    found = statistics.mean(differences)
+    if found.n < 2:
+        return UNJUDGED
+    if found.low > min(0.0, counts) and found.mean >= counts:
+        return HOLDS
+    if statistics.equivalent(differences, abs(counts)):
+        return SMALL
+    return FAILS if found.high < counts else OPEN
+
+
+def overall(comparisons: list[Comparison]) -> str:
+    """A claim fails if it fails in one cell, and holds if it holds in all."""
+    verdicts = {comparison.verdict for comparison in comparisons}
+    if verdicts == {HOLDS}:
+        return HOLDS
+    ranked = (REHEARSAL, FAILS, OPEN, UNJUDGED)
+    return next((word for word in ranked if word in verdicts), OPEN if verdicts & {HOLDS, SMALL} else NO_RUNS)
+
+
+def said(comparisons: list[Comparison]) -> str:
+    """The verdict in words, with the cells behind it: `judged: 1 of 36 (holds in 1)`."""
+    counts, verdict = Counter(comparison.verdict for comparison in comparisons), overall(comparisons)
+    if verdict in (REHEARSAL, NO_RUNS):
+        return verdict
+    judged = {word: counts[word] for word in (HOLDS, SMALL, FAILS, OPEN) if counts[word]}
+    parts, single = [], [c.found.mean for c in comparisons if c.verdict == UNJUDGED]
+    if judged:
+        cells = ", ".join(f"{word} in {count}" for word, count in judged.items())
+        head = f"**{verdict}**, " if verdict in (HOLDS, FAILS) else ""
+        parts.append(f"{head}judged: {sum(judged.values())} of {len(comparisons)} ({cells})")
+    if single:
+        which = f": {single[0]:+.2f}" if len(single) == 1 else f" in {len(single)} cells"
+        parts.append(f"one seed{which}, not judged")
+    return "; ".join(parts)
+
+
+def beyond_spread(comparisons: list[Comparison]) -> str:
+    """Where the difference of published means is certain: `for it in 24 of 24 (table8 12 of 12, table9 12 of 12)`."""
+    spread = [c for c in comparisons if not pd.isna(c.adjusted)]
+    if not spread:
+        return "no spread given"
+    certain = [c for c in spread if c.adjusted < CERTAIN]
+    ahead = Counter(c.table for c in certain if c.found.mean > 0)
+    tables = Counter(c.table for c in spread)
+    each = ", ".join(f"{table} {ahead[table]} of {count}" for table, count in tables.items())
+    against = len(certain) - ahead.total()
+    words = f"for it in {ahead.total()} of {len(spread)}" + (f", against it in {against}" if against else "")
+    return words + (f" ({each})" if len(tables) > 1 else "")

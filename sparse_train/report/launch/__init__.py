@@ -1,0 +1,1 @@
+"""Training what is missing: here, side by side, or by SLURM."""

@@ -1,0 +1,100 @@
+"""How the missing runs of a sweep are started: one after another, side by side on this machine, or by SLURM."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sparse_train.report.launch import slurm
+from sparse_train.report.launch.child import attend, option
+from sparse_train.report.records.collect import COMPLETE, INTERRUPTED, MISSING, Records
+from sparse_train.report.sweeps import SWEEPS, Cell, Sweep, covering
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """The options of LAUNCHER, JOBS, GPUS and PACK.
+
+    Attributes:
+        name: "serial", one run after another in one process; "local", side by side; "slurm", as jobs of an array.
+        jobs: runs side by side, `pack` on each GPU if not given; a run has one CPU thread, whatever their number.
+        gpus: the GPUs they are pinned to, in turn.
+        pack: so many runs on each GPU at a time.
+    """
+
+    name: str = "serial"
+    jobs: int | None = None
+    gpus: tuple[int, ...] = ()
+    pack: int = 1
+
+    def overrides(self) -> list[str]:
+        """What the training command is told."""
+        if self.name == "serial":
+            return []
+        if self.name == "slurm":
+            return ["hydra/launcher=slurm"]
+        jobs = self.jobs or self.pack * max(1, len(self.gpus))
+        pinned = [f"gpus=[{','.join(map(str, self.gpus))}]"] if self.gpus else []
+        return ["hydra/launcher=local", f"hydra.launcher.n_jobs={jobs}", "threads=1", *pinned]
+
+
+def launch(
+    sweep: Sweep, runs_dir: Path, records: Records, launcher: Launcher, extra: Sequence[str]
+) -> tuple[Records, dict[str, str]]:
+    """Train what is missing of each grid, as one Hydra multirun each; a failing run does not stop the others.
+
+    SLURM's jobs are only put into its queue.
+
+    Args:
+        records: as they are before.
+        extra: further overrides of the training runs.
+
+    Returns:
+        The records as they are afterwards; and the reason of each run that failed, by its id, as the multirun told it.
+
+    Raises:
+        ConfigError: for jobs that SLURM does not take.
+        SystemExit: for a signal that asked for an end, once the child has saved.
+    """
+    reasons: dict[str, str] = {}
+    for grid in sweep.grids:
+        while todo := missing(grid.cells, records):
+            training = command(sweep, todo, runs_dir, [*launcher.overrides(), *extra])
+            if launcher.name == "slurm":
+                slurm.submit(training, slurm.place(runs_dir, sweep.name))
+                break
+            place = runs_dir / ".multirun" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
+            code = attend([*training, option("hydra.sweep.dir", place)])
+            reasons |= _reasons(todo, place)
+            records = records.again()
+            words = [records.status(cell) for cell in todo]
+            # A worker that is killed takes joblib's pool with it. So again, while that gets some further than before.
+            # One that is asked to end (128 + the signal's number) is not.
+            broken_off = 0 < code < 128 and (MISSING in words or INTERRUPTED in words)
+            if not (broken_off and COMPLETE in words):
+                break
+    return records, reasons
+
+
+def _reasons(cells: Sequence[Cell], place: Path) -> dict[str, str]:
+    """Why each of these runs failed, from what the multirun left in its directory; by id."""
+    try:
+        failed = json.loads((place / "failed.json").read_text())
+    except FileNotFoundError:
+        return {}
+    asked = [(cell.id, {f"{key}={value}" for key, value in cell.options.items()}) for cell in cells]
+    return {name: one["reason"] for one in failed for name, options in asked if options <= set(one["overrides"])}
+
+
+def missing(cells: Sequence[Cell], records: Records) -> list[Cell]:
+    """Those without a complete record."""
+    return [cell for cell in cells if records.status(cell) != COMPLETE]
+
+
+def command(sweep: Sweep, cells: list[Cell], runs_dir: Path, options: Sequence[str]) -> list[str]:
+    """The Hydra multirun of the smallest product that has these cells of one grid, with further overrides."""
+    values = [f"{key}={','.join(values)}" for key, values in covering(cells).items()]
+    place = ["--config-dir", str(SWEEPS), "--config-name", sweep.name]
+    return [sys.executable, "-m", "sparse_train", *place, option("runs_dir", runs_dir), *values, *options]

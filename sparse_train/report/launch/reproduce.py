@@ -1,0 +1,95 @@
+"""What is there of a sweep, what is missing, and launching that."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparse_train.record import segments
+from sparse_train.report import cost
+from sparse_train.report.launch import slurm
+from sparse_train.report.launch.local import Launcher, launch, missing
+from sparse_train.report.records import collected
+from sparse_train.report.records.collect import COMPLETE, MISSING, Records
+from sparse_train.report.sweeps import Cell, Sweep
+from sparse_train.source import training_code
+
+
+def status(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | None = None) -> str:
+    """`table1: 31/36 complete, 2 running, 3 missing; in SLURM's queue: 2 running, 3 pending`.
+
+    Given the directory of results, a run counts too that committed records have as complete: `fig2: 32/32 complete
+    (0 here, 32 in committed records)`.
+    """
+    states = {cell.id: records.status(cell) for cell in sweep.cells}
+    here = {name for name, state in states.items() if state == COMPLETE}
+    committed = set() if results_dir is None else _committed(sweep, results_dir)
+    others = Counter(state for name, state in states.items() if name not in here | committed)
+    done = f"{len(here | committed)}/{len(states)} complete"
+    done += f" ({len(here)} here, {len(committed)} in committed records)" if committed else ""
+    words = [done, *(f"{count} {state}" for state, count in sorted(others.items()))]
+    queued = slurm.queue(slurm.place(runs_dir, sweep.name))
+    waiting = ", ".join(f"{count} {state.lower()}" for state, count in sorted(queued.items(), reverse=True))
+    return f"{sweep.name}: {', '.join(words)}{f'; in the queue: {waiting}' * bool(waiting)}"
+
+
+def _committed(sweep: Sweep, results_dir: Path) -> set[str]:
+    """The ids of the sweep's runs that committed records have as complete."""
+    path = collected.path(results_dir, sweep.scale, sweep.name)
+    others = set(collected.elsewhere(path, sweep))
+    if not path.exists():
+        return others
+    rows = collected.asked(collected.load(path, sweep.factors), sweep)
+    return others | set(rows.loc[rows["status"] == COMPLETE, "id"])
+
+
+def plan(sweep: Sweep, records: Records, before: set[str], speeds: cost.Speeds, gpus: int) -> str:
+    """What launching would do, after the runs whose ids are in `before`."""
+    new = [cell for cell in missing(sweep.cells, records) if cell.id not in before]
+    source = speeds.source(sweep.cells)
+    costs = f"{cost.of(sweep.cells, speeds)}; new: {cost.of(new, speeds, gpus)}"
+    return f"{sweep.name}: {costs}" + (f" ({source})" if source else "")
+
+
+def reproduce(
+    sweep: Sweep, runs_dir: Path, records: Records, launcher: Launcher, extra: Sequence[str]
+) -> tuple[list[str], Records]:
+    """Launch what is missing.
+
+    Args:
+        records: as they are before.
+        extra: further overrides of the training runs.
+
+    Returns:
+        Lines that say what has no result now: each run that failed or diverged, with the reason, then how many are
+        missing; and the records as they are now.
+
+    Raises:
+        ConfigError: for jobs that SLURM does not take.
+    """
+    if launcher.name == "slurm" and (queued := slurm.queue(slurm.place(runs_dir, sweep.name))):
+        words = f"{sweep.name}: {queued.total()} jobs are in the queue already; `make cancel-{sweep.name}` ends them"
+        return [words], records
+    records, reasons = launch(sweep, runs_dir, records, launcher, extra)
+    owed = [] if launcher.name == "slurm" else missing(sweep.cells, records)
+    told = [cell for cell in owed if cell.id in reasons or records.status(cell) != MISSING]
+    lines = [_without_result(cell, records, reasons) for cell in told]
+    if absent := len(owed) - len(told):
+        lines.append(f"{sweep.name}: {absent} missing: not started, or broken off before they had a record")
+    return lines, records
+
+
+def made_before(sweep: Sweep, records: Records) -> str | None:
+    """That other code of ours made some of the runs that are there, in words; None if this did, as far as is known."""
+    made = [segments.codes(found[1]) for cell in sweep.cells if (found := records.complete(cell)) is not None]
+    others = [codes for codes in made if codes not in ([], [training_code()])]
+    said = f"other code than this (hash {training_code()}) made {len(others)} of {len(made)} complete runs"
+    advice = "to train one again, delete its directory, or give its own command resume=fresh"
+    return f"{sweep.name}: {said}; {advice}" if others else None
+
+
+def _without_result(cell: Cell, records: Records, reasons: dict[str, str]) -> str:
+    options = " ".join(f"{key}={value}" for key, value in cell.options.items())
+    status = "failed" if cell.id in reasons else records.status(cell)
+    where, record = records.found.get(cell.id, (cell.id, {"status": status}))
+    reason = reasons.get(cell.id) or record.get("reason")
+    return f"{where} {record['status']}{f': {reason}' if reason else ''} ({options})"

@@ -1,0 +1,81 @@
+"""Make a committed run again, and compare: what a sceptic does first."""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from sparse_train.errors import ConfigError, require
+from sparse_train.report.launch.child import attend
+from sparse_train.report.launch.local import command
+from sparse_train.report.records import collect, collected, mixtures
+from sparse_train.report.records.collect import COMPLETE, TIMES, Records
+from sparse_train.report.sweeps import Sweep
+
+PLACE = ("device", "torch", "threads")  # with these the same, so is every bit
+OTHERS = ("git", "status", "scale", *PLACE, *TIMES, *mixtures.COLUMNS)
+
+
+def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]) -> tuple[bool, str]:
+    """Train one committed run anew, in a directory of its own that is removed again.
+
+    Where hardware, torch and threads are those of the committed run, all its metrics must come out the same to the bit;
+    elsewhere its accuracy must lie within twice the standard deviation over the committed seeds.
+
+    Args:
+        run: its id; None for the first complete one of the artifact.
+        extra: further overrides, such as `data_dir=/data`.
+
+    Returns:
+        Whether it does, and what was found.
+
+    Raises:
+        ConfigError: for an artifact or id without a committed complete run.
+    """
+    before, rows = _committed(sweep, results_dir, run)
+    cell = next(cell for cell in sweep.cells if cell.id == before["id"])
+    with tempfile.TemporaryDirectory() as runs_dir:
+        training = command(sweep, [cell], Path(runs_dir), [f"threads={int(before['threads'])}", *extra])
+        attend(training, stdout=sys.stderr)
+        after = collect.runs(sweep, Records([Path(runs_dir)])).set_index("id", drop=False).loc[cell.id]
+    if after["status"] != COMPLETE:
+        return False, f"{sweep.name} {cell.id}: {after['status']}, while the committed run is complete"
+    changed = [key for key in before.index if key in after and key not in OTHERS and not _same(before[key], after[key])]
+    told = ", ".join(f"{key} {before[key]} committed, {after[key]} now" for key in changed) or "the same to the bit"
+    elsewhere = [key for key in PLACE if not _same(before[key], after[key])]
+    if elsewhere:
+        told += "; made with " + ", ".join(f"{key} {before[key]}, not {after[key]}" for key in elsewhere)
+    if elsewhere and changed and "test_acc" in before:
+        spread = spread_over_seeds(before, rows, sweep)
+        fine = abs(after["test_acc"] - before["test_acc"]) <= 2 * spread
+        told += (
+            f"; test accuracy {'within' if fine else 'not within'} twice the seeds' standard deviation, {spread:.2f}"
+        )
+        return bool(fine), f"{sweep.name} {cell.id}: {told}"
+    return not changed, f"{sweep.name} {cell.id}: {told}"
+
+
+def _committed(sweep: Sweep, results_dir: Path, run: str | None) -> tuple[pd.Series, pd.DataFrame]:
+    """The run's row, and all complete ones."""
+    path = collected.path(results_dir, sweep.scale, sweep.name)
+    if not path.exists():
+        raise ConfigError("artifact", sweep.name, f"there are no committed runs of it: no {path}")
+    rows = collected.load(path, sweep.factors)
+    known = {cell.id for cell in sweep.cells}
+    rows = rows[(rows["status"] == COMPLETE) & rows["id"].isin(known)]
+    chosen = rows if run is None else rows[rows["id"] == run]
+    require(len(chosen), "run", run, f"must be the id of a complete run in {path}")
+    return chosen.iloc[0], rows
+
+
+def _same(a, b) -> bool:
+    return bool(a == b) or (pd.isna(a) and pd.isna(b))
+
+
+def spread_over_seeds(row: pd.Series, rows: pd.DataFrame, sweep: Sweep) -> float:
+    """The standard deviation of the accuracy over the seeds of this setting; not a number with one seed."""
+    others = [key for key in sweep.factors if key != "seed" and key in rows]
+    alike = rows[(rows[others].fillna("") == row[others].fillna("")).all(axis=1)]
+    return float(alike["test_acc"].std())

@@ -1,0 +1,1 @@
+"""Records in W&B, afterwards."""

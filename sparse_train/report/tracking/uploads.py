@@ -1,0 +1,170 @@
+"""W&B runs of what was not sent while it trained: offline files, and committed records."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from sparse_train.config import run_name
+from sparse_train.errors import ConfigError, require
+from sparse_train.report import sweeps
+from sparse_train.report.page.records import Committed, committed, scales_of
+from sparse_train.report.records.collect import INTERRUPTED, passed_over, read
+from sparse_train.report.sweeps import Cell
+from sparse_train.tracking import wandb_run
+
+UNSENT = "{} runs are not whole: they are training or broke off"
+TIMEOUT = 20.0  # seconds to wait for the server
+
+
+def sync(runs_dir: Path) -> tuple[str, bool]:
+    """Upload what finished runs left offline, each once; says what was done, and whether all went well.
+
+    Every process of a run sends all its rows, so the newest file holds them. `wandb sync` marks what it has uploaded.
+    Where W&B has rows of the run from another process, it would add all of them again, renumbered; then the rows that
+    are missing there are sent from the record.
+
+    Raises:
+        ConfigError: where W&B cannot be reached for the latter.
+    """
+    files, others, unfinished = [], [], 0
+    for run_dir in sorted(path.parent for path in [*runs_dir.glob("*/record.json"), *runs_dir.glob("*/*/record.json")]):
+        begun = sorted(run_dir.glob("wandb/*run-*/*.wandb"), key=_begun)
+        if not begun or _marked(begun[-1]):
+            continue
+        if (status := _status(run_dir)) is None:
+            continue
+        if status in ("running", INTERRUPTED):
+            unfinished += 1
+        elif any(file.with_name(f"{file.name}.syncstate").exists() for file in begun):
+            others.append(run_dir)
+        else:
+            files.append(begun[-1])
+    for run_dir in others:
+        _send_record(run_dir)
+    if files:
+        subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, files)], check=False)
+    failed = sum(not _marked(file) for file in files)
+    sent = len(files) + len(others) - failed
+    words = [f"{sent} runs uploaded" if sent else "nothing to upload" if not failed else "nothing uploaded"]
+    words += [f"{failed} runs could not be uploaded; see above"] if failed else []
+    words += [UNSENT.format(unfinished)] if unfinished else []
+    return f"{runs_dir}: {'; '.join(words)}", not failed
+
+
+def _status(run_dir: Path) -> str | None:
+    """As its record says it; None, with a line that says so, where there is none that can be read."""
+    try:
+        return read(run_dir / "record.json")["status"]
+    except ValueError as error:
+        passed_over(run_dir / "record.json", str(error))
+        return None
+
+
+def _begun(file: Path) -> tuple[str, int]:
+    """By the second in the directory's name; within one, by what was written last."""
+    return file.parent.name.removeprefix("offline-"), file.stat().st_mtime_ns
+
+
+def _marked(file: Path) -> bool:
+    return file.with_name(file.name + wandb_run.SYNCED).exists()
+
+
+def _send_record(run_dir: Path) -> None:
+    record = json.loads((run_dir / "record.json").read_text())
+    rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+    logger = record["config"]["logger"]
+    described = wandb_run.options(
+        record["id"], record, logger["project"], logger["entity"], logger["group"], logger["tags"]
+    )
+    _send(described, rows, record, run_dir)
+
+
+def backfill(names: Sequence[str], results_dir: Path, project: str, entity: str | None) -> Iterator[str]:
+    """Make a W&B run of every committed training run, once; gives a line for each.
+
+    A run that W&B has, from here or from its training, gets what it lacks. One of several artifacts is in the group of
+    the first; where none of them commits its epochs, its last one is all there is.
+
+    Raises:
+        ConfigError: for records that cannot be read, and where W&B cannot be reached: at once where there is no key.
+    """
+    _authenticate(project)
+    found: dict[str, tuple[Committed, Cell, pd.DataFrame]] = {}
+    for name in names:
+        for scale in scales_of(name, results_dir):
+            here = committed(name, scale, results_dir)
+            history, complete = here.history(), set(here.complete["id"]) if len(here.complete) else set()
+            for cell in here.cells:
+                if cell.id in complete and cell.epochs:
+                    rows = history[history["id"] == cell.id] if len(history) else history
+                    first = found.get(cell.id, (here, cell, rows))
+                    found[cell.id] = (*first[:2], first[2] if len(first[2]) else rows)
+    directory = results_dir / ".wandb"
+    for place, (here, cell, rows) in enumerate(found.values(), start=1):
+        record = committed_record(here, cell)
+        described = wandb_run.options(cell.id, record, project, entity, None, ["from committed records"])
+        new = _send(described, history_rows(rows, record["final"]), record, directory)
+        yield f"{place}/{len(found)} {cell.id} {record['name']}: {new} rows sent"
+
+
+def committed_record(here: Committed, cell: Cell) -> dict[str, Any]:
+    """What is committed of a run, as its record would say it."""
+    known = here.runs.set_index("id").loc[cell.id].dropna().to_dict()
+    cfg = sweeps.composed(here.name, cell)
+    choices = {key: option for key, option in cfg.hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    kept = [key for key in cfg if key not in ("hydra", "artifact", "logger")]
+    metrics = {key: value for key, value in known.items() if key in METRICS}
+    return {
+        "id": cell.id,
+        "name": run_name(cfg, choices),
+        "config": OmegaConf.to_container(OmegaConf.masked_copy(cfg, kept), resolve=True),
+        "choices": choices,
+        "sweep": here.name,
+        "git": known.get("git"),
+        "threads": known.get("threads"),
+        "hardware": {"device": known.get("device")},
+        "versions": {"torch": known.get("torch")},
+        "status": known["status"],
+        "final": {"epoch": int(known["trained_epochs"]), **metrics},
+        "best": {"test_acc": known["best_test_acc"]} if "best_test_acc" in known else {},
+    }
+
+
+METRICS = ("train_loss", "train_acc", "test_loss", "test_acc", "itop_rate", "realised_sparsity", "grad_norm")
+
+
+def history_rows(committed_rows: pd.DataFrame, final: dict) -> list[dict]:
+    """The epochs that are committed; the last one with all its metrics."""
+    columns = [key for key in ("epoch", *METRICS) if key in committed_rows]
+    rows = committed_rows[columns].to_dict("records") if len(committed_rows) else [{"epoch": final["epoch"]}]
+    return [*rows[:-1], rows[-1] | final]
+
+
+def _authenticate(project: str) -> None:
+    """Before anything that takes time."""
+    mode = os.environ.get("WANDB_MODE", "online")
+    require(mode == "online", "WANDB_MODE", mode, "committed records are sent online alone; unset it")
+    try:
+        wandb_run.authenticate()
+    except Exception as error:  # no package, no key
+        raise ConfigError("wandb", project, wandb_run.words(error)) from error
+
+
+def _send(described: dict, rows: list[dict], record: dict, directory: Path) -> int:
+    """How many rows W&B did not have."""
+    try:
+        run = wandb_run.begin(described, directory, "online", TIMEOUT)
+        for row in rows:
+            wandb_run.send(run, row)
+        new = sum(row["epoch"] >= run.starting_step for row in rows)
+        wandb_run.end(run, record)
+    except Exception as error:  # whatever wandb raises
+        raise ConfigError("wandb", described["id"], wandb_run.words(error)) from error
+    return new

@@ -1,0 +1,83 @@
+"""How the lines of an accuracy figure are told apart: by the optimizer alone, or by all that varies between them."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from sparse_train.report.views import style
+from sparse_train.report.views.labels import label
+
+METHOD = ("dst", "optimizer")
+SHOWN_OTHERWISE = ("sparsity", "epochs", "seed", *METHOD)  # as panels, axis, dashes and bands
+
+
+@dataclass(frozen=True)
+class Look:
+    """Of one line. A reference has no marker."""
+
+    words: str
+    colour: str
+    marker: str
+    dash: str
+
+
+class Looks:
+    """The lines of a figure: methods, and what else its grid varies.
+
+    The four optimizers look the same in every figure, and so do dense and static networks. Only where several DST
+    methods or another factor vary, each line has a colour and a marker of its own, and words for what varies.
+
+    Args:
+        runs: of the figure, complete or not.
+        factors: keys of the sweep's grid.
+        methods: words for optimizers that are something else in this sweep.
+    """
+
+    def __init__(self, runs: pd.DataFrame, factors: Iterable[str], methods: Mapping[str, str] | None = None):
+        self._methods = methods
+        trained = runs[~runs["dst"].isin(style.REFERENCES)]
+        trained = runs if trained.empty else trained
+        others = [key for key in factors if key in runs and key not in SHOWN_OTHERWISE]
+        self.by = [*METHOD, *(key for key in others if trained[key].nunique(dropna=False) > 1)]
+        settings = list(dict.fromkeys(map(_words_of, runs[self.by].itertuples(index=False, name=None))))
+        alone = Counter(dst for dst, *_ in settings)
+        lines = [one for one in settings if one[0] not in style.REFERENCES or alone[one[0]] > 1]
+        self._varies = [len(set(values)) > 1 for values in zip(*lines, strict=True)]
+        strange = {optimizer for _, optimizer, *_ in lines} - set(style.OPTIMIZERS)
+        plain = len({(dst, *rest) for dst, _, *rest in lines}) <= 1 and len(strange) <= 1
+        self.markers = not plain  # also on curves
+        own = {one: self._plain(one) if plain else self._own(place, one) for place, one in enumerate(lines)}
+        self._looks = {one: own[one] if one in own else self._reference(one) for one in settings}
+
+    def lines(self, rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], Look, pd.DataFrame]]:
+        """(DST method, optimizer), look and rows of every line that has any."""
+        for setting, group in rows.groupby(self.by, sort=False, dropna=False) if len(rows) else ():
+            yield setting[:2], self._looks[_words_of(setting)], group
+
+    def _plain(self, setting: tuple[str, ...]) -> Look:
+        look = style.look(setting[1])
+        return Look(label("optimizer", setting[1], self._methods), look["color"], look["marker"], "-")
+
+    def _own(self, place: int, setting: tuple[str, ...]) -> Look:
+        count = len(style.COLOURS)
+        marker = style.MARKERS[(place + place // count) % count]
+        return Look(self._words(setting), style.COLOURS[place % count], marker, "-")
+
+    def _reference(self, setting: tuple[str, ...]) -> Look:
+        colour, dash = style.REFERENCES[setting[0]]
+        return Look(label("dst", setting[0]), colour, "", dash)
+
+    def _words(self, setting: tuple[str, ...]) -> str:
+        """`SET, SparseOpt, lr=0.5`: what varies."""
+        named = [(key, value) for key, value, varies in zip(self.by, setting, self._varies, strict=True) if varies]
+        words = [label(key, value, self._methods) for key, value in named if key in METHOD]
+        options = [f"{key.rpartition('.')[2]}={value}" for key, value in named if key not in METHOD and value != "nan"]
+        words += [" ".join(options)] if options else []
+        return ", ".join(words) or label("optimizer", setting[1], self._methods)
+
+
+def _words_of(setting: tuple) -> tuple[str, ...]:
+    """A hole, where a grid of the sweep has no such key, equals another hole."""
+    return tuple(map(str, setting))

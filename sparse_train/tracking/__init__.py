@@ -1,0 +1,1 @@
+"""Sending a run to W&B while it trains."""

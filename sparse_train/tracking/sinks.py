@@ -1,0 +1,105 @@
+"""Sinks: the record's rows, sent elsewhere as well. A sink never stops a run."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from sparse_train.errors import require, require_one_of
+from sparse_train.process.console import say
+from sparse_train.record.record import Record
+from sparse_train.sparsity.topology import Topology
+from sparse_train.tracking import wandb_run
+
+MODES = ("online", "offline", "disabled")
+BINS = 64
+
+
+class Wandb:
+    """Weights & Biases: one W&B run per run, its id the run's own, taken up again where the run is.
+
+    The record stays the only source. What fails here is said once, in one line, and the run goes on: offline where W&B
+    cannot be reached at the start, without W&B where it breaks later.
+
+    Rows have the epoch as their step. Where masks have changed since the last one, a row comes with
+    `density/<weight>`: the histogram of its neurons' densities (fan-in over possible fan-in), whose mean is the layer's
+    density and whose width the spread of fan-ins. The summary holds the last epoch's values, and those of the best as
+    `best/...`.
+
+    Args:
+        record: of the run.
+        metadata: what the record says of it. The name is W&B's too; configuration and the rest are its config.
+        project, entity, group, tags: as W&B has them. Without a group it is the sweep that the run was launched
+            for; the options of the configuration's groups are tags in any case.
+        mode: "online", "offline" (files under the run's directory, for `make wandb-sync`) or "disabled".
+        init_timeout: seconds to wait for the server before going on offline.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        metadata: dict,
+        project: str = "sparse_train",
+        entity: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] = (),
+        mode: str = "online",
+        init_timeout: float = 20.0,
+    ):
+        require_one_of("mode", mode, MODES)
+        require(init_timeout > 0, "init_timeout", init_timeout, "must be above 0: seconds to wait for the server")
+        self.run: Any = None
+        self.version: int | None = None  # of the topology whose histograms were sent last
+        described = wandb_run.options(record.id, metadata, project, entity, group, tags)
+        if mode != "disabled":
+            self._begin(mode, lambda mode: wandb_run.begin(described, record.dir, mode, init_timeout))
+
+    def log(self, row: dict, topology: Topology | None = None) -> None:
+        """One epoch; with the topology as it is after it, where that is known."""
+        self._guarded(lambda: wandb_run.send(self.run, row | self._histograms(topology)))
+
+    def finish(self, record: Record) -> None:
+        """To be called when the record has its last word."""
+        self._guarded(lambda: wandb_run.end(self.run, record.content))
+
+    def _begin(self, mode: str, begin: Callable[[str], Any]) -> None:
+        try:
+            self.run = begin(mode)
+        except Exception as error:  # no package, no key, no network, a server that fails
+            with contextlib.suppress(Exception):  # said once: the first reason is the one to mend
+                if mode == "online":
+                    self.run = begin("offline")
+            how = "without it" if self.run is None else "offline; `make wandb-sync` uploads it later"
+            say(f"warning: W&B: {wandb_run.words(error)}; going on {how}")
+
+    def _histograms(self, topology: Topology | None) -> dict:
+        if topology is None or topology.version == self.version:
+            return {}
+        self.version = topology.version
+        return {f"density/{name}": _histogram(mask) for name, mask in topology.masks.items()}
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        if self.run is None:
+            return
+        try:
+            call()
+        except Exception as error:  # whatever W&B raises, the run goes on
+            self.run = None
+            say(f"warning: W&B: {wandb_run.words(error)}; going on without it")
+            with contextlib.suppress(Exception):  # else it complains again at the end of the program
+                import wandb
+
+                wandb.teardown()
+
+
+def neuron_densities(mask: Tensor) -> np.ndarray:
+    """(neurons,): fan-in over possible fan-in of each, a neuron being a row of the mask."""
+    return mask.flatten(1).float().mean(1).cpu().numpy()
+
+
+def _histogram(mask: Tensor) -> Any:
+    import wandb
+
+    return wandb.Histogram(np_histogram=np.histogram(neuron_densities(mask), bins=BINS, range=(0, 1)))

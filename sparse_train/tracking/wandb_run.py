@@ -1,0 +1,128 @@
+"""A W&B run of ours: what it is called, what it holds, how it is sent. Needs no torch; raises whatever wandb raises.
+
+Seen with wandb 0.31: `init` asks for a key on a terminal, and waits 90 s for a server; an id stays in use after an
+`init` that failed; rows below a resumed run's first step are refused.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 20.0  # seconds at the end of a run for what is still to be sent
+BEST = "best/"
+ABOUT = (
+    "sweep",
+    "git",
+    "code",
+    "versions",
+    "hardware",
+    "threads",
+    "processes",
+    "model_arguments",
+    "layers",
+    "flops",
+)
+PERCENT = {"itop_rate": "itop_percent"}  # shares that people read in percent, as everywhere else
+SYNCED = ".synced"  # `wandb sync` leaves a file of this ending beside what it has uploaded, and so do we
+
+
+def options(
+    record_id: str, metadata: dict, project: str, entity: str | None, group: str | None, tags: Iterable
+) -> dict:
+    """The arguments of `wandb.init` that say what run it is.
+
+    Args:
+        metadata: of the run's record: name, config, and what may be: choices, sweep, versions, hardware, ...
+        group: None for the sweep that the run was launched for.
+        tags: besides the options that were taken.
+    """
+    return {
+        "project": project,
+        "entity": entity,
+        "group": group or default_group(metadata.get("sweep"), metadata["config"].get("scale", "paper")),
+        "tags": list(dict.fromkeys([*default_tags(metadata.get("choices", {})), *tags])),
+        "id": record_id,
+        "name": metadata["name"],
+        "config": {
+            **{key: metadata[key] for key in ABOUT if key in metadata},
+            **{option_key(group): option for group, option in metadata.get("choices", {}).items()},
+            **metadata["config"],
+        },
+        "resume": "allow",
+    }
+
+
+def option_key(group: str) -> str:
+    """Where the config says which option of a group was taken: `dst_option` is rigl, `dst` what it stands for."""
+    return f"{group}_option"
+
+
+def default_group(sweep: str | None, scale: str) -> str | None:
+    """The sweep, with its scale where that is not the paper's; None for a run of its own."""
+    return sweep if sweep is None or scale == "paper" else f"{sweep} {scale}"
+
+
+def default_tags(choices: dict[str, str]) -> list[str]:
+    """cifar100, resnet20, rigl, sparseopt, ..."""
+    taken = [choices.get(group) for group in ("dataset", "model", "dst", "optimizer", "renorm", "scale")]
+    return [option for option in taken if option not in (None, "none")]
+
+
+def authenticate(mode: str = "online") -> None:
+    """Find the key, without asking for one and without a word."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its telemetry complains of the network on its own
+    import wandb
+
+    wandb.setup(settings=wandb.Settings(silent=True))
+    if mode == "online" and not wandb.login(prompt=False, verify=False):
+        raise RuntimeError("no API key; `wandb login` asks for one")
+
+
+def begin(described: dict, directory: Path, mode: str, init_timeout: float) -> Any:
+    """A started W&B run whose axis is the epoch; its files are under `directory`/wandb."""
+    authenticate(mode)
+    import wandb  # an extra: only those who ask for W&B need it
+
+    patience = {"init_timeout": init_timeout, "finish_timeout": PATIENCE, "finish_timeout_raises": True}
+    settings = wandb.Settings(**patience, silent=True, console="off")
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        run = wandb.init(**described, mode=mode, dir=str(directory), settings=settings)
+    except Exception:
+        wandb.teardown()
+        raise
+    run.define_metric("epoch")
+    run.define_metric("*", step_metric="epoch")
+    return run
+
+
+def metric(key: str) -> str:
+    """What a key of the history is called in W&B."""
+    return PERCENT.get(key, key)
+
+
+def shown(row: dict) -> dict:
+    """An epoch as W&B shows it."""
+    return {metric(key): 100 * value if key in PERCENT else value for key, value in row.items()}
+
+
+def send(run: Any, row: dict) -> None:
+    """One epoch, its number being the step; nothing where W&B has it from an earlier process."""
+    if row["epoch"] >= run.starting_step:
+        run.log(shown(row), step=row["epoch"])
+
+
+def end(run: Any, record: dict) -> None:
+    """Final and best metrics, the record's last word, and the end."""
+    best = {BEST + key: value for key, value in shown(record.get("best", {})).items()}
+    run.summary.update({**shown(record.get("final", {})), **best, "status": record["status"]})
+    online, file = not run.offline, Path(run.settings.sync_file)
+    run.finish(exit_code=int(record["status"] != "complete"))
+    if online:
+        file.with_name(file.name + SYNCED).touch()
+
+
+def words(error: Exception) -> str:
+    """One line for whatever wandb raised."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

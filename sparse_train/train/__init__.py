@@ -1,0 +1,1 @@
+"""Training: assembly, the loop, and what is saved on the way."""

@@ -1,0 +1,174 @@
+"""Assembly: from a configuration to the parts of a run."""
+
+from collections.abc import Callable
+from inspect import signature
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sparse_train.config import run_name
+from sparse_train.data.memory import Loading
+from sparse_train.errors import require
+from sparse_train.models.init import kaiming_normal, lecun_normal, over_sqrt_c, own_fan_in
+from sparse_train.optim.sgd import SparseSGD
+from sparse_train.options.targets import make
+from sparse_train.process.distributed import join
+from sparse_train.process.slots import slot
+from sparse_train.record.metadata import choices, metadata
+from sparse_train.sparsity.flops import layer_flops, relative_flops
+from sparse_train.sparsity.topology import Topology
+from sparse_train.sparsity.updater import Updater
+from sparse_train.train.run import Run
+
+DRAWN = {"lecun_normal": lecun_normal}  # others begin as kaiming_normal
+SCALED = {"own_fan_in": own_fan_in, "over_sqrt_c": over_sqrt_c}  # initial weights that depend on the masks
+
+# What keeps buffers each rank's own has another name in later versions of torch.
+BUFFERS = next(
+    key for key in ("forward_sync_buffers", "broadcast_buffers") if key in signature(DistributedDataParallel).parameters
+)
+
+
+def build(cfg: DictConfig) -> Run:
+    """Every part of the run that `cfg` describes, in its initial state.
+
+    Raises:
+        ConfigError: for whatever in `cfg` cannot work, naming its key.
+    """
+    device = pick_device(cfg)
+    set_up_torch(cfg)
+    ranks = join()
+    if device.type == "cuda" and ranks.world > 1:
+        device = torch.device("cuda", ranks.gpu)
+    loading = Loading(cfg.data_dir, cfg.batch_size, cfg.seed, device, cfg.download, cfg.workers, ranks)
+    data = make(cfg, "dataset", loading)
+    memory_format = torch.channels_last if cfg.channels_last else torch.contiguous_format
+
+    sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels}
+    model = make(cfg, "model", **sizes)
+    DRAWN.get(cfg.init, kaiming_normal)(model, cfg.seed)
+    if cfg.sync_bn and ranks.world > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model.to(device, memory_format=memory_format)
+    topology = make(cfg, "topology", model)
+    if cfg.init in SCALED:
+        SCALED[cfg.init](topology)
+
+    steps = len(data.train)
+    schedule = make(cfg, "lr_schedule", batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs)
+    groups = parameter_groups(model, cfg.weight_decay_on, cfg.one_dimensional_lr)
+    optimizer = make(cfg, "optimizer", groups, topology)
+    updater = None
+    if cfg.dst is not None:
+        updater = make(cfg, "dst", topology, optimizer, total_steps=cfg.epochs * steps, seed=cfg.seed)
+
+    forward = model
+    if ranks.world > 1:  # running statistics are averaged where they are used; until then each rank has its own
+        forward = DistributedDataParallel(model, **{BUFFERS: False})
+    if cfg.compile:
+        forward = torch.compile(forward, mode=None if cfg.compile is True else cfg.compile)
+    example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
+    if cfg.batch_size == (1 if cfg.sync_bn else ranks.world):
+        require_more_than_one_value(model, example, cfg.batch_size)
+    return Run(
+        epochs=cfg.epochs,
+        seed=cfg.seed,
+        data=data,
+        model=model,
+        forward=forward,
+        topology=topology,
+        optimizer=optimizer,
+        updater=updater,
+        schedule=schedule,
+        device=device,
+        memory_format=memory_format,
+        autocast=cfg.amp == "bf16",
+        label_smoothing=cfg.label_smoothing,
+        metadata={
+            **metadata(cfg, run_name(cfg, choices()), device),
+            "processes": ranks.world,
+            "model_arguments": sizes,
+            "layers": topology.densities(),
+            "flops": flops(model, example, topology, dense_gradient_share(optimizer, updater, cfg.epochs * steps)),
+        },
+        ranks=ranks,
+    )
+
+
+def pick_device(cfg: DictConfig) -> torch.device:
+    count = torch.cuda.device_count()
+    require(
+        count or cfg.device != "cuda", "device", cfg.device, "this torch sees no CUDA device; use device=cpu or auto"
+    )
+    if cfg.device == "cpu" or not count:
+        return torch.device("cpu")
+    if cfg.gpus is None:
+        return torch.device("cuda")
+    require(max(cfg.gpus) < count, "gpus", cfg.gpus, f"there are GPUs 0 to {count - 1}")
+    device = torch.device("cuda", cfg.gpus[slot() % len(cfg.gpus)])
+    torch.cuda.set_device(device)
+    return device
+
+
+def set_up_torch(cfg: DictConfig) -> None:
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    torch.backends.cudnn.deterministic = cfg.deterministic
+    torch.backends.cudnn.benchmark = not cfg.deterministic
+
+
+def require_more_than_one_value(model: nn.Module, example: torch.Tensor, batch_size: int) -> None:
+    """With one image a process, a channel of one pixel is one value, which is its own mean: nothing is left of it.
+
+    Raises:
+        ConfigError: names the first such layer.
+    """
+    seen: list[str] = []
+
+    def look(name: str) -> Callable:
+        return lambda _module, inputs, _output: seen.append(name) if inputs[0][:, 0].numel() == 1 else None
+
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    hooks = [model.get_submodule(name).register_forward_hook(look(name)) for name in norms]
+    with torch.no_grad():
+        model.eval()(example)
+    model.train()
+    for hook in hooks:
+        hook.remove()
+    right = f"leaves {seen[0] if seen else ''} one value a channel to normalize; give each process two images or more"
+    require(not seen, "batch_size", batch_size, right)
+
+
+def parameter_groups(model: nn.Module, weight_decay_on: str, one_dimensional_lr: float = 1.0) -> list[dict]:
+    """All parameters in one group; or the weights (ndim > 1), and then the others, where these are treated differently.
+
+    Args:
+        weight_decay_on: "all", or the "weights": the others then have no decay.
+        one_dimensional_lr: `lr_scale` of the others, which `Run.set_lr` multiplies their learning rate by.
+    """
+    parameters = list(model.parameters())
+    if weight_decay_on == "all" and one_dimensional_lr == 1:
+        return [{"params": parameters}]
+    weights: dict = {"params": [p for p in parameters if p.ndim > 1]}
+    others: dict = {"params": [p for p in parameters if p.ndim <= 1]}
+    if weight_decay_on == "weights":
+        others["weight_decay"] = 0.0
+    if one_dimensional_lr != 1:
+        others["lr_scale"] = one_dimensional_lr
+    return [weights, others]
+
+
+def dense_gradient_share(optimizer: SparseSGD, updater: Updater | None, total_steps: int) -> float:
+    """Share of the steps that need the dense gradient: for growth, or always where its norm is bounded."""
+    if optimizer.renorm is not None and optimizer.renorm.over == "dense":
+        return 1.0
+    if updater is None or not updater.growth.needs_gradient:
+        return 0.0
+    return sum(updater.due(step) for step in range(total_steps)) / total_steps
+
+
+def flops(model: nn.Module, example: torch.Tensor, topology: Topology, share: float) -> dict:
+    """FLOPs relative to dense, in inference and over this whole run."""
+    return relative_flops(layer_flops(model, example), topology.densities(), share)

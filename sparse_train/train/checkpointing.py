@@ -1,0 +1,177 @@
+"""When a run is saved, and what with: after an epoch, every so often within one, and when it is asked to stop."""
+
+import time
+from dataclasses import dataclass
+from signal import Signals
+from typing import NamedTuple
+
+import torch
+
+from sparse_train.errors import DivergedError, MaskMismatchError
+from sparse_train.process.console import say
+from sparse_train.process.signals import SignalHandler
+from sparse_train.record.checkpoint import Checkpoints, infinite
+from sparse_train.record.record import Record
+from sparse_train.train.meter import SUMS, Meter
+from sparse_train.train.run import Run
+
+AGREE = 20  # several ranks agree every so many steps on whether to save
+COST = 100  # after an epoch a checkpoint may come once a hundred times its own cost has passed
+
+
+class Interval(NamedTuple):
+    """How often a run is saved.
+
+    Attributes:
+        minutes: at most so long between checkpoints.
+        steps: a checkpoint every so many steps besides; None for none.
+    """
+
+    minutes: float = 5.0
+    steps: int | None = None
+
+
+@dataclass
+class Progress:
+    """Where a run is: the epochs done, the steps done in the next one, and what that one came to so far."""
+
+    history: list[dict]
+    steps: int
+    meter: Meter
+    seconds: float  # of the epoch so far, in earlier processes
+
+
+class Checkpointing:
+    """Saves a run so that it can go on from there as if it had not stopped, to the bit.
+
+    Args:
+        run, record: what to save, and where.
+        interval: how often.
+        signals: signals that ask for an end.
+    """
+
+    def __init__(self, run: Run, record: Record, interval: Interval, signals: SignalHandler):
+        self.run, self.record, self.interval, self.signals = run, record, interval, signals
+        self.files = Checkpoints(record.dir)
+        self.saved, self.cost = time.monotonic(), 0.0
+
+    def restore(self) -> Progress:
+        """Put the run where its checkpoint left it, or where it begins."""
+        state = self.files.load(self.run.device)
+        meter = self.run.meter()
+        if state is None or state["id"] != self.record.id:
+            return Progress([], 0, meter, 0.0)
+        asked = dict(self.run.topology.counts)
+        self.run.load_state_dict(state)
+        self._require(asked)
+        self.record.content.setdefault("segments", state.get("segments"))
+        meter.load_state_dict(state["meter"])
+        self._take_own(state.get("own", {}), meter)
+        _set_random_state(state["random"])
+        within = f", {state['steps']} steps" if state["steps"] else ""
+        say(f"{self.record.dir}: going on after epoch {len(state['history'])} of {self.run.epochs}{within}")
+        return Progress(state["history"], state["steps"], meter, state["seconds"])
+
+    def _require(self, asked: dict[str, int]) -> None:
+        """No update changes how many weights of a layer are active; so it is as the configuration says, or foreign."""
+        for name, count in self.run.topology.counts.items():
+            if count != asked[name]:
+                found = f"has {count} active weights in {name}, where the configuration asks for {asked[name]}"
+                raise MaskMismatchError(f"the checkpoint in {self.record.dir} {found}; start over with resume=fresh")
+
+    def after_step(self, steps: int, meter: Meter, seconds: float) -> None:
+        """To be called after every step but the last of an epoch, with what the epoch came to so far."""
+        often = self.interval.steps is not None and steps % self.interval.steps == 0
+        agreed = self.run.ranks.world == 1 or steps % AGREE == 0
+        asked = self._asked() if agreed else 0
+        late = agreed and self._somebody(self._age() > 60 * self.interval.minutes)
+        if asked or often or late:
+            self._save(steps, meter, seconds)
+        if asked:
+            self._stop(asked)
+
+    def after_epoch(self, last: bool) -> None:
+        """To be called after every epoch, once it is in the record. After the last one a signal waits for the end."""
+        asked = self._asked()
+        if last or asked or self._somebody(self.interval.steps is not None or self._age() > COST * self.cost):
+            self._save(0, self.run.meter(), 0.0)
+        if asked and not last:
+            self._stop(asked)
+
+    def check(self, meter: Meter) -> None:
+        """End the run as diverged if it has stopped having numbers.
+
+        Raises:
+            DivergedError: says where.
+        """
+        if (reason := meter.broken(self.run.model)) is not None:
+            self.diverged(reason)
+
+    def diverged(self, reason: str) -> None:
+        """The run has no result; its last checkpoint, from before, stays."""
+        good = self.run.ranks.from_main(self.files.good)
+        kept = f"; the checkpoint from before, whose weights are all finite, is {good}" if good else ""
+        self.record.finish("diverged", reason=f"{reason}{kept}")
+        raise DivergedError(f"{self.record.dir}: {self.record.content['reason']}")
+
+    def _save(self, steps: int, meter: Meter, seconds: float) -> None:
+        started = time.monotonic()
+        self.check(meter)
+        name = infinite(self.run.model.state_dict())
+        if self._somebody(name is not None):
+            self.diverged(f"{name or 'a weight'} is not finite after epoch {len(self.record.history)}, {steps} steps")
+        state = {"id": self.record.id, "history": self.record.history, "steps": steps, "seconds": seconds}
+        state |= {"segments": self.record.content["segments"]}
+        state |= {"meter": meter.state_dict(), "random": _random_state(self.run.device), **self.run.state_dict()}
+        if self.run.ranks.world > 1:
+            state["own"] = {name: self.run.ranks.gathered(value) for name, value in self._own(meter).items()}
+        self.run.ranks.from_main(lambda: self.files.save(state))
+        self.saved = time.monotonic()
+        self.cost = self.saved - started
+
+    def _own(self, meter: Meter) -> dict[str, torch.Tensor]:
+        """What is each rank's own: the running statistics of its images, and its part of the epoch's sums."""
+        return {**self.run.statistics(), **{f"meter.{key}": getattr(meter, key) for key in SUMS}}
+
+    @torch.no_grad()
+    def _take_own(self, saved: dict[str, torch.Tensor], meter: Meter) -> None:
+        """Each rank takes back its own. Ranks of another number share out what there is: the statistics' mean."""
+        ranks, statistics = self.run.ranks, self.run.statistics()
+        for name, value in self._own(meter).items():
+            if name in saved and len(saved[name]) == ranks.world:
+                value.copy_(saved[name][ranks.rank])
+            elif name in saved and name in statistics:
+                value.copy_(saved[name].mean(0))
+
+    def _asked(self) -> int:
+        """The signal that asks for an end, whichever process of the run it was sent to; 0 for none."""
+        return self.run.ranks.largest(self.signals.received or 0, self.run.device)
+
+    def _stop(self, number: int) -> None:
+        say(f"{self.record.dir}: saved, as {Signals(number).name} asked for an end; the same command goes on")
+        self.signals.hand_over(number)
+
+    def finished(self) -> None:
+        """To be called once the record is complete. A signal that is still to be handed over ends the program then."""
+        if self.signals.received is not None:
+            say(f"{self.record.dir}: complete; {Signals(self.signals.received).name} asked for an end")
+
+    def _somebody(self, value: bool) -> bool:
+        return bool(self.run.ranks.largest(value, self.run.device))
+
+    def _age(self) -> float:
+        return time.monotonic() - self.saved
+
+
+def _random_state(device: torch.device) -> dict:
+    """torch's ambient state, which dropout draws from; all other draws are named."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_random_state(state: dict) -> None:
+    torch.set_rng_state(state["cpu"].cpu())
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -1,0 +1,127 @@
+"""The training loop: every effect of a step is a visible line of it."""
+
+import math
+import time
+from contextlib import nullcontext
+from typing import Protocol
+
+import torch
+
+from sparse_train.process.console import EpochLog, progress_bar, say
+from sparse_train.process.signals import SignalHandler
+from sparse_train.randomness import derive
+from sparse_train.record.export import export
+from sparse_train.record.metadata import peak_memory_mib
+from sparse_train.record.record import Record
+from sparse_train.sparsity.topology import Topology
+from sparse_train.train.checkpointing import Checkpointing, Interval, Progress
+from sparse_train.train.meter import NORM_EVERY
+from sparse_train.train.run import Run
+
+
+class Sink(Protocol):
+    """Somebody else who wants the record's rows, such as W&B."""
+
+    def log(self, row: dict, topology: Topology | None = None) -> None: ...
+
+    def finish(self, record: Record) -> None: ...
+
+
+def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> None:
+    """Train to the last epoch, from the checkpoint if there is one; leaves a finished record.
+
+    Raises:
+        DivergedError: a loss or gradient is not finite; the record says where.
+    """
+    with SignalHandler() as signals:
+        checkpointing = Checkpointing(run, record, interval, signals)
+        progress = checkpointing.restore()
+        record.start(progress.history, progress.steps, **run.metadata)
+        log = EpochLog(run.epochs)
+        say(f"{record.dir}: {run.metadata['name']}")
+        for row in record.history:
+            tell(sinks, row)
+        for epoch in range(len(progress.history), run.epochs):
+            started = time.perf_counter() - progress.seconds
+            trained = train_epoch(run, epoch, progress, checkpointing, started)
+            row = {"epoch": epoch + 1, **trained, **evaluate(run), **look(run)}
+            if not math.isfinite(row["test_loss"]):
+                checkpointing.diverged(f"the test loss is {row['test_loss']} in epoch {epoch + 1}")
+            row["seconds"] = round(time.perf_counter() - started, 3)
+            record.append(row)
+            checkpointing.after_epoch(last=epoch + 1 == run.epochs)
+            progress = Progress(record.history, 0, run.meter(), 0.0)
+            tell(sinks, row, run.topology)
+            log.tell(row)
+        checkpointing.files.tidy()
+        if run.ranks.main:
+            export(run.model, run.topology, record.dir)
+        record.finish("complete", peak_memory_mib=round(peak_memory_mib(run.device), 1))
+        checkpointing.finished()
+
+
+def train_epoch(run: Run, epoch: int, progress: Progress, checkpointing: Checkpointing, started: float) -> dict:
+    """One pass over the training set, or what `progress` leaves of it; `started` is when it began."""
+    if progress.steps == 0:  # for models with dropout: torch knows no other source; in mid-epoch it is restored
+        torch.manual_seed(derive(run.seed, "forward", epoch))
+    run.forward.train()
+    diagnostics = run.diagnostics()
+    meter, first, last = progress.meter, epoch * len(run.data.train), (epoch + 1) * len(run.data.train) - 1
+    batches = run.data.train.epoch(epoch, progress.steps)
+    shown = progress_bar(batches, len(run.data.train), f"epoch {epoch + 1}/{run.epochs}", progress.steps)
+    for step, (images, labels) in enumerate(shown, start=first + progress.steps):
+        run.set_lr(step)
+        run.optimizer.zero_grad()
+        loss, correct = run.loss(images, labels)
+        loss.backward()
+        meter.add(loss, correct, len(labels))
+        meter.look(loss, [p.grad for p in run.model.parameters() if p.grad is not None], step, step - first)
+
+        update = run.updater is not None and run.updater.due(step)
+        if update:
+            checkpointing.check(meter)
+            with diagnostics.update(meter, run.updater, step):
+                run.updater.update(step)
+        if not (update and run.updater.skip_step):
+            with diagnostics.step(meter) if (step - first) % NORM_EVERY == 0 else nullcontext():
+                run.optimizer.step()
+        if step < last:
+            checkpointing.after_step(step + 1 - first, meter, time.perf_counter() - started)
+    checkpointing.check(meter)  # waits for the device, so the time below is that of the work
+    return {
+        "step": last + 1,
+        "lr": run.optimizer.param_groups[0]["lr"],
+        "train_loss": meter.mean_loss(),
+        "train_acc": meter.accuracy(),
+        "grad_norm": meter.mean_norm(),
+        "clipped_share": run.optimizer.renorm.clipped_share() if run.optimizer.renorm else None,
+        "images_per_second": round(meter.images() / (time.perf_counter() - started), 1),
+        **diagnostics.trained(meter),
+    }
+
+
+@torch.no_grad()
+def evaluate(run: Run) -> dict:
+    """Loss and accuracy on the whole test set, and on the images that are held out of training, if any."""
+    run.average_statistics()
+    run.forward.eval()
+    row = {}
+    for name, split in (("test", run.data.test), ("val", run.data.validation)):
+        if split is not None:
+            meter = run.meter()
+            for images, labels in progress_bar(split.epoch(0), len(split), name):
+                loss, correct = run.loss(images, labels)
+                meter.add(loss, correct, len(labels))
+            row |= {f"{name}_loss": meter.mean_loss(), f"{name}_acc": meter.accuracy()}
+    return row
+
+
+def look(run: Run) -> dict:
+    """What the topology is like now."""
+    shares = {"realised_sparsity": run.topology.sparsity(), "itop_rate": run.topology.itop_rate()}
+    return {**shares, **run.diagnostics().masks()}
+
+
+def tell(sinks: list[Sink], row: dict, topology: Topology | None = None) -> None:
+    for sink in sinks:
+        sink.log(row, topology)

@@ -1,0 +1,85 @@
+"""What an epoch comes to: sums kept on the device, read once."""
+
+import torch
+from torch import Tensor, nn
+
+from sparse_train.process.distributed import Ranks
+
+SUMS = ("loss", "correct", "samples")
+NORM_EVERY = 10  # norms in the history are means over every tenth step of the epoch
+
+
+class Meter:
+    """Loss, accuracy and gradient norm over an epoch, and whether any of it stopped being a number.
+
+    Nothing here waits for the device but the methods that return Python numbers. Those, and `state_dict`, are over all
+    ranks, and every rank must call them.
+    """
+
+    def __init__(self, device: torch.device, ranks: Ranks | None = None):
+        self.ranks = ranks or Ranks()
+        self.loss, self.correct, self.norm = (torch.zeros((), device=device, dtype=torch.float64) for _ in range(3))
+        self.samples = torch.zeros((), device=device, dtype=torch.int64)
+        self.norms = 0
+        self.bad_step = torch.full((), -1, device=device)  # the first step whose loss or gradient is not finite
+        self.bad: Tensor | None = None  # which of the parameters' gradients were not, in that step
+        self.notes: dict[str, tuple[Tensor, int]] = {}  # sums of what else was seen, the same on every rank; how often
+
+    def add(self, loss: Tensor, correct: Tensor, samples: int) -> None:
+        self.loss += loss.detach() * samples
+        self.correct += correct
+        self.samples += samples
+
+    def look(self, loss: Tensor, grads: list[Tensor], step: int, step_in_epoch: int) -> None:
+        """Look at all gradients of a step, before anything changes them."""
+        norms = torch.stack(torch._foreach_norm(grads))
+        norm = torch.linalg.vector_norm(norms)
+        if step_in_epoch % NORM_EVERY == 0:
+            self.norm += norm
+            self.norms += 1
+        first = (self.bad_step < 0) & ~(torch.isfinite(norm) & torch.isfinite(loss.detach()))
+        self.bad_step = torch.where(first, step, self.bad_step)
+        self.bad = torch.where(first, ~torch.isfinite(norms), False if self.bad is None else self.bad)
+
+    def note(self, what: str, values: Tensor) -> None:
+        """Add to the sums of `what`."""
+        total, count = self.notes.get(what, (0, 0))
+        self.notes[what] = (total + values, count + 1)
+
+    def noted(self, what: str) -> tuple[list, int]:
+        """The sums of `what`, and how often something was added to them."""
+        total, count = self.notes.get(what, (None, 0))
+        return ([], 0) if total is None else (total.tolist(), count)
+
+    def broken(self, model: nn.Module) -> str | None:
+        """Where the run stopped having numbers, in words; None if it has not."""
+        step = int(self.ranks.max(self.bad_step))
+        if step < 0:
+            return None
+        names = [name for name, p in model.named_parameters() if p.grad is not None]
+        layers = [name for name, bad in zip(names, self.bad.tolist(), strict=True) if bad]
+        which = f"the gradient of {layers[0]}" if layers else "the loss"
+        return f"{which}{f' and {len(layers) - 1} others' if len(layers) > 1 else ''} is not finite at step {step}"
+
+    def mean_loss(self) -> float:
+        return (self.ranks.sum(self.loss) / self.ranks.sum(self.samples)).item()
+
+    def accuracy(self) -> float:
+        """In percent."""
+        return 100 * self.ranks.sum(self.correct).item() / self.ranks.sum(self.samples).item()
+
+    def mean_norm(self) -> float | None:
+        return self.norm.item() / self.norms if self.norms else None
+
+    def images(self) -> int:
+        return int(self.ranks.sum(self.samples))
+
+    def state_dict(self) -> dict:
+        """The gradient is the same on every rank; the other sums are taken together."""
+        sums = {key: self.ranks.sum(getattr(self, key)) for key in SUMS}
+        return {**sums, "norm": self.norm, "norms": self.norms, "notes": dict(self.notes)}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Rank 0 takes over all that was summed, the others go on from 0."""
+        for key, value in state.items():
+            setattr(self, key, value if key not in SUMS or self.ranks.main else torch.zeros_like(value))
