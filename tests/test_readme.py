@@ -1,4 +1,4 @@
-"""The README keeps its word."""
+"""The README and the pages of `docs/` keep their word."""
 
 import re
 import subprocess
@@ -11,6 +11,8 @@ from sparse_train.report import sweeps
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *ROOT.glob("docs/*.md")]}
+TEXT = "\n".join(PAGES.values())
 
 
 def snippet():
@@ -35,9 +37,14 @@ def test_the_snippet_is_at_most_ten_lines_and_trains():
     assert topology.itop_rate() > 0.11, "the topology has moved"
 
 
-def test_every_make_target_that_the_readme_names_exists():
+def test_the_readme_is_a_landing_page():
+    assert len(README.splitlines()) <= 120
+    assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) < 200
+
+
+def test_every_make_target_that_is_named_exists():
     targets = set(re.findall(r"^([a-z0-9-]+%?):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for named in set(re.findall(r"make ([a-z][a-z0-9-]+)", README)):
+    for named in set(re.findall(r"(?:^    |`)make ([a-z][a-z0-9-]*[a-z0-9])(?![\w*%-])", TEXT, re.MULTILINE)):
         verb, _, artifact = named.partition("-")
         assert named in targets or (f"{verb}-%" in targets and artifact in [*sweeps.names(), "all"]), named
     assert {"quickstart", "test", "help"} <= set(re.findall(r"make ([a-z]+)", README))
@@ -62,15 +69,16 @@ def test_make_help_explains_every_target():
     assert {"reproduce-NAME", "draw-NAME", "status-NAME"} <= set(explained)
 
 
-def test_commands_of_the_readme_compose(compose_config):
+def test_commands_compose(compose_config):
     from sparse_train import config
 
-    commands = re.findall(r"^python -m sparse_train ((?:[a-z_.]+=\S+ ?)+)", README, re.MULTILINE)
+    commands = re.findall(r"^python -m sparse_train ((?:[a-z_.]+=\S+ ?)+)", TEXT, re.MULTILINE)
     assert len(commands) >= 3
     for overrides in commands:
         config.check(compose_config(*overrides.split()))
 
 
-def test_files_that_the_readme_links_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+def test_files_that_are_linked_exist():
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\(([^)#]+)", text):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
