@@ -5,6 +5,7 @@ The groups below it have no schema of their own: the constructors they name are 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -184,15 +185,19 @@ def check(cfg: DictConfig) -> None:
         require(value is None or value == cfg[key], path, value, f"is {key} and must equal it: give {key} instead")
 
 
-def run_id(cfg: DictConfig) -> str:
+def run_id(cfg: DictConfig, foreign: Mapping[str, Mapping] | None = None) -> str:
     """12 hexadecimal digits that depend on what decides the result, and on nothing else.
 
     A class of ours counts by its name, so that it may move; one from elsewhere by its module and its package's code.
+
+    Args:
+        foreign: dotted path -> what a record says of it (`source.foreign`): its code then; else it is as it is now.
     """
-    task = _named(str(cfg.task.get("_target_")))
+    codes = {target: said["code"] for target, said in (foreign or {}).items()}
+    task = _named(str(cfg.task.get("_target_")), codes)
     keys = {"task", "scale", "seed", *SCIENCE_OF[task]} if task in SCIENCE_OF else SCIENCE
     there = [key for key in keys if key in cfg or key not in AS_BEFORE]  # a record may be older than a key
-    science = {key: _canonical(_resolved(cfg[key])) for key in there}
+    science = {key: _canonical(_resolved(cfg[key]), codes) for key in there}
     for path, value in AS_BEFORE.items():
         _leave_out(science, path.split("."), value)
     text = json.dumps({"numerics": NUMERICS, **science}, sort_keys=True)
@@ -214,23 +219,25 @@ def _resolved(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _canonical(value: Any) -> Any:
+def _canonical(value: Any, codes: Mapping[str, str | None]) -> Any:
     """The value without what may change while the result stays: where a class lives, and 1 written as 1.0."""
     if isinstance(value, dict):
         return {
-            key: _named(str(item)) if key == "_target_" else _canonical(item)
+            key: _named(str(item), codes) if key == "_target_" else _canonical(item, codes)
             for key, item in value.items()
             if key != "_partial_"
         }
     if isinstance(value, list):
-        return [_canonical(item) for item in value]
+        return [_canonical(item, codes) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
 
 
-def _named(target: str) -> str:
-    return target.rsplit(".", 1)[-1] if target.startswith(OURS) else f"{target} {foreign_code(target)}"
+def _named(target: str, codes: Mapping[str, str | None]) -> str:
+    if target.startswith(OURS):
+        return target.rsplit(".", 1)[-1]
+    return f"{target} {codes[target] if target in codes else foreign_code(target)}"
 
 
 def _leave_out(science: dict, path: list[str], value: Any) -> None:

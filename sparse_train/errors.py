@@ -31,6 +31,19 @@ class MaskMismatchError(RuntimeError):
     """The processes of a run no longer train the same network, or a checkpoint holds another than was asked for."""
 
 
+class ForeignError(Exception):
+    """Code that is not ours failed while it was imported or constructed: its traceback is the cause, and is shown.
+
+    Args:
+        key: where in the configuration it stands.
+        target: its dotted path.
+        error: what it raised.
+    """
+
+    def __init__(self, key: str, target: object, error: Exception):
+        super().__init__(f"{key}={target}: {type(error).__name__}: {error}")
+
+
 class HeldError(RuntimeError):
     """Another process is training this very run."""
 

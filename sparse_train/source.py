@@ -1,9 +1,11 @@
 """Which code a result comes from: a hash of ours, and of a package that is not ours."""
 
 import hashlib
+import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,6 +58,23 @@ def foreign_code(target: str) -> str | None:
     if spec.submodule_search_locations is None:
         return _hash(path.parent, [Path(path.name)])
     return _hash(path.parent, (inner.relative_to(path.parent) for inner in path.parent.rglob("*.py")))
+
+
+def foreign(targets: Iterable[str]) -> dict[str, dict[str, str | None]]:
+    """Of each dotted path: the package that it is from, the version that this is installed as, and its code's hash.
+
+    A package that lies on Python's path and is not installed has the version that it says itself, if any.
+    """
+    targets = sorted(set(targets))
+    found = packages_distributions() if targets else {}
+    described = {}
+    for target in targets:
+        package = target.partition(".")[0]
+        installed = found.get(package)
+        own = getattr(sys.modules.get(package), "__version__", None)
+        number = version(installed[0]) if installed else own and str(own)
+        described[target] = {"package": package, "version": number, "code": foreign_code(target)}
+    return described
 
 
 def _found(name: str) -> ModuleSpec | None:

@@ -21,6 +21,7 @@ SLOW = [
     "distributed",
     "faults",
     "finished",
+    "foreign",
     "interruption",
     "launch",
     "lock",

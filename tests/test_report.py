@@ -92,8 +92,8 @@ def test_a_sweep_expands_to_the_runs_that_hydra_would_launch(quickstart):
     assert len(quickstart.cells) == 24
     assert quickstart.cells[0].factors == {"dst": "rigl", "optimizer": "sgd", "sparsity": "0", "seed": "0"}
     [grid] = quickstart.grids
-    assert sweeps.covering(grid.cells)["sparsity"] == ["0", "0.9", "0.97", "0.99"]
-    assert sweeps.covering(grid.cells[-1:])["optimizer"] == ["sparseopt"]
+    assert sweeps.covering(grid)["sparsity"] == ["0", "0.9", "0.97", "0.99"]
+    assert sweeps.covering(grid[-1:])["optimizer"] == ["sparseopt"]
 
 
 def test_a_cell_has_the_id_it_has_alone(quickstart, compose_config):

@@ -113,7 +113,7 @@ def test_nothing_is_constructed_where_nothing_belongs(shared, refused):
     assert "error: artifact.x._target_=os.system: not one" in refused(
         *shared(artifact={"x": {"_target_": "os.system"}})
     )
-    assert f"dst.growth._target_={model}: must be one of" in refused(f"dst.growth._target_={model}")
+    assert f"dst.growth._target_={model}: must be from sparse_train.spars" in refused(f"dst.growth._target_={model}")
     assert f"artifact.x._target_={model}: nothing is" in refused(*shared(artifact={"x": {"_target_": model}}))
 
 

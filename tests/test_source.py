@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 
 from sparse_train import source
 from sparse_train.config import run_id
-from sparse_train.options.targets import TARGETS
+from sparse_train.options.targets import PLACES
+from sparse_train.options.trust import defined
 from sparse_train.record.files import write_json
 from sparse_train.source import foreign_code, training_code
 from support import run_here
@@ -91,7 +92,12 @@ def test_a_directory_of_scripts_counts_by_the_file_that_is_named(tmp_path, monke
 
 def test_names_of_ours_are_distinct():
     """An id holds them without their modules."""
-    assert len({target.rsplit(".", 1)[-1] for target in TARGETS}) == len(TARGETS)
+    for place in PLACES.values():
+        files = [path for home in place.homes for path in source.PACKAGE.glob(f"{home}*/**/*.py")]
+        files += [path for home in place.homes if (path := source.PACKAGE / f"{home}.py").is_file()]
+        modules = [".".join(path.relative_to(source.PACKAGE).with_suffix("").parts) for path in files]
+        names = [name for module in modules for name in defined(module)]
+        assert len(set(names)) == len(names) > 0
 
 
 def test_the_hash_of_our_code_sees_what_may_change_a_number(tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def test_every_cell_is_a_configuration_that_trains(loaded):
     """One cell of every grid, by the check that a run begins with."""
     for name, sweep in loaded.items():
         for grid in sweep.grids:
-            check(sweeps.configuration(name, grid.cells[-1].factors))
+            check(sweeps.configuration(name, grid[-1].factors))
 
 
 def test_figures_share_their_tables_runs(loaded):

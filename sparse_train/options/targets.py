@@ -1,54 +1,61 @@
-"""What a configuration may construct, and where: an exact list, so that a shared config cannot run code of its own."""
+"""What a configuration may construct, and where: a shared one cannot run code of its own.
+
+A class of ours is trusted by the folder that it lies in, so that a new one needs no entry here; a class from elsewhere
+by who runs the program (`trust`). Either must take what the run gives in its place.
+"""
 
 import inspect
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from sparse_train.errors import ConfigError, closest, require
+from sparse_train.errors import ConfigError, ForeignError, closest, require
+from sparse_train.options.trust import require_known, resolved
+from sparse_train.source import OURS
 
-# Place in the configuration -> what may stand there. Places without a dot are partials: the run gives the rest.
+
+class Place(NamedTuple):
+    """Where something may be constructed.
+
+    Attributes:
+        homes: where in the package its classes lie.
+        given: the arguments that the run gives by position.
+        named: those that it gives by name. The configuration says all others.
+    """
+
+    homes: tuple[str, ...]
+    given: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+
+
+# Those without a dot are partials: the run gives the rest.
 PLACES = {
-    place: frozenset(f"sparse_train.{name}" for name in names)
-    for place, names in {
-        "task": (
-            "train.tasks.train",
-            "theory.amplification.amplification",
-            "theory.balance.balance",
-            "theory.bn_gradient.bn_gradient",
-            "theory.equilibrium.equilibrium",
-            "theory.equivalence.equivalence",
-            "theory.equivalence.neuron_steps",
-            "theory.gradient_skew.gradient_skew",
-            "theory.layer_norm.layer_norm",
-            "theory.sign_flips.sign_flips",
-            "theory.student_teacher.student_teacher",
-        ),
-        "dataset": ("data.cifar.cifar100", "data.digits.digits", "data.imagenet.imagenet", "data.mnist.mnist"),
-        "model": ("models.imagenet.timm_model", "models.mlp.MLP", "models.resnet_cifar.ResNet20"),
-        "topology": ("sparsity.topology.Topology",),
-        "dst": ("sparsity.updater.Updater",),
-        "dst.growth": ("sparsity.growth.RigL", "sparsity.growth.SET"),
-        "optimizer": ("optim.sgd.SparseSGD",),
-        "optimizer.precondition": ("optim.equal_angle.EqualAngle", "optim.sparseopt.SparseOpt"),
-        "optimizer.renorm": ("optim.renorm.Renorm",),
-        "optimizer.mirror": ("optim.ham.HAM",),
-        "lr_schedule": ("optim.lr.WarmupCosine",),
-        "logger": ("tracking.sinks.Wandb",),
-    }.items()
+    "task": Place(("tasks", "theory"), ("cfg", "record")),
+    "dataset": Place(("data",), ("loading",)),
+    "model": Place(("models",), (), ("num_classes", "in_channels")),
+    "topology": Place(("sparsity",), ("model",)),
+    "dst": Place(("sparsity",), ("topology", "optimizer"), ("total_steps", "seed")),
+    "dst.growth": Place(("sparsity",)),
+    "optimizer": Place(("optim",), ("params", "topology")),
+    "optimizer.precondition": Place(("optim",)),
+    "optimizer.renorm": Place(("optim",)),
+    "optimizer.mirror": Place(("optim",)),
+    "lr_schedule": Place(("optim",), (), ("batch_size", "steps_per_epoch", "epochs")),
+    "logger": Place(("sinks",), ("record", "facts")),
 }
-TARGETS = frozenset().union(*PLACES.values())
-# How many arguments the run gives by position; the configuration says the ones after them.
-GIVEN = {"task": 2, "dataset": 1, "topology": 1, "dst": 2, "optimizer": 2, "logger": 2}
+
+FUNCTIONS = ("task", "dataset", "model")  # places where a function of ours may stand; elsewhere it must be a class
 
 
 def instantiate(cfg: DictConfig, key: str) -> Any:
-    """`hydra.utils.instantiate(cfg[key])`, after everything in it has been found in `PLACES`, with keys that it takes.
+    """`hydra.utils.instantiate(cfg[key])`, all of it trusted, with keys that it takes.
 
     Raises:
         ConfigError: for another target, or an argument that a constructor does not take or refuses.
+        ForeignError: for whatever else a constructor that is not ours raises.
     """
     content = OmegaConf.to_container(cfg[key], resolve=True)
     check_targets(content, key)
@@ -57,10 +64,12 @@ def instantiate(cfg: DictConfig, key: str) -> Any:
     try:
         return hydra.utils.instantiate(cfg[key])
     except InstantiationException as error:
-        cause = error.__cause__
+        cause = error.__cause__ or error
         if isinstance(cause, ConfigError):
             raise prefixed(cfg, key, cause) from None
-        raise ConfigError(key, cfg[key].get("_target_"), str(cause or error).splitlines()[0]) from None
+        if foreign := list(foreign_targets(content)):
+            raise ForeignError(key, foreign[0], cause) from cause
+        raise ConfigError(key, cfg[key].get("_target_"), str(cause).splitlines()[0]) from None
 
 
 def make(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
@@ -68,6 +77,7 @@ def make(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
 
     Raises:
         ConfigError: as `instantiate`; the error names the key as it is written on the command line.
+        ForeignError: as `instantiate`.
     """
     require(cfg[key] is not None, key, cfg[key], "choose one of the options of its group")
     for name in kwargs:
@@ -77,7 +87,11 @@ def make(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
         return partial(*args, **kwargs)
     except ConfigError as error:
         raise prefixed(cfg, key, error) from None
-    except (TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
+    except Exception as error:
+        if foreign := list(foreign_targets(OmegaConf.to_container(cfg[key], resolve=True))):
+            raise ForeignError(key, foreign[0], error) from error
+        if not isinstance(error, TypeError | ValueError | ArithmeticError | RuntimeError | AttributeError):
+            raise
         raise ConfigError(key, cfg[key].get("_target_"), str(error)) from error
 
 
@@ -111,11 +125,23 @@ def check_targets(value: Any, where: str) -> None:
 
 
 def _check_target(target: Any, where: str) -> None:
-    known = isinstance(target, str) and target in TARGETS
-    require(known, f"{where}._target_", target, "not one of the project's own; see sparse_train/options/targets.py")
-    allowed = PLACES.get(where, ())
-    here = f"must be one of {', '.join(sorted(allowed))}" if allowed else "nothing is constructed here"
-    require(target in allowed, f"{where}._target_", target, here)
+    require_known(target, f"{where}._target_")
+    require(where in PLACES, f"{where}._target_", target, "nothing is constructed here")
+    homes = [OURS + home for home in PLACES[where].homes]
+    right = f"must be from {' or '.join(homes)} here"
+    fits = not target.startswith(OURS) or any(target.startswith(f"{home}.") for home in homes)
+    require(fits, f"{where}._target_", target, right)
+
+
+def foreign_targets(value: Any) -> Iterator[str]:
+    """Every `_target_` in it that is not ours."""
+    if isinstance(value, dict):
+        target = str(value.get("_target_", OURS))
+        yield from () if target.startswith(OURS) else (target,)
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from foreign_targets(item)
 
 
 def _check_word(key: Any, value: Any, where: str) -> None:
@@ -138,20 +164,30 @@ def _check_mappings(value: Any, where: str) -> None:
 
 
 def _check_arguments(value: Any, where: str) -> None:
-    """Refuse a key that its constructor does not take: the constructors' signatures are the groups' schema."""
+    """Refuse a key that its constructor does not take, and what cannot be called with what the run gives.
+
+    The constructors' signatures are the groups' schema.
+    """
     if not isinstance(value, dict):
         return
-    taken = arguments(value["_target_"], where)
-    for key, item in value.items():
-        if key not in ("_target_", "_partial_"):
-            require(key in taken, f"{where}.{key}", item, f"no such key{closest(key, taken)}")
-            _check_arguments(item, f"{where}.{key}")
-    if where == "task":  # called at last with all else given; nobody else would say so in time
-        for key, parameter in taken.items():
-            require(key in value or parameter.default is not parameter.empty, f"{where}.{key}", None, "must be given")
-
-
-def arguments(target: str, where: str) -> dict[str, inspect.Parameter]:
-    """The arguments of a constructor that a configuration may say in its place."""
-    parameters = inspect.signature(hydra.utils.get_method(target)).parameters
-    return dict(list(parameters.items())[GIVEN.get(where, 0) :])
+    place, target = PLACES[where], value["_target_"]
+    found, ours = resolved(target, f"{where}._target_"), target.startswith(OURS)
+    parameters = list(inspect.signature(found).parameters.values())
+    first, rest = parameters[: len(place.given)], {one.name: one for one in parameters[len(place.given) :]}
+    names = tuple(one.name for one in first if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD))
+    fits = names == place.given if ours else len(names) == len(place.given)
+    fits = fits and (inspect.isclass(found) or where in FUNCTIONS or not ours)
+    any_key = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    fits = fits and (any_key or set(place.named) <= set(rest))
+    gives = ", ".join((*place.given, *place.named)) or "nothing"
+    require(
+        fits, f"{where}._target_", target, f"must be a class or function that takes what the run gives here: {gives}"
+    )
+    keys = {key: item for key, item in value.items() if key not in ("_target_", "_partial_")}
+    for key, item in keys.items():
+        known = key in rest and rest[key].kind is not inspect.Parameter.VAR_KEYWORD
+        require(known or any_key, f"{where}.{key}", item, f"no such key{closest(key, rest)}")
+        _check_arguments(item, f"{where}.{key}")
+    for key, one in rest.items():
+        optional = one.default is not one.empty or one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        require(optional or key in keys or key in place.named, f"{where}.{key}", None, "must be given")

@@ -16,12 +16,21 @@ from sparse_train.source import training_code
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", "scikit-learn")
 
 
+from sparse_train.options.targets import foreign_targets
+from sparse_train.source import foreign
+
+
 def metadata(cfg: DictConfig, name: str, device: torch.device) -> dict:
-    """Name, configuration, options taken, the sweep, versions, git revision, hardware and threads."""
+    """Name, configuration, options taken, the sweep, versions, git revision, hardware and threads.
+
+    Where the configuration names classes that are not ours: of each its package, version and code, as `foreign`.
+    """
     config = {key: value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key != "artifact"}
     written = OmegaConf.to_container(cfg, resolve=False)
     config |= {key: written[key] for key in PATHS if key in written}  # what the environment says stays there
-    return {"name": name, "config": config, "choices": choices(), "sweep": sweep(), **describe(device)}
+    named = foreign(foreign_targets(config))
+    theirs = {"foreign": named} if named else {}
+    return {"name": name, "config": config, "choices": choices(), "sweep": sweep(), **theirs, **describe(device)}
 
 
 def choices() -> dict[str, str]:

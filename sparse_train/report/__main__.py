@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("artifacts", nargs="*", metavar="ARTIFACT", help=f"all, or some of {', '.join(sweeps.names())}")
     parser.add_argument("--scale", default=sweeps.PAPER, help="paper, or a smaller one (sweeps/_scales.yaml)")
     parser.add_argument("--references", action="store_true", help="with the dense and static runs a figure offers")
+    parser.add_argument("--config-dir", type=Path, help="a directory of your own, with groups and sweep files")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where runs are and go")
     parser.add_argument("--more-runs", type=Path, nargs="*", default=[], help="other places to read records from")
     parser.add_argument("--results-dir", type=Path, default=sweeps.RESULTS)
@@ -53,6 +54,9 @@ def main() -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse names that do not exist, before anything is read or made."""
+    if args.config_dir is not None:
+        require(args.config_dir.is_dir(), "--config-dir", args.config_dir, "must be a directory")
+        sweeps.OWN[:] = [args.config_dir.resolve()]
     require_one_of("scale", args.scale, sweeps.every_scale())
     _names(args)
 

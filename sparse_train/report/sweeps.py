@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sparse_train.source import PACKAGE, ROOT
 
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
 RESULTS = Path("results") if ROOT == PACKAGE else ROOT / "results"  # of an installed package: the working directory's
+OWN: list[Path] = []  # a directory of configurations of one's own: its groups, and sweep files beside ours
 PAPER = "paper"
 
 
@@ -45,13 +46,6 @@ class Cell:
     workload: str = ""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A product of values: what one Hydra multirun launches."""
-
-    cells: list[Cell]
-
-
 def covering(cells: list[Cell]) -> dict[str, list[str]]:
     """The smallest product that has these cells of a grid: key -> values."""
     return {key: list(dict.fromkeys(cell.options[key] for cell in cells)) for key in cells[0].options}
@@ -59,17 +53,17 @@ def covering(cells: list[Cell]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file at one scale: what to run, and how to show it."""
+    """A sweep file at one scale: what to run, a grid of cells for each Hydra multirun, and how to show it."""
 
     name: str
     scale: str
     artifact: dict[str, Any]
-    grids: list[Grid]
+    grids: list[list[Cell]]
 
     @property
     def cells(self) -> list[Cell]:
         """All cells, in the order they are launched, each once."""
-        return list({cell.id: cell for grid in self.grids for cell in grid.cells}.values())
+        return list({cell.id: cell for grid in self.grids for cell in grid}.values())
 
     @property
     def factors(self) -> list[str]:
@@ -84,7 +78,17 @@ def names() -> list[str]:
         kind = next((k for k in ("table", "fig") if name.startswith(k) and name[len(k) :].isdigit()), None)
         return (0, kind != "table", int(name.removeprefix(kind))) if kind else (1, name)
 
-    return sorted((path.stem for path in SWEEPS.glob("*.yaml") if not path.stem.startswith("_")), key=order)
+    return sorted({path.stem for place in (SWEEPS, *OWN) for path in place.glob("[!_]*.yaml")}, key=order)
+
+
+def home(name: str) -> Path:
+    """The directory that a sweep file lies in."""
+    return next((place for place in OWN if (place / f"{name}.yaml").exists()), SWEEPS)
+
+
+def is_group(key: str) -> bool:
+    """Whether a key chooses an option, rather than being a value."""
+    return any((place / key).is_dir() for place in (*OWN, CONF))
 
 
 @cache
@@ -123,6 +127,8 @@ def place(directory: Path, scale: str) -> Path:
 
 def command(name: str, scale: str) -> str:
     """What makes an artifact at a scale."""
+    if home(name) != SWEEPS:
+        return f"python -m sparse_train.report reproduce {name} --config-dir {home(name).name} --scale {scale}"
     return f"make reproduce-{name}" + ("" if scale == PAPER else f" SCALE={scale}")
 
 
@@ -161,7 +167,7 @@ def _load(name: str, scale: str, references: bool) -> Sweep:
     return Sweep(name, scale, shown, grids)
 
 
-def _grid(name: str, values: dict[str, str], scale: str) -> Grid:
+def _grid(name: str, values: dict[str, str], scale: str) -> list[Cell]:
     about = scales()[scale] if scale != PAPER else {}
     replace, more = about.get("replace", {}), about.get("more", {})
     asked = {key: _more(_values(key, value), more.get(key, {})) for key, value in values.items()}
@@ -169,15 +175,14 @@ def _grid(name: str, values: dict[str, str], scale: str) -> Grid:
     fixed = {} if scale == PAPER else {"scale": scale}
     cells, bases = [], {}
     for pairs in product(*taken.values()):
-        actual = {key: now for key, (_, now) in zip(taken, pairs, strict=True)}
+        options = {key: now for key, (_, now) in zip(taken, pairs, strict=True)} | fixed
         factors = {key: then for key, (then, _) in zip(taken, pairs, strict=True)}
-        options = {**actual, **fixed}
         cfg = configuration(name, options, bases)
         dataset = cfg.dataset._target_.rsplit(".", 1)[-1]
         trains = cfg.task._target_.endswith(".train")
         epochs, work = (cfg.epochs, workload(cfg)) if trains else (0, "")
         cells.append(Cell(run_id(cfg), factors, options, dataset, epochs, work))
-    return Grid(cells)
+    return cells
 
 
 def _values(key: str, value: str) -> list[str]:
@@ -202,8 +207,7 @@ def _value(override: str) -> Any:
 def _shrink(options: list[str], replace: dict) -> list[tuple[str, str]]:
     """(as the sweep file has it, as it is run) for every value that the scale keeps."""
     mapping = {str(key): value for key, value in replace.items()}
-    pairs = [(option, mapping.get(option, option)) for option in options]
-    return [(option, str(value)) for option, value in pairs if value is not None]
+    return [(one, str(now)) for one in options if (now := mapping.get(one, one)) is not None]
 
 
 def configuration(name: str, overrides: dict[str, str], bases: dict | None = None) -> DictConfig:
@@ -215,13 +219,13 @@ def configuration(name: str, overrides: dict[str, str], bases: dict | None = Non
     Args:
         bases: copies to put the values into, kept by the caller, who gives the same keys every time.
     """
-    groups = tuple(f"{key}={value}" for key, value in overrides.items() if (CONF / key).is_dir())
+    groups = tuple(f"{key}={value}" for key, value in overrides.items() if is_group(key))
     bases = {} if bases is None else bases
     if groups not in bases:
         bases[groups] = _compose(name, groups).copy()
     cfg = bases[groups]
     for key, value in overrides.items():
-        if not (CONF / key).is_dir():
+        if not is_group(key):
             OmegaConf.update(cfg, key, _value(f"{key}={value}"))
     return cfg
 
@@ -235,7 +239,7 @@ def composed(name: str, cell: Cell) -> DictConfig:
 def _compose(name: str, overrides: tuple[str, ...], with_hydra: bool = False) -> DictConfig:
     # The sweep file is the primary configuration, so its directory comes first; conf/ is searched after it.
     search = f"hydra.searchpath=[file://{CONF}]"
-    with initialize_config_dir(str(SWEEPS), version_base="1.3"):
+    with initialize_config_dir(str(home(name)), version_base="1.3"):
         cfg = compose(name, overrides=[search, *overrides], return_hydra_config=with_hydra)
         check_composed(cfg)
         return cfg
@@ -243,7 +247,5 @@ def _compose(name: str, overrides: tuple[str, ...], with_hydra: bool = False) ->
 
 def header(name: str) -> Iterator[str]:
     """The comment lines at the head of a sweep file."""
-    for line in (SWEEPS / f"{name}.yaml").read_text().splitlines():
-        if not line.startswith("#"):
-            return
-        yield line.removeprefix("#").strip()
+    lines = (home(name) / f"{name}.yaml").read_text().splitlines()
+    return (line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines))

@@ -36,7 +36,7 @@ def amplification(cfg: DictConfig, record: Record, steps: int) -> None:
                 run.optimizer.step()
         return rows, _summary(rows)
 
-    measure(cfg, record, f"amplification {cfg.sparsity:g}", work)
+    measure(work, cfg, record, f"amplification {cfg.sparsity:g}")
 
 
 def _backward(run: Run, images: Tensor, labels: Tensor) -> None:

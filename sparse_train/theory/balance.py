@@ -33,4 +33,4 @@ def balance(cfg: DictConfig, record: Record, alpha: float, a0: list[float], reac
                 crossing[f"{flow} rho at a = 0 from a0 = {start}"] = float(rho[points // 2])
         return rows, crossing
 
-    measure(cfg, record, "Figure 6", work)
+    measure(work, cfg, record, "Figure 6")

@@ -58,7 +58,7 @@ def bn_gradient(
         worst = max(abs(row["ratio"] / row["theory"] - 1) for row in rows)
         return rows, {"largest_relative_error": worst}
 
-    measure(cfg, record, f"Figure 2, norm {norm}", work)
+    measure(work, cfg, record, f"Figure 2, norm {norm}")
 
 
 def _mask(weight: Tensor, sparsity: float, seed: int) -> Tensor:

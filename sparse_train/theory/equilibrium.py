@@ -129,7 +129,7 @@ def equilibrium(
         rows += [{"kind": "time", "time": time, "left": float(left[i].mean())} for i, time in enumerate(TIMES)]
         return rows, {"dead": dead, **_summary(found, left)}
 
-    measure(cfg, record, f"equilibrium, {optimizer}", work)
+    measure(work, cfg, record, f"equilibrium, {optimizer}")
 
 
 def _sparse_mlp(hidden: Sequence[int], fan_ins: Sequence[int], seed: int) -> tuple[nn.Module, Topology]:

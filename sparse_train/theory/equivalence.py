@@ -69,7 +69,7 @@ def equivalence(
         gaps = torch.tensor([abs(row["sparseopt"] - row["sgd"]) for row in rows])
         return rows, {"largest_gap": float(gaps.max()), "mean_gap": float(gaps.mean())}
 
-    measure(cfg, record, f"equivalence, {variant}", work)
+    measure(work, cfg, record, f"equivalence, {variant}")
 
 
 def neuron_steps(
@@ -107,7 +107,7 @@ def neuron_steps(
         c, degrees, norm = (torch.tensor([row[key] for row in alive]) for key in ("c", "degrees_per_step", "length"))
         return rows, {"angle_exponent": slope(c, degrees), "length_exponent": slope(c, norm)}
 
-    measure(cfg, record, f"neuron steps, {optimizer}", work)
+    measure(work, cfg, record, f"neuron steps, {optimizer}")
 
 
 def _neurons(name: str, mask: Tensor, degrees: Tensor, length: Tensor) -> Iterator[dict]:

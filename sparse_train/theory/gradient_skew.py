@@ -67,7 +67,7 @@ def gradient_skew(
             final |= {f"{name}_length": float(g.norm() / total["ideal"].norm()) for name, g in others.items()}
         return rows, final
 
-    measure(cfg, record, f"gradient skew, {layer}, {fan_ins} fan-ins", work)
+    measure(work, cfg, record, f"gradient skew, {layer}, {fan_ins} fan-ins")
 
 
 def _by_weight(mask: Tensor, gradients: dict[str, Tensor]) -> list[dict]:

@@ -79,7 +79,7 @@ def layer_norm(
             )
         return rows, {"largest_relative_error": max(abs(row["ratio"] / row["theory"] - 1) for row in rows)}
 
-    measure(cfg, record, f"layer norm, {place}, {fan_ins} fan-ins", work)
+    measure(work, cfg, record, f"layer norm, {place}, {fan_ins} fan-ins")
 
 
 def masks(shape: tuple[int, ...], sparsity: float, fan_ins: str, seed: int) -> Tensor:

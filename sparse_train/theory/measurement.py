@@ -18,7 +18,7 @@ from sparse_train.record.record import Record
 from sparse_train.train.build import pick_device, set_up_torch
 
 
-def measure(cfg: DictConfig, record: Record, name: str, work: Callable[[], tuple[list[dict], dict]]) -> None:
+def measure(work: Callable[[], tuple[list[dict], dict]], cfg: DictConfig, record: Record, name: str) -> None:
     """Run `work`, which returns rows and what they come to, and leave both as a complete record."""
     set_up_torch(cfg)
     about = metadata(cfg, f"{name} seed {cfg.seed}", pick_device(cfg))

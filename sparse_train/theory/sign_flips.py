@@ -55,4 +55,4 @@ def sign_flips(
             "flips_elsewhere": elsewhere,
         }
 
-    measure(cfg, record, f"sign flips, {optimizer}", work)
+    measure(work, cfg, record, f"sign flips, {optimizer}")

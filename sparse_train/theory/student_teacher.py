@@ -59,7 +59,7 @@ def student_teacher(
                 step(on, s, eta, optimizer, alpha, scale)
         return rows, summary(s, reached, rows)
 
-    measure(cfg, record, f"{neurons} {optimizer} scaling {scaling} law {law:g} eta {eta:g}", work)
+    measure(work, cfg, record, f"{neurons} {optimizer} scaling {scaling} law {law:g} eta {eta:g}")
 
 
 def scales(mask: Tensor, scaling: str) -> Tensor:

@@ -5,9 +5,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sparse_train.options.targets import foreign_targets
 from sparse_train.process.distributed import Ranks
 from sparse_train.record.metadata import versions
-from sparse_train.source import training_code
+from sparse_train.source import foreign_code, training_code
 
 OWN = ("data_dir", "download", "workers", "gpus", "logger", "artifact")  # what may differ from machine to machine
 
@@ -19,7 +20,8 @@ def require_agreement(cfg: DictConfig, ranks: Ranks) -> None:
         ConfigError: on every process, with the first key that differs, and where.
     """
     if ranks.world > 1:
-        ranks.require_same({**settings(cfg), "sparse_train": training_code(), **versions()})
+        theirs = {target: foreign_code(target) for target in foreign_targets(OmegaConf.to_container(cfg, resolve=True))}
+        ranks.require_same({**settings(cfg), "sparse_train": training_code(), **theirs, **versions()})
 
 
 def settings(cfg: DictConfig) -> dict[str, str]:

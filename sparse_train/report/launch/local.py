@@ -10,7 +10,7 @@ from pathlib import Path
 from sparse_train.report.launch import slurm
 from sparse_train.report.launch.child import attend, option
 from sparse_train.report.records.collect import COMPLETE, INTERRUPTED, MISSING, Records
-from sparse_train.report.sweeps import SWEEPS, Cell, Sweep, covering
+from sparse_train.report.sweeps import Cell, Sweep, covering, home
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def launch(
     """
     reasons: dict[str, str] = {}
     for grid in sweep.grids:
-        while todo := missing(grid.cells, records):
+        while todo := missing(grid, records):
             training = command(sweep, todo, runs_dir, [*launcher.overrides(), *extra])
             if launcher.name == "slurm":
                 slurm.submit(training, slurm.place(runs_dir, sweep.name))
@@ -96,5 +96,5 @@ def missing(cells: Sequence[Cell], records: Records) -> list[Cell]:
 def command(sweep: Sweep, cells: list[Cell], runs_dir: Path, options: Sequence[str]) -> list[str]:
     """The Hydra multirun of the smallest product that has these cells of one grid, with further overrides."""
     values = [f"{key}={','.join(values)}" for key, values in covering(cells).items()]
-    place = ["--config-dir", str(SWEEPS), "--config-name", sweep.name]
+    place = ["--config-dir", str(home(sweep.name)), "--config-name", sweep.name]
     return [sys.executable, "-m", "sparse_train", *place, option("runs_dir", runs_dir), *values, *options]

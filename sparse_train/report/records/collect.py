@@ -72,7 +72,7 @@ class Records:
         run_dir, record = self.found[cell.id]
         if not record.get("checked"):
             try:
-                actual = run_id(OmegaConf.create(record["config"]))
+                actual = run_id(OmegaConf.create(record["config"]), record.get("foreign"))
             except MALFORMED as error:
                 passed_over(run_dir / "record.json", f"its configuration cannot be read ({type(error).__name__})")
                 del self.found[cell.id]

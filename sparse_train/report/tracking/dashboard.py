@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from sparse_train.report import sweeps
-from sparse_train.report.sweeps import CONF, PAPER, Cell, Sweep
+from sparse_train.report.sweeps import PAPER, Cell, Sweep, is_group
 from sparse_train.report.views.labels import label, name
 from sparse_train.tracking.wandb_run import BEST, metric, option_key
 
@@ -129,7 +129,7 @@ PANELS = {"curves": _curves, "final": _final, "itop": _itop}
 
 def config_key(factor: str) -> str:
     """The key of W&B's config that holds a factor of a sweep: for a group, the option that was taken."""
-    return option_key(factor) if (CONF / factor).is_dir() else factor
+    return option_key(factor) if is_group(factor) else factor
 
 
 def _split(cells: list[Cell], factor: str) -> Iterable[tuple[str, list[Cell]]]:

@@ -1,0 +1,232 @@
+"""A method, a model and a data set from a package that is not in this repository, and who may let them in."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import lab
+from sparse_train import source, trust
+from sparse_train.errors import ConfigError, ForeignError
+from sparse_train.options.targets import instantiate
+from sparse_train.options.trust import GROUP, VARIABLE, require_known
+from support import record, run_here
+
+ROOT = Path(__file__).parents[1]
+OWN = ["--config-dir", "conf", "dst=drawn", "dataset=stripes", "model=tiny", "threads=1", "checkpoint_steps=2"]
+SCORE = "mylab.growth.Drawn"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Where the package lies, on Python's path; not trusted yet."""
+    monkeypatch.syspath_prepend(str(lab.built(tmp_path)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    forget()
+    yield tmp_path
+    forget()
+
+
+def forget():
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mylab"]:
+        del sys.modules[name]
+    source.foreign_code.cache_clear()
+
+
+@pytest.fixture
+def mylab(place, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "mylab")
+    return place
+
+
+def shell(place, script):
+    """Type this at a prompt in a directory."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**_path(place), "PATH": path, "OMP_NUM_THREADS": "1"}
+    environment.pop(VARIABLE, None)
+    return subprocess.run(["bash", "-ec", script], cwd=place, env=environment, capture_output=True, text=True)
+
+
+def test_the_page_runs_as_it_stands(tmp_path, monkeypatch):
+    """Trained by the page's first command, and collected into a table by its last."""
+    done = shell(lab.built(tmp_path), "\n".join(lab.COMMANDS))
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 runs complete" in done.stdout
+    rows = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert rows[-2:] == ["RigL", "drawn"]
+    first = record(tmp_path / done.stdout.splitlines()[0])
+    code = _hash(tmp_path, monkeypatch)
+    assert first["foreign"] == {SCORE: {"package": "mylab", "version": None, "code": code}}
+    assert first["config"]["dst"]["growth"] == {"_target_": SCORE, "temperature": 0.5}
+    assert first["name"] == "digits resnet20 drawn sparseopt 0.9 seed 0"
+    assert len((tmp_path / "mylab" / "growth.py").read_text().splitlines()) <= 20, "as the page's title says"
+
+
+def _hash(place, monkeypatch):
+    monkeypatch.syspath_prepend(str(place))
+    forget()
+    return source.foreign_code(SCORE)
+
+
+def test_killed_and_taken_up_again_it_ends_the_same(mylab, monkeypatch, capsys):
+    """The kill is that of a process, after any call of the score."""
+    code, out, err = run_here(monkeypatch, capsys, *OWN, "runs_dir=once")
+    assert code == 0, err
+    once = mylab / out.strip()
+    kill = "import os\nfrom mylab import growth\nscore, calls = growth.Drawn.__call__, []\n"
+    kill += "def killed(*given):\n    calls.append(0)\n    return os._exit(9) if len(calls) == 7 else score(*given)\n"
+    kill += "growth.Drawn.__call__ = killed\nfrom sparse_train.__main__ import main\nmain()\n"
+    done = subprocess.run([sys.executable, "-c", kill, *OWN, "runs_dir=again"], env=_path(mylab), capture_output=True)
+    assert done.returncode == 9
+    [again] = (mylab / "again").iterdir()
+    assert (record(again)["status"], again.name) == ("running", once.name)
+    code, out, err = run_here(monkeypatch, capsys, *OWN, "runs_dir=again")
+    assert (code, mylab / out.strip()) == (0, again)
+    assert len(record(again)["segments"]) == 2, "it went on"
+    assert all(torch.equal(*pair) for pair in _weights(once, again))
+
+
+def _path(place):
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{place}"}
+
+
+def _weights(*runs):
+    from safetensors.torch import load_file
+
+    first, second = (load_file(run / "model.safetensors") for run in runs)
+    return [(first[name], second[name]) for name in first]
+
+
+def test_without_a_word_of_who_runs_it_nothing_is_imported(place, monkeypatch, capsys):
+    (place / "mylab" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    code, out, err = run_here(monkeypatch, capsys, *OWN, "runs_dir=runs")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("error: dataset._target_=mylab.sets.stripes: not one of the project's own; if you trust")
+    assert err.endswith(f": export {VARIABLE}=mylab\n")
+    assert "mylab" not in sys.modules
+    assert not (place / "runs").exists()
+
+
+def test_an_installed_package_may_say_it_for_itself(place, compose_config):
+    cfg = _with(compose_config(), "dst.growth", {"_target_": SCORE})
+    with pytest.raises(ConfigError, match=f"{VARIABLE}=mylab"):
+        instantiate(cfg, "dst")
+    info = place / "mylab-2.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mylab\nVersion: 2.5\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\nmylab = mylab.growth\nanything = os\n")
+    (info / "top_level.txt").write_text("mylab\n")
+    assert callable(instantiate(cfg, "dst"))
+    assert source.foreign([SCORE])[SCORE]["version"] == "2.5"
+    with pytest.raises(ConfigError, match="model._target_=mylab.nets.Tiny: not one of the project's own"):
+        instantiate(_with(cfg, "model", {"_target_": "mylab.nets.Tiny", "_partial_": True}), "model")
+    with pytest.raises(ConfigError, match="dst.growth._target_=os.system: not one of the project's own$"):
+        instantiate(_with(cfg, "dst.growth", {"_target_": "os.system"}), "dst")
+
+
+def _with(cfg, key, value):
+    cfg = cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    OmegaConf.update(cfg, key, value, merge=False)
+    return cfg
+
+
+# What a trusted package's own modules have from elsewhere, and what of ours is no option.
+STRANGE = {
+    "dst.growth": [
+        "mylab.growth.torch.hub.load",
+        "mylab.growth.system",
+        "mylab.growth.RESULT",
+        "mylab.growth._hidden",
+        "mylab.growth.Nothing",
+        "mylab.nowhere.Drawn",
+        "mylab",
+        "mylab.",
+        "mylabor.growth.Drawn",
+        "sparse_train.optim.ham.HAM",
+        "sparse_train.sparsity.growth.torch.load",
+        "sparse_train.sparsity.growth.Protocol",
+        "sparse_train.sparsity.RigL",
+        "sparse_train.sparsity.topology._listed",
+        "sparse_train.sparsity.masks.drop",
+        "builtins.eval",
+        "os.system",
+        7,
+    ],
+    "model": [
+        "sparse_train.models.imagenet.timm.create_model",
+        "sparse_train.models.mlp.nn",
+        "sparse_train.models.mlp.MLP.load_state_dict",
+        "sparse_train.models.resnet_cifar.BasicBlock",
+        "sparse_train.models.init.kaiming_normal",
+        "sparse_train.record.export.load",
+        "mylab.nets.nn.Linear",
+        "mylab.growth.Drawn",
+    ],
+    "dataset": ["sparse_train.data.files.ensure", "sparse_train.data.memory.in_memory", "mylab.sets.torch.load"],
+    "task": [
+        "sparse_train.theory.measurement.measure",
+        "sparse_train.theory.dynamics.problem",
+        "sparse_train.train.tasks",
+    ],
+    "topology": ["sparse_train.sparsity.flops.layer_flops"],
+    "logger": ["sparse_train.tracking.sinks.neuron_densities", "sparse_train.tracking.sinks.wandb_run.begin"],
+}
+
+
+@pytest.mark.parametrize("key", STRANGE)
+def test_trust_ends_where_a_package_does(key, mylab, compose_config):
+    score = mylab / "mylab" / "growth.py"
+    score.write_text(score.read_text() + "\nfrom os import system\nRESULT = Drawn()\n\ndef _hidden():\n    pass\n")
+    section = key.partition(".")[0]
+    partial = {} if "." in key else {"_partial_": True}
+    for target in STRANGE[key]:
+        with pytest.raises(ConfigError, match=rf"^{key}._target_={target}: "):
+            instantiate(_with(compose_config(), key, {"_target_": target, **partial}), section)
+
+
+@pytest.mark.parametrize("said", ["os", "mylab,subprocess", "builtins", "mylab.growth;x", "_private", "a..b"])
+def test_pythons_own_modules_are_never_trusted(said, place, monkeypatch):
+    monkeypatch.setenv(VARIABLE, said)
+    with pytest.raises(ConfigError, match=f"{VARIABLE}="):
+        require_known(SCORE, "dst.growth._target_")
+
+
+def test_a_class_of_ours_needs_no_second_entry(tmp_path, monkeypatch):
+    (tmp_path / "sparsity").mkdir()
+    (tmp_path / "sparsity" / "newest.py").write_text("from os import system\n\nclass Newest:\n    pass\n")
+    monkeypatch.setattr(trust, "PACKAGE", tmp_path)
+    trust.defined.cache_clear()
+    require_known("sparse_train.sparsity.newest.Newest", "dst.growth._target_")
+    with pytest.raises(ConfigError, match="no such class or function"):
+        require_known("sparse_train.sparsity.newest.system", "dst.growth._target_")
+    trust.defined.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [("open('missing')", "FileNotFoundError"), ("[].pop()", "IndexError"), ("None.x", "AttributeError")],
+)
+def test_a_strangers_constructor_keeps_its_traceback(body, shown, mylab, monkeypatch, capsys):
+    for name, at in (("growth", "dst.growth"), ("nets", "model")):
+        forget()
+        path = mylab / "mylab" / f"{name}.py"
+        before = path.read_text()
+        path.write_text(before.replace("):\n        ", f"):\n        {body}\n        ", 1))
+        with pytest.raises(ForeignError) as error:
+            run_here(monkeypatch, capsys, *OWN, "runs_dir=runs")
+        [*_, frame] = _frames(error.value.__cause__)
+        assert (frame, type(error.value.__cause__).__name__) == (f"{name}.py", shown), at
+        assert at.partition(".")[0] in str(error.value)
+        path.write_text(before)
+
+
+def _frames(error):
+    import traceback
+
+    return [Path(frame.filename).name for frame in traceback.extract_tb(error.__traceback__)]
