@@ -211,6 +211,8 @@ def run_name(cfg: DictConfig, choices: dict[str, str]) -> str:
         choices: group -> the option taken, by which people call a run.
     """
     parts = [choices.get(group, "") for group in ("dataset", "model", "dst", "optimizer")]
+    slots = [choices.get(f"optimizer/{slot}", "none") for slot in ("precondition", "mirror")]
+    parts += [option for option in slots if option != "none" and option not in parts[-1]]  # presets name their own
     renorm = "renormalized" if cfg.optimizer.renorm is not None else ""
     return " ".join([*filter(None, [*parts, renorm]), f"{cfg.sparsity:g}", f"seed {cfg.seed}"])
 

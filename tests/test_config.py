@@ -12,9 +12,10 @@ from sparse_train.config import run_id
 from sparse_train.errors import ConfigError
 from sparse_train.options.targets import instantiate, make
 
+SLOTS = ("optimizer/precondition", "optimizer/mirror")
 GROUPS = {
     group: sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
-    for group in ("task", "dataset", "model", "dst", "optimizer", "renorm", "recipe", "scale", "logger")
+    for group in ("task", "dataset", "model", "dst", "optimizer", "renorm", "recipe", "scale", "logger", *SLOTS)
 }
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
 
@@ -107,6 +108,31 @@ def test_every_preset_has_exactly_its_slots(compose_config, small_net, optimizer
     built = hydra_instantiate(cfg.optimizer)(model.parameters(), Topology(model, 0.5))
     filled = {slot for slot in ("precondition", "renorm", "mirror") if getattr(built, slot) is not None}
     assert filled == slots | ({"renorm"} if renorm == "unit" else set())
+
+
+@pytest.mark.parametrize(
+    ("preset", "precondition", "mirror"),
+    [
+        ("sparseopt", "sparseopt", "none"),
+        ("ham", "none", "ham"),
+        ("sparseopt_ham", "sparseopt", "ham"),
+        ("equal_angle", "equal_angle", "none"),
+    ],
+)
+def test_a_preset_is_sgd_with_options_of_its_slots(compose_config, preset, precondition, mirror):
+    """To the id; and a preset's slot can be chosen anew."""
+    slots = f"optimizer/precondition={precondition}", f"optimizer/mirror={mirror}"
+    assert run_id(compose_config("optimizer=sgd", *slots)) == run_id(compose_config(f"optimizer={preset}"))
+    emptied = compose_config(f"optimizer={preset}", *(f"optimizer/{slot}=none" for slot in ("precondition", "mirror")))
+    assert run_id(emptied) == run_id(compose_config("optimizer=sgd"))
+
+
+def test_a_run_is_called_by_its_preset_or_by_its_slots(compose_config):
+    cfg = compose_config("optimizer=ham", "optimizer/precondition=equal_angle")
+    called = {"dataset": "digits", "optimizer": "ham", "optimizer/mirror": "ham"}
+    name = config.run_name(cfg, {**called, "optimizer/precondition": "equal_angle"})
+    assert name == "digits ham equal_angle 0.9 seed 0"
+    assert config.run_name(cfg, called) == "digits ham 0.9 seed 0"
 
 
 def test_table_4_is_the_default_of_cifar(compose_config):

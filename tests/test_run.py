@@ -116,6 +116,8 @@ BAD_INPUT = {
     "sparsity=most": "sparsity=most: Value 'most'",
     "dst=null": "dst=null: must be one of dense, rigl, rigl_corrected, set, static",
     "~dataset=9": "dataset=9: must be one of cifar100, digits, imagenet, mnist",
+    "optimizer/mirror=null": "optimizer/mirror=null: must be one of ham, none",
+    "optimizer/mirror=hams": "optimizer/mirror=hams: must be one of ham, none; did you mean ham?",
     "dst.growth=null": "dst.growth=None: must be a growth score",
     "s_avg=mean": "s_avg=mean: must be one of layer, global, none",
     "compile=fast": "compile=fast: must be one of false, true, reduce-overhead",

@@ -13,7 +13,8 @@ from sparse_train.options.targets import PLACES
 from sparse_train.source import ROOT
 
 CONF = ROOT / "conf"
-GROUPS = ("dataset", "model", "dst", "optimizer", "renorm", "scale", "task", "logger", "recipe")
+SLOTS = ("optimizer/precondition", "optimizer/mirror", "renorm")
+GROUPS = ("dataset", "model", "dst", "optimizer", *SLOTS, "scale", "task", "logger", "recipe")
 
 USAGE = """\
 python -m sparse_train [KEY=VALUE ...]
@@ -48,7 +49,7 @@ def usage() -> str:
             f"    {option:{width}}{_about(CONF / group / f'{option}.yaml')}".rstrip() for option in options(group)
         ]
     lines += ["", "Keys: KEY=VALUE", *_rows(keys(CONF / "config.yaml"))]
-    for group in ("dataset", "model", "dst", "optimizer", "renorm", "task", "logger"):
+    for group in ("dataset", "model", "dst", "optimizer", *SLOTS, "task", "logger"):
         for title, paths in _files(group):
             rows = [row for path in paths for row in keys(path, _package(path, group)) if row[0] not in PLACES]
             lines += ["", f"Keys of {title}", *_rows(rows)] if rows else []
@@ -85,7 +86,7 @@ def keys(path: Path, package: str = "") -> Iterator[tuple[str, str, str]]:
 def _package(path: Path, group: str) -> str:
     """Where in the configuration a file of a group goes."""
     found = re.match(r"# @package (\S+)", path.read_text())
-    return {"_global_": ""}.get(found[1], found[1]) if found else group
+    return {"_global_": ""}.get(found[1], found[1]) if found else group.replace("/", ".")
 
 
 def _about(path: Path) -> str:

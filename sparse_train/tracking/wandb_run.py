@@ -15,6 +15,7 @@ ABOUT = (
     "sweep",
     "git",
     "code",
+    "foreign",
     "versions",
     "hardware",
     "threads",
