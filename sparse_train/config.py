@@ -188,10 +188,8 @@ def check(cfg: DictConfig) -> None:
 def run_id(cfg: DictConfig, foreign: Mapping[str, Mapping] | None = None) -> str:
     """12 hexadecimal digits that depend on what decides the result, and on nothing else.
 
-    A class of ours counts by its name, so that it may move; one from elsewhere by its module and its package's code.
-
-    Args:
-        foreign: dotted path -> what a record says of it (`source.foreign`): its code then; else it is as it is now.
+    A class of ours counts by its name, so that it may move; one from elsewhere by its module and its package's code: as
+    a record says it was (`foreign`: dotted path -> `source.foreign`), or else as it is now.
     """
     codes = {target: said["code"] for target, said in (foreign or {}).items()}
     task = _named(str(cfg.task.get("_target_")), codes)
@@ -211,8 +209,8 @@ def run_name(cfg: DictConfig, choices: dict[str, str]) -> str:
         choices: group -> the option taken, by which people call a run.
     """
     parts = [choices.get(group, "") for group in ("dataset", "model", "dst", "optimizer")]
-    slots = [choices.get(f"optimizer/{slot}", "none") for slot in ("precondition", "mirror")]
-    parts += [option for option in slots if option != "none" and option not in parts[-1]]  # presets name their own
+    slots = {choices.get(f"optimizer/{slot}", "none") for slot in ("precondition", "mirror")} - {"none"}
+    parts += sorted(option for option in slots if option not in parts[-1])  # presets name their own
     renorm = "renormalized" if cfg.optimizer.renorm is not None else ""
     return " ".join([*filter(None, [*parts, renorm]), f"{cfg.sparsity:g}", f"seed {cfg.seed}"])
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from torchvision.datasets import CIFAR100, MNIST
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from sparse_train.data import cifar, mnist
 from sparse_train.data.digits import digits
-from sparse_train.data.imagenet import imagenet
+from sparse_train.data.imagenet import imagefolder, imagenet
 from sparse_train.data.memory import EvalSplit, Loading, TrainSplit, average_pool
 from sparse_train.errors import ConfigError
 from sparse_train.process.distributed import Ranks
@@ -186,7 +186,6 @@ def cifar_dir(tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR100, "train_list", [["train", md5["train"]]])
     monkeypatch.setattr(CIFAR100, "test_list", [["test", md5["test"]]])
     monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": md5["meta"]})
-    monkeypatch.setattr(cifar, "FILES", {f"cifar-100-python/{name}": value for name, value in md5.items()})
     return tmp_path
 
 
@@ -200,6 +199,19 @@ def test_cifar_is_read_as_torchvision_has_it(cifar_dir):
     assert data.train.samples == 40
     small = cifar.cifar100(loading(cifar_dir, batch_size=8), [0.0] * 3, [1.0] * 3, image_size=16)
     assert next(iter(small.train.epoch(0)))[0].shape == (8, 3, 16, 16)
+
+
+def test_cifar_10_has_ten_classes_and_a_place_of_its_own(cifar_dir, monkeypatch):
+    (cifar_dir / "cifar-100-python").rename(cifar_dir / "cifar-10-batches-py")
+    for part in ("train_list", "test_list"):
+        monkeypatch.setattr(CIFAR10, part, getattr(CIFAR100, part))
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR100.meta)
+    data = cifar.cifar10(loading(cifar_dir, batch_size=8), [0.0] * 3, [1.0] * 3, pad=0, flip=False)
+    raw = CIFAR10(str(cifar_dir), train=False)
+    images, labels = next(iter(data.test.epoch()))
+    assert (data.num_classes, data.in_channels, data.image_size, data.train.samples) == (10, 3, 32, 40)
+    assert torch.equal(pixels(images), torch.from_numpy(raw.data).permute(0, 3, 1, 2).int())
+    assert labels.tolist() == raw.targets
 
 
 def test_cifar_that_is_missing_or_damaged_is_named(cifar_dir, tmp_path):
@@ -436,6 +448,20 @@ def test_imagenet_with_other_classes_to_test_on_is_refused(image_folder):
     (image_folder / "imagenet" / "val" / "n01").rename(image_folder / "imagenet" / "val" / "n03")
     with pytest.raises(ConfigError, match=r"data_dir=.*/train and val differ: only train has n01; only val has n03$"):
         folder_data(image_folder)
+
+
+def test_any_folder_of_classes_is_read_as_imagenet_is(image_folder):
+    expected = folder_data(image_folder)
+    (image_folder / "photos").symlink_to(image_folder / "imagenet")
+    sizes = {"folder": "photos", "image_size": 16, "resize": 20}
+    data = imagefolder(loading(image_folder), [0.5] * 3, [0.25] * 3, **sizes)
+    assert (data.num_classes, data.in_channels, data.image_size) == (2, 3, 16)
+    for part in ("train", "test"):
+        assert images_of(getattr(data, part), 1) == images_of(getattr(expected, part), 1)
+    with pytest.raises(ConfigError, match=r"num_classes=3: .*photos/train holds 2 class folders"):
+        imagefolder(loading(image_folder), [0.5] * 3, [0.25] * 3, num_classes=3, **sizes)
+    with pytest.raises(ConfigError, match=r"data_dir=.*: put its class folders under .*/imagefolder/train$"):
+        imagefolder(loading(image_folder), [0.5] * 3, [0.25] * 3)
 
 
 def _empty(path):

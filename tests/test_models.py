@@ -7,8 +7,10 @@ from sparse_train.models.imagenet import timm_model
 from sparse_train.models.init import kaiming_normal, lecun_normal, own_fan_in
 from sparse_train.models.mlp import MLP
 from sparse_train.models.resnet_cifar import PadShortcut, ResNet20
+from sparse_train.models.wide_resnet import PreActivation, WideResNet
 from sparse_train.sparsity.flops import layer_flops, relative_flops
 from sparse_train.sparsity.topology import Topology
+from sparse_train.train.build import build
 
 
 def weights(model):
@@ -101,6 +103,78 @@ def test_resnet50_is_timms_with_the_stride_in_the_3x3_convolution():
     assert model.layer2[0].conv2.stride == (2, 2)
     assert (model.layer1[0].bn3.weight == 1).all()
     assert (timm_model(1000, 3, zero_init_last=True).layer1[0].bn3.weight == 0).all()
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "vit_tiny_patch16_224", "mobilenetv3_small_100", "densenet121"])
+def test_any_classifier_of_timms_takes_the_data_sets_classes_channels_and_size(name):
+    with torch.device("meta"):
+        model = timm_model(10, 1, name, image_size=32)
+        assert model(torch.empty(2, 1, 32, 32)).shape == (2, 10)
+    assert len(layer_flops(model, torch.empty(1, 1, 32, 32, device="meta"))) > 8
+    with pytest.raises(ConfigError, match=f"zero_init_last=True: timm's {name} has none"):
+        timm_model(10, 1, name, zero_init_last=True)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "mobilenetv3_small_100"])
+def test_they_train_sparsely(name, compose_config, image_folder):
+    sizes = ("dataset.folder=imagenet", "dataset.image_size=32", "dataset.resize=32", "batch_size=4", "workers=0")
+    places = ("dataset=imagefolder", f"data_dir={image_folder}", "model=timm", f"model.name={name}")
+    run = build(compose_config(*places, *sizes))
+    assert run.topology.sparsity() == pytest.approx(0.9, abs=0.001)
+    assert run.metadata["flops"]["inference_ratio"] < 0.6
+    images, labels = next(iter(run.data.train.epoch(0)))
+    before = {key: value.detach().clone() for key, value in run.topology.weights.items()}
+    run.set_lr(100)
+    run.loss(images, labels)[0].backward()
+    run.optimizer.step()
+    moved = [(weight != before[key]).any() for key, weight in run.topology.weights.items()]
+    assert sum(moved) > len(moved) / 2
+    assert all((weight[~run.topology.masks[key]] == 0).all() for key, weight in run.topology.weights.items())
+
+
+def test_wide_resnets_have_the_sizes_of_their_paper():
+    """Zagoruyko and Komodakis 2016, Table 5, in millions; WRN-28-10 to the parameter, as public code has it."""
+    for depth, width, millions in ((40, 4, 8.9), (16, 8, 11.0), (28, 10, 36.5)):
+        with torch.device("meta"):
+            model = WideResNet(10, depth=depth, width=width)
+            assert model(torch.empty(2, 3, 32, 32)).shape == (2, 10)
+        count = sum(p.numel() for p in model.parameters())
+        assert round(count / 1e6, 1) == millions
+        assert sum(isinstance(m, torch.nn.Conv2d) for m in model.modules()) == depth, "three of them shortcuts"
+    assert count == 36_479_194
+
+
+def test_a_wide_residual_block_normalizes_before_its_convolutions():
+    block = PreActivation(3, 5, 2).double().eval()
+    x, state = torch.randn(2, 3, 8, 8, dtype=torch.float64), block.state_dict()
+    with torch.no_grad():
+        for key in ("bn1", "bn2"):
+            state[f"{key}.running_mean"].uniform_(-1, 1)
+            state[f"{key}.running_var"].uniform_(0.5, 2)
+        y = F.batch_norm(x, *(state[f"bn1.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))).relu()
+        z = F.conv2d(y, state["conv1.weight"], None, 2, 1)
+        z = F.batch_norm(z, *(state[f"bn2.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))).relu()
+        expected = F.conv2d(z, state["conv2.weight"], None, 1, 1) + F.conv2d(y, state["shortcut.weight"], None, 2)
+        torch.testing.assert_close(block(x), expected)
+
+
+def test_group_normalization_ties_the_scales_of_a_groups_neurons():
+    """The control's point: a neuron's own scale is divided out by batch normalization, and not within a group."""
+    images = torch.randn(8, 3, 12, 12, dtype=torch.float64)
+
+    def change(scale_of, **options):
+        torch.manual_seed(0)
+        model = ResNet20(5, width=0.5, shortcut="pad", **options).double()
+        before = model(images)
+        with torch.no_grad():
+            model.conv1.weight[scale_of] *= 3
+        return (model(images) - before).abs().max().item()
+
+    group = {"norm": "group", "groups": 4}  # of two of the first layer's eight neurons
+    assert sum(isinstance(m, torch.nn.GroupNorm) for m in ResNet20(5, **group).modules()) == 21
+    assert change([0]) < 1e-3
+    assert change([0], **group) > 1e-2
+    assert change([0, 1], **group) < 1e-3
 
 
 def test_initial_weights_follow_their_names_and_seed():

@@ -1,4 +1,4 @@
-"""ImageNet (Deng et al. 2009) as a folder of images per class, decoded by workers."""
+"""A folder of images per class, decoded by workers: ImageNet (Deng et al. 2009), or any other."""
 
 import hashlib
 import os
@@ -146,17 +146,56 @@ def imagenet(
 
     It must be fetched by hand, from https://image-net.org.
     """
+    return _folders(loading, "imagenet", "ImageNet's", mean, std, num_classes, image_size, resize, validation)
+
+
+def imagefolder(
+    loading: Loading,
+    mean: Sequence[float],
+    std: Sequence[float],
+    folder: str = "imagefolder",
+    num_classes: int | None = None,
+    image_size: int = 224,
+    resize: int = 256,
+    validation: int = 0,
+) -> Data:
+    """Any images under `data_dir/<folder>/{train,val}/<class>/`, treated as `imagenet`'s.
+
+    A run's id knows the folder by its name: give another set of images another one.
+
+    Args:
+        folder: such as "tiny-imagenet-200".
+        num_classes: how many class folders there must be; null: as many as there are.
+    """
+    require(isinstance(folder, str) and folder != "", "folder", folder, "must be the name of a directory in data_dir")
+    return _folders(loading, folder, "its", mean, std, num_classes, image_size, resize, validation)
+
+
+def _folders(
+    loading: Loading,
+    name: str,
+    whose: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    num_classes: int | None,
+    image_size: int,
+    resize: int,
+    validation: int,
+) -> Data:
+    require(image_size >= 1, "image_size", image_size, "must be at least 1")
+    require(resize >= image_size, "resize", resize, f"must be at least image_size, {image_size}")
     folders = {}
     for part in ("train", "val"):
-        root = Path(loading.data_dir, "imagenet", part)
-        right = f"put ImageNet's class folders under {root}, from https://image-net.org"
-        require(root.is_dir(), "data_dir", loading.data_dir, right)
+        root = Path(loading.data_dir, name, part)
+        source = ", from https://image-net.org" if name == "imagenet" else ""
+        require(root.is_dir(), "data_dir", loading.data_dir, f"put {whose} class folders under {root}{source}")
         try:
             folders[part] = ImageFolder(str(root), loader=read_image)
         except FileNotFoundError as error:
             raise ConfigError("data_dir", loading.data_dir, str(error)) from error
         found = len(folders[part].classes)
-        require(found == num_classes, "num_classes", num_classes, f"{root} holds {found} class folders")
+        right = f"{root} holds {found} class folders"
+        require(num_classes in (None, found), "num_classes", num_classes, right)
     _require_same_classes(folders["train"], folders["val"], loading)
     if loading.ranks.world > 1:
         loading.ranks.require_same({f"files of {part}": _listing(folder) for part, folder in folders.items()})
@@ -167,7 +206,7 @@ def imagenet(
     train = FolderSplit(kept, crop, loading, normalize, train=True)
     tests = [folders["val"], *([aside] if validation else [])]
     splits = [FolderSplit(folder, center, loading, normalize, train=False) for folder in tests]
-    return Data(train, splits[0], num_classes, 3, image_size, *splits[1:])
+    return Data(train, splits[0], len(folders["train"].classes), 3, image_size, *splits[1:])
 
 
 def _some(folder: ImageFolder, which: Tensor) -> ImageFolder:
@@ -182,7 +221,7 @@ def _require_same_classes(train: ImageFolder, val: ImageFolder, loading: Loading
     known = {"train": set(train.classes), "val": set(val.classes)}
     only = {"train": sorted(known["train"] - known["val"]), "val": sorted(known["val"] - known["train"])}
     told = [f"only {part} has {', '.join(n[:5])}{' and others' * (len(n) > 5)}" for part, n in only.items() if n]
-    right = f"the class folders of {Path(loading.data_dir, 'imagenet')}/train and val differ: {'; '.join(told)}"
+    right = f"the class folders of {Path(train.root).parent}/train and val differ: {'; '.join(told)}"
     require(not told, "data_dir", loading.data_dir, right)
 
 

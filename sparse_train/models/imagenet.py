@@ -1,4 +1,4 @@
-"""ImageNet's networks come from timm."""
+"""Networks of timm."""
 
 import re
 
@@ -8,16 +8,36 @@ from torch import nn
 from sparse_train.errors import require
 
 
-def timm_model(num_classes: int, in_channels: int, name: str = "resnet50", zero_init_last: bool = False) -> nn.Module:
-    """One of timm's ResNets, without pretrained weights.
+def timm_model(
+    num_classes: int,
+    in_channels: int,
+    name: str = "resnet50",
+    zero_init_last: bool = False,
+    image_size: int | None = None,
+) -> nn.Module:
+    """One of timm's classifiers, without pretrained weights.
 
     timm's own function also takes weights from a file or a URL; none of its arguments passes but those named here.
-    timm's ResNet50 strides in the 3x3 convolution, as in the paper's reading; `zero_init_last` would start the last
-    normalization of each block at 0.
+    timm's ResNet50 strides in the 3x3 convolution, as in the paper's reading.
+
+    Args:
+        num_classes, in_channels: of the data set.
+        name: as timm has it, such as "vgg11_bn".
+        zero_init_last: start the last normalization of each block at 0. Only residual networks can; others take false.
+        image_size: of the data set, for networks that are built for one size, such as vision transformers; else unused.
     """
     plain = isinstance(name, str) and re.fullmatch(r"\w+(\.\w+)?", name) is not None
     require(plain and timm.is_model(name), "name", name, "timm has no such model")
     require(isinstance(zero_init_last, bool), "zero_init_last", zero_init_last, "must be true or false")
-    return timm.create_model(
-        name, pretrained=False, num_classes=num_classes, in_chans=in_channels, zero_init_last=zero_init_last
-    )
+    sized = image_size is None or (type(image_size) is int and 1 <= image_size <= 10_000)
+    require(sized, "image_size", image_size, "must be a whole number from 1 to 10,000, or null")
+    options = {"zero_init_last": zero_init_last} | ({} if image_size is None else {"img_size": image_size})
+    while True:  # timm's networks differ in what they take, and say it by refusing
+        try:
+            return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
+        except TypeError as error:
+            refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if refused is None or refused[1] not in options:
+                raise
+            asked = options.pop(refused[1])
+            require(asked is not True, "zero_init_last", True, f"timm's {name} has none: leave it false")
