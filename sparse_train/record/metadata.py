@@ -11,13 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_train.options.interpolations import PATHS
-from sparse_train.source import training_code
+from sparse_train.options.targets import foreign_targets
+from sparse_train.source import foreign, training_code
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", "scikit-learn")
-
-
-from sparse_train.options.targets import foreign_targets
-from sparse_train.source import foreign
 
 
 def metadata(cfg: DictConfig, name: str, device: torch.device) -> dict:
