@@ -127,7 +127,7 @@ def diagnostics(device: torch.device) -> dict[str, list[float]]:
             pass
 
     def update() -> None:
-        with looks.update(meter, updater, 100):
+        with looks.update(meter, updater):
             pass
 
     step()

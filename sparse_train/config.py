@@ -61,6 +61,11 @@ SCIENCE_OF = {
 AS_BEFORE: dict[str, Any] = {
     "dst.rank_as": "weights",
     "dst.rescale": False,
+    "dst.drop": None,
+    "dst.budget": None,
+    "dst.selection": None,
+    "dst.average": None,
+    "topology.initial": "random",
     "optimizer.precondition.per": "neuron",
     "one_dimensional_lr": 1.0,
     "label_smoothing": 0.0,

@@ -45,6 +45,7 @@ def steps(run: loop.Run, backward: Callable[[torch.Tensor, torch.Tensor], None])
                 group["lr"] = run.schedule(done)
             run.optimizer.zero_grad()
             backward(images, labels)
+            run.updater.observe(done)
             if run.updater.due(done):
                 run.updater.update(done)
             else:

@@ -23,7 +23,7 @@ OPTIONS = [(group, option) for group, options in GROUPS.items() for option in op
 def test_the_groups_hold_what_the_paper_needs():
     assert {"cifar100", "digits", "imagenet", "mnist"} <= set(GROUPS["dataset"])
     assert {"mlp", "resnet20", "resnet50"} <= set(GROUPS["model"])
-    assert GROUPS["dst"] == ["dense", "rigl", "rigl_corrected", "set", "static"]
+    assert {"dense", "rigl", "rigl_corrected", "set", "static"} <= set(GROUPS["dst"])
     assert GROUPS["optimizer"] == ["equal_angle", "ham", "sgd", "sparseopt", "sparseopt_ham"]
     assert GROUPS["renorm"] == ["none", "unit"]
     assert {"paper", "cpu", "smoke"} <= set(GROUPS["scale"])
@@ -235,6 +235,9 @@ def test_what_leaves_the_result_leaves_the_id(compose_config, override):
         "dataset.validation=100",
         "label_smoothing=0.1",
         "init=lecun_normal",
+        "topology.initial=dense",
+        "dst=mest",
+        "dst=srigl",
     ],
 )
 def test_what_changes_the_result_changes_the_id(compose_config, override):

@@ -11,7 +11,7 @@ from sparse_train.sparsity.topology import Topology
 AVERAGES = ("layer", "global", "none")
 
 
-def neuron_scale(mask: Tensor, average: float | Tensor | None = None) -> Tensor:
+def neuron_scale(mask: Tensor, average: float | Tensor | None = None, ablates: bool = False) -> Tensor:
     """The factor of each neuron's gradient, Eq. 12:
 
         sqrt(1 - s_i) / sqrt(1 - s_avg),    s_i = 1 - fan_in_i / N
@@ -25,13 +25,16 @@ def neuron_scale(mask: Tensor, average: float | Tensor | None = None) -> Tensor:
         mask: boolean, of the weight's shape (out, in, *kernel).
         average: 1 - s_avg, to take another average than this layer's own mean over its neurons; 1.0 gives the
             diagonal D alone.
+        ablates: leave neurons without weights out of that mean, as methods do that take neurons away
+            (`Topology.ablates`): with a constant fan-in all factors that count are then 1.
 
     Returns:
         Tensor of shape (out, 1, ..., 1), broadcastable over the weight; float64, for the caller to round once.
     """
     fan_in = mask.flatten(1).sum(1, dtype=torch.float64)
     # Counts of weights are exact in float64, so equal fan-ins give the ratio 1.0 to the bit.
-    reference = fan_in.mean() if average is None else average * mask[0].numel()
+    mean = fan_in.sum() / (fan_in > 0).sum() if ablates else fan_in.mean()
+    reference = mean if average is None else average * mask[0].numel()
     return torch.where(fan_in > 0, fan_in / reference, 0.0).sqrt().view(-1, *[1] * (mask.ndim - 1))
 
 
@@ -65,8 +68,8 @@ class SparseOpt:
         masks = {name: topology.masks[name] for name in self._corrected(topology)}
         if not masks:
             return {}
-        average = self._average(list(masks.values()))
-        scales = {name: neuron_scale(mask, average) for name, mask in masks.items()}
+        average = self._average(list(masks.values()), topology.ablates)
+        scales = {name: neuron_scale(mask, average, topology.ablates) for name, mask in masks.items()}
         if self.per == "layer":
             scales = {name: scale.mean().expand_as(scale) for name, scale in scales.items()}
         return scales
@@ -81,10 +84,11 @@ class SparseOpt:
         require(not unknown, "layers", unknown, right)
         return self.layers
 
-    def _average(self, masks: list[Tensor]) -> Tensor | float | None:
+    def _average(self, masks: list[Tensor], ablates: bool) -> Tensor | float | None:
         """1 - s_avg, or None for each layer's own."""
         if self.average == "layer":
             return None
         if self.average == "none":
             return 1.0
-        return torch.cat([mask.flatten(1).mean(1, dtype=torch.float64) for mask in masks]).mean()
+        densities = torch.cat([mask.flatten(1).mean(1, dtype=torch.float64) for mask in masks])
+        return densities.sum() / (densities > 0).sum() if ablates else densities.mean()

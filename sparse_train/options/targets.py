@@ -33,18 +33,22 @@ class Place(NamedTuple):
 
 # Those without a dot are partials: the run gives the rest.
 PLACES = {
-    "task": Place(("tasks", "theory"), ("cfg", "record")),
+    "task": Place(("train.tasks", "theory"), ("cfg", "record")),
     "dataset": Place(("data",), ("loading",)),
     "model": Place(("models",), (), ("num_classes", "in_channels")),
     "topology": Place(("sparsity",), ("model",)),
     "dst": Place(("sparsity",), ("topology", "optimizer"), ("total_steps", "seed")),
     "dst.growth": Place(("sparsity",)),
+    "dst.drop": Place(("sparsity",)),
+    "dst.budget": Place(("sparsity",)),
+    "dst.selection": Place(("sparsity",)),
+    "dst.average": Place(("sparsity",)),
     "optimizer": Place(("optim",), ("params", "topology")),
     "optimizer.precondition": Place(("optim",)),
     "optimizer.renorm": Place(("optim",)),
     "optimizer.mirror": Place(("optim",)),
     "lr_schedule": Place(("optim",), (), ("batch_size", "steps_per_epoch", "epochs")),
-    "logger": Place(("sinks",), ("record", "facts")),
+    "logger": Place(("tracking.sinks",), ("record", "metadata")),
 }
 
 FUNCTIONS = ("task", "dataset", "model")  # places where a function of ours may stand; elsewhere it must be a class

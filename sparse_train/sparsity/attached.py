@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sparse_train.sparsity.saved import KEY
+
 if TYPE_CHECKING:
     from sparse_train.sparsity.updater import Updater
 
@@ -23,19 +25,24 @@ class Attached:
     def __init__(self, optimizer: torch.optim.Optimizer, updater: "Updater"):
         self.updater, self.steps = updater, 0
         optimizer.register_step_pre_hook(self.before)
-        optimizer.register_state_dict_post_hook(lambda _, state: {**state, "updater": {"steps": self.steps}})
+        optimizer.register_state_dict_post_hook(
+            lambda _, state: {**state, KEY: {**state.get(KEY, {}), "steps": self.steps}}
+        )
         optimizer.register_load_state_dict_pre_hook(self.load)
 
     def before(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         """Before a step; `args` has the optimizer itself first, as torch passes them."""
         step, self.steps = self.steps, self.steps + 1
-        if not self.updater.due(step):
+        if not (self.updater.due(step) or self.updater.observes(step)):
             return None
         closure: Callable | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
             args, kwargs = args[:1], {**kwargs, "closure": lambda: loss}
+        self.updater.observe(step)
+        if not self.updater.due(step):
+            return args, kwargs
         self.updater.update(step)
         if self.updater.skip_step:
             for group in optimizer.param_groups:
@@ -49,6 +56,6 @@ class Attached:
         Raises:
             ValueError: for a state without a count, after which no update would be due where it should.
         """
-        if "updater" not in state:
+        if "steps" not in state.get(KEY, {}):
             raise ValueError("this optimizer's state was saved without an attached Updater, and has no count of steps")
-        self.steps = state["updater"]["steps"]
+        self.steps = state[KEY]["steps"]

@@ -30,6 +30,7 @@ def relative_flops(
     flops: Mapping[str, int],
     densities: Mapping[str, float],
     dense_gradient_share: float = 0.0,
+    training: Mapping[str, float] | None = None,
 ) -> dict:
     """Sparse over dense FLOPs (Evci et al. 2020, Appendix H).
 
@@ -40,11 +41,13 @@ def relative_flops(
         flops: weight name -> dense forward FLOPs (`layer_flops`).
         densities: weight name -> density; a weight not named is dense.
         dense_gradient_share: share of the training steps that need the dense gradient, in [0, 1].
+        training: the densities' means over the training, where they are not the same in inference.
     """
     layers = {name: {"dense": f, "sparse": f * densities.get(name, 1.0)} for name, f in flops.items()}
     f_dense = sum(layer["dense"] for layer in layers.values())
     f_sparse = sum(layer["sparse"] for layer in layers.values())
-    step = (1 - dense_gradient_share) * 3 * f_sparse + dense_gradient_share * (2 * f_sparse + f_dense)
+    f_step = f_sparse if training is None else sum(f * training.get(name, 1.0) for name, f in flops.items())
+    step = (1 - dense_gradient_share) * 3 * f_step + dense_gradient_share * (2 * f_step + f_dense)
     return {
         "inference_dense": f_dense,
         "inference_sparse": f_sparse,

@@ -1,7 +1,8 @@
-"""Growth scores: what tells one dynamic sparse training method from another.
+"""Scores: which weights are grown, and which are dropped.
 
-A score maps (weight, dense gradient, generator) of one layer to a tensor of the weight's shape; the inactive positions
-with the largest scores are grown. A new method is one more class here and one more file in `conf/dst/`.
+A growth score maps (weight, dense gradient, generator) of one layer to a tensor of the weight's shape; the inactive
+positions with the largest scores are grown. A drop score maps (weight, gradient); the active weights with the smallest
+are dropped. What else a method may choose is in `budget`, `selection` and `averages`.
 """
 
 from typing import Protocol
@@ -16,6 +17,19 @@ class GrowthScore(Protocol):
     needs_gradient: bool  # whether the dense gradient is looked at, which costs FLOPs
 
     def __call__(self, weight: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor: ...
+
+
+class DropScore(Protocol):
+    """The same of a drop score."""
+
+    def __call__(self, weight: Tensor, grad: Tensor) -> Tensor: ...
+
+
+class Magnitude:
+    """|w|, as almost everywhere."""
+
+    def __call__(self, weight: Tensor, grad: Tensor) -> Tensor:
+        return weight.abs()
 
 
 class RigL:

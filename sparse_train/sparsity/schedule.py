@@ -15,3 +15,8 @@ def constant(fraction: float, progress: float) -> float:
 
 
 DECAYS: dict[str, Callable[[float, float], float]] = {"cosine": cosine, "constant": constant}
+
+
+def cubic(first: float, last: float, progress: float) -> float:
+    """last + (first - last) (1 - progress)^3 (Zhu & Gupta 2017, Section 3): fast at first, `last` at progress 1."""
+    return last + (first - last) * (1 - progress) ** 3

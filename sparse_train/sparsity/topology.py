@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from sparse_train.errors import MaskMismatchError, require
+from sparse_train.errors import MaskMismatchError, require, require_one_of
 from sparse_train.randomness import generator
 from sparse_train.sparsity.density import allotted
 from sparse_train.sparsity.exploration import Exploration
+from sparse_train.sparsity.initial import INITIAL
 from sparse_train.sparsity.layers import by_input, parameters, sparse_parameters
-from sparse_train.sparsity.masks import checksum, random_mask
+from sparse_train.sparsity.masks import checksum
 from sparse_train.sparsity.normalized import normalizations
 
 
@@ -22,26 +23,29 @@ class Topology:
 
     The weights of linear and convolution layers are sparse (first convolution, shortcuts and classifier too; also
     frozen ones), and those that attention packs into one. Embeddings, positions, tokens and transposed convolutions
-    are not. `include` and `exclude` name others. The initial mask of each layer is uniformly random with an exact
-    count.
+    are not. `include` and `exclude` name others.
 
     Args:
         model: its parameters are masked in place. The topology keeps references to them and follows them to another
             device, dtype or memory format. It does not know of copies: make it after `copy.deepcopy(model)`, and call
             `apply` after `model.load_state_dict`.
-        sparsity: the share of zeros among all weights of the sparse tensors, in [0, 1); met to the weight.
+        sparsity: the share of zeros among all weights of the sparse tensors, in [0, 1); met to the weight by `targets`.
         distribution: "erk" or "uniform" (`sparsity.density`); or densities, pattern -> density, and `sparsity` None.
         seed: of the initial masks.
         exclude: names or patterns (`fnmatch`) of parameters to keep dense and out of the count; "first_conv" is the
             first convolution.
         include: the same of other parameters to make sparse, with two or more dimensions.
+        initial: the first masks (`sparsity.initial`): "random", with exactly as many weights as asked for;
+            "constant_fan_in", as many in every neuron; or "dense", all, for methods that prune.
 
     Attributes:
         masks: parameter name -> BoolTensor of the parameter's shape, True where the weight exists. Read it; to
             change a mask call `replace`.
         weights: parameter name -> the parameter itself. Names are those of the bare model: the prefixes of
             `torch.compile` and DDP are left out.
-        counts: parameter name -> active weights; no update changes them.
+        targets: parameter name -> active weights that sparsity and distribution ask for.
+        counts: parameter name -> active weights, which only some methods' updates change.
+        ablates: whether a neuron without weights is no longer one of its layer (constant fan-in).
         by_neuron: names of the sparse weights whose rows are neurons: all but embeddings and transposed convolutions.
         normalized: names of the sparse weights whose layer is followed by a normalization layer.
         exploration: what has been active so far (`itop_rate`).
@@ -61,17 +65,22 @@ class Topology:
         seed: int = 0,
         exclude: str | Sequence[str] = (),
         include: str | Sequence[str] = (),
+        initial: str = "random",
     ):
+        require_one_of("initial", initial, INITIAL)
         self.weights = sparse_parameters(model, _listed(include), _listed(exclude))
         shapes = {name: tuple(weight.shape) for name, weight in self.weights.items()}
-        self.counts = allotted(shapes, distribution, sparsity)
-        self.masks = {
-            name: _like(random_mask(shapes[name], self.counts[name], generator(seed, "mask", name)), weight)
-            for name, weight in self.weights.items()
-        }
-        self.normalized = [name for name in normalizations(model) if name in self.masks]
         transposed = by_input(model)
         self.by_neuron = [name for name, weight in self.weights.items() if weight not in transposed]
+        self.initial, self.ablates = initial, initial == "constant_fan_in"
+        others = [name for name in self.weights if name not in self.by_neuron]
+        require(not (self.ablates and others), "initial", initial, f"needs rows that are neurons: {', '.join(others)}")
+        self.targets = allotted(shapes, distribution, sparsity)
+        self.masks, self.counts = {}, {}
+        for name, weight in self.weights.items():
+            mask, count = INITIAL[initial](shapes[name], self.targets[name], generator(seed, "mask", name))
+            self.masks[name], self.counts[name] = _like(mask, weight), count
+        self.normalized = [name for name in normalizations(model) if name in self.masks]
         self.exploration = Exploration(self.masks)
         self.version = 0
         self._require_untrained()

@@ -1,34 +1,39 @@
 """Dynamic sparse training: drop, then grow, every so often."""
 
-import warnings
+from math import ceil
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from sparse_train.errors import DivergedError, MaskMismatchError, require, require_one_of
-from sparse_train.process.distributed import Ranks, present
+from sparse_train.errors import require, require_one_of
+from sparse_train.process.distributed import present
 from sparse_train.randomness import generator
 from sparse_train.sparsity.adopt import Adopted, require_trains
 from sparse_train.sparsity.attached import Attached
-from sparse_train.sparsity.growth import GrowthScore
+from sparse_train.sparsity.averages import Average
+from sparse_train.sparsity.budget import Budget, Moment, Steady
+from sparse_train.sparsity.growth import DropScore, GrowthScore, Magnitude
 from sparse_train.sparsity.lengths import RANKINGS, lengths, ranked
-from sparse_train.sparsity.masks import drop, grow
-from sparse_train.sparsity.schedule import DECAYS
+from sparse_train.sparsity.saved import saved_with
+from sparse_train.sparsity.schedule import DECAYS, cubic
+from sparse_train.sparsity.selection import ByLayer, Layer, Selection
 from sparse_train.sparsity.topology import Topology
+from sparse_train.sparsity.verified import Peaks, require_same_masks
 
 if TYPE_CHECKING:
     from sparse_train.optim.sgd import SparseSGD
 
 
 class Updater:
-    """RigL, SET and whatever else differs only in its growth score (Evci et al. 2020, Algorithm 1).
+    """Any method that drops weights and grows others: RigL and SET, and with other parts those in `sparsity.methods`.
 
-    At step t (counted from 0) with `t > 0`, `t % every == 0` and `t < stop_fraction * total_steps`, in each layer with
-    n active weights the `floor(f_t * n)` active weights of smallest magnitude are dropped and as many positions of
-    largest growth score are grown, among all that are then inactive, the ones dropped just now included. So the
-    number of active weights never changes. f_t decays from `drop_fraction` (`sparsity.schedule`), its progress being
-    t / (stop_fraction * total_steps).
+    At step t (counted from 0) with `t > 0`, `t % every == 0` and `t < stop_fraction * total_steps`, the `budget` says
+    how many weights each layer drops and grows, `drop` and `growth` score its weights, and the `selection` takes the
+    lowest away and puts the highest in, among all positions that are then inactive, the ones dropped just now included.
+    By default these are RigL's (Evci et al. 2020, Algorithm 1): the `floor(f_t * n)` active weights of smallest
+    magnitude in a layer of n, and as many grown. f_t decays from `drop_fraction` (`sparsity.schedule`), its progress
+    being t / (stop_fraction * total_steps).
 
     A grown weight starts at 0 with zero momentum. One dropped and regrown in the same update has not left the network
     and keeps both, as in the RigL authors' code and jaxpruner.
@@ -37,14 +42,14 @@ class Updater:
         topology, optimizer: what to change. The weights' `.grad` must be that of the current step; with a
             `GradScaler`, call its `unscale_(optimizer)` before `update`. An optimizer that is not a `SparseSGD` is
             made to keep masked weights, and its state of them, at 0 (`sparsity.adopt`).
-        growth: the score, `RigL()` or `SET()` (`sparsity.growth`).
+        growth: the score, such as `RigL()` or `SET()` (`sparsity.growth`); None for a method that only prunes.
         total_steps: steps of the whole run.
         drop_fraction: f_0 in [0, 1].
         every: steps between updates, at least 1.
         stop_fraction: share of the run after which the topology stays, in [0, 1].
         decay: "cosine" or "constant".
-        gradient: what the growth score sees: "raw", the loss gradient (Section 5), or "corrected", SparseOpt's
-            (bottom rows of Figures 5 and 10).
+        gradient: what scores see: "raw", the loss gradient (Section 5), or "corrected", SparseOpt's (bottom rows of
+            Figures 5 and 10).
         skip_step: leave out the optimizer's step where the topology is updated. The loop acts on it, not this class.
         rank_as: "weights" as they are; those that "sparseopt" would have where SGD trains, or "sgd" where SparseOpt
             does; or "invariant", in units of each neuron's length (`sparsity.lengths`). A reading for experiments.
@@ -52,13 +57,18 @@ class Updater:
             changed with the new masks. With "invariant" the other one is SGD where gradients are corrected, else
             SparseOpt.
         seed: of random growth scores.
+        drop: another score than the magnitude.
+        budget: another number of weights than RigL's (`sparsity.budget`).
+        selection: another choice than the layer's extremes (`sparsity.selection`).
+        average: of gradients over steps, instead of that of the update's own (`sparsity.averages`); call `observe` in
+            every step then. Its state, and the budget's, is part of the optimizer's `state_dict`.
     """
 
     def __init__(
         self,
         topology: Topology,
         optimizer: "SparseSGD | torch.optim.Optimizer",
-        growth: GrowthScore,
+        growth: GrowthScore | None,
         total_steps: int,
         drop_fraction: float = 0.3,
         every: int = 100,
@@ -69,14 +79,23 @@ class Updater:
         rank_as: str = "weights",
         rescale: bool = False,
         seed: int = 0,
+        drop: DropScore | None = None,
+        budget: Budget | None = None,
+        selection: Selection | None = None,
+        average: Average | None = None,
     ):
-        require(callable(growth), "growth", growth, "must be a growth score, such as RigL() or SET()")
+        self.drop, self.budget, self.selection = drop or Magnitude(), budget or Steady(), selection or ByLayer()
+        scored = callable(growth) or (growth is None and not self.budget.grows)
+        require(scored, "growth", growth, "must be a growth score, such as RigL() or SET()")
         require(0 <= drop_fraction <= 1, "drop_fraction", drop_fraction, "must be in [0, 1]: active weights to replace")
         require(every >= 1, "every", every, "must be at least 1: steps between mask updates")
         require(0 <= stop_fraction <= 1, "stop_fraction", stop_fraction, "must be in [0, 1]: a share of the run")
         require_one_of("decay", decay, DECAYS)
         require_one_of("gradient", gradient, ("raw", "corrected"))
         require_one_of("rank_as", rank_as, RANKINGS)
+        begins = "dense" if self.budget.gradual else self.selection.begins
+        right = f"must be {begins} for this method"
+        require(begins in (None, topology.initial), "topology.initial", topology.initial, right)
         self._stepped, self._attached = optimizer, None
         if not hasattr(optimizer, "mask_momentum"):
             require(not rescale, "rescale", rescale, "needs SparseSGD, whose momentum can be brought along")
@@ -92,7 +111,14 @@ class Updater:
         self.topology, self.optimizer, self.seed = topology, optimizer, seed
         self.growth, self.drop_fraction, self.every, self.gradient = growth, drop_fraction, every, gradient
         self.last_step = stop_fraction * total_steps
+        self.last_update = max(ceil(self.last_step / every) - 1, 0) * every
+        right = f"leaves no mask update in {total_steps} steps, so nothing would be pruned"
+        require(self.last_update > 0 or not self.budget.gradual, "every", every, right)
         self.decay, self.skip_step = DECAYS[decay], skip_step
+        self.average, self.first, self.plan = average, dict(topology.counts), {}
+        for name, part in (("average", average), ("budget", self.budget)):
+            if hasattr(part, "state_dict"):
+                saved_with(self._stepped, name, part)
 
     def attach(self) -> "Updater":
         """Let the optimizer's own `step` do the updates, so that any training loop runs this method as it is.
@@ -112,10 +138,38 @@ class Updater:
         progress = min(step / self.last_step, 1.0) if self.last_step else 1.0
         return self.decay(self.drop_fraction, progress)
 
-    def quota(self, name: str, step: int) -> int:
-        """How many weights of a layer are dropped, and as many grown, at this step."""
-        # 1e-9: 0.29 * 100 is 29, not 28.999999999999996.
-        return int(self.fraction(step) * self.topology.counts[name] * (1 + 1e-9))
+    @property
+    def keeps_counts(self) -> bool:
+        """Whether every layer keeps its number of weights."""
+        return self.budget.keeps_counts and self.selection.keeps_counts
+
+    def needs_dense_gradient(self, step: int) -> bool:
+        """Whether the gradients of weights that do not exist are looked at in this step."""
+        if self.growth is None or not self.growth.needs_gradient:
+            return False
+        return self.due(step) if self.average is None else self.observes(step)
+
+    def planned(self, step: int) -> dict[str, float]:
+        """Active weights of each layer after this step, as far as they are known before the run.
+
+        A gradual method is taken to prune each layer alike, and one that moves weights between layers to move none.
+        """
+        if not self.budget.gradual:
+            return self.first
+        done = min(step - step % self.every, self.last_update) / self.last_update
+        return {name: cubic(count, self.topology.targets[name], done) for name, count in self.first.items()}
+
+    def observes(self, step: int) -> bool:
+        """Whether `observe` has anything to do in this step."""
+        update = max(ceil(step / self.every), 1) * self.every
+        return self.average is not None and self.due(update) and self.average.wants(update - step)
+
+    @torch.no_grad()
+    def observe(self, step: int) -> None:
+        """Show the gradients of this step to the average, if there is one; before `update`, with gradients unscaled."""
+        if self.observes(step):
+            grads = {name: weight.grad for name, weight in self.topology.weights.items() if weight.requires_grad}
+            self.average.see({name: grad for name, grad in grads.items() if grad is not None})
 
     @torch.no_grad()
     def update(self, step: int) -> bool:
@@ -133,28 +187,23 @@ class Updater:
         """
         self.topology.require_agreement()
         self.topology.follow()
-        corrections = self.optimizer.corrections() if self.gradient == "corrected" else {}
-        masks, peaks = {}, []
-        for name, weight in self.topology.weights.items():
-            if not weight.requires_grad:
-                continue
-            mask, grad = self.topology.masks[name], weight.grad
-            if grad is None:
-                raise RuntimeError(
-                    f"{name} has no gradient to update its mask by at step {step}: call backward first; exclude a layer"
-                    " that the loss does not use; make the topology again if the layer was replaced after it"
-                )
-            count = self.quota(name, step)
-            if name in corrections:
-                grad = grad * corrections[name]
-            magnitude, grad = ranked(weight, grad, mask, self.rank_as)
-            magnitude = magnitude.abs()
-            kept = drop(mask, magnitude, count)
-            score = self.growth(weight, grad, generator(self.seed, "growth", name, step))
-            masks[name] = grow(kept, score, count)
-            peaks += [magnitude.amax(), score.amax(), score.amin()]
+        masks, peaks, last = {}, Peaks(), [*self.topology.weights][-1]
+        self.plan = self.budget(self._moment(step))
+        for name, (dropped, grown) in self.plan.items():
+            mask, (weight, grad) = self.topology.masks[name], self._seen(name, step)
+            score, growth = self.drop(weight, grad), None
+            peaks.weight(name, (score if isinstance(self.drop, Magnitude) else weight.abs()).amax())
+            if self.growth is not None:
+                growth = self.growth(self.topology.weights[name], grad, generator(self.seed, "growth", name, step))
+                peaks.score(name, growth.amax(), growth.amin())
+            if not isinstance(self.drop, Magnitude):
+                peaks.score(name, score.amax())
+            layer = Layer(mask, score, growth, dropped, grown, self.topology.targets[name], name == last)
+            masks[name] = self.selection(layer)
+        if self.average is not None:
+            self.average.updated()
         ranks = present()
-        if not self._finite(peaks, list(masks), step, ranks):
+        if not peaks.finite(step, ranks):
             return False
         for name, mask in masks.items():
             self._replace(name, mask)
@@ -162,37 +211,40 @@ class Updater:
         require_same_masks(self.topology, step, ranks)
         return True
 
+    def _moment(self, step: int) -> Moment:
+        def of_trained(counts: dict[str, int]) -> dict[str, int]:
+            return {name: counts[name] for name, weight in self.topology.weights.items() if weight.requires_grad}
+
+        return Moment(
+            fraction=self.fraction(step),
+            progress=min(step / self.last_update, 1.0) if self.last_update else 1.0,
+            counts=of_trained(self.topology.counts),
+            first=of_trained(self.first),
+            targets=of_trained(self.topology.targets),
+            masks=self.topology.masks,
+            score=lambda name: self.drop(*self._seen(name, step)),
+            gradient=lambda name: self._seen(name, step)[1],
+        )
+
+    def _seen(self, name: str, step: int) -> tuple[Tensor, Tensor]:
+        """The weight and the gradient that scores compare."""
+        weight = self.topology.weights[name]
+        grad = weight.grad
+        if grad is None:
+            raise RuntimeError(
+                f"{name} has no gradient to update its mask by at step {step}: call backward first; exclude a layer"
+                " that the loss does not use; make the topology again if the layer was replaced after it"
+            )
+        if self.average is not None and (grad := self.average.of(name)) is None:
+            raise RuntimeError(f"{name} has no average of gradients at step {step}: call observe in every step")
+        if self.gradient == "corrected" and name in (corrections := self.optimizer.corrections()):
+            grad = grad * corrections[name]
+        return ranked(weight, grad, self.topology.masks[name], self.rank_as)
+
     def _replace(self, name: str, mask: Tensor) -> None:
-        weight, old = self.topology.weights[name], self.topology.masks[name]
-        self.topology.replace(name, mask, self.topology.counts[name])
+        weight, old, (dropped, grown) = self.topology.weights[name], self.topology.masks[name], self.plan[name]
+        count = self.topology.counts[name] - dropped + grown if self.selection.keeps_counts else None
+        self.topology.replace(name, mask, count)
         if self.rank_as != "weights" and self.rescale:
             old, new = (lengths(mask, self.lengths_of).to(weight.dtype) for mask in (old, self.topology.masks[name]))
             self.optimizer.multiply(weight, old / new)
-
-    def _finite(self, peaks: list[Tensor], names: list[str], step: int, ranks: Ranks) -> bool:
-        """Whether all scores of all layers are, on all ranks: waits for the device once."""
-        bad = ~torch.stack([peak.float().to(peaks[0].device) for peak in peaks]).isfinite()
-        places = ranks.max(bad.int()).nonzero()[:, 0].tolist()
-        weights = [names[place // 3] for place in places if place % 3 == 0]
-        if weights:
-            raise DivergedError(f"{weights[0]} is not finite at the mask update of step {step}")
-        if places:
-            said = "its gradient, or its growth score, is not finite: masks stay as they are"
-            warnings.warn(f"{names[places[0] // 3]}: {said}, as under a GradScaler that skips the step", stacklevel=3)
-        return not places
-
-
-def require_same_masks(topology: Topology, step: int, ranks: Ranks) -> None:
-    """All ranks must have the same masks: compare a checksum of each.
-
-    Raises:
-        MaskMismatchError: on every rank, with the layer's name.
-    """
-    if ranks.world > 1:
-        sums = ranks.gathered(topology.checksums())
-        for name, differs in zip(topology.masks, (sums != sums[0]).any(0).tolist(), strict=True):
-            if differs:
-                raise MaskMismatchError(
-                    f"the processes have different masks for {name} after the update at step {step}: update where"
-                    " gradients have just been averaged, so not within no_sync, and with one seed"
-                )

@@ -30,6 +30,8 @@ def amplification(cfg: DictConfig, record: Record, steps: int) -> None:
                 rows += [{"kind": "layer", "step": step, **row} for row in _layers(run, images, labels)]
             run.set_lr(step)
             _backward(run, images, labels)
+            if run.updater is not None:
+                run.updater.observe(step)
             if run.updater is not None and run.updater.due(step):
                 rows.append({"kind": "update", "step": step, **_update(run, step, images, labels)})
             else:

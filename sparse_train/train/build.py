@@ -69,6 +69,7 @@ def build(cfg: DictConfig) -> Run:
         forward = DistributedDataParallel(model, **{BUFFERS: False})
     if cfg.compile:
         forward = torch.compile(forward, mode=None if cfg.compile is True else cfg.compile)
+    share = dense_gradient_share(optimizer, updater, cfg.epochs * steps)
     example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
     if cfg.batch_size == (1 if cfg.sync_bn else ranks.world):
         require_more_than_one_value(model, example, cfg.batch_size)
@@ -90,8 +91,8 @@ def build(cfg: DictConfig) -> Run:
             **metadata(cfg, run_name(cfg, choices()), device),
             "processes": ranks.world,
             "model_arguments": sizes,
-            "layers": topology.densities(),
-            "flops": flops(model, example, topology, dense_gradient_share(optimizer, updater, cfg.epochs * steps)),
+            "layers": final_densities(topology, updater),
+            "flops": flops(model, example, topology, updater, cfg.epochs * steps, share),
         },
         ranks=ranks,
     )
@@ -164,11 +165,27 @@ def dense_gradient_share(optimizer: SparseSGD, updater: Updater | None, total_st
     """Share of the steps that need the dense gradient: for growth, or always where its norm is bounded."""
     if optimizer.renorm is not None and optimizer.renorm.over == "dense":
         return 1.0
-    if updater is None or not updater.growth.needs_gradient:
+    if updater is None:
         return 0.0
-    return sum(updater.due(step) for step in range(total_steps)) / total_steps
+    return sum(updater.needs_dense_gradient(step) for step in range(total_steps)) / total_steps
 
 
-def flops(model: nn.Module, example: torch.Tensor, topology: Topology, share: float) -> dict:
-    """FLOPs relative to dense, in inference and over this whole run."""
-    return relative_flops(layer_flops(model, example), topology.densities(), share)
+def flops(
+    model: nn.Module, example: torch.Tensor, topology: Topology, updater: Updater | None, steps: int, share: float
+) -> dict:
+    """FLOPs relative to dense, in inference and over this whole run, whose weights may become fewer (`planned`)."""
+    final, training = final_densities(topology, updater), None
+    if updater is not None and updater.budget.gradual:
+        training = dict.fromkeys(final, 0.0)
+        for start in range(0, steps, updater.every):  # in between nothing changes
+            part = min(updater.every, steps - start) / steps
+            for name, count in updater.planned(start).items():
+                training[name] += part * count / topology.masks[name].numel()
+    return relative_flops(layer_flops(model, example), final, share, training)
+
+
+def final_densities(topology: Topology, updater: Updater | None) -> dict[str, float]:
+    """Of each layer in the trained network, as far as they are known before."""
+    if updater is None or not updater.budget.gradual:
+        return topology.densities()
+    return {name: count / topology.masks[name].numel() for name, count in topology.targets.items()}

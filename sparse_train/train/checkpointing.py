@@ -73,7 +73,9 @@ class Checkpointing:
         return Progress(state["history"], state["steps"], meter, state["seconds"])
 
     def _require(self, asked: dict[str, int]) -> None:
-        """No update changes how many weights of a layer are active; so it is as the configuration says, or foreign."""
+        """Where no update changes a layer's number of weights, it is as the configuration says, or foreign."""
+        if self.run.updater is not None and not self.run.updater.keeps_counts:
+            return
         for name, count in self.run.topology.counts.items():
             if count != asked[name]:
                 found = f"has {count} active weights in {name}, where the configuration asks for {asked[name]}"

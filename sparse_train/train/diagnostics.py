@@ -54,13 +54,14 @@ class Diagnostics:
             meter.note(STEPS, torch.stack([self._norms(moved), *norms]))
 
     @contextmanager
-    def update(self, meter: Meter, updater: Updater, step: int) -> Iterator[None]:
+    def update(self, meter: Meter, updater: Updater) -> Iterator[None]:
         """Around a mask update: how many weights were replaced, and how many dropped and grown again at once."""
         before = dict(self.topology.masks)  # a mask is never changed in place
-        dropped = sum(updater.quota(name, step) for name in before)
         yield
+        dropped = sum(drop for drop, _ in updater.plan.values())
         gone = torch.stack([(mask & ~self.topology.masks[name]).sum() for name, mask in before.items()]).sum()
-        meter.note(UPDATES, torch.stack([gone, dropped - gone]) / sum(self.topology.counts.values()))
+        regrown = (dropped - gone).clamp(min=0)  # a selection may drop more than was planned, with a neuron
+        meter.note(UPDATES, torch.stack([gone, regrown]) / sum(self.topology.counts.values()))
 
     def trained(self, meter: Meter) -> dict[str, float | None]:
         """Of an epoch: means over the steps that were looked at (None without one), sums over its mask updates."""

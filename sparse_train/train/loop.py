@@ -78,9 +78,11 @@ def train_epoch(run: Run, epoch: int, progress: Progress, checkpointing: Checkpo
         meter.look(loss, [p.grad for p in run.model.parameters() if p.grad is not None], step, step - first)
 
         update = run.updater is not None and run.updater.due(step)
+        if run.updater is not None:
+            run.updater.observe(step)
         if update:
             checkpointing.check(meter)
-            with diagnostics.update(meter, run.updater, step):
+            with diagnostics.update(meter, run.updater):
                 run.updater.update(step)
         if not (update and run.updater.skip_step):
             with diagnostics.step(meter) if (step - first) % NORM_EVERY == 0 else nullcontext():

@@ -17,6 +17,15 @@ LABELS = {
         "static": "Static mask",
         "dense": "Dense",
         "rigl_corrected": "RigL, growth by corrected gradients",
+        "rigl_invariant": "RigL, invariant coordinates",
+        "rigl_itop": "RigL, ITOP's settings",
+        "set_itop": "SET, ITOP's settings",
+        "srigl": "SRigL",
+        "mest": "MEST",
+        "gmp": "GMP",
+        "granet": "GraNet",
+        "snfs": "SNFS",
+        "dsr": "DSR",
     },
 }
 NAMES = {

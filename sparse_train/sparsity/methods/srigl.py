@@ -1,0 +1,58 @@
+"""SRigL (Lasby et al. 2024, arXiv 2305.02299, Section 3.1): RigL with a constant fan-in, and neurons taken away."""
+
+import torch
+from torch import Tensor
+
+from sparse_train.errors import require
+from sparse_train.sparsity.budget import whole
+from sparse_train.sparsity.masks import drop, extreme
+from sparse_train.sparsity.selection import Layer
+
+
+class SRigL:
+    """A selection: every neuron of a layer has as many weights; one with too few that matter has none.
+
+    K weights are to be replaced. A position is salient if it is among the weights that stay by magnitude, or among the
+    K largest gradients. A neuron with fewer than `max(1, floor(ablation * k))` salient positions is taken away, k being
+    the layer's fan-in with all of its neurons; never so many that the others cannot take over its weights, and none of
+    the last layer. Then k' = floor(target / neurons left); the K weights of smallest magnitude go, those of the
+    neurons taken away counted in, and each neuron grows its largest gradients until it has k'. Of a neuron that keeps
+    more, the k' largest stay. A neuron may come back at a later update, by its gradients.
+
+    Args:
+        ablation: the paper's gamma_sal, in [0, 1]; 0 takes no neuron away.
+    """
+
+    keeps_counts, begins = False, "constant_fan_in"
+
+    def __init__(self, ablation: float = 0.3):
+        require(0 <= ablation <= 1, "ablation", ablation, "must be in [0, 1]: a share of the fan-in")
+        self.ablation = ablation
+
+    def __call__(self, layer: Layer) -> Tensor:
+        mask, score, growth = (tensor.flatten(1) for tensor in (layer.mask, layer.score, layer.growth))
+        alive = self._alive(layer, mask, score, growth)
+        fan_in = layer.target // int(alive.sum())
+        kept = mask & alive
+        kept = drop(kept, score, max(layer.drop - int((mask & ~alive).sum()), 0))
+        kept &= _rank(score, kept) < fan_in
+        grown = _rank(growth, ~kept & alive) < fan_in - kept.sum(1, keepdim=True)
+        return (kept | grown).view(layer.mask.shape)
+
+    def _alive(self, layer: Layer, mask: Tensor, score: Tensor, growth: Tensor) -> Tensor:
+        """Which neurons stay, as a column."""
+        neurons, inputs = mask.shape
+        if layer.last or not self.ablation:
+            return torch.ones(neurons, 1, dtype=torch.bool, device=mask.device)
+        salient = drop(mask, score, layer.drop).flatten()
+        salient[extreme(growth, torch.ones_like(mask), layer.drop, largest=True)] = True
+        counts = salient.view(mask.shape).sum(1, keepdim=True)
+        least = max(1, whole(self.ablation * (layer.target // neurons)))
+        needed = counts.flatten().sort(descending=True).values[min(layer.target // inputs, neurons - 1)]
+        return counts >= needed.clamp(max=least)
+
+
+def _rank(score: Tensor, among: Tensor) -> Tensor:
+    """The place of each position in its row, by score from the largest, among some; others have none."""
+    places = torch.where(among, score, -torch.inf).argsort(dim=1, descending=True, stable=True).argsort(1)
+    return torch.where(among, places, torch.iinfo(places.dtype).max)

@@ -1,0 +1,62 @@
+"""What is checked at a mask update: that all scores are finite, and that all processes have the same masks."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from sparse_train.errors import DivergedError, MaskMismatchError
+from sparse_train.process.distributed import Ranks
+from sparse_train.sparsity.topology import Topology
+
+
+class Peaks:
+    """The extremes of weights and scores, by which all of them are known to be finite or not."""
+
+    def __init__(self):
+        self._names: list[tuple[str, bool]] = []
+        self._values: list[Tensor] = []
+
+    def weight(self, name: str, *values: Tensor) -> None:
+        self._add(name, True, values)
+
+    def score(self, name: str, *values: Tensor) -> None:
+        self._add(name, False, values)
+
+    def _add(self, name: str, is_weight: bool, values: tuple[Tensor, ...]) -> None:
+        self._names += [(name, is_weight)] * len(values)
+        self._values += values
+
+    def finite(self, step: int, ranks: Ranks) -> bool:
+        """Whether all of all layers are, on all ranks: waits for the device once; warns of a score that is not.
+
+        Raises:
+            DivergedError: for a weight that is not.
+        """
+        if not self._values:  # nothing is trained
+            return True
+        bad = ~torch.stack([peak.float().to(self._values[0].device) for peak in self._values]).isfinite()
+        found = [self._names[place] for place in ranks.max(bad.int()).nonzero()[:, 0].tolist()]
+        for name, is_weight in found:
+            if is_weight:
+                raise DivergedError(f"{name} is not finite at the mask update of step {step}")
+        if found:
+            said = "its gradient, or its growth score, is not finite: masks stay as they are"
+            warnings.warn(f"{found[0][0]}: {said}, as under a GradScaler that skips the step", stacklevel=3)
+        return not found
+
+
+def require_same_masks(topology: Topology, step: int, ranks: Ranks) -> None:
+    """All ranks must have the same masks: compare a checksum of each.
+
+    Raises:
+        MaskMismatchError: on every rank, with the layer's name.
+    """
+    if ranks.world > 1:
+        sums = ranks.gathered(topology.checksums())
+        for name, differs in zip(topology.masks, (sums != sums[0]).any(0).tolist(), strict=True):
+            if differs:
+                raise MaskMismatchError(
+                    f"the processes have different masks for {name} after the update at step {step}: update where"
+                    " gradients have just been averaged, so not within no_sync, and with one seed"
+                )
