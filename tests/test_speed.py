@@ -258,6 +258,34 @@ def test_a_step_has_the_bits_of_a_plain_one(small_net, batch, name, layout):
         assert torch.equal(optimizer.state[p]["momentum_buffer"], expected)
 
 
+@pytest.mark.parametrize("name", ["sgd", "sparseopt", "ham", "dense norm"])
+def test_thirty_steps_of_a_resnet_in_parts_have_the_bits_of_plain_ones(monkeypatch, name):
+    """With RigL's updates, on gradients that are given; weights of more than 16,384 elements are split."""
+    monkeypatch.setattr("sparse_train.optim.group.CACHED", 2**14)
+    ours, plain = ResNet20(10), ResNet20(10)
+    plain.load_state_dict(ours.state_dict())
+    topology, plain_topology = Topology(ours, 0.9), Topology(plain, 0.9)
+    optimizer = SparseSGD(ours.parameters(), topology, lr=0.1, momentum=0.9, weight_decay=5e-4, **SLOTS[name])
+    updater = Updater(topology, optimizer, RigL(), total_steps=10**6, every=10)
+    generator, momentum = torch.Generator().manual_seed(0), {}
+    for step in range(30):
+        for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+            p.grad = torch.randn(p.shape, generator=generator)
+            q.grad = p.grad.clone()
+        if updater.due(step):
+            updater.update(step)
+            for key, mask in topology.masks.items():
+                plain_topology.replace(key, mask)
+                momentum[key].mul_(mask)
+        optimizer.step()
+        with torch.no_grad():
+            plain_step(plain, plain_topology, momentum, 0.1, SLOTS[name])
+    assert sum(len(group.parts) > 1 for group in optimizer._groups) > 5
+    assert same(ours, plain)
+    for p, expected in zip(ours.parameters(), momentum.values(), strict=True):
+        assert torch.equal(optimizer.state[p]["momentum_buffer"], expected)
+
+
 @pytest.mark.parametrize("largest", [True, False])
 def test_the_extremes_are_those_of_topk_with_ties_too(largest):
     generator = torch.Generator().manual_seed(0)

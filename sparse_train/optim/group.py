@@ -9,41 +9,115 @@ from torch.autograd.graph import increment_version
 
 from sparse_train.optim.existing import Existing
 
-CACHED, LARGE = 2**19, 2**26  # weights of a group: on a CPU their gradients stay in the cache
+CACHED, LARGE = 2**19, 2**26  # weights of a part: on a CPU they and their gradients stay in the cache
+
+
+class Part:
+    """What a step works on at a time: all parameters of a group, or some rows of its only weight.
+
+    Args:
+        group: whose lists are meant.
+        rows: of the weight, or None for all of all weights.
+        others: parameters of fewer than two dimensions that are stepped along with these.
+
+    Attributes:
+        weights: without autograd, whose versions `Group.written` raises.
+        factors, scales, masks, momentum: as in the group.
+    """
+
+    def __init__(self, group: "Group", rows: slice | None, others: Sequence[Tensor]):
+        self.group, self.rows, self.others = group, rows, list(others)
+        self.weights, self.factors = self.of(group.homes), self.of(group.factors)
+        self.scales: list[Tensor] = []
+        self.masks: list[Tensor] = []
+        self.momentum: list[Tensor] = []
+        self._existing: Existing | None = None
+
+    def of(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Of tensors that belong to the group's weights, the rows meant; of a scalar, itself."""
+        return list(tensors) if self.rows is None else [t[self.rows] if t.ndim else t for t in tensors]
+
+    def grads(self, factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The gradients of the weights times `factors`, and those of the other parameters."""
+        grads, others = self.of([p.grad for p in self.group.weights]), [p.grad for p in self.others]
+        if self.group.large:
+            return [torch.mul(factors[0], grads[0], out=self.group.room(self.weights[0]))], others
+        return list(torch._foreach_mul(factors, grads)) if grads else [], others
+
+    def times(self, grads: Sequence[Tensor], others: Sequence[Tensor], factor: Tensor) -> tuple[list, list]:
+        """What `grads` gave times a number: in place for weights, whose products are ours."""
+        if grads:
+            torch._foreach_mul_(grads, factor)
+        return list(grads), list(torch._foreach_mul(others, factor)) if others else []
+
+    def take_over(self) -> None:
+        """The group's masks and scales have changed."""
+        self.scales, self.masks, self._existing = self.of(self.group.scales), self.of(self.group.masks), None
+
+    def existing(self) -> Existing:
+        """The weights that exist; there must be weights."""
+        if self._existing is None:
+            count = self.group.count if self.rows is None else int(self.masks[0].sum())
+            self._existing = Existing(self.weights, self.masks, count)
+        return self._existing
 
 
 class Group:
     """The weights (two or more dimensions) of a stretch of parameters, and the others, as lists.
 
     A step on each tensor by itself is hundreds of calls from Python, and in a small network these are what it costs.
-    So an effect is one operation on a list. Parameters keep their storage, and `p.grad` is only read.
+    So an effect is one operation on a list. In a large network memory is what it costs: there an effect finds its
+    weights in the cache, as all effects take some rows before the next ones. Parameters keep their storage, and
+    `p.grad` is only read.
 
     Args:
-        params: parameters with a gradient, the weights of one device and dtype.
+        params: parameters with a gradient, of one device and dtype.
+        rooms: dtype -> memory for the product of a large weight's gradient, which groups share: what is allocated anew
+            at every step may be given back to the system each time, and then costs more than the step itself.
 
     Attributes:
         weights, others: the parameters; `params` has them in the order given.
+        homes: the weights without autograd. They keep the storage, so that no other takes its address.
         factors: for each weight what its gradient is multiplied by, scale * mask, in the weight's memory layout.
         scales: the scale alone, of as many elements as it needs.
+        masks, count: of the weights, and how many exist.
         momentum: of weights and others, as found or made at the last step.
+        whole: all of it as one part, for its norm.
+        large: whether it is one weight that does not fit the cache; on a CPU alone.
+        parts: what a step takes one after the other; several if it is large.
     """
 
-    def __init__(self, params: Sequence[Tensor]):
-        self.params = list(params)
+    def __init__(self, params: Sequence[Tensor], rooms: dict[torch.dtype, Tensor]):
+        self.params, self._rooms = list(params), rooms
         self.weights = [p for p in params if p.ndim > 1]
         self.others = [p for p in params if p.ndim <= 1]
-        self.factors = [torch.ones_like(p) for p in self.weights]
+        self.homes = [p.detach() for p in self.weights]
+        self.factors = [torch.ones_like(p) for p in self.homes]
         self.scales: list[Tensor] = []
+        self.masks: list[Tensor] = []
+        self.count = 0
         self.momentum: list[Tensor] = []
-        self._masks: list[Tensor] = []
-        self._count = 0
-        self._existing: Existing | None = None
-        self._home = [p.detach() for p in self.weights]  # keeps the storage, so that no other takes its address
+        self.large = any(p.device.type == "cpu" and p.numel() > CACHED for p in self.weights)  # it is alone
+        self.whole = Part(self, None, self.others)
+        self.parts = list(self._rows()) if self.large else [self.whole]
+        self._addresses = [p.data_ptr() for p in self.weights]
         self._versions: list[int] = []
+
+    def _rows(self) -> Iterator[Part]:
+        [weight] = self.weights
+        rows = max(1, CACHED * len(weight) // weight.numel())
+        for start in range(0, len(weight), rows):
+            yield Part(self, slice(start, start + rows), () if start else self.others)
+
+    def room(self, like: Tensor) -> Tensor:
+        """Memory in the layout of a tensor, until the next part writes to it."""
+        if like.dtype not in self._rooms or self._rooms[like.dtype].numel() < like.numel():
+            self._rooms[like.dtype] = like.new_empty(like.numel())
+        return self._rooms[like.dtype].as_strided(like.shape, like.stride())
 
     def at_home(self) -> bool:
         """Whether the weights are still where they were: a model that moves takes them along."""
-        return [p.data_ptr() for p in self._home] == [p.data_ptr() for p in self.weights]
+        return self._addresses == [p.data_ptr() for p in self.weights]
 
     def written_by_others(self) -> bool:
         """Whether somebody has written to the weights since `written`, or it was never called."""
@@ -60,30 +134,20 @@ class Group:
         """Take over masks, scales and how many weights exist, by weight; one without has 1. Waits for no device."""
         ones = [p.new_ones(()) for p in self.weights]
         self.scales = [scales.get(p, one) for p, one in zip(self.weights, ones, strict=True)]
-        self._masks = [masks.get(p, one.bool()).expand_as(p) for p, one in zip(self.weights, ones, strict=True)]
-        self._count = sum(counts.get(p, p.numel()) for p in self.weights)
-        self._existing = None
+        self.masks = [masks.get(p, one.bool()).expand_as(p) for p, one in zip(self.weights, ones, strict=True)]
+        self.count = sum(counts.get(p, p.numel()) for p in self.weights)
         if self.weights:
-            torch._foreach_copy_(self.factors, self._masks)
+            torch._foreach_copy_(self.factors, self.masks)
             torch._foreach_mul_(self.factors, self.scales)
+        for part in {self.whole, *self.parts}:
+            part.take_over()
 
-    def existing(self) -> Existing:
-        """The weights that exist; there must be weights."""
-        if self._existing is None:
-            self._existing = Existing(self._home, self._masks, self._count)
-        return self._existing
-
-    def grads(self, factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The gradients of the weights times `factors`, and those of the other parameters."""
-        weights = list(torch._foreach_mul(factors, [p.grad for p in self.weights])) if self.weights else []
-        return weights, [p.grad for p in self.others]
-
-    def times(self, grads: tuple[list[Tensor], list[Tensor]], factor: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What `grads` gave times a number: in place for weights, whose products are ours."""
-        weights, others = grads
-        if weights:
-            torch._foreach_mul_(weights, factor)
-        return weights, list(torch._foreach_mul(others, factor)) if others else []
+    def set_momentum(self, buffers: Sequence[Tensor]) -> None:
+        """Take over the momentum of weights and others, in this order."""
+        self.momentum = list(buffers)
+        of_weights, of_others = self.momentum[: len(self.weights)], self.momentum[len(self.weights) :]
+        for part in self.parts:
+            part.momentum = part.of(of_weights) + (of_others if part.others else [])
 
     def in_order(self, weights: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
         """What belongs to weights and to others, in the order of `params`."""
@@ -92,18 +156,21 @@ class Group:
 
 
 def stretches(params: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
-    """`params` in stretches with weights of one device and dtype: small ones together, a large one alone."""
+    """`params` in stretches of one device and dtype: small weights together, a large one alone."""
     start, size, kind = 0, 0, None
     for place, p in enumerate(params):
-        if p.ndim <= 1:
-            continue
-        limit = CACHED if p.device.type == "cpu" else LARGE
-        if size and (size + p.numel() > limit or kind != (p.device, p.dtype)):
+        weights = p.numel() if p.ndim > 1 else 0
+        full = size and weights and size + weights > _limit(p)
+        if place > start and (full or kind != (p.device, p.dtype)):
             yield params[start:place]
             start, size = place, 0
-        size, kind = size + p.numel(), (p.device, p.dtype)
+        size, kind = size + weights, (p.device, p.dtype)
     if params:
         yield params[start:]
+
+
+def _limit(p: Tensor) -> int:
+    return CACHED if p.device.type == "cpu" else LARGE
 
 
 def identical(first: Sequence, second: Sequence) -> bool:

@@ -5,10 +5,9 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor
-from torch.optim.sgd import sgd
 
 from sparse_train.optim.equal_angle import EqualAngle
-from sparse_train.optim.group import Group, identical, stretches
+from sparse_train.optim.group import Group, Part, identical, stretches
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
 from sparse_train.optim.sparseopt import SparseOpt
@@ -90,11 +89,13 @@ class SparseSGD(torch.optim.SGD):
         groups = self._read()
         bound = self._bound(groups) if self.renorm is not None else None
         for group, options in zip(groups, self._options, strict=True):
-            grads = self._corrected(group, group.factors)  # preconditioned and masked
-            if bound is not None:
-                grads = group.times(grads, bound)
-            self._descend(group, *grads, options)
-            self._mirror(group, grads[0], options["lr"])
+            self._provide_momentum(group, options["momentum"])
+            for part in group.parts:
+                grads, others = self._corrected(part, part.factors)  # preconditioned and masked
+                if bound is not None:
+                    grads, others = part.times(grads, others, bound)
+                self._descend(part, [*grads, *others], options)
+                self._mirror(part, grads, options["lr"])
             group.written()
         return loss
 
@@ -149,9 +150,9 @@ class SparseSGD(torch.optim.SGD):
         params = [[p for p in options["params"] if p.grad is not None] for options in self.param_groups]
         found = [each for options, given in zip(self.param_groups, params, strict=True) for each in (options, *given)]
         if not identical(found, self._found) or not all(map(Group.at_home, self._groups)):
-            self._groups, self._options = [], []
+            self._groups, self._options, rooms = [], [], {}
             for options, given in zip(self.param_groups, params, strict=True):
-                made = [Group(part) for part in stretches(self._usable(given))]
+                made = [Group(stretch, rooms) for stretch in stretches(self._usable(given))]
                 self._groups += made
                 self._options += [options] * len(made)
             self._found, self._factors_of = found, None
@@ -170,13 +171,13 @@ class SparseSGD(torch.optim.SGD):
             self._factors_of = made_of
         return self._groups
 
-    def _corrected(self, group: Group, factors: list[Tensor]) -> Grads:
+    def _corrected(self, part: Part, factors: list[Tensor]) -> Grads:
         """The gradients times `factors`, which follow from masks alone, and what follows from the weights too."""
-        grads = group.grads(factors)
+        grads = part.grads(factors)
         if isinstance(self.precondition, EqualAngle):
-            for weight, grad in zip(group.weights, grads[0], strict=True):
-                if (name := self._names.get(weight)) in self.topology.normalized:
-                    self.precondition.turn(weight, grad, self.topology.masks[name])
+            for p, *rows in zip(part.group.weights, part.weights, grads[0], part.masks, strict=True):
+                if self._names.get(p) in self.topology.normalized:
+                    self.precondition.turn(*rows)
         return grads
 
     def _bound(self, groups: list[Group]) -> Tensor | None:
@@ -184,7 +185,7 @@ class SparseSGD(torch.optim.SGD):
         dense = self.renorm.over == "dense"
         norms = []
         for group in groups:
-            grads = self._corrected(group, group.scales if dense else group.factors)
+            grads = self._corrected(group.whole, group.scales if dense else group.factors)
             norms += torch._foreach_norm(group.in_order(*grads))
         return self.renorm.of_norms(norms) if norms else None
 
@@ -198,43 +199,46 @@ class SparseSGD(torch.optim.SGD):
                 raise ValueError(f"{name} lies in memory with gaps: give it a storage without, by p.data.contiguous()")
         return params
 
-    def _descend(self, group: Group, grads: list[Tensor], other_grads: list[Tensor], options: dict) -> None:
-        """torch's own SGD, on the gradients given instead of `p.grad`."""
-        params = group.weights + group.others
-        sgd(
-            params,
-            self._with_scaled_decay(group, grads, options["weight_decay"]) + other_grads,
-            self._momentum(group, params) if options["momentum"] else [None] * len(params),
-            fused=True,
+    @torch.compiler.disable  # it cannot compile this operation
+    def _descend(self, part: Part, grads: list[Tensor], options: dict) -> None:
+        """torch's own fused SGD, on the gradients given instead of `p.grad`."""
+        torch._fused_sgd_(
+            part.weights + part.others,
+            self._with_scaled_decay(part, grads, options["weight_decay"]),
+            part.momentum if options["momentum"] else [],
             weight_decay=options["weight_decay"],
             momentum=options["momentum"],
             lr=options["lr"],
             dampening=options["dampening"],
             nesterov=options["nesterov"],
             maximize=options["maximize"],
+            is_first_step=False,
         )
 
-    def _momentum(self, group: Group, params: list[Tensor]) -> list[Tensor]:
-        """The momentum buffers. They start at 0, which gives torch's first step: 0 * momentum + g."""
+    def _provide_momentum(self, group: Group, momentum: float) -> None:
+        """The buffers, if there is momentum. They start at 0, which gives torch's first step: 0 * momentum + g."""
+        if not momentum:
+            return
+        params = group.weights + group.others
         found = [self.state[p].get("momentum_buffer") for p in params]
         if not identical(found, group.momentum):  # the first step, or others put them there
-            for p, momentum in zip(params, found, strict=True):
+            for p, buffer in zip(params, found, strict=True):
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-                if momentum is not None:
-                    self.state[p]["momentum_buffer"].copy_(momentum)
+                if buffer is not None:
+                    self.state[p]["momentum_buffer"].copy_(buffer)
             self.mask_momentum()
-            group.momentum = [self.state[p]["momentum_buffer"] for p in params]
-        return group.momentum
+            group.set_momentum([self.state[p]["momentum_buffer"] for p in params])
 
-    def _with_scaled_decay(self, group: Group, grads: list[Tensor], decay: float) -> list[Tensor]:
+    def _with_scaled_decay(self, part: Part, grads: list[Tensor], decay: float) -> list[Tensor]:
         """SGD adds `decay * w`; where decay is scaled too, that must be `decay * scale * w`: add the difference."""
-        if self.precondition is None or not self.precondition.scale_decay or not grads:
+        if self.precondition is None or not self.precondition.scale_decay or not part.weights:
             return grads
-        missing = torch._foreach_mul(torch._foreach_sub(group.scales, 1), decay)
-        return list(torch._foreach_add(grads, torch._foreach_mul(group.weights, missing)))
+        missing = torch._foreach_mul(torch._foreach_sub(part.scales, 1), decay)
+        of_weights, of_others = grads[: len(missing)], grads[len(missing) :]
+        return [*torch._foreach_add(of_weights, torch._foreach_mul(part.weights, missing)), *of_others]
 
-    def _mirror(self, group: Group, grads: list[Tensor], lr: float | Tensor) -> None:
+    def _mirror(self, part: Part, grads: list[Tensor], lr: float | Tensor) -> None:
         """On the weights that exist: the others are 0, and stay it."""
-        if self.mirror is not None and grads:
-            seen = group.existing().gather(grads)
-            group.existing().change(lambda weights: self.mirror.reflect([weights], [seen], lr))
+        if self.mirror is not None and part.weights:
+            seen = part.existing().gather(grads)
+            part.existing().change(lambda weights: self.mirror.reflect([weights], [seen], lr))
