@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
     from sparse_train.record.export import load, load_masks
     from sparse_train.sparsity.density import erk, uniform
-    from sparse_train.sparsity.growth import SET, RigL
+    from sparse_train.sparsity.parts.growth import SET, RigL
     from sparse_train.sparsity.topology import Topology
     from sparse_train.sparsity.updater import Updater
 
 _HOMES = {
     "HAM": "optim.ham",
     "Renorm": "optim.renorm",
-    "RigL": "sparsity.growth",
-    "SET": "sparsity.growth",
+    "RigL": "sparsity.parts.growth",
+    "SET": "sparsity.parts.growth",
     "SparseOpt": "optim.sparseopt",
     "SparseSGD": "optim.sgd",
     "Topology": "sparsity.topology",

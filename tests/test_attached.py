@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from sparse_train.errors import ConfigError
 from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
-from sparse_train.sparsity.growth import RigL
+from sparse_train.sparsity.parts.growth import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from support import tensors

@@ -10,8 +10,9 @@ import torch
 from omegaconf import OmegaConf
 
 import lab
-from sparse_train import source, trust
+from sparse_train import source
 from sparse_train.errors import ConfigError, ForeignError
+from sparse_train.options import trust
 from sparse_train.options.targets import instantiate
 from sparse_train.options.trust import GROUP, VARIABLE, require_known
 from support import record, run_here
@@ -149,8 +150,8 @@ STRANGE = {
         "mylab.",
         "mylabor.growth.Drawn",
         "sparse_train.optim.ham.HAM",
-        "sparse_train.sparsity.growth.torch.load",
-        "sparse_train.sparsity.growth.Protocol",
+        "sparse_train.sparsity.parts.growth.torch.load",
+        "sparse_train.sparsity.parts.growth.Protocol",
         "sparse_train.sparsity.RigL",
         "sparse_train.sparsity.topology._listed",
         "sparse_train.sparsity.masks.drop",

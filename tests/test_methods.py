@@ -13,15 +13,15 @@ from torch import nn
 
 from sparse_train.errors import ConfigError
 from sparse_train.optim import SparseOpt, SparseSGD
-from sparse_train.sparsity.averages import Mean, Running
-from sparse_train.sparsity.budget import apportioned
-from sparse_train.sparsity.growth import SET, RigL
 from sparse_train.sparsity.methods.dsr import DSR
 from sparse_train.sparsity.methods.gmp import GMP
 from sparse_train.sparsity.methods.granet import GraNet
 from sparse_train.sparsity.methods.mest import MEST
 from sparse_train.sparsity.methods.snfs import SNFS
 from sparse_train.sparsity.methods.srigl import SRigL
+from sparse_train.sparsity.parts.averages import Mean, Running
+from sparse_train.sparsity.parts.budget import apportioned
+from sparse_train.sparsity.parts.growth import SET, RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.train.build import dense_gradient_share
@@ -264,7 +264,9 @@ def test_sparseopt_changes_nothing_where_the_fan_in_is_constant(ablation, made, 
 @pytest.mark.parametrize("method", [*METHODS, "rigl mean"])
 def test_a_restart_from_model_and_optimizer_goes_on_the_same(method, made, batch):
     """Broken off between two updates and within the window of an average; what is not saved would be seen."""
-    options = ["dst.average={_target_: sparse_train.sparsity.averages.Mean, batches: 3}"] if "mean" in method else []
+    options = (
+        ["dst.average={_target_: sparse_train.sparsity.parts.averages.Mean, batches: 3}"] if "mean" in method else []
+    )
     name = method.split()[0]
     model, optimizer, _ = made(name, attach=True, options=options)
     train(model, optimizer, batch, range(11))

@@ -16,8 +16,8 @@ from sparse_train.optim.equal_angle import EqualAngle
 from sparse_train.optim.ham import mirror_factor
 from sparse_train.optim.lr import WarmupCosine
 from sparse_train.optim.sparseopt import neuron_scale
-from sparse_train.sparsity.growth import RigL
 from sparse_train.sparsity.lengths import lengths
+from sparse_train.sparsity.parts.growth import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 

@@ -23,8 +23,8 @@ from sparse_train.optim.group import Group
 from sparse_train.optim.ham import mirror_factor
 from sparse_train.process.signals import SignalHandler
 from sparse_train.record.record import Record
-from sparse_train.sparsity.growth import SET, RigL
 from sparse_train.sparsity.masks import extreme
+from sparse_train.sparsity.parts.growth import SET, RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.train.build import build

@@ -11,7 +11,7 @@ from torch import nn
 from sparse_train.errors import ConfigError, DivergedError
 from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
 from sparse_train.optim.sparseopt import neuron_scale
-from sparse_train.sparsity.growth import SET, RigL
+from sparse_train.sparsity.parts.growth import SET, RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 

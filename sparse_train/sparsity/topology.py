@@ -9,10 +9,10 @@ from sparse_train.errors import MaskMismatchError, require, require_one_of
 from sparse_train.randomness import generator
 from sparse_train.sparsity.density import allotted
 from sparse_train.sparsity.exploration import Exploration
-from sparse_train.sparsity.initial import INITIAL
 from sparse_train.sparsity.layers import by_input, parameters, sparse_parameters
 from sparse_train.sparsity.masks import checksum
 from sparse_train.sparsity.normalized import normalizations
+from sparse_train.sparsity.parts.initial import INITIAL
 
 
 class Topology:

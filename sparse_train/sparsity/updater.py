@@ -11,13 +11,13 @@ from sparse_train.process.distributed import present
 from sparse_train.randomness import generator
 from sparse_train.sparsity.adopt import Adopted, require_trains
 from sparse_train.sparsity.attached import Attached
-from sparse_train.sparsity.averages import Average
-from sparse_train.sparsity.budget import Budget, Moment, Steady
-from sparse_train.sparsity.growth import DropScore, GrowthScore, Magnitude
 from sparse_train.sparsity.lengths import RANKINGS, lengths, ranked
+from sparse_train.sparsity.parts.averages import Average
+from sparse_train.sparsity.parts.budget import Budget, Moment, Steady
+from sparse_train.sparsity.parts.growth import DropScore, GrowthScore, Magnitude
+from sparse_train.sparsity.parts.schedule import DECAYS, cubic
+from sparse_train.sparsity.parts.selection import ByLayer, Layer, Selection
 from sparse_train.sparsity.saved import saved_with
-from sparse_train.sparsity.schedule import DECAYS, cubic
-from sparse_train.sparsity.selection import ByLayer, Layer, Selection
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.verified import Peaks, require_same_masks
 

@@ -20,7 +20,7 @@ from sparse_train.optim.renorm import Renorm
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
 from sparse_train.record.record import Record
-from sparse_train.sparsity.growth import RigL
+from sparse_train.sparsity.parts.growth import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.theory.gradients import slope

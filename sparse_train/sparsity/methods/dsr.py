@@ -3,7 +3,7 @@
 import torch
 
 from sparse_train.errors import require
-from sparse_train.sparsity.budget import Moment, Plan, apportioned
+from sparse_train.sparsity.parts.budget import Moment, Plan, apportioned
 
 
 class DSR:

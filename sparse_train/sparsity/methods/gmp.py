@@ -1,7 +1,7 @@
 """Gradual magnitude pruning (Zhu & Gupta 2017, arXiv 1710.01878, Section 3)."""
 
-from sparse_train.sparsity.budget import Moment, Plan
-from sparse_train.sparsity.schedule import cubic
+from sparse_train.sparsity.parts.budget import Moment, Plan
+from sparse_train.sparsity.parts.schedule import cubic
 
 
 class GMP:

@@ -2,8 +2,8 @@
 
 import torch
 
-from sparse_train.sparsity.budget import Moment, Plan, whole
-from sparse_train.sparsity.schedule import cubic
+from sparse_train.sparsity.parts.budget import Moment, Plan, whole
+from sparse_train.sparsity.parts.schedule import cubic
 
 
 class GraNet:

@@ -2,7 +2,7 @@
 
 import torch
 
-from sparse_train.sparsity.budget import Moment, Plan, apportioned, whole
+from sparse_train.sparsity.parts.budget import Moment, Plan, apportioned, whole
 
 
 class SNFS:

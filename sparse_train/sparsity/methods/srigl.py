@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from sparse_train.errors import require
-from sparse_train.sparsity.budget import whole
 from sparse_train.sparsity.masks import drop, extreme
-from sparse_train.sparsity.selection import Layer
+from sparse_train.sparsity.parts.budget import whole
+from sparse_train.sparsity.parts.selection import Layer
 
 
 class SRigL:
