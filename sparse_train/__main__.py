@@ -87,20 +87,20 @@ def check_arguments(arguments: list[str]) -> None:
     ).version = f"sparse_train {sparse_train.__version__}"
     given = parser.parse_args(arguments)
     if given.help:
-        print(usage())
+        print(usage(given.config_dir))
         sys.exit(0)
     require(given.experimental_rerun is None, "--experimental-rerun", given.experimental_rerun, "would unpickle a file")
     package = given.config_path is not None and "://" in given.config_path
     require(not package, "--config-path", given.config_path, "must be a directory")
     for override in given.overrides:
-        check_override(override)
+        check_override(override, given.config_dir)
 
 
-def check_override(argument: str) -> None:
+def check_override(argument: str, own: str | None = None) -> None:
     """Refuse what is not KEY=VALUE, and what is no word where an option of a group belongs, such as `dst=null`.
 
     Raises:
-        ConfigError: lists the options of a group.
+        ConfigError: lists the options of a group, those of a directory of one's own (`--config-dir`) among them.
     """
     name, given, text = argument.partition("=")
     group = name.lstrip("+~")
@@ -113,7 +113,7 @@ def check_override(argument: str) -> None:
     if not (given and group and (CONF / group).is_dir()):
         return
     words = value if isinstance(value, list) and not name.startswith("~") else [value]
-    right = f"must be one of {', '.join(options(group))}"
+    right = f"must be one of {', '.join(options(group, own))}"
     require(all(isinstance(word, str | Sweep) for word in words), group, text, right)
 
 

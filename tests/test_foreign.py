@@ -1,20 +1,24 @@
 """A method, a model and a data set from a package that is not in this repository, and who may let them in."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 import lab
+import sparse_train
 from sparse_train import source
 from sparse_train.errors import ConfigError, ForeignError
 from sparse_train.options import trust
 from sparse_train.options.targets import instantiate
 from sparse_train.options.trust import GROUP, VARIABLE, require_known
+from sparse_train.train.agreement import require_agreement
 from support import record, run_here
 
 ROOT = Path(__file__).parents[1]
@@ -74,10 +78,29 @@ def _hash(place, monkeypatch):
     return source.foreign_code(SCORE)
 
 
+LOGGER = """
+class Rows:
+    def __init__(self, record, metadata, path):
+        self.path = path
+
+    def log(self, row, topology=None):
+        with open(self.path, "a") as file:
+            file.write(f"{row['epoch']}\\n")
+
+    def finish(self, record):
+        with open(self.path, "a") as file:
+            file.write(record.status)
+"""
+
+
 def test_killed_and_taken_up_again_it_ends_the_same(mylab, monkeypatch, capsys):
-    """The kill is that of a process, after any call of the score."""
-    code, out, err = run_here(monkeypatch, capsys, *OWN, "runs_dir=once")
+    """A process is killed at a call of the score. Beside that: the package's logger, and its model from the record."""
+    (mylab / "mylab" / "rows.py").write_text(LOGGER)
+    (mylab / "conf" / "logger").mkdir()
+    (mylab / "conf" / "logger" / "rows.yaml").write_text("_target_: mylab.rows.Rows\n_partial_: true\npath: rows.txt\n")
+    code, out, err = run_here(monkeypatch, capsys, *OWN, "runs_dir=once", "logger=rows")
     assert code == 0, err
+    assert (mylab / "rows.txt").read_text() == "1\n2\n3\n4\ncomplete"
     once = mylab / out.strip()
     kill = "import os\nfrom mylab import growth\nscore, calls = growth.Drawn.__call__, []\n"
     kill += "def killed(*given):\n    calls.append(0)\n    return os._exit(9) if len(calls) == 7 else score(*given)\n"
@@ -90,6 +113,10 @@ def test_killed_and_taken_up_again_it_ends_the_same(mylab, monkeypatch, capsys):
     assert (code, mylab / out.strip()) == (0, again)
     assert len(record(again)["segments"]) == 2, "it went on"
     assert all(torch.equal(*pair) for pair in _weights(once, again))
+    assert sparse_train.load(again)(torch.zeros(2, 1, 8, 8)).shape == (2, 2)
+    monkeypatch.delenv(VARIABLE)
+    with pytest.raises(ConfigError, match=f"model._target_=mylab.nets.Tiny: .*{VARIABLE}=mylab$"):
+        sparse_train.load(again)
 
 
 def _path(place):
@@ -137,11 +164,37 @@ def _with(cfg, key, value):
     return cfg
 
 
+def test_what_is_not_ours_is_listed_and_read_as_what_is(mylab, monkeypatch, capsys):
+    """Its options are among those offered, and a key that its class does not take is answered with the nearest."""
+    code, out, _ = run_here(monkeypatch, capsys, *OWN[:2], "--help")
+    assert code == 0
+    assert re.search(r"^    drawn +Grow at random, the likelier", out, re.MULTILINE)
+    said = {
+        "dst=null": "dst=null: must be one of dense, drawn, ",
+        "dst=drown": "dst=drown: must be one of dense, drawn, ",
+        "dst.growth.temprature=2": "dst.growth.temprature=2: no such key; did you mean temperature?",
+        "+dst.growth.heat=2": "dst.growth.heat=2: no such key",
+        "~dst.growth._target_": "dst.growth={'temperature': 1.0}: needs a _target_",
+    }
+    for word, line in said.items():
+        code, out, err = run_here(monkeypatch, capsys, *OWN, word)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith(f"error: {line}")
+
+
+def test_processes_with_other_code_of_a_package_do_not_train_together(mylab, compose_config):
+    agreed = {}
+    ranks = SimpleNamespace(world=2, require_same=agreed.update)
+    require_agreement(_with(compose_config(), "dst.growth", {"_target_": SCORE}), ranks)
+    assert agreed[SCORE] == source.foreign_code(SCORE)
+
+
 # What a trusted package's own modules have from elsewhere, and what of ours is no option.
 STRANGE = {
     "dst.growth": [
         "mylab.growth.torch.hub.load",
         "mylab.growth.system",
+        "mylab.growth.load",
         "mylab.growth.RESULT",
         "mylab.growth._hidden",
         "mylab.growth.Nothing",
@@ -183,7 +236,10 @@ STRANGE = {
 @pytest.mark.parametrize("key", STRANGE)
 def test_trust_ends_where_a_package_does(key, mylab, compose_config):
     score = mylab / "mylab" / "growth.py"
-    score.write_text(score.read_text() + "\nfrom os import system\nRESULT = Drawn()\n\ndef _hidden():\n    pass\n")
+    score.write_text(
+        score.read_text()
+        + "\nfrom os import system\nfrom pickle import _load as load\nRESULT = Drawn()\n\ndef _hidden():\n    pass\n"
+    )
     section = key.partition(".")[0]
     partial = {} if "." in key else {"_partial_": True}
     for target in STRANGE[key]:

@@ -50,6 +50,15 @@ def test_a_method_from_elsewhere_has_ids_of_its_own(mypkg, compose_config):
     assert run_id(with_growth(cfg, "mypkg.growth.RigL")) == ids[-1]
 
 
+def test_a_record_is_judged_by_the_code_that_it_names(mypkg, compose_config):
+    cfg = with_growth(compose_config(), "mypkg.growth.RigL")
+    then, said = run_id(cfg), source.foreign(["mypkg.growth.RigL"])
+    (mypkg / "growth.py").unlink()
+    foreign_code.cache_clear()
+    assert run_id(cfg) != then
+    assert run_id(cfg, said) == then
+
+
 def test_a_method_from_elsewhere_is_not_given_our_run(mypkg, compose_config, tmp_path, monkeypatch, capsys):
     ours = run_id(compose_config())
     write_json(tmp_path / "runs" / ours / "record.json", {"format": 1, "id": ours, "status": "complete"})
@@ -93,8 +102,10 @@ def test_a_directory_of_scripts_counts_by_the_file_that_is_named(tmp_path, monke
 def test_names_of_ours_are_distinct():
     """An id holds them without their modules."""
     for place in PLACES.values():
-        files = [path for home in place.homes for path in source.PACKAGE.glob(f"{home}*/**/*.py")]
-        files += [path for home in place.homes if (path := source.PACKAGE / f"{home}.py").is_file()]
+        homes = [source.PACKAGE / home.replace(".", "/") for home in place.homes]
+        files = [
+            path for home in homes for path in (home.rglob("*.py") if home.is_dir() else [home.with_suffix(".py")])
+        ]
         modules = [".".join(path.relative_to(source.PACKAGE).with_suffix("").parts) for path in files]
         names = [name for module in modules for name in defined(module)]
         assert len(set(names)) == len(names) > 0

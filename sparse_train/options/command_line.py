@@ -39,15 +39,18 @@ Options
 KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s](?:[^#]|(?<! )#)*?))?(?: +# (?P<comment>.*))?")
 
 
-def usage() -> str:
-    """Examples, the options of every group, and every key with its default and its comment."""
+def usage(own: str | None = None) -> str:
+    """Examples, the options of every group, and every key with its default and its comment.
+
+    Args:
+        own: a directory of configurations of one's own, whose options are listed too.
+    """
     lines = [USAGE, "Groups: GROUP=OPTION"]
     for group in GROUPS:
         lines.append(f"  {group}")
-        width = max(map(len, options(group))) + 2
-        lines += [
-            f"    {option:{width}}{_about(CONF / group / f'{option}.yaml')}".rstrip() for option in options(group)
-        ]
+        found = files(group, own)
+        width = max(map(len, found)) + 2
+        lines += [f"    {option:{width}}{_about(found[option])}".rstrip() for option in sorted(found)]
     lines += ["", "Keys: KEY=VALUE", *_rows(keys(CONF / "config.yaml"))]
     for group in ("dataset", "model", "dst", "optimizer", *SLOTS, "task", "logger"):
         for title, paths in _files(group):
@@ -56,9 +59,15 @@ def usage() -> str:
     return "\n".join([*lines, "", "README.md and docs/ say more."])
 
 
-def options(group: str) -> list[str]:
-    """Those of a group that may be chosen."""
-    return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
+def options(group: str, own: str | None = None) -> list[str]:
+    """Those of a group that may be chosen; with those of a directory of one's own."""
+    return sorted(files(group, own))
+
+
+def files(group: str, own: str | None = None) -> dict[str, Path]:
+    """Option -> its file."""
+    places = [CONF, *([Path(own)] if own else [])]
+    return {path.stem: path for place in places for path in (place / group).glob("[!_]*.yaml")}
 
 
 def _files(group: str) -> Iterator[tuple[str, list[Path]]]:
