@@ -203,15 +203,13 @@ def run_id(cfg: DictConfig, foreign: Mapping[str, Mapping] | None = None) -> str
     science = {key: _canonical(_resolved(cfg[key]), codes) for key in there}
     for path, value in AS_BEFORE.items():
         _leave_out(science, path.split("."), value)
-    text = json.dumps({"numerics": NUMERICS, **science}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps({"numerics": NUMERICS, **science}, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def run_name(cfg: DictConfig, choices: dict[str, str]) -> str:
     """Readable, and the same wherever the run is launched: digits resnet20 rigl sparseopt 0.9 seed 0.
 
-    Args:
-        choices: group -> the option taken, by which people call a run.
+    `choices` are the options taken, by group: what people call a run by.
     """
     parts = [choices.get(group, "") for group in ("dataset", "model", "dst", "optimizer")]
     slots = {choices.get(f"optimizer/{slot}", "none") for slot in ("precondition", "mirror")} - {"none"}
@@ -245,10 +243,8 @@ def _named(target: str, codes: Mapping[str, str | None]) -> str:
     return f"{target} {codes[target] if target in codes else foreign_code(target)}"
 
 
-def _leave_out(science: dict, path: list[str], value: Any) -> None:
+def _leave_out(science: Any, path: list[str], value: Any) -> None:
     for key in path[:-1]:
-        science = science.get(key)
-        if not isinstance(science, dict):
-            return
-    if path[-1] in science and science[path[-1]] == value:
+        science = science.get(key) if isinstance(science, dict) else None
+    if isinstance(science, dict) and path[-1] in science and science[path[-1]] == value:
         del science[path[-1]]

@@ -187,10 +187,8 @@ def _grid(name: str, values: dict[str, str], scale: str) -> list[Cell]:
 
 def _values(key: str, value: str) -> list[str]:
     """`a,b,c` or `range(3)` -> its values, by Hydra's own parser."""
-    override = OverridesParser.create().parse_override(f"{key}={value}")
-    if override.is_sweep_override():
-        return list(override.sweep_string_iterator())
-    return [override.get_value_element_as_str()]
+    one = OverridesParser.create().parse_override(f"{key}={value}")
+    return list(one.sweep_string_iterator()) if one.is_sweep_override() else [one.get_value_element_as_str()]
 
 
 def _more(options: list[str], brings: dict) -> list[str]:
