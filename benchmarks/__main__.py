@@ -12,12 +12,13 @@ from statistics import median
 
 import torch
 
-from benchmarks import inference, sections
+from benchmarks import inference, limits, sections
 from sparse_train.record.metadata import describe
 
 # title, processes, what it needs of the data directory, unit and how many of it make one
 SECTIONS = {
     "optimizer_steps": ("Optimizer and masking, ResNet20 x1", 7, None, "ms", 1000),
+    "optimizer_steps_50": ("Optimizer and masking, ResNet50", 3, None, "ms", 1000),
     "whole_steps": ("Training step, ResNet20 x1, 64 images", 2, None, "ms", 1000),
     "mask_updates": ("Mask update, ResNet20 x1", 5, None, "ms", 1000),
     "diagnostics": ("What a run says of itself, ResNet20 x1", 3, None, "% of an epoch", 100),
@@ -26,6 +27,7 @@ SECTIONS = {
     "stacked": ("Four networks in one process", 1, None, "ms", 1000),
     "loading": ("ImageNet's loader", 1, "imagenet", "ms per image", 1000),
     "memory": ("Memory, ResNet20 x1", 1, None, "bytes per weight", 1),
+    "limits": ("How far from the limit, ResNet20 x1, 256 images a step", 3, None, "%", 100),
     "convolutions_1": ("Inference, ResNet20 x1, one image", 3, None, "ms", 1000),
     "convolutions_64": ("Inference, ResNet20 x1, 64 images", 3, None, "ms", 1000),
     "linear_1": ("Inference, linear layers, one input", 3, None, "ms", 1000),
@@ -64,7 +66,7 @@ def main() -> None:
 
 
 def _section(name: str) -> Callable[..., dict[str, list[float]]]:
-    return getattr(inference if hasattr(inference, name) else sections, name)
+    return next(getattr(module, name) for module in (inference, limits, sections) if hasattr(module, name))
 
 
 def _in_a_process(section: str, data_dir: str | None) -> dict[str, list[float]]:

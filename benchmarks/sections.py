@@ -2,15 +2,18 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from timm import create_model
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from benchmarks.measure import interleaved
+from benchmarks.others import Steps, present
 from benchmarks.packed import seconds_per_image
 from benchmarks.training import BATCH, STEPS, entrypoint, folder, plain_loop
 from sparse_train import HAM, SET, Renorm, RigL, SparseOpt, SparseSGD, Topology, Updater
@@ -33,7 +36,10 @@ def network(device: torch.device) -> nn.Module:
     """ResNet20 x1 for 100 classes, with gradients of about the size that training has."""
     model = ResNet20(100)
     kaiming_normal(model, 0)
-    model.to(device)
+    return _with_gradients(model.to(device))
+
+
+def _with_gradients(model: nn.Module) -> nn.Module:
     for p in model.parameters():
         p.grad = 1e-3 * torch.randn_like(p)
     return model
@@ -43,22 +49,38 @@ def ours(model: nn.Module, slots: dict) -> SparseSGD:
     return SparseSGD(model.parameters(), Topology(model, SPARSITY), **SGD, **slots)
 
 
+def resnet50(device: torch.device) -> nn.Module:
+    """ResNet50 for 1,000 classes, with such gradients."""
+    return _with_gradients(create_model("resnet50").to(device))
+
+
 def optimizer_steps(device: torch.device) -> dict[str, list[float]]:
     """Optimizer and masking of one step, gradients given."""
-    cases = {name: torch.optim.SGD(network(device).parameters(), **SGD, **form).step for name, form in DENSE.items()}
-    cases |= {name: ours(network(device), slots()).step for name, slots in OURS.items()}
-    if (peer := rigl_torch(device)) is not None:
-        scheduler, optimizer = peer
-        hooks = [(w, hook) for w, hook in zip(scheduler.W, scheduler.backward_hook_objects, strict=True) if hook]
-
-        def step() -> None:
-            for w, hook in hooks:  # it masks gradients while they are made
-                hook(w.grad)
-            optimizer.step()
-            scheduler()
-
-        cases["rigl-torch"] = step
+    cases = _steps(network, device) | {name: step for name, (step, _) in _others(device).items()}
     return interleaved(cases, device, rounds=40, calls=10)
+
+
+def optimizer_steps_50(device: torch.device) -> dict[str, list[float]]:
+    """The same of ResNet50, 25.5 million weights; ours and dense ones alone."""
+    return interleaved(_steps(resnet50, device), device, rounds=9)
+
+
+def _steps(make: Callable[[torch.device], nn.Module], device: torch.device) -> dict[str, Callable[[], object]]:
+    cases = {name: torch.optim.SGD(make(device).parameters(), **SGD, **form).step for name, form in DENSE.items()}
+    return cases | {name: ours(make(device), slots()).step for name, slots in OURS.items()}
+
+
+def _others(device: torch.device) -> dict[str, Steps]:
+    """Others' steps and updates, around torch's fused SGD; a line on stderr for each that is not to be had."""
+
+    def given() -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = network(device)
+        return model, torch.optim.SGD(model.parameters(), **SGD, fused=True)
+
+    found, missing = present(given, SPARSITY)
+    for line in missing:
+        print(line, file=sys.stderr)
+    return found
 
 
 def whole_steps(device: torch.device) -> dict[str, list[float]]:
@@ -93,12 +115,7 @@ def mask_updates(device: torch.device) -> dict[str, list[float]]:
         optimizer = ours(network(device), {"precondition": SparseOpt()})
         updater = Updater(optimizer.topology, optimizer, growth, total_steps=10**9, every=1)
         cases[type(growth).__name__] = _updates(updater, optimizer)
-    if (peer := rigl_torch(device)) is not None:
-        scheduler, _ = peer
-        for w, hook in zip(scheduler.W, scheduler.backward_hook_objects, strict=True):
-            if hook:
-                hook.dense_grad = w.grad.clone()
-        cases["rigl-torch, RigL"] = scheduler._rigl_step
+    cases |= {name: update for name, (_, update) in _others(device).items() if update}
     return interleaved(cases, device, rounds=40)
 
 
@@ -212,15 +229,3 @@ def _bytes() -> int:
     gc.collect()
     storages = [found.untyped_storage() for found in gc.get_objects() if type(found) in (Tensor, nn.Parameter)]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-
-
-def rigl_torch(device: torch.device) -> tuple | None:
-    """rigl-torch's scheduler and the optimizer it wraps; None where it is not installed."""
-    try:
-        from rigl_torch.RigL import RigLScheduler
-    except ImportError:
-        return None
-    model = network(device)
-    optimizer = torch.optim.SGD(model.parameters(), **SGD)
-    options = {"dense_allocation": 1 - SPARSITY, "ignore_linear_layers": False, "T_end": 10**9, "delta": 10**8}
-    return RigLScheduler(model, optimizer, **options), optimizer

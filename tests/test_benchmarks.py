@@ -4,6 +4,7 @@ import torch
 
 from benchmarks.__main__ import SECTIONS, _table
 from benchmarks.measure import interleaved
+from benchmarks.others import OTHERS, present
 from benchmarks.sections import OURS, network, ours
 
 
@@ -32,3 +33,13 @@ def test_every_case_takes_a_step():
         ours(model, slots()).step()
         assert not torch.equal(model.conv1.weight, before)
     assert set(SECTIONS) >= {"optimizer_steps", "mask_updates", "training"}
+
+
+def test_others_that_are_not_to_be_had_are_left_out_with_a_line(monkeypatch, tmp_path):
+    for module in ("benchmarks.others", "parity.peers"):
+        monkeypatch.setattr(f"{module}.PLACE", tmp_path / "peers")
+    monkeypatch.setenv("PEERS", str(tmp_path / "nowhere" / "{name}"))
+    found, missing = present(lambda: (None, None), 0.9)
+    assert not found
+    assert [line.split(" is left out: ")[0] for line in missing] == list(OTHERS)
+    assert all("nowhere" in line or "repository" in line for line in missing), missing
