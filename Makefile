@@ -125,6 +125,7 @@ bench: setup ## time steps, mask updates and training: results/performance.md; D
 
 parity: setup ## run others' mask updates and HAM beside ours: results/parity.md; PEERS says where their code is cloned from
 	$(BIN)/python -m parity --out "$$RESULTS_DIR/parity.md"
+	$(BIN)/python -m parity.methods --out "$$RESULTS_DIR/parity-methods.md"
 
 lint: setup ## check the style
 	$(BIN)/ruff check --no-cache .

@@ -1,7 +1,7 @@
 """Our side: a short run that gives the inputs, and what our code makes of them."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from sparse_train.sparsity.masks import drop, grow
 
 SPARSITIES = (0.9, 0.97)
 EVERY, UPDATES, BATCH = 4, 5, 16
+TOTAL = (UPDATES + 1) * EVERY * 4 // 3
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 
 
@@ -28,16 +29,16 @@ def trace() -> list[Update]:
     return [update for sparsity in SPARSITIES for update in _run(sparsity)]
 
 
-def _run(sparsity: float) -> Iterator[Update]:
+def _run(sparsity: float, initial: str = "random", distribution: str = "erk", **parts: Any) -> Iterator[Update]:
     raw = load_digits()
     images, labels = torch.from_numpy(raw.images / 16)[:, None], torch.from_numpy(raw.target).long()
     model = ResNet20(10, in_channels=1)
     kaiming_normal(model, 0)
     model.double()
-    topology = Topology(model, sparsity)
+    topology = Topology(model, sparsity, distribution, initial=initial)
     optimizer = SparseSGD(model.parameters(), topology, **SGD)
     # The topology stays after three quarters of the run, and one more period has no update of its own.
-    updater = Updater(topology, optimizer, RigL(), total_steps=(UPDATES + 1) * EVERY * 4 // 3, every=EVERY)
+    updater = Updater(topology, optimizer, RigL(), total_steps=TOTAL, every=EVERY, **parts)
     for step in range(UPDATES * EVERY + 1):
         batch = slice(step * BATCH, (step + 1) * BATCH)
         optimizer.zero_grad()

@@ -73,6 +73,38 @@ PEERS = [
         {"ITOP": "ITOP, growth by gradient; ceil"},
     ),
 ]
+METHODS = [
+    Peer(
+        "calgaryml",
+        "condensed-sparsity",
+        "3052bb8bd708918576df4e6e66f273e37c960b24",
+        "src/rigl_torch",
+        {"srigl": "SRigL, a neuron taken away below 60% of its fan-in"},
+        path="src",
+    ),
+    Peer(
+        "boone891214",
+        "MEST",
+        "a4280265512564928c322fb078c33fe5b76ca87c",
+        "prune_utils",
+        {"mest": "MEST, what is dropped with lambda 1; what is grown is random"},
+    ),
+    Peer(
+        "VITA-Group",
+        "GraNet",
+        "f338a2479758ba35660c3d64422ee9c83abb02a5",
+        "CIFAR/sparselearning",
+        {"granet": "GraNet", "gmp": "its GMP, the same sparsity in every layer"},
+        path="CIFAR",
+    ),
+    Peer(
+        "TimDettmers",
+        "sparse_learning",
+        "e19ff16c475462d50ad247ec2927113617662a4e",
+        "sparselearning",
+        {"snfs": "SNFS, sparse momentum"},
+    ),
+]
 HAM = Peer(
     "TomJacobs05", "HAM", "5128597bd4a5c9a2c1f16c4fe1f541c296e4c1de", "README.md", {"HAM": "its authors' wrapper"}
 )
@@ -94,14 +126,14 @@ def fetch(peer: Peer) -> Path:
     return place
 
 
-def answer(peer: Peer, case: str, given: Path) -> np.ndarray:
-    """What one case makes of a file of inputs, in a process of its own."""
+def answer(peer: Peer, case: str, given: Path, module: str = "parity.adapters") -> np.ndarray:
+    """What one case makes of a file of inputs, in a process of its own, by the adapter of that name in `module`."""
     place = fetch(peer)
     python = _environment() if peer.own_environment else sys.executable
     result = PLACE / f"{case}.npy"
     result.unlink(missing_ok=True)
     packages = os.pathsep.join([str(place / peer.path), str(ROOT)])
-    _run(python, "-m", "parity.adapters", case, str(given), str(result), cwd=place, PYTHONPATH=packages)
+    _run(python, "-m", module, case, str(given), str(result), cwd=place, PYTHONPATH=packages)
     return np.load(result)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parity import __main__ as parity
-from parity import peers, traces
+from parity import methods, peers, traces
 from parity.ours import mirrored, steps, trace
 from parity.peers import PEERS, Peer
 from support import ROOT
@@ -36,6 +36,21 @@ def test_our_masks_agree_with_a_peers_as_the_table_says(peer, case, updates, sto
     same, *_, other = map(int, counts.split(" | "))
     assert other == 0 or case == "google", "only its noise gives masks that no number of ours gives"
     assert same == len(updates) or case != "google-quiet"
+
+
+@pytest.mark.parametrize("case", methods.CASES)
+def test_methods_agree_with_their_authors_code_as_the_table_says(case):
+    updates = methods.inputs(case)
+    mine = methods.answered(case, updates)
+    theirs = methods.kept(case, mine, updates)
+    row = methods.row(case, methods.compared(case, updates, mine, theirs))
+    assert row in (ROOT / "results" / "parity-methods.md").read_text().splitlines()
+    for update, ours, other in zip(updates, mine, theirs, strict=True):
+        if case == "srigl" and not np.array_equal(ours, other):
+            before, after, same = (mask.reshape(len(mask), -1).sum(1) for mask in (update.mask, ours, other))
+            assert np.array_equal(after, same), "the same neurons are taken away, with one fan-in"
+            rounded = update.fraction * update.mask.sum() % 1 > 1 - 1e-9
+            assert before.max() > after.max() or rounded, "only where the fan-in falls, any of the weights stay"
 
 
 def test_ham_takes_its_authors_steps(stored):
@@ -78,3 +93,10 @@ def test_a_peer_that_is_not_there_is_said(tmp_path, monkeypatch):
         parity.main()
     assert table.read_text().count("not compared: fatal: ") == len(parity.PEERS) + 1
     assert not kept.exists(), "what is kept for the tests is whole"
+
+
+def test_masks_of_ours_that_have_changed_are_not_taken_for_those_that_were_compared(updates):
+    mine = methods.answered("mest", updates)
+    mine[3] = ~mine[3]
+    with pytest.raises(ValueError, match="our masks of mest have changed since they were compared"):
+        methods.kept("mest", mine, updates)
