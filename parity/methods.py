@@ -20,14 +20,14 @@ from parity.networks import ABLATION, GAMMA, UPDATES, moments
 from parity.peers import METHODS, PLACE, ROOT, answer
 from parity.updates import Update, pack, save, torch_layer, unpack
 from sparse_train import RigL, SparseSGD, Topology, Updater
-from sparse_train.sparsity.averages import Running
-from sparse_train.sparsity.budget import Moment, Plan, Steady
 from sparse_train.sparsity.masks import drop, grow
 from sparse_train.sparsity.methods.gmp import GMP
 from sparse_train.sparsity.methods.granet import GraNet
 from sparse_train.sparsity.methods.mest import MEST
 from sparse_train.sparsity.methods.snfs import SNFS
 from sparse_train.sparsity.methods.srigl import SRigL
+from sparse_train.sparsity.parts.averages import Running
+from sparse_train.sparsity.parts.budget import Moment, Plan, Steady
 
 CASES = {case: what for peer in METHODS for case, what in peer.cases.items()}
 STORED = ROOT / "parity" / "methods.npz"

@@ -61,17 +61,13 @@ SCIENCE_OF = {
 AS_BEFORE: dict[str, Any] = {
     "dst.rank_as": "weights",
     "dst.rescale": False,
-    "dst.drop": None,
-    "dst.budget": None,
-    "dst.selection": None,
-    "dst.average": None,
     "topology.initial": "random",
     "optimizer.precondition.per": "neuron",
     "one_dimensional_lr": 1.0,
     "label_smoothing": 0.0,
     "dataset.validation": 0,
     "task.weights": False,
-}
+} | dict.fromkeys(f"dst.{part}" for part in ("drop", "budget", "selection", "average"))
 
 CHOICES = {
     "amp": ("none", "bf16"),

@@ -1,14 +1,32 @@
-"""Mask updates within an optimizer's `step`, for training loops that know of none."""
+"""What a method has in its optimizer: mask updates within `step`, for loops that know of none, and its saved state."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sparse_train.sparsity.saved import KEY
-
 if TYPE_CHECKING:
     from sparse_train.sparsity.updater import Updater
+
+KEY = "updater"  # in the optimizer's state, as masks are: model and optimizer are all that is saved
+
+
+def saved_with(optimizer: torch.optim.Optimizer, name: str, part: Any) -> None:
+    """Save what `part.state_dict()` gives with the optimizer, and load it with it.
+
+    Loading raises ValueError for a state without it, after which the method would not go on as it was.
+    """
+
+    def save(_: torch.optim.Optimizer, state: dict) -> dict:
+        return {**state, KEY: {**state.get(KEY, {}), name: part.state_dict()}}
+
+    def load(_: torch.optim.Optimizer, state: dict) -> None:
+        if name not in state.get(KEY, {}):
+            raise ValueError(f"this optimizer's state was saved without an Updater's {name}, so it cannot go on")
+        part.load_state_dict(state[KEY][name])
+
+    optimizer.register_state_dict_post_hook(save)
+    optimizer.register_load_state_dict_pre_hook(load)
 
 
 class Attached:

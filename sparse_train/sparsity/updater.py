@@ -10,14 +10,13 @@ from sparse_train.errors import require, require_one_of
 from sparse_train.process.distributed import present
 from sparse_train.randomness import generator
 from sparse_train.sparsity.adopt import Adopted, require_trains
-from sparse_train.sparsity.attached import Attached
+from sparse_train.sparsity.attached import Attached, saved_with
 from sparse_train.sparsity.lengths import RANKINGS, lengths, ranked
 from sparse_train.sparsity.parts.averages import Average
 from sparse_train.sparsity.parts.budget import Budget, Moment, Steady
 from sparse_train.sparsity.parts.growth import DropScore, GrowthScore, Magnitude
 from sparse_train.sparsity.parts.schedule import DECAYS, cubic
 from sparse_train.sparsity.parts.selection import ByLayer, Layer, Selection
-from sparse_train.sparsity.saved import saved_with
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.verified import Peaks, require_same_masks
 
@@ -32,8 +31,8 @@ class Updater:
     how many weights each layer drops and grows, `drop` and `growth` score its weights, and the `selection` takes the
     lowest away and puts the highest in, among all positions that are then inactive, the ones dropped just now included.
     By default these are RigL's (Evci et al. 2020, Algorithm 1): the `floor(f_t * n)` active weights of smallest
-    magnitude in a layer of n, and as many grown. f_t decays from `drop_fraction` (`sparsity.schedule`), its progress
-    being t / (stop_fraction * total_steps).
+    magnitude in a layer of n, and as many grown. f_t decays from `drop_fraction` (`parts.schedule`), its progress being
+    t / (stop_fraction * total_steps).
 
     A grown weight starts at 0 with zero momentum. One dropped and regrown in the same update has not left the network
     and keeps both, as in the RigL authors' code and jaxpruner.
@@ -58,9 +57,9 @@ class Updater:
             SparseOpt.
         seed: of random growth scores.
         drop: another score than the magnitude.
-        budget: another number of weights than RigL's (`sparsity.budget`).
-        selection: another choice than the layer's extremes (`sparsity.selection`).
-        average: of gradients over steps, instead of that of the update's own (`sparsity.averages`); call `observe` in
+        budget: another number of weights than RigL's (`parts.budget`).
+        selection: another choice than the layer's extremes (`parts.selection`).
+        average: of gradients over steps, instead of that of the update's own (`parts.averages`); call `observe` in
             every step then. Its state, and the budget's, is part of the optimizer's `state_dict`.
     """
 

@@ -2,7 +2,7 @@
 
 A growth score maps (weight, dense gradient, generator) of one layer to a tensor of the weight's shape; the inactive
 positions with the largest scores are grown. A drop score maps (weight, gradient); the active weights with the smallest
-are dropped. What else a method may choose is in `budget`, `selection` and `averages`.
+are dropped. What else a method may choose is in `parts/`.
 """
 
 from typing import Protocol
