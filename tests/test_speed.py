@@ -27,6 +27,7 @@ from sparse_train.sparsity.masks import extreme
 from sparse_train.sparsity.parts.growth import SET, RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
+from sparse_train.sparsity.verified import Peaks
 from sparse_train.train.build import build
 from sparse_train.train.checkpointing import Checkpointing, Interval, Progress
 from sparse_train.train.loop import train_epoch
@@ -125,7 +126,7 @@ def pretended_gpu(monkeypatch, small_net):
     One thing waits, and does nothing here: an update asks whether scores are finite.
     """
     network = type(small_net())
-    monkeypatch.setattr("sparse_train.sparsity.verified.Peaks.finite", lambda *_: True)
+    monkeypatch.setattr(Peaks, "finite", lambda *_: True)
     with operators._scoped_library("aten", "IMPL") as library, FakeTensorMode():
         library.impl("_fused_sgd_", lambda *_, **__: None, "Meta")  # torch has none
         with torch.device("cuda"):

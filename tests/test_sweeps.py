@@ -162,6 +162,27 @@ def test_every_accuracy_figure_draws_the_means_of_its_records(name, loaded, tmp_
     assert (tmp_path / f"{name}.pdf").stat().st_size > 5000
 
 
+def test_the_methods_figure_draws_means_with_intervals_and_their_table_has_flops(loaded, tmp_path, monkeypatch):
+    """Over seeds 1 apart a mean of three has the interval 4.30 / sqrt(3) on both sides."""
+    sweep = loaded["methods"]
+    for cell in sweep.cells:
+        if cell.factors["dst"] in ("rigl", "srigl") and cell.factors["sparsity"] == "0.97":
+            flops = {"training_ratio": 0.0536, "inference_ratio": 0.05}
+            leave_record(tmp_path / "runs", "methods", cell, accuracy=accuracy(cell), flops=flops)
+    drawn = []
+    make, columns = drawing.KINDS["methods"]
+    monkeypatch.setitem(drawing.KINDS, "methods", (lambda *args: drawn.append(make(*args)) or drawn[-1], columns))
+    page = draw(sweep, Records([tmp_path / "runs"]), tmp_path)
+    row = next(line for line in page.splitlines() if "dst=srigl sparsity=0.97" in line and "SparseOpt" in line)
+    assert "| 5.36 ± 0.00" in row
+    empty, full = drawn[0].axes
+    assert [text.get_text() for text in empty.get_yticklabels()][2:4] == ["RigL, invariant coordinates", "SRigL"]
+    assert not empty.containers
+    bars = {tuple(one[0].get_xydata()[0].round(2)): one[2][0].get_segments()[0][:, 0] for one in full.containers}
+    assert set(bars) == {(51, -0.12), (53, 0.12), (51, 2.88), (53, 3.12)}
+    np.testing.assert_allclose(bars[53, 3.12], (53 - 2.484, 53 + 2.484), atol=1e-3)
+
+
 def test_a_reduced_scale_is_labelled_and_never_beside_the_paper(tmp_path):
     sweep = sweeps.load("table2", "smoke")
     for cell in sweep.cells:

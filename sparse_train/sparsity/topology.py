@@ -35,7 +35,7 @@ class Topology:
         exclude: names or patterns (`fnmatch`) of parameters to keep dense and out of the count; "first_conv" is the
             first convolution.
         include: the same of other parameters to make sparse, with two or more dimensions.
-        initial: the first masks (`sparsity.initial`): "random", with exactly as many weights as asked for;
+        initial: the first masks (`sparsity.parts.initial`): "random", with exactly as many weights as asked for;
             "constant_fan_in", as many in every neuron; or "dense", all, for methods that prune.
 
     Attributes:

@@ -41,7 +41,7 @@ class Updater:
         topology, optimizer: what to change. The weights' `.grad` must be that of the current step; with a
             `GradScaler`, call its `unscale_(optimizer)` before `update`. An optimizer that is not a `SparseSGD` is
             made to keep masked weights, and its state of them, at 0 (`sparsity.adopt`).
-        growth: the score, such as `RigL()` or `SET()` (`sparsity.growth`); None for a method that only prunes.
+        growth: the score, such as `RigL()` or `SET()` (`sparsity.parts.growth`); None for a method that only prunes.
         total_steps: steps of the whole run.
         drop_fraction: f_0 in [0, 1].
         every: steps between updates, at least 1.

@@ -123,7 +123,7 @@ def complete(group: pd.DataFrame) -> pd.DataFrame:
 
 
 def unit(value: str) -> float:
-    return 100.0 if value == "itop_rate" else 1.0
+    return 100.0 if value == "itop_rate" or value.startswith("flops/") else 1.0
 
 
 def _mean(values: pd.Series, value: str) -> str:

@@ -1,10 +1,10 @@
-"""The figure of a study: what its settings did over their epochs."""
+"""The figure of a study: what its settings did over their epochs, or what methods came to."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sparse_train.report.evidence.effects import unit
-from sparse_train.report.views import style
+from sparse_train.report.evidence.effects import complete, unit
+from sparse_train.report.views import statistics, style
 from sparse_train.report.views.labels import label, name
 
 COLUMNS = ("epoch", "train_loss", "test_acc", "itop_rate", "grad_norm", "clipped_share")
@@ -38,4 +38,31 @@ def _words(asked: dict) -> str:
     return label(method, asked[method]) + (f", {options}" if options else "")
 
 
-KINDS = {"settings": (settings, COLUMNS)}
+def methods(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
+    """A row per DST method and a panel per sparsity: the mean of a metric by optimizer, with its 95% interval.
+
+    Args:
+        spec: `value`, the metric.
+    """
+    value, done = spec["value"], complete(runs)
+    names, sparsities = list(runs["dst"].unique()), sorted(runs["sparsity"].unique(), key=float)
+    figure, [axes] = style.panels(1, len(sparsities), title, share_y=True)
+    for one, sparsity in zip(axes, sparsities, strict=True):
+        one.set(title=label("sparsity", sparsity), xlabel=name(value))
+        one.set_yticks(range(len(names)), [label("dst", method) for method in names])
+        for shift, optimizer in enumerate(runs["optimizer"].unique()):
+            chosen = done[(done["sparsity"] == sparsity) & (done["optimizer"] == optimizer)]
+            for place, method in enumerate(names):
+                group = chosen.loc[chosen["dst"] == method, value] if value in chosen else pd.Series(dtype=float)
+                found = statistics.mean(unit(value) * group)
+                if found.n:
+                    reach = [[found.mean - found.low], [found.high - found.mean]] if found.n > 1 else None
+                    text = label("optimizer", optimizer)
+                    at = place + 0.24 * shift - 0.12
+                    one.errorbar(found.mean, at, xerr=reach, linestyle="", label=text, **style.look(optimizer))
+    axes[0].invert_yaxis()
+    style.legend(figure, axes[0], columns=2)
+    return figure
+
+
+KINDS = {"settings": (settings, COLUMNS), "methods": (methods, None)}

@@ -149,6 +149,8 @@ def _row(record: dict) -> tuple[dict, dict]:
     """The last epoch's metrics of a complete run, and what else its row says; raises one of MALFORMED."""
     final = {key: _number(value) for key, value in record["final"].items()}
     metrics = {"trained_epochs" if key == "epoch" else key: final[key] for key in final if key not in TIMES}
+    shares = record.get("flops", {})
+    metrics |= {f"flops/{of}": _number(shares[f"{of}_ratio"]) for of in ("training", "inference") if shares}
     facts = {"scale": record["config"]["scale"]}
     if "best" in record:
         best = _number(record["best"]["test_acc"])

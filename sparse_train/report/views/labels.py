@@ -36,6 +36,7 @@ NAMES = {
     "grad_norm": "Norm of the dense gradient",
     "clipped_share": "Share of the steps that are bounded",
     "itop_rate": "ITOP rate $R_m$ (%)",
+    "flops/training": "FLOPs of training (% of dense)",
     "sparsity": "Sparsity",
     "optimizer": "Method",
     "dst": "DST method",
