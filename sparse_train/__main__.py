@@ -1,7 +1,7 @@
 """`python -m sparse_train KEY=VALUE ...`: train one sparse network, leave one record.
 
 Options compose from the groups in `conf/`; with `--multirun`, comma-separated values make a sweep. The last line to
-stdout is the run's directory alone, for scripts; stderr says before it what the run came to.
+stdout is the run's directory alone, for scripts; stderr has the result on the line before.
 """
 
 import os
@@ -38,7 +38,7 @@ COMPILERS = ("torch._dynamo", "torch._inductor", "triton")
 
 
 class RunError(CompactHydraException):
-    """A run of a sweep without a result. It has been said; the sweep goes on, and ends with status 1."""
+    """A run of a sweep without a result. It has been reported; the sweep continues and ends with status 1."""
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
             raise
         stop(one_line(error))
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; the same command resumes", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 

@@ -30,7 +30,7 @@ print("saved after", *map(int, asked), flush=True)
 sys.exit(1)
 """
 PARENT = f"import sys; from sparse_train.report.launch.child import attend; attend([sys.executable, '-c', {CHILD!r}])"
-STOPPED = "stopped: what was training is saved, and the same command goes on"
+STOPPED = "stopped: running trainings are saved; the same command resumes"
 
 
 def start(**options) -> subprocess.Popen:

@@ -120,7 +120,7 @@ def test_broken_off_and_taken_up_again_two_processes_end_the_same(tmp_path, monk
     arguments = (*QUICK, "dataset.train_images=450", "model.width=0.125", "optimizer=sparseopt_ham")
     codes, said = finish(torchrun(str(tmp_path), "broken off", *arguments))
     assert codes == [0], said
-    assert re.search(r"going on after epoch 1 of 2, \d steps", said)
+    assert re.search(r"resuming after epoch 1 of 2, \d steps", said)
     whole, broken = only(tmp_path / "whole"), only(tmp_path / "broken")
     assert history(broken) == history(whole)
     assert same_state(broken, whole)
@@ -136,7 +136,7 @@ def test_sigterm_to_torchrun_is_no_failure(tmp_path):
     process.terminate()
     codes, said = finish([process])
     assert codes != [0]
-    assert "saved, as SIGTERM asked for an end; the same command goes on" in said
+    assert "checkpoint saved on SIGTERM; stopping; the same command resumes" in said
     assert "error: rank" not in said
     assert record(only(tmp_path))["status"] == "running"
     assert (only(tmp_path) / "checkpoint.pt").exists()

@@ -1,4 +1,4 @@
-"""A finished run that is asked for again: by whose code, and is all of it still there?"""
+"""A finished run that is launched again: by whose code, and is all of it still there?"""
 
 import json
 import shutil

@@ -36,7 +36,7 @@ def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(number, 
         process.wait()
     begun, saved = said.splitlines()
     assert begun.startswith(f"{run_dir}: digits")
-    assert saved == f"{run_dir}: saved, as {number.name} asked for an end; the same command goes on"
+    assert saved == f"{run_dir}: checkpoint saved on {number.name}; stopping; the same command resumes"
     assert process.returncode == 128 + number
     assert not (run_dir / "lock").exists()
     assert (run_dir / "checkpoint.pt").exists()
@@ -134,7 +134,7 @@ def test_a_signal_ends_a_sweep_whatever_is_under_way(phase, tmp_path, monkeypatc
     assert handed == [signal.SIGTERM], "once"
     content = record(only(tmp_path))
     assert content["status"] == ("running" if list(PHASES).index(phase) < 4 else "complete")
-    assert err.count("SIGTERM asked for an end") == 1
+    assert err.count(" on SIGTERM") == 1
     assert "Traceback" not in err
     assert (only(tmp_path) / "checkpoint.pt").exists()
     assert not (only(tmp_path) / "lock").exists()
@@ -148,7 +148,7 @@ def test_ctrl_c_outside_of_training_is_one_line(tmp_path, monkeypatch, capsys):
     finally:
         signal.signal(signal.SIGINT, before)
     assert code == 130
-    assert err.splitlines()[-1] == "interrupted; the same command goes on"
+    assert err.splitlines()[-1] == "interrupted; the same command resumes"
     assert len(err.splitlines()) <= 2, "the line of the run that was about to begin, and this one"
     assert not list(tmp_path.glob("*/record.json"))
 
@@ -173,14 +173,14 @@ def test_a_signal_to_the_whole_process_group_leaves_the_data_workers_alone(image
         os.killpg(process.pid, signal.SIGTERM)
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 143, said
-    assert "saved, as SIGTERM asked for an end" in said
+    assert "checkpoint saved on SIGTERM" in said
     assert "Traceback" not in said
     assert record(only(tmp_path / "runs"))["status"] == "running"
     assert not any(map(_there, workers))
     with subprocess.Popen(command, preexec_fn=heard, **options) as process:
         workers = _workers(process)
         process.kill()
-        assert "going on after epoch" in process.communicate(timeout=60)[1]
+        assert "resuming after epoch" in process.communicate(timeout=60)[1]
     ended = time.monotonic() + 30
     while any(map(_there, workers)) and time.monotonic() < ended:
         time.sleep(0.1)

@@ -93,7 +93,7 @@ def test_what_failed_is_told_with_its_reason_then_how_many_are_missing(tmp_path,
     assert owed == [
         f"{tmp_path / diverged.id} diverged: the loss is not finite at step 9 ({options[0]})",
         f"{refused.id} failed: lr=-1: too low ({options[1]})",
-        f"table6: {len(rest)} missing: not started, or broken off before they had a record",
+        f"table6: {len(rest)} missing: not started, or stopped before they had a record",
     ]
 
 

@@ -288,7 +288,7 @@ def test_a_restart_from_model_and_optimizer_goes_on_the_same(method, made, batch
 def test_a_state_without_the_methods_is_refused(method, made):
     _, plain, _ = made("rigl")
     _, optimizer, _ = made(method)
-    with pytest.raises(ValueError, match="was saved without an Updater's (average|budget), so it cannot go on"):
+    with pytest.raises(ValueError, match="was saved without an Updater's (average|budget), so it cannot resume"):
         optimizer.load_state_dict(copy.deepcopy(plain.state_dict()))
 
 

@@ -67,7 +67,7 @@ def test_a_worker_that_alone_was_asked_for_an_end_is_no_success(tmp_path, monkey
     monkeypatch.setattr("sparse_train.__main__.instantiate", stopped)
     code, _, err = run_here(monkeypatch, capsys, "--multirun", "seed=0,1", f"runs_dir={tmp_path}")
     assert code == 1
-    assert "error: a worker process alone was asked for an end; the same command goes on\n" in err
+    assert "error: a single worker process was told to stop; the same command resumes\n" in err
 
 
 def test_workers_side_by_side_say_who_speaks_and_save_when_interrupted(tmp_path):

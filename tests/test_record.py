@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(tmp_path, capsys):
     for damaged in damages:
         files.newest.write_bytes(damaged)
         assert files.load("cpu")["step"] == 1
-        assert re.search(r"warning: .*checkpoint.pt .*; going on from the one before it", capsys.readouterr().err)
+        assert re.search(r"warning: .*checkpoint.pt .*; falling back to the previous one", capsys.readouterr().err)
     files.previous.write_bytes(b"")
     with pytest.raises(ConfigError, match=r"checkpoint.pt .*checkpoint.previous.pt .*start over with resume=fresh"):
         files.load("cpu")

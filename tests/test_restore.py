@@ -132,7 +132,7 @@ def test_a_run_that_other_code_goes_on_with_says_so_and_keeps_both(run, cut, mon
         (run_dir / "record.json").write_text("{")
     run_dir, code, err = run()
     assert code == 0
-    assert err.count("going on with other code (revision ") == 1
+    assert err.count("resuming with different code (revision ") == 1
     assert "hash 0123456789ab; now " in err
     content = record(run_dir)
     assert content["started"] == first["started"]

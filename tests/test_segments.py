@@ -51,7 +51,7 @@ def test_what_changed_on_the_way_stays_on_record(stretches, capsys):
     mixed = "code one then two, threads 1 then 2, processes 1 then 2, torch 2.11 then 2.12"
     assert segments.mixture(content) == mixed
     assert segments.codes(content) == ["one", "two"]
-    assert "going on with other code (revision aaaaaaaa, hash one; now two)" in capsys.readouterr().err
+    assert "resuming with different code (revision aaaaaaaa, hash one; now two)" in capsys.readouterr().err
 
 
 def test_a_stretch_that_was_lost_is_no_segment(stretches):

@@ -122,7 +122,7 @@ def test_after_a_sigkill_the_files_of_a_run_hold_every_row_once_per_step(tmp_pat
     assert process.returncode == -signal.SIGKILL
     code, out, err = command(*arguments)
     assert code == 0, err
-    assert "going on after epoch" in err
+    assert "resuming after epoch" in err
     run_dir = Path(out.splitlines()[-1])
     first, second = files(run_dir)
     assert wandb_files.exit_code(first) is None
@@ -169,7 +169,7 @@ def test_training_ends_well_where(tmp_path, what):
         code, out, err = command(*overrides, WANDB_BASE_URL=url, WANDB_API_KEY=KEY)
     assert code == 0
     [line] = warned(err)
-    assert re.match("warning: W&B: CommError: .* deadline exceeded; going on offline; `make wandb-sync`", line)
+    assert re.match("warning: W&B: CommError: .* deadline exceeded; continuing offline; `make wandb-sync`", line)
     run_dir = Path(out.splitlines()[-1])
     assert content(run_dir)["status"] == "complete"
     assert len(history(run_dir)) == 6
@@ -193,7 +193,7 @@ def test_a_wrong_key_and_none(tmp_path, monkeypatch, capfd, key, reason):
     record.finish("complete")
     sink.finish(record)
     [line] = capfd.readouterr().err.splitlines()
-    assert re.match(f"warning: W&B: .*{reason}.*; going on offline; `make wandb-sync` uploads it later", line)
+    assert re.match(f"warning: W&B: .*{reason}.*; continuing offline; `make wandb-sync` uploads it later", line)
     end_service()
     [file] = record.dir.glob("wandb/offline-run-*/*.wandb")
     assert [row["test_acc"] for row in wandb_files.rows(file)] == [50.0]
@@ -217,7 +217,7 @@ def test_a_run_that_wandb_leaves_in_the_middle_goes_on(tmp_path, capfd):
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith("warning: W&B: ")
-    assert said[0].endswith("going on without it")
+    assert said[0].endswith("continuing without it")
 
 
 def test_a_row_costs_milliseconds_and_the_end_no_wait(tmp_path, small_net, monkeypatch):
@@ -247,7 +247,7 @@ def test_without_the_package(tmp_path, monkeypatch, capsys):
     sink.finish(record)
     said = capsys.readouterr().err
     assert said.startswith("warning: W&B: ModuleNotFoundError")
-    assert said.endswith("going on without it\n")
+    assert said.endswith("continuing without it\n")
     assert said.count("\n") == 1
 
 

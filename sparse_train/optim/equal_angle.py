@@ -23,7 +23,7 @@ class EqualAngle:
 
     Args:
         radians: the angle, per unit of learning rate. SGD in its equilibrium (`results/theory.md`) turns by
-            sqrt(2 lr decay / (1 + momentum)); this comes to the same at sqrt(2 decay (1 - momentum) / lr).
+            sqrt(2 lr decay / (1 + momentum)); this is the same at sqrt(2 decay (1 - momentum) / lr).
     """
 
     scale_decay = False

@@ -70,7 +70,7 @@ def epoch_line(row: dict, epochs: int) -> str:
 
 
 def closing_line(record: dict) -> str:
-    """What a run came to, on one line: a training run's accuracy, else the numbers that a measurement comes to."""
+    """The result of a run on one line: a training run's accuracy, else a measurement's final numbers."""
     final = record.get("final", {})
     if "test_acc" not in final:
         numbers = {key: value for key, value in final.items() if isinstance(value, Real)}

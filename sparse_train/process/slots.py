@@ -10,7 +10,7 @@ from itertools import count
 def slot() -> int:
     """The smallest number that no other living process of the same parent has; kept for this process's life.
 
-    A number is a name of an abstract socket (Linux): it is had by one process at a time, frees itself when that ends,
+    A number is a name of an abstract socket (Linux): one process holds it at a time, frees itself when that ends,
     however it ends, and leaves no file.
     """
     for number in count():

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on as if it had not stopped."""
+"""Everything a run needs to resume with the same result."""
 
 import contextlib
 import hashlib
@@ -54,7 +54,7 @@ class Checkpoints:
                     damaged.append(str(error))
                     continue
                 for problem in damaged:
-                    say(f"warning: {problem}; going on from the one before it")
+                    say(f"warning: {problem}; falling back to the previous one")
                 return state
         if damaged:
             raise ConfigError("resume", "auto", f"{'; '.join(damaged)}; start over with resume=fresh")

@@ -1,4 +1,4 @@
-"""A finished run that is asked for again: whose code made it, and is all of it still there?"""
+"""A finished run that is launched again: which code made it, and whether its files are intact."""
 
 from sparse_train.errors import ConfigError, DivergedError
 from sparse_train.process.console import say

@@ -71,7 +71,7 @@ def whole_history(directory: Path, record: dict) -> list[dict] | None:
 
 
 def results(history: list[dict]) -> dict:
-    """What a history comes to: its last row, the one of the best accuracy, and the time."""
+    """The final numbers of a history: its last row, the one of the best accuracy, and the time."""
     found = {"final": history[-1], "seconds": round(sum(row.get("seconds", 0.0) for row in history), 3)}
     if "test_acc" in history[-1]:
         found["best"] = max(history, key=lambda row: row["test_acc"])

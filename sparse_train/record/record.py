@@ -105,7 +105,7 @@ class Record:
                     path.unlink()
 
     def start(self, history: list[dict], steps: int = 0, **metadata) -> None:
-        """The run begins, or goes on after the epochs in `history` and so many steps of the next.
+        """The run starts, or resumes after the epochs in `history` and so many steps of the next.
 
         Args:
             metadata: what the record says of it besides.
@@ -113,7 +113,7 @@ class Record:
         self.history = list(history)
         made_by = segments.begun(self.content, metadata, len(history), steps)
         if len(made_by) > 1 and made_by[-2].get("code") != metadata.get("code"):
-            say(f"{self.dir}: going on with other code ({segments.code(made_by[-2])}; now {metadata.get('code')})")
+            say(f"{self.dir}: resuming with different code ({segments.code(made_by[-2])}; now {metadata.get('code')})")
         started = self.content.get("started") or made_by[0]["started"]
         self.content = {"format": FORMAT, "id": self.id, "status": "running", "started": started, **metadata}
         self.content["segments"] = made_by
@@ -142,7 +142,7 @@ class Record:
         self.finish(self.status, ended=self.content.get("ended"))
 
     def measured(self, rows: list[dict], final: dict, **metadata) -> None:
-        """A measurement that is done at once: `rows` are its history, `final` what it comes to."""
+        """A measurement that is done at once: `rows` are its history, `final` its final numbers."""
         self.history = rows
         self._write()
         self.finish("complete", final=final, **metadata)

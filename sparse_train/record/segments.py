@@ -9,9 +9,9 @@ UNKNOWN = "not recorded"
 
 
 def begun(content: dict, metadata: dict, epochs: int = 0, steps: int = 0) -> list[dict]:
-    """The segments of a run that begins, or goes on, after so many epochs and steps of the next.
+    """The segments of a run that starts or resumes after so many epochs and steps of the next.
 
-    A segment says what it came `after`, and ends where the next one begins. One that was lost, since the run went on
+    A segment says what it came `after`, and ends where the next one begins. One that was lost, since the run continued
     from an earlier checkpoint, is left out.
 
     Args:

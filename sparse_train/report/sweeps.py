@@ -212,7 +212,7 @@ def configuration(name: str, overrides: dict[str, str], bases: dict | None = Non
     """The configuration of one run of the sweep.
 
     Composing takes Hydra 70 ms, too long for a thousand cells: options of groups are composed once per combination,
-    and plain values put into a copy, which comes to the same.
+    and plain values put into a copy, which is equivalent.
 
     Args:
         bases: copies to put the values into, kept by the caller, who gives the same keys every time.

@@ -14,7 +14,7 @@ KEY = "updater"  # in the optimizer's state, as masks are: model and optimizer a
 def saved_with(optimizer: torch.optim.Optimizer, name: str, part: Any) -> None:
     """Save what `part.state_dict()` gives with the optimizer, and load it with it.
 
-    Loading raises ValueError for a state without it, after which the method would not go on as it was.
+    Loading raises ValueError for a state without it, from which the method could not resume.
     """
 
     def save(_: torch.optim.Optimizer, state: dict) -> dict:
@@ -22,7 +22,7 @@ def saved_with(optimizer: torch.optim.Optimizer, name: str, part: Any) -> None:
 
     def load(_: torch.optim.Optimizer, state: dict) -> None:
         if name not in state.get(KEY, {}):
-            raise ValueError(f"this optimizer's state was saved without an Updater's {name}, so it cannot go on")
+            raise ValueError(f"this optimizer's state was saved without an Updater's {name}, so it cannot resume")
         part.load_state_dict(state[KEY][name])
 
     optimizer.register_state_dict_post_hook(save)

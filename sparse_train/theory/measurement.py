@@ -19,7 +19,7 @@ from sparse_train.train.build import pick_device, set_up_torch
 
 
 def measure(work: Callable[[], tuple[list[dict], dict]], cfg: DictConfig, record: Record, name: str) -> None:
-    """Run `work`, which returns rows and what they come to, and leave both as a complete record."""
+    """Run `work`, which returns rows and their final numbers, and leave both as a complete record."""
     set_up_torch(cfg)
     about = metadata(cfg, f"{name} seed {cfg.seed}", pick_device(cfg))
     with record.held():

@@ -18,10 +18,10 @@ BINS = 64
 
 
 class Wandb:
-    """Weights & Biases: one W&B run per run, its id the run's own, taken up again where the run is.
+    """Weights & Biases: one W&B run per run, its id the run's own, resumed where the run is.
 
-    The record stays the only source. What fails here is said once, in one line, and the run goes on: offline where W&B
-    cannot be reached at the start, without W&B where it breaks later.
+    The record stays the only source. A failure here is reported once, on one line, and the run continues: offline if W&B
+    is unreachable at the start, without W&B if it breaks later.
 
     Rows have the epoch as their step. Where masks have changed since the last one, a row comes with
     `density/<weight>`: the histogram of its neurons' densities (fan-in over possible fan-in), whose mean is the layer's
@@ -34,7 +34,7 @@ class Wandb:
         project, entity, group, tags: as W&B has them. Without a group it is the sweep that the run was launched
             for; the options of the configuration's groups are tags in any case.
         mode: "online", "offline" (files under the run's directory, for `make wandb-sync`) or "disabled".
-        init_timeout: seconds to wait for the server before going on offline.
+        init_timeout: seconds to wait for the server before continuing offline.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Wandb:
                 if mode == "online":
                     self.run = begin("offline")
             how = "without it" if self.run is None else "offline; `make wandb-sync` uploads it later"
-            say(f"warning: W&B: {wandb_run.words(error)}; going on {how}")
+            say(f"warning: W&B: {wandb_run.words(error)}; continuing {how}")
 
     def _histograms(self, topology: Topology | None) -> dict:
         if topology is None or topology.version == self.version:
@@ -85,9 +85,9 @@ class Wandb:
             return
         try:
             call()
-        except Exception as error:  # whatever W&B raises, the run goes on
+        except Exception as error:  # whatever W&B raises, the run continues
             self.run = None
-            say(f"warning: W&B: {wandb_run.words(error)}; going on without it")
+            say(f"warning: W&B: {wandb_run.words(error)}; continuing without it")
             with contextlib.suppress(Exception):  # else it complains again at the end of the program
                 import wandb
 

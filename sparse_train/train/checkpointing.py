@@ -33,7 +33,7 @@ class Interval(NamedTuple):
 
 @dataclass
 class Progress:
-    """Where a run is: the epochs done, the steps done in the next one, and what that one came to so far."""
+    """Where a run is: the epochs done, the steps done in the next one, and that one's sums so far."""
 
     history: list[dict]
     steps: int
@@ -42,7 +42,7 @@ class Progress:
 
 
 class Checkpointing:
-    """Saves a run so that it can go on from there as if it had not stopped, to the bit.
+    """Saves a run so that it can resume with the same result bit for bit.
 
     Args:
         run, record: what to save, and where.
@@ -69,7 +69,7 @@ class Checkpointing:
         self._take_own(state.get("own", {}), meter)
         _set_random_state(state["random"])
         within = f", {state['steps']} steps" if state["steps"] else ""
-        say(f"{self.record.dir}: going on after epoch {len(state['history'])} of {self.run.epochs}{within}")
+        say(f"{self.record.dir}: resuming after epoch {len(state['history'])} of {self.run.epochs}{within}")
         return Progress(state["history"], state["steps"], meter, state["seconds"])
 
     def _require(self, asked: dict[str, int]) -> None:
@@ -82,7 +82,7 @@ class Checkpointing:
                 raise MaskMismatchError(f"the checkpoint in {self.record.dir} {found}; start over with resume=fresh")
 
     def after_step(self, steps: int, meter: Meter, seconds: float) -> None:
-        """To be called after every step but the last of an epoch, with what the epoch came to so far."""
+        """To be called after every step but the last of an epoch, with the epoch's sums so far."""
         often = self.interval.steps is not None and steps % self.interval.steps == 0
         agreed = self.run.ranks.world == 1 or steps % AGREE == 0
         asked = self._asked() if agreed else 0
@@ -150,13 +150,13 @@ class Checkpointing:
         return self.run.ranks.largest(self.signals.received or 0, self.run.device)
 
     def _stop(self, number: int) -> None:
-        say(f"{self.record.dir}: saved, as {Signals(number).name} asked for an end; the same command goes on")
+        say(f"{self.record.dir}: checkpoint saved on {Signals(number).name}; stopping; the same command resumes")
         self.signals.hand_over(number)
 
     def finished(self) -> None:
         """To be called once the record is complete. A signal that is still to be handed over ends the program then."""
         if self.signals.received is not None:
-            say(f"{self.record.dir}: complete; {Signals(self.signals.received).name} asked for an end")
+            say(f"{self.record.dir}: complete; stopping on {Signals(self.signals.received).name}")
 
     def _somebody(self, value: bool) -> bool:
         return bool(self.run.ranks.largest(value, self.run.device))

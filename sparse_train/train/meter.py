@@ -1,4 +1,4 @@
-"""What an epoch comes to: sums kept on the device, read once."""
+"""The sums of an epoch, kept on the device and read once."""
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,6 @@ class Meter:
         return {**sums, "norm": self.norm, "norms": self.norms, "notes": dict(self.notes)}
 
     def load_state_dict(self, state: dict) -> None:
-        """Rank 0 takes over all that was summed, the others go on from 0."""
+        """Rank 0 takes over all sums, and the others continue from 0."""
         for key, value in state.items():
             setattr(self, key, value if key not in SUMS or self.ranks.main else torch.zeros_like(value))

@@ -36,7 +36,7 @@ FAILED = "failed.json"  # in `hydra.sweep.dir`: overrides and reason of each run
 
 
 class StoppedError(Exception):
-    """A run of a worker process that saved and ended, or did not begin, since a signal asked for an end."""
+    """A run of a worker process that a signal stopped: it saved and ended, or did not start."""
 
 
 def install() -> None:
@@ -67,7 +67,7 @@ class Multirun(Sweeper):
         try:
             results = self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx) if not self.asked else []
         except TerminatedWorkerError:
-            _fail("error: a worker process was killed; the same command goes on")
+            _fail("error: a worker process was killed; the same command resumes")
         failed = [one for one in results if one.status == JobStatus.FAILED and not _stopped(one)]
         if failed:
             said = [{"overrides": list(one.overrides), "reason": reason(one._return_value)} for one in failed]
@@ -75,7 +75,7 @@ class Multirun(Sweeper):
             lines = [f"  {_words(one['overrides'], self.job.common)}: {one['reason']}" for one in said]
             _fail("\n".join([f"error: {len(said)} of {len(results)} runs failed:", *lines]))
         if any(map(_stopped, results)) and not self.asked:
-            _fail("error: a worker process alone was asked for an end; the same command goes on")
+            _fail("error: a single worker process was told to stop; the same command resumes")
         return [one for one in results if not _stopped(one)]
 
 

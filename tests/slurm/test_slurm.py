@@ -90,8 +90,8 @@ def preempted(slurm: dict, place: Path, *arguments: str) -> Path:
     until(lambda: record(run_dir)["status"] == "complete")
     process.communicate(timeout=180)
     said = "".join(path.read_text() for path in place.glob(".multirun/*/.submitit/*/*_log.out"))
-    assert "saved, as SIGUSR2 asked for an end" in said
-    assert "going on after epoch" in said
+    assert "checkpoint saved on SIGUSR2" in said
+    assert "resuming after epoch" in said
     return run_dir
 
 

@@ -1,4 +1,4 @@
-"""The figure of a study: what its settings did over their epochs, or what methods came to."""
+"""The figure of a study: what its settings did over their epochs, or the final values of methods."""
 
 import pandas as pd
 from matplotlib.figure import Figure

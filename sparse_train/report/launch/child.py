@@ -65,7 +65,7 @@ def attend(command: Sequence[str], **options) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     if asked:
-        print("stopped: what was training is saved, and the same command goes on", file=sys.stderr)
+        print("stopped: running trainings are saved; the same command resumes", file=sys.stderr)
         raise SystemExit(128 + asked[0])
     return code
 

@@ -56,7 +56,7 @@ def launch(
 
     Raises:
         ConfigError: for jobs that SLURM does not take.
-        SystemExit: for a signal that asked for an end, once the child has saved.
+        SystemExit: for a signal, once the child has saved.
     """
     reasons: dict[str, str] = {}
     for grid in sweep.grids:

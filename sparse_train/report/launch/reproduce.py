@@ -74,7 +74,7 @@ def reproduce(
     told = [cell for cell in owed if cell.id in reasons or records.status(cell) != MISSING]
     lines = [_without_result(cell, records, reasons) for cell in told]
     if absent := len(owed) - len(told):
-        lines.append(f"{sweep.name}: {absent} missing: not started, or broken off before they had a record")
+        lines.append(f"{sweep.name}: {absent} missing: not started, or stopped before they had a record")
     return lines, records
 
 

@@ -60,7 +60,7 @@ def queue(folder: Path) -> Counter:
 
 
 def cancel(folder: Path) -> int:
-    """Take what is there out of the queue, stopping what runs; it has saved and can go on. Gives the jobs' number."""
+    """Take what is there out of the queue, stopping what runs; it has saved and can resume. Gives the jobs' number."""
     count = queue(folder).total()
     if count:
         _run("scancel", *sorted(_ids(folder)))

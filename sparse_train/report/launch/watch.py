@@ -11,7 +11,7 @@ from sparse_train.report.records import collect
 from sparse_train.report.records.collect import INTERRUPTED, MALFORMED, MISSING, UNREADABLE, Records
 from sparse_train.report.sweeps import Cell, Sweep
 
-QUIET = 60.0  # seconds without a run that trains, or a job in the queue, after which nobody is thought to go on
+QUIET = 60.0  # seconds without a run that trains, or a job in the queue, after which no run is expected
 LATELY = 5  # epochs whose mean is a run's pace
 OPEN = ("running", INTERRUPTED, MISSING, UNREADABLE)  # runs that somebody may still work on
 CLEAR = "\x1b[H\x1b[2J"

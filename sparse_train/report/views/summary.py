@@ -1,4 +1,4 @@
-"""A table of what runs came to: the mean over seeds of some final values, per setting."""
+"""A table of final values per setting: their means over seeds."""
 
 import pandas as pd
 
