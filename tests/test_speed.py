@@ -24,6 +24,8 @@ from sparse_train.optim.ham import mirror_factor
 from sparse_train.process.signals import SignalHandler
 from sparse_train.record.record import Record
 from sparse_train.sparsity.masks import extreme
+from sparse_train.sparsity.methods.mest import MEST
+from sparse_train.sparsity.parts.averages import Running
 from sparse_train.sparsity.parts.growth import SET, RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
@@ -145,9 +147,10 @@ def test_steps_and_updates_stay_on_the_device_and_never_wait_for_it(pretended_gp
         slots["renorm"] = Renorm(renorm.max_norm, renorm.over)
     optimizer = SparseSGD(pretended_gpu.parameters(), topology, lr=0.1, momentum=0.9, weight_decay=5e-4, **slots)
     with OnDevice() as seen:
-        for growth in (RigL(), SET()):
-            updater = Updater(topology, optimizer, growth, total_steps=100, every=1)
+        for growth, others in ((RigL(), {}), (RigL(), {"drop": MEST(), "average": Running()}), (SET(), {})):
+            updater = Updater(topology, optimizer, growth, total_steps=100, every=1, **others)
             optimizer.step()
+            updater.observe(1)
             updater.update(1)
             optimizer.step()
             optimizer.step()
