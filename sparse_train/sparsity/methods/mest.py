@@ -1,4 +1,4 @@
-"""MEST (Yuan et al. 2021, arXiv 2110.14032, Section 3.2): weights that still have a large gradient stay."""
+"""MEST (Yuan et al. 2021, arXiv 2110.14032, elastic mutation): weights that still have a large gradient stay."""
 
 from torch import Tensor
 
@@ -6,9 +6,9 @@ from sparse_train.errors import require
 
 
 class MEST:
-    """A drop score: |w| + gamma |g| (elastic mutation, Eq. 1). Growth is random, as SET's.
+    """A drop score: |w| + gamma |g|, gamma being the paper's lambda. Growth is random, as SET's.
 
-    The soft memory bound (EM&S, Section 3.3), under which more weights are there between growth and removal, is not
+    The soft memory bound (EM&S), under which more weights are there between growth and removal, is not
     part of it.
     """
 

@@ -1,4 +1,4 @@
-"""SNFS, sparse momentum (Dettmers & Zettlemoyer 2019, arXiv 1907.04840, Section 3.1)."""
+"""SNFS, sparse momentum (Dettmers & Zettlemoyer 2019, arXiv 1907.04840, Section 3)."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""SRigL (Lasby et al. 2024, arXiv 2305.02299, Section 3.1): RigL with a constant fan-in, and neurons taken away."""
+"""SRigL (Lasby et al. 2024, arXiv 2305.02299, Section 3): RigL with a constant fan-in, and neurons taken away."""
 
 import torch
 from torch import Tensor

@@ -62,7 +62,7 @@ class Mean:
 
 
 class Running:
-    """M <- beta M + (1 - beta) g at every step, from 0 (Dettmers & Zettlemoyer 2019, Section 3.1).
+    """M <- beta M + (1 - beta) g at every step, from 0 (Dettmers & Zettlemoyer 2019, Section 3).
 
     It is the dense momentum, without weight decay. The optimizer's own is 0 where weights do not exist. A gradient that
     is not finite is left out, as a `GradScaler` leaves out its step.
