@@ -39,10 +39,14 @@ def test_the_total_is_met_to_the_weight(sparsity, distribution):
 
 
 def test_masks_follow_the_seed_and_the_layer_only(small_net):
-    first, again, other = (Topology(small_net(), 0.95, seed=seed) for seed in (1, 1, 2))
-    torch.manual_seed(123)
-    assert all(torch.equal(first.masks[name], again.masks[name]) for name in first.masks)
-    assert not any(torch.equal(first.masks[name], other.masks[name]) for name in first.masks)
+    def masks(seed, ambient):
+        model = small_net()
+        torch.manual_seed(ambient)
+        return Topology(model, 0.95, seed=seed).masks
+
+    first, again, other = masks(1, ambient=0), masks(1, ambient=123), masks(2, ambient=0)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
 
 
 def test_layers_of_one_shape_have_masks_of_their_own():
