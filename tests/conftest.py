@@ -20,6 +20,7 @@ SLOW = [
     "dashboard",
     "distributed",
     "faults",
+    "figures",
     "finished",
     "foreign",
     "interruption",

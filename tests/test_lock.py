@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -14,6 +15,8 @@ import race
 from sparse_train.errors import ConfigError, HeldError
 from sparse_train.record import lease, lock
 from sparse_train.record.lock import Lock
+
+STEPS = 14  # more than one that asks for a lock takes
 
 HOLD = """
 import socket, sys, time
@@ -49,7 +52,7 @@ def left_by(path, **fields):
 
 def calls(monkeypatch, before):
     """Have `before(number of the call)` run before every call that changes or reads what is in the directory."""
-    count = iter(range(1000))
+    count = itertools.count()
     for name in ("open", "link", "replace", "unlink"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *args, real=real, **more: (before(next(count)), real(*args, **more))[1])
@@ -122,6 +125,58 @@ def test_another_takes_over_between_any_two_steps(moment, gives_back, tmp_path, 
     assert os.listdir(tmp_path) == ["lock"]
     holder.release()
     assert os.listdir(tmp_path) == []
+
+
+class Stepwise(threading.Thread):
+    """Asks for a lock, and goes on by as many of `calls` as it is told."""
+
+    def __init__(self, asking):
+        super().__init__(daemon=True)
+        self.lock, self.has_it, self.ended, self.left = asking, False, False, 0
+        self.goes, self.rests = threading.Semaphore(0), threading.Semaphore(0)
+        self.start()
+
+    def run(self):
+        self.goes.acquire()
+        with contextlib.suppress(HeldError):
+            self.lock.acquire()
+            self.has_it = True
+        self.ended = True
+        self.rests.release()
+
+    def pause(self):
+        """Before each of its calls."""
+        if self.left == 0:
+            self.rests.release()
+            self.goes.acquire()
+        self.left -= 1
+
+    def go(self, steps):
+        if not self.ended:
+            self.left = steps
+            self.goes.release()
+            assert self.rests.acquire(timeout=60)
+
+
+@pytest.mark.parametrize("found", ["nothing", "a dead holder", "a dead claim"])
+def test_of_two_one_gets_it_wherever_they_are_held_up(found, tmp_path, monkeypatch):
+    """One takes some steps, another some of its own, the first all that are left, and then the other."""
+    calls(monkeypatch, lambda _: isinstance(thread := threading.current_thread(), Stepwise) and thread.pause())
+    for some, others in itertools.product(range(STEPS), repeat=2):
+        path = tmp_path / f"{some} {others}" / "lock"
+        path.parent.mkdir()
+        if found != "nothing":
+            left_by(path, host=socket.gethostname(), born="1")
+        if found == "a dead claim":
+            left_by(path.with_name(f"lock.after.{'0' * 32}"), token="1" * 32, host=socket.gethostname(), born="1")
+        first, second = Stepwise(Lock(path)), Stepwise(Lock(path))
+        for thread, steps in ((first, some), (second, others), (first, 1000), (second, 1000)):
+            thread.go(steps)
+        [holder] = [thread.lock for thread in (first, second) if thread.has_it]
+        holder.verify()
+        assert os.listdir(path.parent) == ["lock"]
+        holder.release()
+        assert os.listdir(path.parent) == []
 
 
 @pytest.mark.parametrize("step", range(14))

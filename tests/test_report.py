@@ -27,22 +27,19 @@ from sparse_train.report.records.collect import Records
 from sparse_train.report.views import dynamics, hyperparameters, methods, tables
 
 
-def leave_record(runs_dir: Path, name: str, cell, status="complete", accuracy=70.0, **changes):
-    """What a run of that cell would have left: three epochs, the accuracy rising by ten each."""
+def leave_record(runs_dir: Path, name: str, cell, status="complete", accuracy=70.0, metrics=None, **changes):
+    """What a run of that cell would have left: three epochs, the accuracy rising by ten each.
+
+    Args:
+        metrics: values of the last epoch in place of those that are the same in every record; accuracies rise to them.
+        changes: of the record.
+    """
     cfg = sweeps.configuration(name, cell.options)
-    metrics = {"test_loss": 1.0, "train_loss": 0.1, "itop_rate": 0.2, "realised_sparsity": 0.9, "grad_norm": 1.0}
-    rows = [
-        {
-            "epoch": e,
-            "test_acc": accuracy - 10 * (3 - e),
-            "train_acc": 90.0 + e,
-            "images_per_second": 100.0,
-            "lr": 1e-6,
-            "clipped_share": 0.25,
-            **metrics,
-        }
-        for e in (1, 2, 3)
-    ]
+    last = {"test_acc": accuracy, "train_acc": 93.0, "test_loss": 1.0, "train_loss": 0.1, "itop_rate": 0.2}
+    last |= {"realised_sparsity": 0.9, "grad_norm": 1.0, "images_per_second": 100.0, "lr": 1e-6, "clipped_share": 0.25}
+    last |= metrics or {}
+    steps = {"test_acc": 10.0, "train_acc": 1.0}
+    rows = [{"epoch": e} | {key: v - steps.get(key, 0.0) * (3 - e) for key, v in last.items()} for e in (1, 2, 3)]
     content = {
         "format": 1,
         "id": cell.id,

@@ -133,35 +133,6 @@ def test_every_table_shows_known_numbers_beside_the_papers(name, loaded, tmp_pat
     assert r"\boldmath" in latex
 
 
-FIGURES = [
-    name for name in sweeps.names() if (sweeps.artifact(name).get("figure") or {}).get("kind") in drawing.figures.KINDS
-]
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_every_accuracy_figure_draws_the_means_of_its_records(name, loaded, tmp_path, monkeypatch):
-    sweep = loaded[name]
-    for cell in sweep.cells[1:]:
-        leave_record(tmp_path / "runs", name, cell, accuracy=accuracy(cell))
-    drawn = []
-    kind = sweep.artifact["figure"]["kind"]
-    make, columns = drawing.KINDS[kind]
-    monkeypatch.setitem(drawing.KINDS, kind, (lambda *args: drawn.append(make(*args)) or drawn[-1], columns))
-    draw(sweep, Records([tmp_path / "runs"]), tmp_path)
-    [figure] = drawn
-    shown = {round(float(y), 6) for axes in figure.axes for line in axes.lines for y in np.atleast_1d(line.get_ydata())}
-    done = pd.DataFrame([{**cell.factors, "acc": accuracy(cell)} for cell in sweep.cells[1:]])
-    if kind == "itop":
-        assert 20.0 in shown
-    elif sweep.artifact["figure"]["value"] == "train_acc":  # the same in every made-up record
-        assert shown >= {91.0, 92.0, 93.0}
-    else:
-        keys = [key for key in ("dst", "sparsity", "optimizer", "epochs") if key in done]
-        assert {round(mean, 6) for mean in done.groupby(keys)["acc"].mean()} <= shown
-    assert (tmp_path / f"{name}.png").stat().st_size > 5000
-    assert (tmp_path / f"{name}.pdf").stat().st_size > 5000
-
-
 def test_the_methods_figure_draws_means_with_intervals_and_their_table_has_flops(loaded, tmp_path, monkeypatch):
     """Over seeds 1 apart a mean of three has the interval 4.30 / sqrt(3) on both sides."""
     sweep = loaded["methods"]

@@ -1,0 +1,82 @@
+"""Every accuracy figure, drawn and on the page, from records of which no two hold the same number."""
+
+import numpy as np
+import pytest
+
+from sparse_train.report import draw as drawing
+from sparse_train.report import sweeps
+from sparse_train.report.page.views import view
+from sparse_train.report.records.collect import Records
+from sparse_train.report.views import methods, style
+from sparse_train.report.views.labels import label
+from test_report import leave_record
+
+FIGURES = [
+    name for name in sweeps.names() if (sweeps.artifact(name).get("figure") or {}).get("kind") in drawing.figures.KINDS
+]
+RISES = {"test_acc": 10.0, "train_acc": 1.0}  # from one of the three epochs to the next
+
+
+def metrics(place: int) -> dict[str, float]:
+    """Of the last epoch of a sweep's cell: numbers that no other cell has, and no other metric."""
+    return {"test_acc": 30 + place / 10, "train_acc": 60 + place / 10, "itop_rate": 0.1 + place / 1000}
+
+
+def expected(sweep) -> dict:
+    """(panel, line) -> x -> the mean over seeds, from the cells alone; the first cell has no record."""
+    kind, value, points = sweep.artifact["figure"]["kind"], sweep.artifact["figure"]["value"], {}
+    for place, cell in [*enumerate(sweep.cells)][1:]:
+        factors, y = cell.factors, metrics(place)[value]
+        panels, line = [f"Sparsity {float(factors['sparsity']):.0%}"], factors["optimizer"]
+        line = label("optimizer", line, methods.words(sweep))
+        if kind == "itop":
+            growths = {"rigl": ["original", "corrected"], "rigl_corrected": ["corrected"]}[factors["dst"]]
+            growths = growths[:1] if factors["optimizer"] == "sparseopt" and factors["dst"] == "rigl" else growths
+            panels = [f"{factors['epochs']} epochs, growth by {growth} gradients" for growth in growths]
+            known = {100 * float(factors["sparsity"]): 100 * y}
+        elif kind == "final":
+            known = {float(factors["epochs"]): y}
+        else:
+            line += f", {factors['epochs']} epochs" if "epochs" in factors else ""
+            known = {epoch: y - RISES[value] * (3 - epoch) for epoch in (1, 2, 3)}
+        for panel in panels:
+            for x, y in known.items():
+                points.setdefault((panel, line), {}).setdefault(round(x, 6), []).append(y)
+    return {key: {x: pytest.approx(np.mean(ys)) for x, ys in line.items()} for key, line in points.items()}
+
+
+def read(figure) -> dict:
+    """The same as a reader has it: methods by the legend's colours, schedules by its dashes; the paper's are grey."""
+    entries = [entry for axes in figure.axes for entry in zip(*axes.get_legend_handles_labels(), strict=True)]
+    named = {name: getattr(handle, "lines", [handle])[0] for handle, name in entries}
+    dashes = {line.get_linestyle(): f", {name}" for name, line in named.items() if name.endswith(" epochs")}
+    colours = {line.get_color(): name for name, line in named.items() if not name.endswith(" epochs")}
+    found = {}
+    for axes in figure.axes:
+        for line in axes.lines:
+            if len(line.get_xdata()) and line.get_color() != style.GREY:
+                name = colours[line.get_color()] + (dashes[line.get_linestyle()] if dashes else "")
+                assert (axes.get_title(), name) not in found, "each line once"
+                found[axes.get_title(), name] = {round(float(x), 6): y for x, y in zip(*line.get_data(), strict=True)}
+    return found
+
+
+def charted(name, results_dir) -> dict:
+    """The same of the page's numbers."""
+    [charts] = [block for block in view(name, "paper", results_dir)["blocks"] if block["kind"] == "charts"]
+    lines = [(panel, series) for panel in charts["panels"] for series in panel["series"] if "paper" not in series]
+    return {(panel["title"], s["name"]): dict(zip(s["x"], s["y"], strict=True)) for panel, s in lines}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_accuracy_figure_draws_each_line_from_its_own_records(name, tmp_path, monkeypatch):
+    sweep = sweeps.load(name)
+    for place, cell in [*enumerate(sweep.cells)][1:]:
+        leave_record(tmp_path / "runs", name, cell, metrics=metrics(place))
+    drawn = {}
+    monkeypatch.setattr(drawing, "write_figure", lambda path, figure: drawn.update({path.suffix: figure}))
+    drawing.draw(sweep, Records([tmp_path / "runs"]), tmp_path)
+    assert set(drawn) == {".png", ".pdf"}
+    wanted = expected(sweep)
+    assert read(drawn[".pdf"]) == wanted
+    assert charted(name, tmp_path) == wanted
