@@ -153,7 +153,6 @@ def test_processes_with_different_settings_are_refused(override, tmp_path):
 
 
 def test_a_different_mask_stops_the_run_with_the_layers_name(tmp_path):
-    began = time.monotonic()
     codes, said = finish(torchrun("-", "mismatch", *QUICK, f"runs_dir={tmp_path}"), timeout=120)
     assert codes == [1]
     assert said.count("different masks for layer2.1.conv1.weight after the update at step 3") == 2, "on every rank"
@@ -161,7 +160,6 @@ def test_a_different_mask_stops_the_run_with_the_layers_name(tmp_path):
     content = record(only(tmp_path))
     assert content["status"] == "failed"
     assert "layer2.1.conv1.weight" in content["reason"]
-    assert time.monotonic() - began < 90
 
 
 def test_loops_that_are_not_ours_are_told_where_masks_part():
@@ -174,10 +172,8 @@ def test_loops_that_are_not_ours_are_told_where_masks_part():
 
 
 def test_a_process_that_dies_takes_the_others_down(tmp_path):
-    began = time.monotonic()
     codes, _ = finish(torchrun("-", "dies", *QUICK, f"runs_dir={tmp_path}"), timeout=120)
     assert codes != [0]
-    assert time.monotonic() - began < 90
     assert record(only(tmp_path))["status"] in ("running", "failed")
 
 

@@ -77,9 +77,8 @@ def test_one_of_each_kind_is_drawn_from_nothing(unbroken):
 def test_a_second_time_nothing_trains(unbroken):
     place = unbroken
     before = {path: path.stat().st_mtime_ns for path in (place / "runs").rglob("*")}
-    tables_before, began = tables(place), time.monotonic()
+    tables_before = tables(place)
     reproduce(place, *TRAINED)
-    assert time.monotonic() - began < 60
     assert {path: path.stat().st_mtime_ns for path in (place / "runs").rglob("*")} == before
     for name, table in tables(place).items():
         pd.testing.assert_frame_equal(table, tables_before[name])

@@ -15,6 +15,7 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         status: of every answer; 200 for a server that works.
+        requests: how many it got.
         runs: id -> history line -> row; and what the run was last called.
         uploads: ids in the order in which uploads of them began.
         views: id -> every view (report or workspace) that was saved.
@@ -22,6 +23,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, status: int = 200):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.requests = 0
         self.status, self.runs, self.meta, self.uploads, self.views = status, {}, {}, [], {}
 
     @property
@@ -111,6 +113,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.server.requests += 1
         answer = {}
         if self.path == "/graphql":
             asked = json.loads(body)
