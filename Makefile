@@ -111,7 +111,7 @@ wandb-backfill: setup ## make W&B runs out of the committed records, each once: 
 	$(REPORT) wandb-backfill $(call option,results-dir,RESULTS_DIR) $(WANDB)
 
 chaos: setup ## kill runs at random moments, strike one at every call, race for a dead lock: results/reliability.md
-	$(BIN)/python tests/chaos.py --kills 64 --report results/reliability.md
+	PYTHONPATH=tests $(BIN)/python -m support.chaos --kills 64 --report results/reliability.md
 
 trainers: setup .venv/trainers/ready ## train in the loops of timm, accelerate, Lightning and Hugging Face: results/trainers.md
 	PYTHONPATH=.venv/trainers $(BIN)/python -W ignore -m trainers --out "$$RESULTS_DIR/trainers.md"

@@ -8,9 +8,9 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from torch import nn
 
-from progress import ByFile
 from sparse_train.__main__ import CONF
-from wandb_server import end_service, serving
+from support.progress import ByFile
+from support.wandb_server import end_service, serving
 
 # Files that train whole runs, start programs or open a browser: `make test-fast` leaves them out.
 SLOW = [

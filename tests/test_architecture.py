@@ -124,6 +124,14 @@ def test_files_are_one_noun_each():
     assert long == {}
 
 
+def test_no_test_imports_another():
+    files = list(Path(__file__).parent.rglob("*.py"))
+    nodes = [(path.name, node) for path in files for node in ast.walk(ast.parse(path.read_text()))]
+    found = [(name, node.module or "") for name, node in nodes if isinstance(node, ast.ImportFrom)]
+    found += [(name, alias.name) for name, node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    assert [(name, other) for name, other in found if other.startswith("test_")] == []
+
+
 def test_public_names_exist():
     import sparse_train
 

@@ -12,7 +12,7 @@ from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
 from sparse_train.sparsity.parts.growth import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
-from support import tensors
+from support.runs import equal, tensors
 
 KINDS = pytest.mark.parametrize("kind", [SparseSGD, torch.optim.AdamW])
 
@@ -46,10 +46,6 @@ def parts(model, optimizer, updater):
     return [value.clone() for value in tensors(state)]
 
 
-def same(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
 @KINDS
 @pytest.mark.parametrize("skip_step", [True, False])
 def test_it_trains_as_the_visible_loop_does(small_net, batch, kind, skip_step):
@@ -67,7 +63,7 @@ def test_it_trains_as_the_visible_loop_does(small_net, batch, kind, skip_step):
     before = {name: mask.clone() for name, mask in updater.topology.masks.items()}
     updater.attach()
     train(model, optimizer, batch, range(10))
-    assert same(parts(model, optimizer, updater), expected)
+    assert equal(parts(model, optimizer, updater), expected)
     assert any(not torch.equal(mask, before[name]) for name, mask in updater.topology.masks.items())
 
 
@@ -93,7 +89,7 @@ def test_a_closure_is_called_once_and_before_the_update(small_net, batch, kind, 
         loss = optimizer.step(closure) if passed == "position" else optimizer.step(closure=closure)
         assert loss is losses[-1]
     assert len(losses) == 7
-    assert same(parts(model, optimizer, updater), expected)
+    assert equal(parts(model, optimizer, updater), expected)
 
 
 @KINDS
@@ -111,7 +107,7 @@ def test_a_restart_goes_on_counting(small_net, batch, kind):
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     train(model, optimizer, batch, range(5, 10))
-    assert same(parts(model, optimizer, updater), expected)
+    assert equal(parts(model, optimizer, updater), expected)
 
 
 def test_a_state_without_a_count_is_refused(small_net):

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from chaos import CONFIGURATIONS, chaos, injected
+from support.chaos import CONFIGURATIONS, chaos, injected
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS[2::5], ids=" ".join)

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from sparse_train.errors import ConfigError
 from sparse_train.report.__main__ import main
 from sparse_train.report.launch.child import option, overrides
-from support import ROOT
+from support.runs import ROOT
 
 CHILD = """
 import signal, sys, time

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import sparse_train
-from support import ROOT, command, run_here
+from support.runs import ROOT, command, run_here
 
 GROUPS = ("dataset", "model", "dst", "optimizer", "renorm", "task", "logger")
 

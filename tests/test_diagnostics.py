@@ -11,7 +11,7 @@ from sparse_train.train import loop
 from sparse_train.train.build import build
 from sparse_train.train.checkpointing import Interval
 from sparse_train.train.diagnostics import groups
-from support import history as written
+from support.runs import history
 
 RUN = (
     "dataset=digits",
@@ -40,7 +40,7 @@ def norm(tensors):
 
 
 @pytest.fixture
-def trained(compose_config, tmp_path):
+def watched(compose_config, tmp_path):
     """Rows, and what was seen of each step and mask update on the way."""
 
     def train(*overrides):
@@ -67,7 +67,7 @@ def trained(compose_config, tmp_path):
         record = Record(str(tmp_path), "run")
         with record.held():
             loop.train(run, record, [], Interval())
-        return run, written(record.dir), steps, updates
+        return run, history(record.dir), steps, updates
 
     return train
 
@@ -84,8 +84,8 @@ def by_hand(seen, name):
     return [norm(tensors) for tensors in found]
 
 
-def test_norms_are_those_of_what_the_optimizer_saw_and_did(trained):
-    _, rows, steps, _ = trained("dst.skip_step=false")
+def test_norms_are_those_of_what_the_optimizer_saw_and_did(watched):
+    _, rows, steps, _ = watched("dst.skip_step=false")
     assert len(steps) == 48
     for row, start in zip(rows, (0, 24), strict=True):
         for name in GROUPS:
@@ -99,8 +99,8 @@ def test_norms_are_those_of_what_the_optimizer_saw_and_did(trained):
     assert {key.partition("/")[2] for key in rows[0] if key.startswith("step_ratio/")} == set(GROUPS)
 
 
-def test_updates_are_counted_over_the_epoch(trained):
-    _, rows, _, updates = trained()
+def test_updates_are_counted_over_the_epoch(watched):
+    _, rows, _, updates = watched()
     assert [step for step, *_ in updates] == [11, 22, 33]
     for row, here in zip(rows, (updates[:2], updates[2:]), strict=True):
         replaced, dropped = (sum(one[place] for one in here) for place in (1, 2))
@@ -109,8 +109,8 @@ def test_updates_are_counted_over_the_epoch(trained):
     assert 0 < rows[0]["masks/regrown"] < rows[0]["masks/replaced"]
 
 
-def test_an_epoch_that_took_none_of_its_steps_has_no_ratio(trained):
-    _, rows, *_ = trained("batch_size=240", "update_every=1", "epochs=3")  # one step each
+def test_an_epoch_that_took_none_of_its_steps_has_no_ratio(watched):
+    _, rows, *_ = watched("batch_size=240", "update_every=1", "epochs=3")  # one step each
     assert rows[0]["step_ratio/layer1"] == 0, "the warm-up begins at 0"
     assert rows[1]["step_ratio/layer1"] is None, "a mask update instead of the step"
     assert rows[1]["masks/replaced"] > 0

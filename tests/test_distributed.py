@@ -2,32 +2,24 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-import wandb_files
-from ddp_worker import steps
 from sparse_train.errors import ConfigError
 from sparse_train.process.distributed import Ranks
 from sparse_train.sparsity.masks import checksum
 from sparse_train.train.build import build
-from support import QUICK, ROOT, history, only, record, run_here, same_state, trained
+from support import wandb_files
+from support.ddp_worker import steps
+from support.runs import QUICK, ROOT, free_port, history, only, record, run_here, same_state, trained
 
-WORKER = str(Path(__file__).with_name("ddp_worker.py"))
+WORKER = str(ROOT / "tests" / "support" / "ddp_worker.py")
 SMALL = ("model.width=0.25", "sparsity=0.8", "update_every=10", "epochs=20", "threads=1", "optimizer=sparseopt_ham")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def torchrun(*arguments: str, nodes: int = 1) -> list[subprocess.Popen]:

@@ -17,7 +17,7 @@ from sparse_train.record.record import Record
 from sparse_train.report import sweeps
 from sparse_train.report.records.collect import Records
 from sparse_train.train import loop
-from support import QUICK, command, history, only, record, run_here, same_state, trained
+from support.runs import QUICK, command, history, only, record, run_here, same_state, trained
 
 FAST = (*QUICK, "epochs=3", "checkpoint_steps=4")
 

@@ -16,7 +16,7 @@ from sparse_train.record.checkpoint import Checkpoints
 from sparse_train.record.files import write_json, write_whole
 from sparse_train.record.record import Record
 from sparse_train.report.records.collect import Records
-from support import QUICK, run_here
+from support.runs import QUICK, run_here
 
 STOPPED = """
 import socket, sys

@@ -9,7 +9,7 @@ from sparse_train.report.page.views import view
 from sparse_train.report.records.collect import Records
 from sparse_train.report.views import methods, style
 from sparse_train.report.views.labels import label
-from test_report import leave_record
+from support.records import leave_record
 
 FIGURES = [
     name for name in sweeps.names() if (sweeps.artifact(name).get("figure") or {}).get("kind") in drawing.figures.KINDS

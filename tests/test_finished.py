@@ -13,7 +13,7 @@ from sparse_train.record import integrity
 from sparse_train.record.files import write_json
 from sparse_train.report.records.collect import Records
 from sparse_train.source import training_code
-from support import notices, only, record, run_here
+from support.runs import notices, only, record, run_here
 
 TINY = ("model=mlp", "dataset.train_images=64", "epochs=4", "sparsity=0.5", "lr=0.01", "threads=1", "update_every=3")
 EXPORTS = ("model.safetensors", "masks.safetensors")

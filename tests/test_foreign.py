@@ -11,7 +11,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-import lab
 import sparse_train
 from sparse_train import source
 from sparse_train.errors import ConfigError, ForeignError
@@ -19,9 +18,9 @@ from sparse_train.options import trust
 from sparse_train.options.targets import instantiate
 from sparse_train.options.trust import GROUP, VARIABLE, require_known
 from sparse_train.train.agreement import require_agreement
-from support import record, run_here
+from support import lab
+from support.runs import ROOT, record, run_here
 
-ROOT = Path(__file__).parents[1]
 OWN = ["--config-dir", "conf", "dst=drawn", "dataset=stripes", "model=tiny", "threads=1", "checkpoint_steps=2"]
 SCORE = "mylab.growth.Drawn"
 

@@ -12,7 +12,7 @@ from sparse_train.process.signals import TWICE, SignalHandler
 from sparse_train.record import files
 from sparse_train.record.record import Record
 from sparse_train.train import loop
-from support import QUICK, ROOT, history, only, record, run_here, same_state, trained
+from support.runs import QUICK, ROOT, history, only, record, run_here, same_state, trained
 
 ARGUMENTS = (*QUICK, "epochs=4", "optimizer=sparseopt_ham", "renorm=unit", "dst=set")
 

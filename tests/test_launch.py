@@ -20,8 +20,8 @@ from sparse_train.report.launch.local import Launcher
 from sparse_train.report.launch.reproduce import plan
 from sparse_train.report.records.collect import TIMES, Records
 from sparse_train.report.workload import workload
-from support import ROOT, report
-from test_page import leave_records
+from support.records import leave_records
+from support.runs import ROOT, report
 
 
 def command(place: Path, jobs: int) -> list[str]:

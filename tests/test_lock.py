@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import race
 from sparse_train.errors import ConfigError, HeldError
 from sparse_train.record import lease, lock
 from sparse_train.record.lock import Lock
+from support import race
 
 STEPS = 14  # more than one that asks for a lock takes
 

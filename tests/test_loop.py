@@ -48,27 +48,27 @@ def narrow(compose_config):
 
 
 @pytest.fixture
-def history(tmp_path):
+def to_the_end(tmp_path):
     """Train a run to its end; its history."""
 
-    def trained(run):
+    def train(run):
         record = Record(str(tmp_path), "tiny")
         with record.held():
             loop.train(run, record, [], Interval())
         assert record.status == "complete"
         return record.history
 
-    return trained
+    return train
 
 
 # --- a step ---
 
 
-def test_every_group_has_the_scheduled_rate_at_every_step_of_the_run(tiny, history):
+def test_every_group_has_the_scheduled_rate_at_every_step_of_the_run(tiny, to_the_end):
     run = tiny("dst=static", "weight_decay_on=weights", "lr_schedule.reference_batch=256")
     seen = []
     run.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append([g["lr"] for g in optimizer.param_groups]))
-    rows = history(run)
+    rows = to_the_end(run)
     schedule = WarmupCosine(0.1, 40, STEPS, EPOCHS, warmup_epochs=1, init=0.0, end=1e-6, reference_batch=256)
     assert seen == [[schedule(step)] * 2 for step in range(EPOCHS * STEPS)]
     assert len({rates[0] for rates in seen}) == EPOCHS * STEPS, "no two steps have the same rate"
@@ -97,12 +97,12 @@ def test_parameters_of_one_dimension_may_have_a_rate_of_their_own(tiny, decay_on
 
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("dst", ["rigl", "set"])
-def test_masks_change_at_steps_counted_over_epochs_with_or_instead_of_a_step(tiny, history, monkeypatch, dst, skip):
+def test_masks_change_at_steps_counted_over_epochs_with_or_instead_of_a_step(tiny, to_the_end, monkeypatch, dst, skip):
     run = tiny(f"dst={dst}", f"dst.skip_step={skip}")
     events, update = [], run.updater.update
     monkeypatch.setattr(run.updater, "update", lambda step: (events.append(f"update {step}"), update(step)))
     run.optimizer.register_step_post_hook(lambda *_: events.append("step"))
-    history(run)
+    to_the_end(run)
     expected = []
     for step in range(EPOCHS * STEPS):
         if step in DUE:
@@ -112,13 +112,13 @@ def test_masks_change_at_steps_counted_over_epochs_with_or_instead_of_a_step(tin
     assert events == expected
 
 
-def test_growth_sees_the_gradient_of_the_step_at_which_masks_change(tiny, history, monkeypatch):
+def test_growth_sees_the_gradient_of_the_step_at_which_masks_change(tiny, to_the_end, monkeypatch):
     run = tiny("dst=rigl", "renorm=unit")
     weight = run.model.layers[1].weight
     made, seen, update = [], [], run.updater.update
     weight.register_hook(lambda gradient: made.append(gradient.clone()))  # of this step, before any is added to it
     monkeypatch.setattr(run.updater, "update", lambda step: (seen.append(weight.grad.clone()), update(step)))
-    history(run)
+    to_the_end(run)
     assert len(made) == EPOCHS * STEPS
     assert all(torch.equal(gradient, made[step]) for gradient, step in zip(seen, DUE, strict=True))
 
@@ -126,7 +126,7 @@ def test_growth_sees_the_gradient_of_the_step_at_which_masks_change(tiny, histor
 # --- modes and means ---
 
 
-def test_training_trains_and_evaluation_evaluates(tiny, history):
+def test_training_trains_and_evaluation_evaluates(tiny, to_the_end):
     """Batch statistics and gradients in training, in every epoch; running statistics and no gradients in testing."""
     run = tiny()
     seen = []
@@ -136,15 +136,15 @@ def test_training_trains_and_evaluation_evaluates(tiny, history):
         seen.append((mode, output.requires_grad, len(output)))
 
     run.model.register_forward_hook(look)
-    history(run)
+    to_the_end(run)
     training, testing = [(True, True, 40)] * STEPS, [(False, False, 1000), (False, False, 597)]
     assert seen == (training + testing) * EPOCHS
     assert run.model.layers[2].num_batches_tracked == EPOCHS * STEPS
 
 
-def test_evaluation_is_the_mean_over_the_whole_test_set_and_changes_nothing(tiny, history):
+def test_evaluation_is_the_mean_over_the_whole_test_set_and_changes_nothing(tiny, to_the_end):
     run = tiny()
-    rows = history(run)
+    rows = to_the_end(run)
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     row = loop.evaluate(run)
     assert row == {key: rows[-1][key] for key in row}, "the history has what the last weights give"
@@ -160,9 +160,9 @@ def test_evaluation_is_the_mean_over_the_whole_test_set_and_changes_nothing(tiny
     assert row["test_acc"] == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item(), rel=1e-9)
 
 
-def test_what_is_held_out_is_tested_on_besides(tiny, history):
+def test_what_is_held_out_is_tested_on_besides(tiny, to_the_end):
     run = tiny("dataset.validation=50")
-    rows = history(run)
+    rows = to_the_end(run)
     assert all(row["step"] == 3 * row["epoch"] for row in rows), "150 images to train on"
     raw = load_digits()
     order = torch.randperm(200, generator=generator(0, "validation"))[:50]
@@ -201,7 +201,7 @@ class Ragged:
         return zip(self.images[:60].split(self.sizes), self.labels[:60].split(self.sizes), strict=True)
 
 
-def test_train_loss_and_accuracy_are_means_over_images_as_the_steps_saw_them(tiny, history):
+def test_train_loss_and_accuracy_are_means_over_images_as_the_steps_saw_them(tiny, to_the_end):
     run = tiny("dst=static", "epochs=1")
     run.data = run.data._replace(train=Ragged(run.data.train))
     steps, loss = [], run.loss
@@ -213,13 +213,13 @@ def test_train_loss_and_accuracy_are_means_over_images_as_the_steps_saw_them(tin
         return mean, correct
 
     run.loss = watched
-    [row] = history(run)
+    [row] = to_the_end(run)
     assert [count for *_, count in steps] == [40, 7, 13]
     assert row["train_loss"] == pytest.approx(sum(mean * count for mean, _, count in steps) / 60, rel=1e-6)
     assert row["train_acc"] == pytest.approx(100 * sum(correct for _, correct, _ in steps) / 60, rel=1e-9)
 
 
-def test_the_gradient_norm_is_the_mean_over_every_tenth_step_of_dense_gradients(tiny, history):
+def test_the_gradient_norm_is_the_mean_over_every_tenth_step_of_dense_gradients(tiny, to_the_end):
     """Before masks and renormalization, counted from the start of each epoch."""
     run = tiny("batch_size=8", "epochs=2", "dst=static", "renorm=unit")  # 25 steps each: the second starts at step 25
     dense, masked = [], []
@@ -231,7 +231,7 @@ def test_the_gradient_norm_is_the_mean_over_every_tenth_step_of_dense_gradients(
         masked.append(sqrt(sum(g.double().square().sum().item() for g in gradients.values())))
 
     run.optimizer.register_step_pre_hook(look)
-    rows = history(run)
+    rows = to_the_end(run)
     for row, start in zip(rows, (0, 25), strict=True):
         tenth = [dense[step] for step in (start, start + 10, start + 20)]
         assert row["grad_norm"] == pytest.approx(sum(tenth) / 3, rel=1e-5)
@@ -242,11 +242,11 @@ def test_the_gradient_norm_is_the_mean_over_every_tenth_step_of_dense_gradients(
 
 
 @pytest.mark.parametrize(("amp", "dtype"), [("none", torch.float32), ("bf16", torch.bfloat16)])
-def test_amp_is_the_type_of_the_logits_and_of_nothing_that_is_kept(tiny, history, amp, dtype):
+def test_amp_is_the_type_of_the_logits_and_of_nothing_that_is_kept(tiny, to_the_end, amp, dtype):
     run = tiny(f"amp={amp}")
     seen = set()
     run.model.register_forward_hook(lambda model, inputs, output: seen.add((model.training, output.dtype)))
-    history(run)
+    to_the_end(run)
     assert seen == {(True, dtype), (False, dtype)}
     images, labels = next(run.data.train.epoch(0))
     loss, _ = run.loss(images, labels)
@@ -370,10 +370,10 @@ def test_training_flops_count_the_dense_gradient_where_it_is_needed(tiny, overri
 # --- going on, and not going on ---
 
 
-def test_a_run_takes_over_momentum_and_masks_of_another_exactly(tiny, history):
+def test_a_run_takes_over_momentum_and_masks_of_another_exactly(tiny, to_the_end):
     """Momentum obeys the masks that were saved, not those that the run started with."""
     run, other = tiny("seed=1"), tiny("seed=2")
-    history(run)
+    to_the_end(run)
     saved = copy.deepcopy(run.state_dict())
     other.load_state_dict(copy.deepcopy(saved))
     for (name, p), q in zip(run.model.named_parameters(), other.model.parameters(), strict=True):

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from support import ROOT
+from support.runs import ROOT
 
 HOSTILE = [
     "a;touch pwned",

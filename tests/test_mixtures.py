@@ -8,7 +8,7 @@ from sparse_train.report.launch import reproduce
 from sparse_train.report.records import collected
 from sparse_train.report.records.collect import Records
 from sparse_train.source import training_code
-from test_report import leave_record
+from support.records import leave_record
 
 ONE, TWO = "0123456789ab", "1234567e8901"  # the second could be read as a number
 

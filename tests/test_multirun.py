@@ -10,7 +10,7 @@ import time
 
 from sparse_train.process.console import closing_line
 from sparse_train.train.multirun import StoppedError
-from support import QUICK, ROOT, record, run_here
+from support.runs import QUICK, ROOT, record, run_here
 
 
 def test_all_failures_are_told_at_the_end(tmp_path, monkeypatch, capsys):

@@ -20,6 +20,7 @@ from sparse_train.sparsity.lengths import lengths
 from sparse_train.sparsity.parts.growth import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
+from support.steps import same_parameters, take_step
 
 # --- Eq. 12 ---
 
@@ -167,7 +168,7 @@ def test_clipping_takes_the_steps_of_a_masked_renormalization(small_net, batch):
             if way == "loop":
                 clip()
             optimizer.step()
-    assert same(models[1], models[2])
+    assert same_parameters(models[1], models[2])
     for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=1e-5)
 
@@ -175,7 +176,7 @@ def test_clipping_takes_the_steps_of_a_masked_renormalization(small_net, batch):
 # --- the optimizer ---
 
 
-def trained(model, batch, steps=20, updates=(), **options):
+def stepped(model, batch, steps=20, updates=(), **options):
     """Train `model` on the fixed batches; `updates` are steps at which a layer's mask is turned around."""
     topology = Topology(model, options.pop("sparsity", 0.6), exclude=options.pop("exclude", ()))
     scheduled = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, **options}
@@ -188,25 +189,13 @@ def trained(model, batch, steps=20, updates=(), **options):
     return model
 
 
-def take_step(model, optimizer, batch):
-    optimizer.zero_grad()
-    loss = F.cross_entropy(model(batch[0]), batch[1])
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
-def same(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-
-
 def test_without_slots_and_masks_it_is_torchs_sgd(small_net, batch):
     reference = small_net()
     options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True, "fused": True}
     optimizer = torch.optim.SGD(reference.parameters(), **options)
     for step in range(20):
         take_step(reference, optimizer, batch(step))
-    assert same(trained(small_net(), batch, sparsity=0.0, nesterov=True), reference)
+    assert same_parameters(stepped(small_net(), batch, sparsity=0.0, nesterov=True), reference)
 
 
 def test_without_slots_it_is_sgd_on_the_weights_that_exist(small_net, batch):
@@ -220,7 +209,7 @@ def test_without_slots_it_is_sgd_on_the_weights_that_exist(small_net, batch):
         for name, mask in topology.masks.items():
             reference.get_parameter(name).grad *= mask
         optimizer.step()
-    assert same(trained(small_net(), batch), reference)
+    assert same_parameters(stepped(small_net(), batch), reference)
 
 
 def test_sparseopt_on_uniform_fan_in_is_sgd_to_the_bit(small_net, batch):
@@ -235,16 +224,16 @@ def test_sparseopt_on_uniform_fan_in_is_sgd_to_the_bit(small_net, batch):
             take_step(model, optimizer, batch(step))
         return model
 
-    assert same(with_equal_rows(small_net(), precondition=SparseOpt()), with_equal_rows(small_net()))
+    assert same_parameters(with_equal_rows(small_net(), precondition=SparseOpt()), with_equal_rows(small_net()))
 
 
 def test_sparseopt_changes_something_where_fan_ins_differ(small_net, batch):
-    assert not same(trained(small_net(), batch, precondition=SparseOpt()), trained(small_net(), batch))
+    assert not same_parameters(stepped(small_net(), batch, precondition=SparseOpt()), stepped(small_net(), batch))
 
 
 def test_ham_without_strength_is_sgd(small_net, batch):
-    assert same(trained(small_net(), batch, mirror=HAM(alpha=0.0, beta=0.0)), trained(small_net(), batch))
-    assert not same(trained(small_net(), batch, mirror=HAM(alpha=1.0)), trained(small_net(), batch))
+    assert same_parameters(stepped(small_net(), batch, mirror=HAM(alpha=0.0, beta=0.0)), stepped(small_net(), batch))
+    assert not same_parameters(stepped(small_net(), batch, mirror=HAM(alpha=1.0)), stepped(small_net(), batch))
 
 
 def test_a_step_in_full_by_hand():
@@ -330,7 +319,7 @@ def test_equivalence_with_another_initial_scale(small_net, batch, momentum):
         assert take_step(sparseopt, optimizer, data) == pytest.approx(take_step(sgd, sgd_optimizer, data), abs=1e-9)
     sparseopt.train(), sgd.train()
     torch.testing.assert_close(sparseopt(images), sgd(images), rtol=0, atol=1e-8)
-    assert not same(sparseopt, sgd)
+    assert not same_parameters(sparseopt, sgd)
 
 
 def _twins(small_net, batch, sparseopt, sgd):
@@ -397,7 +386,7 @@ def test_corrections_are_computed_only_when_masks_change(small_net, batch):
             return super().scales(topology)
 
     counting = Counting()
-    trained(small_net(), batch, updates=(5, 9), precondition=counting)
+    stepped(small_net(), batch, updates=(5, 9), precondition=counting)
     assert counting.calls == 3
 
 
@@ -473,7 +462,7 @@ def test_it_resumes_from_its_state(small_net, batch):
     resumed.load_state_dict(saved[1])
     for step in range(3, 6):
         take_step(again, resumed, batch(step))
-    assert same(model, again)
+    assert same_parameters(model, again)
 
 
 def test_schedulers_closures_and_groups_work(small_net, batch):
@@ -603,7 +592,7 @@ def test_model_and_optimizer_copied_together_go_on_together(small_net, batch, co
         if step == 4:
             optimizer.topology.replace("conv2.weight", optimizer.topology.masks["conv2.weight"].flip(0))
             optimizer.mask_momentum()
-    assert same(model, twin)
+    assert same_parameters(model, twin)
 
 
 def test_a_model_copied_after_its_topology_is_refused(small_net):
@@ -628,12 +617,12 @@ def test_model_topology_optimizer_is_the_order_that_restores_momentum(small_net,
     again.load_state_dict(saved[0])
     again_topology.load_state_dict(saved[1])
     resumed.load_state_dict(saved[2])
-    assert same(model, again)
+    assert same_parameters(model, again)
     for p, q in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(optimizer.state[p]["momentum_buffer"], resumed.state[q]["momentum_buffer"])
     for step in range(4, 7):
         assert take_step(model, optimizer, batch(step)) == take_step(again, resumed, batch(step))
-    assert same(model, again)
+    assert same_parameters(model, again)
 
 
 def test_a_dense_optimizers_momentum_is_masked_when_it_is_loaded(small_net, batch):
@@ -742,7 +731,7 @@ def test_a_step_in_stretches_has_the_bits_of_one_in_one(small_net, batch, monkey
         for step in range(6):
             take_step(model, optimizer, batch(step))
         assert len(optimizer._groups) == (2 if size > 100 else 4)
-    assert same(*models)
+    assert same_parameters(*models)
 
 
 def test_weights_of_two_dtypes_are_trained_together():
@@ -779,7 +768,7 @@ def test_momentum_saved_in_one_storage_is_loaded(small_net, batch):
     resumed.load_state_dict(saved[1])
     for step in range(3, 6):
         assert take_step(model, optimizer, batch(step)) == take_step(again, resumed, batch(step))
-    assert same(model, again)
+    assert same_parameters(model, again)
     momentum = [of["momentum_buffer"] for of in resumed.state.values()]
     assert len({each.untyped_storage().data_ptr() for each in momentum}) == len(momentum)
 
@@ -795,7 +784,7 @@ def test_a_compiled_step_gives_what_a_step_gives(small_net, batch):
             optimizer.zero_grad()
             F.cross_entropy(each(images), labels).backward()
             step()
-    assert same(model, compiled)
+    assert same_parameters(model, compiled)
 
 
 @pytest.mark.parametrize(
@@ -819,7 +808,7 @@ def test_a_copy_made_under_a_scheduler_steps_the_copy(small_net, batch, copied):
     take_step(twin, twin_optimizer, batch(1))
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     take_step(model, optimizer, batch(1))
-    assert same(model, twin)
+    assert same_parameters(model, twin)
     assert twin_optimizer.param_groups[0]["lr"] == 0.05
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from support.runs import ROOT
+
 OUTSIDE = {"PATH": "/usr/bin:/bin"}  # no PYTHONPATH
 
 

@@ -15,6 +15,7 @@ from sparse_train.errors import ConfigError
 from sparse_train.report import page, sweeps
 from sparse_train.report.page import records
 from sparse_train.report.page.views import view
+from support.records import leave_records
 
 HERE = Path(page.__file__).parent
 STATED = {name: records.scales_of(name, Path("nowhere")) for name in sweeps.names()}
@@ -22,47 +23,6 @@ OURS = {name: scale for name, [scale] in STATED.items() if scale != "paper"}  # 
 REDUCED = dict.fromkeys(["table2", "table3", "fig11", "curves-cifar100-rigl-test"], "cpu") | OURS  # have such records
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(1000)
 HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=\"document.title='broken out'\">"
-
-
-def leave_records(
-    results: Path, name: str, scale: str = "paper", accuracy=lambda cell: 60.0, **changes
-) -> pd.DataFrame:
-    """The committed tables of one artifact: complete where `accuracy` gives a number; curves rise to the end."""
-    sweep = sweeps.load(name, scale)
-    place = results / ("" if scale == "paper" else scale) / "records"
-    place.mkdir(parents=True, exist_ok=True)
-    runs, history = [], []
-    for cell in sweep.cells:
-        final, epochs = accuracy(cell), max(cell.epochs, 1)
-        row = {**cell.factors, "id": cell.id, "status": "missing" if final is None else "complete"}
-        if final is not None:
-            row |= {
-                "scale": scale,
-                "trained_epochs": epochs,
-                "test_acc": final,
-                "train_acc": final + 5,
-                "itop_rate": 0.25,
-            }
-            row |= {
-                "seconds": 12.5,
-                "started": "2026-01-01",
-                "threads": 1,
-                "device": "some GPU",
-                "git": "0" * 40,
-                **changes,
-            }
-            rising = final * (1 - 0.9 * 0.5 ** np.arange(epochs)) if epochs > 1 else np.array([final])
-            history.append(
-                pd.DataFrame(
-                    {**cell.factors, "id": cell.id, "epoch": np.arange(1, epochs + 1), "test_acc": rising}
-                ).assign(train_acc=lambda lines: lines["test_acc"] + 5)
-            )
-        runs.append(row)
-    frame = pd.DataFrame(runs)
-    frame.to_csv(place / f"{name}.csv", index=False)
-    if (sweep.artifact.get("figure") or {}).get("kind") == "curves" and history:
-        pd.concat(history).to_csv(place / f"{name}.rows.csv", index=False, float_format="%.6g")
-    return frame
 
 
 def held_data(html: str) -> dict:

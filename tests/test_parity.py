@@ -9,7 +9,7 @@ from parity import __main__ as parity
 from parity import methods, peers, traces
 from parity.ours import mirrored, steps, trace
 from parity.peers import PEERS, Peer
-from support import ROOT
+from support.runs import ROOT
 
 CASES = [(peer, case) for peer in PEERS for case in peer.cases]
 

@@ -2,14 +2,13 @@
 
 import re
 import subprocess
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from sparse_train.report import sweeps
+from support.runs import ROOT
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = {path: path.read_text() for path in [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *ROOT.glob("docs/*.md")]}
 TEXT = "\n".join(PAGES.values())

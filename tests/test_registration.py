@@ -12,7 +12,7 @@ WITHIN = {"test_acc": 1.0}
 
 
 @pytest.fixture
-def history(tmp_path, monkeypatch):
+def revision_of(tmp_path, monkeypatch):
     """Revisions of a sweep file: without the prediction, with a wider margin, and as it is judged."""
     monkeypatch.setattr(registration, "ROOT", tmp_path)
     registration._predictions.cache_clear()
@@ -49,20 +49,20 @@ def history(tmp_path, monkeypatch):
         ([], ""),
     ],
 )
-def test_the_revision_of_every_run_must_have_it(history, runs, said):
-    assert registration.status("study", PAIR, WITHIN, [history[name] for name in runs]) == said
+def test_the_revision_of_every_run_must_have_it(revision_of, runs, said):
+    assert registration.status("study", PAIR, WITHIN, [revision_of[name] for name in runs]) == said
 
 
-def test_a_changed_prediction_is_post_hoc(history):
+def test_a_changed_prediction_is_post_hoc(revision_of):
     changed = PAIR | {"says": "two settings agree, nearly"}
-    assert registration.status("study", changed, WITHIN, [history["registered"]]) == registration.POST_HOC
+    assert registration.status("study", changed, WITHIN, [revision_of["registered"]]) == registration.POST_HOC
 
 
-def test_a_dirty_tree_registers_nothing(history):
-    dirty = [history["registered"], history["registered"] + "-dirty"]
+def test_a_dirty_tree_registers_nothing(revision_of):
+    dirty = [revision_of["registered"], revision_of["registered"] + "-dirty"]
     assert registration.status("study", PAIR, WITHIN, dirty) == registration.POST_HOC
 
 
 @pytest.mark.parametrize("revision", ["0" * 40, "--help", "None"])
-def test_a_revision_that_git_does_not_have_is_unknown(history, revision):
+def test_a_revision_that_git_does_not_have_is_unknown(revision_of, revision):
     assert registration.status("study", PAIR, WITHIN, [revision]) == registration.UNKNOWN

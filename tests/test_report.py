@@ -2,11 +2,9 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
 from sparse_train.errors import ConfigError
 from sparse_train.record.files import write_json, write_json_lines
@@ -25,38 +23,7 @@ from sparse_train.report.page import views
 from sparse_train.report.records import collect, collected, paper, registration
 from sparse_train.report.records.collect import Records
 from sparse_train.report.views import dynamics, hyperparameters, methods, tables
-
-
-def leave_record(runs_dir: Path, name: str, cell, status="complete", accuracy=70.0, metrics=None, **changes):
-    """What a run of that cell would have left: three epochs, the accuracy rising by ten each.
-
-    Args:
-        metrics: values of the last epoch in place of those that are the same in every record; accuracies rise to them.
-        changes: of the record.
-    """
-    cfg = sweeps.configuration(name, cell.options)
-    last = {"test_acc": accuracy, "train_acc": 93.0, "test_loss": 1.0, "train_loss": 0.1, "itop_rate": 0.2}
-    last |= {"realised_sparsity": 0.9, "grad_norm": 1.0, "images_per_second": 100.0, "lr": 1e-6, "clipped_share": 0.25}
-    last |= metrics or {}
-    steps = {"test_acc": 10.0, "train_acc": 1.0}
-    rows = [{"epoch": e} | {key: v - steps.get(key, 0.0) * (3 - e) for key, v in last.items()} for e in (1, 2, 3)]
-    content = {
-        "format": 1,
-        "id": cell.id,
-        "status": status,
-        "config": OmegaConf.to_container(cfg, resolve=True),
-        "started": "2026-01-01T00:00:00+00:00",
-        "seconds": 1.0,
-        "threads": 1,
-        "hardware": {"device": "cpu"},
-        "versions": {"torch": "2"},
-        "git": None,
-        "final": rows[-1],
-        "best": rows[-1],
-        **changes,
-    }
-    write_json(runs_dir / cell.id / "record.json", content)
-    write_json_lines(runs_dir / cell.id / "history.jsonl", rows)
+from support.records import leave_record
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from sparse_train.report import draw, sweeps
 from sparse_train.report.records.collect import TIMES
-from support import ROOT, report
+from support.runs import ROOT, report
 
 # a table, accuracy over training lengths, over epochs, exploration, a study
 TRAINED = ("table6", "fig21", "fig23", "fig5", "why-renorm")

@@ -13,7 +13,7 @@ from sparse_train.sparsity.parts.growth import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.train.build import build
-from support import tensors
+from support.runs import equal, tensors
 
 
 class Training:
@@ -52,10 +52,6 @@ class Training:
         return [value.clone() for value in tensors({**state, "topology": self.topology.state_dict()})]
 
 
-def same(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
 KINDS = pytest.mark.parametrize("kind", [SparseSGD, torch.optim.AdamW])
 
 
@@ -65,10 +61,10 @@ def test_model_and_optimizer_are_all_that_a_restart_needs(kind, small_net, batch
     saved = whole.take(range(8), batch).saved()
     visited = whole.topology.itop_rate()
     again = Training(small_net(), kind, seed=1)
-    assert not same(whole.topology.masks.values(), again.topology.masks.values())
+    assert not equal(whole.topology.masks.values(), again.topology.masks.values())
     again.load(saved)
     assert again.topology.itop_rate() == visited > 0.31
-    assert same(whole.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())
+    assert equal(whole.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())
 
 
 @KINDS
@@ -79,7 +75,7 @@ def test_an_optimizer_may_be_loaded_before_its_model(kind, small_net, batch):
     again = Training(small_net(), kind, seed=1)
     again.optimizer.load_state_dict(saved["optimizer"])
     again.model.load_state_dict(saved["model"])
-    assert same(whole.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())
+    assert equal(whole.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())
 
 
 @KINDS
@@ -93,7 +89,7 @@ def test_an_optimizer_without_its_model_is_refused_before_a_weight_is_lost(kind,
         MaskMismatchError, match=r"conv1.weight has weights that do not exist .* load model and optimizer"
     ):
         again.take(steps, batch)
-    assert same(before.values(), again.model.parameters())
+    assert equal(before.values(), again.model.parameters())
     again.topology.apply()
     again.take(steps, batch)
 
@@ -107,12 +103,12 @@ def test_a_state_without_masks_takes_no_trained_weight(kind, small_net, batch):
     again = Training(small_net(), kind, seed=1).load(saved)
     with pytest.raises(MaskMismatchError, match="has weights that do not exist by its mask"):
         again.take(range(8, 9), batch)
-    assert same(
+    assert equal(
         dict(again.model.named_parameters()).values(), [saved["model"][n] for n, _ in again.model.named_parameters()]
     )
     again.topology.load_state_dict(masks)
     again.load(saved)
-    assert same(first.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())
+    assert equal(first.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())
 
 
 def test_masks_of_another_model_are_refused(small_net, batch):
@@ -142,7 +138,7 @@ def test_a_trained_sparse_model_gets_no_random_masks(small_net, batch):
     before = copy.deepcopy(first.model.state_dict())
     with pytest.raises(MaskMismatchError, match=r"sparse already: conv1.weight has \d+ weights, of which .* take \d+"):
         Topology(first.model, 0.7, seed=1)
-    assert same(first.model.state_dict().values(), before.values())
+    assert equal(first.model.state_dict().values(), before.values())
     Topology(first.model, 0.9, seed=1)  # of a denser model, random masks take what they are asked to
 
 
@@ -151,6 +147,6 @@ def test_our_own_checkpoints_from_before_still_load(compose_config):
     first, again = (build(compose_config(*options, f"seed={seed}")) for seed in (0, 1))
     state = copy.deepcopy(first.state_dict())
     del state["optimizer"]["topology"]
-    assert not same(first.topology.masks.values(), again.topology.masks.values())
+    assert not equal(first.topology.masks.values(), again.topology.masks.values())
     again.load_state_dict(state)
-    assert same(tensors(first.state_dict()), tensors(again.state_dict()))
+    assert equal(tensors(first.state_dict()), tensors(again.state_dict()))

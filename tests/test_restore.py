@@ -7,7 +7,7 @@ from sparse_train.optim.sgd import SparseSGD
 from sparse_train.record import metadata, segments
 from sparse_train.record.checkpoint import Checkpoints, read
 from sparse_train.train import loop
-from support import notices, only, record, run_here
+from support.runs import notices, only, record, run_here
 
 TINY = ("model=mlp", "dataset.train_images=64", "batch_size=8", "epochs=4", "sparsity=0.9", "threads=1")
 TINY += ("update_every=3", "checkpoint_steps=2", "lr=0.01")

@@ -20,7 +20,7 @@ from sparse_train.report.records import collect, collected, results
 from sparse_train.report.records.collect import Records
 from sparse_train.report.tracking import uploads
 from sparse_train.report.views import tables
-from test_report import leave_record
+from support.records import leave_record
 
 SWEEP = sweeps.load("table6")  # a table of twelve runs
 PLOTTED = sweeps.load("fig23")  # with a figure and histories

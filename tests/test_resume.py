@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from sparse_train.record.record import Record
-from sparse_train.report.records.collect import TIMES
 from sparse_train.train import loop
 from sparse_train.train.build import build
 from sparse_train.train.checkpointing import Interval
-from support import tensors
+from support.runs import tensors, timeless
 
 SMALL = ("epochs=3", "batch_size=8", "update_every=3", "model.width=0.25", "optimizer=sparseopt_ham", "threads=1")
 DIGITS = ("dataset=digits", "dataset.train_images=64")
@@ -44,8 +43,7 @@ def ended(compose_config, image_folder, tmp_path, monkeypatch):
                 except Killed:
                     assert record.status == "running"
         assert record.status == "complete"
-        rows = [{key: value for key, value in row.items() if key not in TIMES} for row in record.history]
-        return rows, list(tensors(run.state_dict())), len(calls)
+        return timeless(record.history), list(tensors(run.state_dict())), len(calls)
 
     return trained
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sparse_train.train.build import build
-from support import QUICK, ROOT, command, history, only, record, run_here, same_state, trained
+from support.runs import QUICK, ROOT, command, history, only, record, run_here, same_state, trained
 
 
 def test_a_run_leaves_its_record(tmp_path):

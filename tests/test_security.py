@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from sparse_train.__main__ import CONF
 from sparse_train.errors import ConfigError
 from sparse_train.report import sweeps
-from support import QUICK, run_here
+from support.runs import QUICK, run_here
 
 MAIN = {"defaults": ["config", "_self_"]}
 SHELL = "torch.utils.collect_env.run"  # one of many callables that any environment has; this one starts a shell

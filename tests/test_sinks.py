@@ -1,10 +1,8 @@
 """W&B: what it gets, decoded from its own files; what becomes of a run when it fails."""
 
-import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-import wandb_files
 from sparse_train.errors import ConfigError
 from sparse_train.record.record import Record
 from sparse_train.report.tracking import dashboard
 from sparse_train.sparsity.topology import Topology
 from sparse_train.tracking import sinks, wandb_run
 from sparse_train.tracking.sinks import Wandb, neuron_densities
-from support import QUICK, ROOT, command
-from wandb_server import KEY, end_service, serving
+from support import runs, wandb_files
+from support.runs import QUICK, ROOT, command, free_port
+from support.wandb_server import KEY, end_service, serving
 
 pytestmark = pytest.mark.usefixtures("wandb_home")
 RUN = ("logger=wandb", "epochs=6", "renorm=unit", "optimizer=sparseopt_ham")
@@ -32,14 +30,6 @@ FACTS = {"name": "digits 0.9 seed 3", "config": {"sparsity": 0.9, "seed": 3, "sc
 def files(run_dir: Path) -> list[Path]:
     """In the order in which they were begun."""
     return sorted(run_dir.glob("wandb/*run-*/*.wandb"), key=lambda path: path.parent.name.removeprefix("offline-"))
-
-
-def history(run_dir: Path) -> list[dict]:
-    return [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
-
-
-def content(run_dir: Path) -> dict:
-    return json.loads((run_dir / "record.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +44,10 @@ def offline(tmp_path_factory) -> Path:
 
 def test_an_offline_run_holds_every_row_and_the_whole_configuration(offline):
     [file] = files(offline)
-    record, rows, epochs = content(offline), wandb_files.rows(file), history(offline)
+    record, rows, epochs = runs.record(offline), wandb_files.rows(file), runs.rows(offline)
     epochs = [wandb_run.shown(epoch) for epoch in epochs]
     assert [{key: row[key] for key in epoch} for row, epoch in zip(rows, epochs, strict=True)] == epochs
-    assert [row["itop_percent"] for row in rows] == [100 * row["itop_rate"] for row in history(offline)]
+    assert [row["itop_percent"] for row in rows] == [100 * row["itop_rate"] for row in runs.rows(offline)]
     assert [row["_step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     said = wandb_files.run(file)
     assert {key: said["config"][key] for key in record["config"]} == record["config"]
@@ -133,7 +123,7 @@ def test_after_a_sigkill_the_files_of_a_run_hold_every_row_once_per_step(tmp_pat
         assert len({row["_step"] for row in rows}) == len(rows), "no step twice in one file"
         for row in rows:
             steps.setdefault(row["_step"], []).append(row)
-    expected = {row["epoch"]: wandb_run.shown(row) for row in history(run_dir)}
+    expected = {row["epoch"]: wandb_run.shown(row) for row in runs.rows(run_dir)}
     assert steps.keys() == expected.keys()
     for step, found in steps.items():
         for row in found:
@@ -155,12 +145,6 @@ def warned(err: str) -> list[str]:
     return [line for line in err.splitlines() if not line.startswith(usual) and ": digits resnet20" not in line]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.parametrize("what", ["nothing listens", "it answers 500"])
 def test_training_ends_well_where(tmp_path, what):
     with serving(500) as server:
@@ -171,8 +155,8 @@ def test_training_ends_well_where(tmp_path, what):
     [line] = warned(err)
     assert re.match("warning: W&B: CommError: .* deadline exceeded; continuing offline; `make wandb-sync`", line)
     run_dir = Path(out.splitlines()[-1])
-    assert content(run_dir)["status"] == "complete"
-    assert len(history(run_dir)) == 6
+    assert runs.record(run_dir)["status"] == "complete"
+    assert len(runs.rows(run_dir)) == 6
     [file] = run_dir.glob("wandb/offline-run-*/*.wandb")
     assert [row["_step"] for row in wandb_files.rows(file)] == [1, 2, 3, 4, 5, 6]
     assert wandb_files.exit_code(file) == 0

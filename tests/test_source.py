@@ -11,7 +11,7 @@ from sparse_train.options.targets import PLACES
 from sparse_train.options.trust import defined
 from sparse_train.record.files import write_json
 from sparse_train.source import foreign_code, training_code
-from support import run_here
+from support.runs import run_here
 
 METHOD = "class RigL:\n    needs_gradient = True\n\n    def __call__(self, weight, grad, draw):\n        return {}\n"
 

@@ -33,7 +33,7 @@ from sparse_train.sparsity.verified import Peaks
 from sparse_train.train.build import build
 from sparse_train.train.checkpointing import Checkpointing, Interval, Progress
 from sparse_train.train.loop import train_epoch
-from test_optim import same, take_step
+from support.steps import same_parameters, take_step
 
 WAIT = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "equal"}  # for the device
 SLOTS = {
@@ -257,7 +257,7 @@ def test_a_step_has_the_bits_of_a_plain_one(small_net, batch, name, layout):
         optimizer.step()
         with torch.no_grad():
             plain_step(plain, plain_topology, momentum, 0.1, slots)
-        assert same(ours, plain), step
+        assert same_parameters(ours, plain), step
     for p, expected in zip(ours.parameters(), momentum.values(), strict=True):
         assert torch.equal(optimizer.state[p]["momentum_buffer"], expected)
 
@@ -285,7 +285,7 @@ def test_thirty_steps_of_a_resnet_in_parts_have_the_bits_of_plain_ones(monkeypat
         with torch.no_grad():
             plain_step(plain, plain_topology, momentum, 0.1, SLOTS[name])
     assert sum(len(group.parts) > 1 for group in optimizer._groups) > 5
-    assert same(ours, plain)
+    assert same_parameters(ours, plain)
     for p, expected in zip(ours.parameters(), momentum.values(), strict=True):
         assert torch.equal(optimizer.state[p]["momentum_buffer"], expected)
 
@@ -328,7 +328,7 @@ def test_what_others_do_to_the_weights_is_seen(small_net, batch):
         models[1].load_state_dict({key: value.clone() for key, value in models[1].state_dict().items()})
         models[1].to(torch.float64).to(torch.float32, memory_format=torch.channels_last)
         models[1].to(memory_format=torch.contiguous_format)
-    assert same(*models)
+    assert same_parameters(*models)
     assert all(p is q for p, q in zip(parameters, models[0].parameters(), strict=True))
 
 

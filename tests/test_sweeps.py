@@ -13,7 +13,7 @@ from sparse_train.report import draw as drawing
 from sparse_train.report import sweeps
 from sparse_train.report.draw import draw
 from sparse_train.report.records.collect import Records
-from test_report import leave_record
+from support.records import leave_record
 
 TABLES = {"table1": 36, "table2": 144, "table3": 144, "table6": 12, "table7": 12, "table8": 144, "table9": 144}
 NUMBERED = {*(f"table{i}" for i in range(1, 10)), *(f"fig{i}" for i in range(1, 27))}

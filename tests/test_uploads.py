@@ -14,22 +14,24 @@ from sparse_train.report.__main__ import main
 from sparse_train.report.page.records import committed
 from sparse_train.report.tracking import uploads
 from sparse_train.tracking.sinks import Wandb
-from test_page import leave_records
-from test_sinks import FACTS
-from wandb_server import Server, end_service
+from support.records import leave_records
+from support.runs import rows
+from support.wandb_server import Server, end_service
 
 pytestmark = pytest.mark.usefixtures("wandb_home")
+FACTS = {"name": "digits 0.9 seed 3", "config": {"sparsity": 0.9, "seed": 3, "scale": "paper"}}
 LOGGER = {"project": "sparse_train", "entity": None, "group": None, "tags": []}
 
 
 MACHINE = {"threads": 1, "hardware": {"device": "cpu", "cpu": "one"}, "versions": {"torch": "2"}, "git": None}
 
 
-def trained(runs_dir: Path, name: str, epochs: int = 4, mode: str = "offline", broken: bool = False) -> Record:
+def leave_run(runs_dir: Path, name: str, epochs: int = 4, mode: str = "offline", broken: bool = False) -> Record:
     """A run as the loop leaves it; its rows are numbered by their epoch."""
     record = Record(str(runs_dir), name)
     sink = Wandb(record, FACTS, mode=mode)
-    record.start(record_rows(record), **FACTS | MACHINE | {"config": FACTS["config"] | {"logger": LOGGER}})
+    before = rows(record.dir) if (record.dir / "history.jsonl").exists() else []
+    record.start(before, **FACTS | MACHINE | {"config": FACTS["config"] | {"logger": LOGGER}})
     for row in record.history:
         sink.log(row)
     for epoch in range(len(record.history) + 1, epochs + 1):
@@ -42,11 +44,6 @@ def trained(runs_dir: Path, name: str, epochs: int = 4, mode: str = "offline", b
     return record
 
 
-def record_rows(record: Record) -> list[dict]:
-    path = record.dir / "history.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def steps(server: Server, name: str) -> list[tuple]:
     return [(row["_step"], row["epoch"], row["test_acc"]) for row in server.rows(name)]
 
@@ -56,9 +53,9 @@ def once(epochs: int) -> list[tuple]:
 
 
 def test_offline_runs_are_uploaded_once(tmp_path, server):
-    trained(tmp_path / "runs", "a")
-    trained(tmp_path / "runs" / "cpu", "b")
-    trained(tmp_path / "runs", "c", epochs=2, broken=True)
+    leave_run(tmp_path / "runs", "a")
+    leave_run(tmp_path / "runs" / "cpu", "b")
+    leave_run(tmp_path / "runs", "c", epochs=2, broken=True)
     assert uploads.sync(tmp_path / "runs") == (
         f"{tmp_path / 'runs'}: 2 runs uploaded; 1 runs are not whole: they are training or broke off",
         True,
@@ -72,8 +69,8 @@ def test_offline_runs_are_uploaded_once(tmp_path, server):
 
 
 def test_of_several_processes_offline_the_last_one_has_all(tmp_path, server):
-    trained(tmp_path, "a", epochs=2, broken=True)
-    trained(tmp_path, "a", epochs=5)
+    leave_run(tmp_path, "a", epochs=2, broken=True)
+    leave_run(tmp_path, "a", epochs=5)
     assert uploads.sync(tmp_path)[1]
     assert steps(server, "a") == once(5)
 
@@ -81,9 +78,9 @@ def test_of_several_processes_offline_the_last_one_has_all(tmp_path, server):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # wandb's, as its run breaks off
 def test_a_run_that_was_online_first_gets_what_is_missing(tmp_path, server):
     """`wandb sync` would add all five rows to the two that are there, with steps 3 to 7."""
-    trained(tmp_path, "a", epochs=2, mode="online", broken=True)
+    leave_run(tmp_path, "a", epochs=2, mode="online", broken=True)
     assert steps(server, "a") == once(2)
-    trained(tmp_path, "a", epochs=5)
+    leave_run(tmp_path, "a", epochs=5)
     said, fine = uploads.sync(tmp_path)
     assert fine
     assert "1 runs uploaded" in said
@@ -92,7 +89,7 @@ def test_a_run_that_was_online_first_gets_what_is_missing(tmp_path, server):
 
 
 def test_what_was_sent_while_training_is_left_alone(tmp_path, server):
-    trained(tmp_path, "a", mode="online")
+    leave_run(tmp_path, "a", mode="online")
     assert steps(server, "a") == once(4)
     assert "nothing to upload" in uploads.sync(tmp_path)[0]
     assert server.uploads == ["a"]
@@ -107,7 +104,7 @@ def test_nothing_there_is_said(tmp_path, monkeypatch, capsys):
 
 
 def test_a_refused_upload_is_said_and_can_be_repeated(tmp_path, server):
-    trained(tmp_path, "a")
+    leave_run(tmp_path, "a")
     server.status = 401
     said, fine = uploads.sync(tmp_path)
     assert not fine

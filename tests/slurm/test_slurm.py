@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import support
-from support import QUICK, ROOT, history, only, record, same_state, trained
+from support import runs
+from support.runs import QUICK, ROOT, history, only, record, same_state, trained
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
@@ -43,7 +43,7 @@ def multirun(slurm: dict, *arguments: str) -> subprocess.Popen:
 
 
 def report(slurm: dict, place: Path, command: str, *options: str) -> subprocess.CompletedProcess:
-    arguments = support.report(place, command, "table6", *options)
+    arguments = runs.report(place, command, "table6", *options)
     return subprocess.run(arguments, cwd=ROOT, env=slurm, capture_output=True, text=True, check=False)
 
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[1] / "docs" / "your-own-method.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "your-own-method.md").read_text()
 COMMANDS = re.findall(r"^```sh\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
 
 

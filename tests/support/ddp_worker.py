@@ -1,4 +1,4 @@
-"""One process of a distributed test: python ddp_worker.py OUT MODE OVERRIDE...
+"""One process of a distributed test: python tests/support/ddp_worker.py OUT MODE OVERRIDE...
 
 MODE "train" runs the entrypoint; "mismatch" gives rank 1 another mask first; "dies" kills rank 1 in the third step;
 "steps" takes 30 steps and writes what came of them to OUT. "broken off" trains under OUT/whole, and under OUT/broken,
@@ -117,7 +117,7 @@ def elsewhere() -> None:
     print("".join(f"{line}\n" for line in said), end="")
 
 
-def trained(*arguments: str) -> None:
+def run_main(*arguments: str) -> None:
     GlobalHydra.instance().clear()
     sys.argv = ["sparse_train", *arguments]
     main()
@@ -137,11 +137,11 @@ if __name__ == "__main__":
         sys.exit()
     checked, loss, killed.calls = updater.require_same_masks, loop.Run.loss, 0
     if mode == "broken off":
-        trained(*overrides, f"runs_dir={out}/whole")
+        run_main(*overrides, f"runs_dir={out}/whole")
         loop.Run.loss, ends_in_step.left = ends_in_step, int(os.environ["STEPS"])
         with contextlib.suppress(Killed):
-            trained(*overrides, f"runs_dir={out}/broken", "checkpoint_steps=2")
-        trained(*overrides, f"runs_dir={out}/broken", "checkpoint_steps=3")
+            run_main(*overrides, f"runs_dir={out}/broken", "checkpoint_steps=2")
+        run_main(*overrides, f"runs_dir={out}/broken", "checkpoint_steps=3")
         leave()
         sys.exit()
     if mode == "differs" and os.environ["RANK"] == "0":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from sparse_train.__main__ import main
 from sparse_train.record import checkpoint
 from sparse_train.report.records.collect import TIMES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICK = ("epochs=2", "model.width=0.25", "update_every=3", "threads=1")
 
 
@@ -61,10 +62,26 @@ def record(run_dir):
     return json.loads((run_dir / "record.json").read_text())
 
 
+def rows(run_dir):
+    """The history, a row for each epoch."""
+    return [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+
+
+def timeless(rows):
+    """Rows without times, which no two runs have in common."""
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
 def history(run_dir):
     """Times aside."""
-    rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+    return timeless(rows(run_dir))
+
+
+def free_port():
+    """Of loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def tensors(value):
@@ -79,6 +96,11 @@ def tensors(value):
 def final_state(run_dir):
     state = checkpoint.read(run_dir / "checkpoint.pt")
     return {part: state[part] for part in ("model", "optimizer", "topology")}
+
+
+def equal(first, second):
+    """Whether two sequences of tensors are the same to the bit."""
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def same_state(first, second):

@@ -1,6 +1,6 @@
 """Kill runs at random moments and at every system call that changes a file, and compare how they end, bit by bit.
 
-python tests/chaos.py --kills 60 --report results/reliability.md
+PYTHONPATH=tests python -m support.chaos --kills 60 --report results/reliability.md
 """
 
 import argparse
@@ -23,11 +23,11 @@ import torch
 import torch._dynamo
 from hydra.core.global_hydra import GlobalHydra
 
-import race
-from injector import FAULTS, Injector
 from sparse_train.__main__ import main
 from sparse_train.record import files
-from support import final_state, history, only, record
+from support import race
+from support.injector import FAULTS, Injector
+from support.runs import final_state, history, only, record
 
 CONFIGURATIONS = [
     (f"dst={dst}", f"optimizer={optimizer}", f"amp={amp}")

@@ -1,6 +1,6 @@
 """Eight processes find the lock of a dead one at the same moment: one of them gets it.
 
-python tests/race.py --rounds 2000
+PYTHONPATH=tests python -m support.race --rounds 2000
 """
 
 import argparse
