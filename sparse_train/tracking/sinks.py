@@ -20,8 +20,8 @@ BINS = 64
 class Wandb:
     """Weights & Biases: one W&B run per run, its id the run's own, resumed where the run is.
 
-    The record stays the only source. A failure here is reported once, on one line, and the run continues: offline if W&B
-    is unreachable at the start, without W&B if it breaks later.
+    The record stays the only source. A failure here is reported once, on one line, and the run continues: offline if
+    W&B is unreachable at the start, without W&B if it breaks later.
 
     Rows have the epoch as their step. Where masks have changed since the last one, a row comes with
     `density/<weight>`: the histogram of its neurons' densities (fan-in over possible fan-in), whose mean is the layer's
