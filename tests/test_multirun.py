@@ -88,5 +88,5 @@ def test_workers_side_by_side_say_who_speaks_and_save_when_interrupted(tmp_path)
     assert {line.split("  ")[0] for line in said.splitlines()} == runs, said
     assert sorted(re.findall(r"  run (\d) of 3: seed=\d$", said, re.MULTILINE)) == ["1", "2"]
     for name in runs:
-        assert f"{name}  {tmp_path / name}: saved" in said
+        assert f"{name}  {tmp_path / name}: checkpoint saved" in said
         assert not (tmp_path / name / "lock").exists()
