@@ -1,6 +1,5 @@
 """Public code of others on our network: their steps and mask updates, from the clones that `parity.peers` pins."""
 
-import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
+from parity.adapters import ham_wrapper
 from parity.peers import HAM, PEERS, PLACE, Peer, fetch
 from sparse_train.sparsity.topology import Topology
 
@@ -45,11 +45,9 @@ def itop(model: nn.Module, optimizer: torch.optim.Optimizer, sparsity: float) ->
 
 def ham(model: nn.Module, optimizer: torch.optim.Optimizer, sparsity: float) -> Steps:
     """Its authors' wrapper, a block of the README. It knows of no masks: weights that are 0 stay it."""
-    [code] = re.findall(r"```python\n(.*?class HamOptimizerWrapper.*?)```", _file(HAM).read_text(), re.DOTALL)
-    space: dict = {}
-    exec(compile(code, "HAM", "exec"), space)
+    wrapper = ham_wrapper(_file(HAM))
     Topology(model, sparsity)
-    return space["HamOptimizerWrapper"](optimizer, 80.0, 0.0, max_weight_norm=inf).step, None  # else it says each
+    return wrapper(optimizer, 80.0, 0.0, max_weight_norm=inf).step, None  # else it says each
 
 
 OTHERS = {"rigl-torch, RigL": rigl_torch, "SRigL's RigL": srigl, "ITOP": itop, "dense SGD in HAM's wrapper": ham}

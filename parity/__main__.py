@@ -11,7 +11,7 @@ import torch
 
 from parity import traces
 from parity.ours import SPARSITIES, UPDATES, mirrored, more, steps, trace
-from parity.peers import HAM, PEERS, PLACE, ROOT, Peer, answer
+from parity.peers import HAM, PEERS, PLACE, ROOT, answer
 from parity.updates import Update, save, unpack
 from sparse_train.record.metadata import describe
 
@@ -40,7 +40,7 @@ def main() -> None:
             except RuntimeError as error:
                 reasons[case] = str(error)
     masks = {case: unpack(answers[case], updates) for peer in PEERS for case in peer.cases if case in answers}
-    lines = [_line(peer, case, _counts(updates, masks, reasons, case)) for peer in PEERS for case in peer.cases]
+    lines = [peer.row(case, _counts(updates, masks, reasons, case)) for peer in PEERS for case in peer.cases]
     ham = _not_compared(reasons["HAM"]) if "HAM" in reasons else _difference(mirrored(given), answers["HAM"])
     arguments.out.write_text(_head(updates) + "\n".join(lines) + _ham(len(given.grads), ham) + TAIL)
     if reasons:
@@ -73,11 +73,6 @@ def _counts(updates: list[Update], masks: dict, reasons: dict[str, str], case: s
         return f"{_not_compared(reasons[case])} | | |"
     found = Counter(more(update, mask) for update, mask in zip(updates, masks[case], strict=True))
     return " | ".join(str(found[by]) for by in (0, -1, 1, None))
-
-
-def _line(peer: Peer, case: str, counts: str) -> str:
-    place = f"https://github.com/{peer.repository}"
-    return f"| [{peer.repository}]({place}) | `{peer.commit[:8]}` | {peer.cases[case]} | {counts} |"
 
 
 def _ham(count: int, found: str) -> str:

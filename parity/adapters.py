@@ -99,17 +99,21 @@ def google(update: Update, **noise: float) -> np.ndarray:
         return session.run(mask).astype(bool)
 
 
-def ham(given: dict[str, np.ndarray], readme: Path) -> np.ndarray:
-    """Its code is a block of its README."""
-    import torch
-    from torch import nn
-
+def ham_wrapper(readme: Path) -> type:
+    """HAM's code is a block of its README."""
     [code] = re.findall(r"```python\n(.*?class HamOptimizerWrapper.*?)```", readme.read_text(), re.DOTALL)
     space: dict[str, Any] = {}
     exec(compile(code, str(readme), "exec"), space)
+    return space["HamOptimizerWrapper"]
+
+
+def ham(given: dict[str, np.ndarray], readme: Path) -> np.ndarray:
+    import torch
+    from torch import nn
+
     weight, mask = nn.Parameter(torch.from_numpy(given["weight"])), torch.from_numpy(given["mask"])
     base = torch.optim.SGD([weight], lr=0.1, momentum=0.9, weight_decay=5e-4)
-    optimizer = space["HamOptimizerWrapper"](base, alpha=float(given["alpha"]), beta=float(given["beta"]))
+    optimizer = ham_wrapper(readme)(base, alpha=float(given["alpha"]), beta=float(given["beta"]))
     for grad in given["grads"]:
         weight.grad = torch.from_numpy(grad) * mask
         optimizer.step()

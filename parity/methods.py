@@ -166,9 +166,7 @@ def kept(case: str, mine: list[np.ndarray], updates: list[Update]) -> list[np.nd
 
 def row(case: str, counts: tuple[int, ...]) -> str:
     [peer] = [peer for peer in METHODS if case in peer.cases]
-    place = f"https://github.com/{peer.repository}"
-    numbers = " | ".join(map(str, counts))
-    return f"| [{peer.repository}]({place}) | `{peer.commit[:8]}` | {peer.cases[case]} | {numbers} |"
+    return peer.row(case, " | ".join(map(str, counts)))
 
 
 def main() -> None:

@@ -36,6 +36,11 @@ class Peer(NamedTuple):
     def repository(self) -> str:
         return f"{self.owner}/{self.name}"
 
+    def row(self, case: str, counts: str) -> str:
+        """Of a table of the comparison: code, commit, what of it, and what was counted."""
+        place = f"https://github.com/{self.repository}"
+        return f"| [{self.repository}]({place}) | `{self.commit[:8]}` | {self.cases[case]} | {counts} |"
+
 
 PEERS = [
     Peer(

@@ -62,7 +62,8 @@ def test_an_installed_wheel_trains_and_draws_from_an_empty_directory(wheel, tmp_
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     [packages] = home.glob("lib/python*/site-packages")
     packages.joinpath("dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    subprocess.run([home / "bin" / "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    install = [home / "bin" / "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, check=True, env=OUTSIDE)
 
     def run(*words):
         options = {"cwd": place, "env": OUTSIDE, "capture_output": True, "text": True, "check": False}

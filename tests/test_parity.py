@@ -32,7 +32,7 @@ def test_the_inputs_are_those_that_the_peers_had(updates, stored):
 @pytest.mark.parametrize(("peer", "case"), CASES, ids=[case for _, case in CASES])
 def test_our_masks_agree_with_a_peers_as_the_table_says(peer, case, updates, stored):
     counts = parity._counts(updates, stored.masks, {}, case)
-    assert parity._line(peer, case, counts) in (ROOT / "results" / "parity.md").read_text().splitlines()
+    assert peer.row(case, counts) in (ROOT / "results" / "parity.md").read_text().splitlines()
     same, *_, other = map(int, counts.split(" | "))
     assert other == 0 or case == "google", "only its noise gives masks that no number of ours gives"
     assert same == len(updates) or case != "google-quiet"

@@ -77,9 +77,7 @@ class ResNet20(nn.Module):
     ):
         super().__init__()
         require_one_of("shortcut", shortcut, SHORTCUTS)
-        enough = isinstance(width, int | float) and round(16 * width) >= 1
-        require(enough, "width", width, "must be a number that leaves at least one channel of 16")
-        narrow, middle, wide = (round(channels * width) for channels in (16, 32, 64))
+        narrow, middle, wide = widened(width)
         require_one_of("norm", norm, NORMS)
         divides = isinstance(groups, int) and groups >= 1 and not any(size % groups for size in (narrow, middle, wide))
         right = f"must be a whole number that divides {narrow}, {middle} and {wide}: the channels"
@@ -96,6 +94,13 @@ class ResNet20(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(x.mean((2, 3)))
+
+
+def widened(width: float) -> tuple[int, ...]:
+    """Channels of the three stages: 16, 32 and 64, times `width`."""
+    enough = isinstance(width, int | float) and round(16 * width) >= 1
+    require(enough, "width", width, "must be a number that leaves at least one channel of 16")
+    return tuple(round(channels * width) for channels in (16, 32, 64))
 
 
 def _stage(in_channels: int, out_channels: int, stride: int, shortcut: str, norm: Norm) -> nn.Sequential:

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparse_train.errors import require
+from sparse_train.models.resnet_cifar import widened
 
 
 class PreActivation(nn.Module):
@@ -39,9 +40,7 @@ class WideResNet(nn.Module):
         super().__init__()
         blocks = isinstance(depth, int) and depth >= 10 and (depth - 4) % 6 == 0
         require(blocks, "depth", depth, "must be 6n + 4, such as 16, 22, 28 or 40")
-        enough = isinstance(width, int | float) and round(16 * width) >= 1
-        require(enough, "width", width, "must be a number that leaves at least one channel of 16")
-        sizes = [16, *(round(channels * width) for channels in (16, 32, 64))]
+        sizes = [16, *widened(width)]
         self.conv1 = nn.Conv2d(in_channels, sizes[0], 3, padding=1, bias=False)
         for group, stride in enumerate((1, 2, 2)):
             ins = [sizes[group], *[sizes[group + 1]] * ((depth - 4) // 6 - 1)]

@@ -10,8 +10,8 @@ from itertools import count
 def slot() -> int:
     """The smallest number that no other living process of the same parent has; kept for this process's life.
 
-    A number is a name of an abstract socket (Linux): one process holds it at a time, frees itself when that ends,
-    however it ends, and leaves no file.
+    A number is a name of an abstract socket (Linux). One process holds it at a time. It is free once that process has
+    ended, however it ended, and leaves no file.
     """
     for number in count():
         name = socket.socket(socket.AF_UNIX)

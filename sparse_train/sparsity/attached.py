@@ -11,18 +11,20 @@ if TYPE_CHECKING:
 KEY = "updater"  # in the optimizer's state, as masks are: model and optimizer are all that is saved
 
 
-def saved_with(optimizer: torch.optim.Optimizer, name: str, part: Any) -> None:
+def saved_with(optimizer: torch.optim.Optimizer, name: str, part: Any, lacks: str | None = None) -> None:
     """Save what `part.state_dict()` gives with the optimizer, and load it with it.
 
-    Loading raises ValueError for a state without it, from which the method could not resume.
+    Loading raises ValueError for a state without it, from which the method could not resume; `lacks` says what that
+    state is without.
     """
+    lacks = lacks or f"an Updater's {name}, so it cannot resume"
 
     def save(_: torch.optim.Optimizer, state: dict) -> dict:
         return {**state, KEY: {**state.get(KEY, {}), name: part.state_dict()}}
 
     def load(_: torch.optim.Optimizer, state: dict) -> None:
         if name not in state.get(KEY, {}):
-            raise ValueError(f"this optimizer's state was saved without an Updater's {name}, so it cannot resume")
+            raise ValueError(f"this optimizer's state was saved without {lacks}")
         part.load_state_dict(state[KEY][name])
 
     optimizer.register_state_dict_post_hook(save)
@@ -43,10 +45,7 @@ class Attached:
     def __init__(self, optimizer: torch.optim.Optimizer, updater: "Updater"):
         self.updater, self.steps = updater, 0
         optimizer.register_step_pre_hook(self.before)
-        optimizer.register_state_dict_post_hook(
-            lambda _, state: {**state, KEY: {**state.get(KEY, {}), "steps": self.steps}}
-        )
-        optimizer.register_load_state_dict_pre_hook(self.load)
+        saved_with(optimizer, "steps", self, "an attached Updater, and has no count of steps")
 
     def before(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         """Before a step; `args` has the optimizer itself first, as torch passes them."""
@@ -68,12 +67,8 @@ class Attached:
                     p.grad = None
         return args, kwargs
 
-    def load(self, optimizer: torch.optim.Optimizer, state: dict) -> None:
-        """Go on counting where the state was saved.
+    def state_dict(self) -> int:
+        return self.steps
 
-        Raises:
-            ValueError: for a state without a count, after which no update would be due where it should.
-        """
-        if "steps" not in state.get(KEY, {}):
-            raise ValueError("this optimizer's state was saved without an attached Updater, and has no count of steps")
-        self.steps = state[KEY]["steps"]
+    def load_state_dict(self, steps: int) -> None:
+        self.steps = steps
