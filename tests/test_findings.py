@@ -1,11 +1,14 @@
 """What is said of our runs in words is what the drawn tables say."""
 
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 
+from sparse_train.errors import ConfigError
 from sparse_train.report import sweeps
-from sparse_train.report.evidence import claims, family
+from sparse_train.report.evidence import claims, family, statements
 from sparse_train.report.records import collected
 from sparse_train.report.views import statistics
 
@@ -69,3 +72,40 @@ def test_the_family_of_effects_is_that_of_the_records():
     assert p == sorted(p)
     assert adjusted == pytest.approx(statistics.holm(p), abs=2e-3)
     assert family.markdown(RESULTS / "nowhere", "cpu") == family.markdown(RESULTS, "smoke") == ""
+
+
+def test_the_table_at_the_head_is_that_of_the_statements_and_their_numbers_are_held_to_the_records():
+    assert statements.markdown(RESULTS) in PAGE.read_text()
+    for one in statements.stated(RESULTS):
+        assert (RESULTS / sweeps.place(Path(), one.scale) / f"{one.at}.md").exists() or one.at == "table8", one.says
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"verdict": "true"}, "verdict=true must be one of agrees, disagrees, open, new"),
+        ({"scale": "huge"}, "scale=huge"),
+        ({"at": "table99"}, "at=table99"),
+        ({"ours": "more"}, "one or three numbers"),
+        ({"effect": [1.0, 2.0]}, "one or three numbers"),
+        ({"colour": "red"}, "must be a list of statements"),
+    ],
+)
+def test_a_statement_that_cannot_be_shown_is_named(tmp_path, change, named):
+    one = {"says": "it gains", "verdict": "new", "paper": "+1.0", "effect": [1.0, 0.5, 1.5], "n": 3}
+    whole = one | {"scale": "cpu", "sure": "p is 0.01", "at": "table2"}
+    (tmp_path / "statements.yaml").write_text(yaml.safe_dump([whole | change]))
+    with pytest.raises(ConfigError, match=named):
+        statements.stated(tmp_path)
+
+
+def test_a_statement_says_its_effect_with_the_interval_and_the_papers_number(tmp_path):
+    rest = {"verdict": "open", "n": 1, "scale": "cpu", "sure": "one seed", "at": "table2"}
+    words = [
+        {"says": "a", "paper": "Eq. 10", "ours": "yes", **rest},
+        {"says": "b", "paper": "-1", "effect": [2], **rest},
+    ]
+    (tmp_path / "statements.yaml").write_text(yaml.safe_dump(words))
+    first, second = statements.stated(tmp_path)
+    assert (first.words, first.published, second.words, second.published) == ("yes", None, "+2.00", -1.0)
+    assert statements.stated(tmp_path / "nowhere") == []

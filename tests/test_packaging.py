@@ -86,8 +86,10 @@ def test_everything_that_is_installed_is_pinned_with_its_hash():
         for entry in entries:
             assert "==" in entry.split()[0], entry
             assert "--hash=sha256:" in entry, entry
-    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
-    uses = [line.split("uses:")[1].split("#")[0].strip() for line in workflow.splitlines() if "uses:" in line]
-    assert uses
-    assert all(len(action.partition("@")[2]) == 40 for action in uses), "an action by its commit"
-    assert "permissions:\n  contents: read\n" in workflow
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert [path.name for path in workflows] == ["ci.yml", "pages.yml"]
+    for workflow in (path.read_text() for path in workflows):
+        uses = [line.split("uses:")[1].split("#")[0].strip() for line in workflow.splitlines() if "uses:" in line]
+        assert uses
+        assert all(len(action.partition("@")[2]) == 40 for action in uses), "an action by its commit"
+        assert "\npermissions:\n  contents: read\n" in workflow

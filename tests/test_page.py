@@ -1,5 +1,6 @@
 """The report page: what it says of records with known means, and, where there is a browser, how it behaves."""
 
+import io
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from sparse_train.errors import ConfigError
 from sparse_train.report import page, sweeps
@@ -21,7 +23,7 @@ HERE = Path(page.__file__).parent
 STATED = {name: records.scales_of(name, Path("nowhere")) for name in sweeps.names()}
 OURS = {name: scale for name, [scale] in STATED.items() if scale != "paper"}  # the command at the head names it
 REDUCED = dict.fromkeys(["table2", "table3", "fig11", "curves-cifar100-rigl-test"], "cpu") | OURS  # have such records
-PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(1000)
+PICTURE = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
 HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=\"document.title='broken out'\">"
 
 
@@ -52,7 +54,7 @@ def results(tmp_path_factory):
         leave_records(place, name, scale, accuracy)
     assert len(noise) >= 1500  # REDUCED ones at a smaller scale too
     for scale in ("", "cpu/"):
-        (place / f"{scale}fig6.png").write_bytes(PICTURE)
+        Image.fromarray(PICTURE).save(place / f"{scale}fig6.png")
     return place
 
 
@@ -563,3 +565,109 @@ def test_hostile_text_stays_text(opened, tmp_path):
     assert HOSTILE in tab.locator(".runs .caption").inner_text()
     assert "broken" not in tab.title()
     assert tab.locator("script").count() == 4
+
+
+# --- the first screen, and rehearsals ---
+
+STATEMENTS = """
+- {says: it gains, verdict: agrees, paper: "+7.5", effect: [1.24, 0.62, 1.87], n: 5, scale: cpu, sure: so, at: table2}
+- {says: it loses, verdict: disagrees, paper: "-11.5", effect: [-2.0], n: 1, scale: paper, sure: one seed, at: table2}
+- {says: it fades, verdict: disagrees, paper: Section 3, ours: in 300 steps, n: 3, scale: paper, sure: so, at: fig11}
+"""
+
+
+@pytest.fixture(scope="module")
+def stated(tmp_path_factory):
+    """A page of two artifacts with statements, records at the paper's scale and a rehearsal's."""
+    place = tmp_path_factory.mktemp("stated")
+    (place / "statements.yaml").write_text(STATEMENTS)
+    for scale in ("paper", "smoke"):
+        for name in ("table2", "fig11"):
+            leave_records(place, name, scale)
+    page.write(["table2", "fig11"], place)
+    return place / "report.html"
+
+
+def test_a_rehearsal_has_no_best_cell_and_judges_no_claim(stated):
+    data = held_data(stated.read_text())
+    views = {one["scale"]: one for one in data["artifacts"][0]["views"]}
+    best = {scale: "best" in json.dumps(one["blocks"]) for scale, one in views.items()}
+    assert best == {"paper": True, "smoke": False}
+    assert data["rehearsals"] == ["smoke"]
+    assert {scale for claim in data["claims"] for scale in claim["ours"]} == {"paper"}
+
+
+def test_runs_are_counted_by_what_they_are_evidence_of(tmp_path):
+    names = {"table1": "accuracy", "table8": "accuracy", "fig1": "theory", "fig9": "theory", "quickstart": "theory"}
+    assert {name: view(name, "paper", tmp_path)["kind"] for name in names} == names
+    assert view("why-renorm", "cpu", tmp_path)["kind"] == "reduced"
+    assert view("table2", "smoke", tmp_path)["kind"] == view("fig1", "smoke", tmp_path)["kind"] == "rehearsal"
+
+
+def test_a_picture_keeps_its_size_and_its_look_in_fewer_bytes(tmp_path):
+    shades = np.linspace(0, 255, 200).astype(np.uint8)
+    picture = np.stack(
+        [np.tile(shades, (100, 1)), np.full((100, 200), 128, np.uint8), np.tile(shades[::-1], (100, 1))], -1
+    )
+    Image.fromarray(picture).save(tmp_path / "a.png", compress_level=0)
+    made = page._small(tmp_path / "a.png")
+    again = np.asarray(Image.open(io.BytesIO(made)).convert("RGB")).astype(int)
+    assert again.shape == picture.shape
+    assert np.abs(again - picture).max() <= 8
+    assert len(made) < (tmp_path / "a.png").stat().st_size / 3
+
+
+def test_the_first_screen_says_what_agrees_and_how_sure(opened, stated):
+    tab = opened(stated, viewport={"width": 1440, "height": 900})
+    board = tab.locator(".board")
+    assert board.locator("[scope=rowgroup]").all_inner_texts() == ["agrees (1)", "disagrees (2)"]
+    assert tab.locator("#found + p strong").inner_text() == "Accuracy at the paper's protocol: 48 of 48 cells so far."
+    first, second, third = (board.locator("tbody tr:not(:has([scope=rowgroup]))").nth(i) for i in range(3))
+    assert "+1.24 [+0.62, +1.87]" in first.inner_text()
+    assert first.locator(".tag").inner_text() == "REDUCED cpu"
+    assert first.locator("svg").get_attribute("aria-label") == "ours: +1.24 [+0.62, +1.87]; the paper's: +7.5"
+    ours, theirs = (float(first.locator(f"svg circle.{name}").get_attribute("cx")) for name in ("ours", "theirs"))
+    low, high = (float(first.locator("svg .interval").get_attribute(end)) for end in ("x1", "x2"))
+    assert 90 < low < ours < high < theirs, "zero is at 90"
+    assert second.locator("svg path.theirs").count() == 1, "an effect beyond the axis is an arrow"
+    assert third.locator("svg").count() == 0
+    assert third.locator("a").get_attribute("href") == "#fig11"
+    bottom = board.locator("tr").last.bounding_box()
+    assert bottom["y"] + bottom["height"] < 900
+
+
+def test_a_rehearsal_is_hidden_until_it_is_asked_for(opened, stated):
+    tab = opened(stated)
+    rehearsal = tab.locator("#table2 .reduced")
+    assert not rehearsal.is_visible()
+    tab.check("#rehearsals")
+    assert rehearsal.is_visible()
+    assert rehearsal.locator(".tag").inner_text().startswith("REHEARSAL smoke: 500 handwritten digits")
+    assert rehearsal.locator(".caption").first.inner_text().startswith("[REHEARSAL smoke: 500 handwritten digits")
+    tab.click("#reset")
+    assert not rehearsal.is_visible()
+    tab.select_option("#scale", "smoke")
+    assert rehearsal.is_visible()
+    counts = tab.locator("section:has(> #overview) li").all_inner_texts()
+    assert counts[0].startswith("Accuracy at the paper's protocol: 168 of 168 distinct runs")
+    assert counts[1].startswith("Rehearsals, evidence of nothing")
+
+
+def test_the_address_holds_the_filters_so_that_a_view_can_be_shared(opened, stated):
+    tab = opened(stated)
+    tab.select_option("#sparsity", "0.95")
+    tab.check("#rehearsals")
+    assert tab.evaluate("location.hash") == "#?sparsity=0.95&rehearsals=true"
+    tab.locator("nav a", has_text="table2").click()
+    tab.wait_for_function("location.hash === '#table2?sparsity=0.95&rehearsals=true'")
+    shared = opened(Path(f"{stated}"))
+    shared.evaluate("location.hash = '#table2?sparsity=0.95&scale=nonsense'")
+    shared.wait_for_function("document.querySelector('#sparsity').value === '0.95'")
+    assert shared.locator("#scale").input_value() == ""
+    rows = shared.locator("#table2 .view:not(.reduced) .results tbody tr:visible")
+    assert rows.count() == 4
+    shared.reload()
+    shared.wait_for_selector("html[data-ready]", state="attached")
+    assert shared.locator("#sparsity").input_value() == "0.95"
+    shared.click("#reset")
+    assert shared.evaluate("location.hash") == "#table2"

@@ -1,11 +1,15 @@
 """The report page: one file that shows all committed records, and needs nothing but a browser."""
 
 import base64
+import io
 import json
 import re
 from pathlib import Path
 
+from PIL import Image
+
 from sparse_train.report import sweeps
+from sparse_train.report.evidence import statements
 from sparse_train.report.page.records import FACETS, scales_of
 from sparse_train.report.page.verdicts import verdicts
 from sparse_train.report.page.views import view
@@ -22,6 +26,7 @@ PARTS = {
     "script": "page.js",
 }
 LIMIT = 4_800_000  # bytes; pictures that do not fit are linked
+COLOURS = 256  # of an embedded picture: a palette makes a drawing three to four times smaller
 
 
 def write(names: list[str], results_dir: Path) -> str:
@@ -50,10 +55,32 @@ def gather(names: list[str], results_dir: Path) -> dict:
     notes = {scale: "" if scale == PAPER else sweeps.scales()[scale]["note"] for scale in scales}
     return {
         "scales": notes,
+        "rehearsals": [scale for scale in scales if sweeps.is_rehearsal(scale)],
+        "statements": board(results_dir),
         "options": {facet: _options(facet, views) for facet in FACETS},
-        "claims": verdicts(results_dir, scales),
+        "claims": verdicts(results_dir, [scale for scale in scales if not sweeps.is_rehearsal(scale)]),
         "artifacts": artifacts,
     }
+
+
+def board(results_dir: Path) -> list[dict]:
+    """The first screen: what we found, by verdict, each with its numbers as text and as points."""
+    return [
+        {
+            "says": one.says,
+            "verdict": one.verdict,
+            "heading": statements.VERDICTS[one.verdict],
+            "paper": one.paper,
+            "ours": one.words,
+            "effect": list(one.effect),
+            "published": one.published if one.effect else None,
+            "n": one.n,
+            "scale": one.scale,
+            "sure": one.sure,
+            "at": one.at,
+        }
+        for one in statements.stated(results_dir)
+    ]
 
 
 def _options(facet: str, views: list[dict]) -> dict[str, str]:
@@ -75,14 +102,22 @@ def render(data: dict, results_dir: Path) -> str:
 def _images(data: dict, results_dir: Path, room: int) -> dict[str, str]:
     """The pictures that fit into so many bytes, by file name; those of a smaller scale come last."""
     views = [one for artifact in data["artifacts"] for one in artifact["views"]]
-    views = sorted(views, key=lambda one: one["scale"] != PAPER)
+    views = sorted(views, key=lambda one: sweeps.every_scale().index(one["scale"]))
     images = {}
     for file in [block["file"] for one in views for block in one["blocks"] if block.get("file")]:
-        image = "data:image/png;base64," + base64.b64encode((results_dir / file).read_bytes()).decode()
+        image = "data:image/png;base64," + base64.b64encode(_small(results_dir / file)).decode()
         if len(image) + 100 <= room:
             images[file] = image
             room -= len(image) + 100
     return images
+
+
+def _small(path: Path) -> bytes:
+    """The picture with a palette, as PNG."""
+    made = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(COLOURS).save(made, "PNG", optimize=True)
+    return made.getvalue()
 
 
 def _json(data: dict) -> str:

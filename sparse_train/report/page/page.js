@@ -41,20 +41,25 @@ function later(summary, make, attributes = {}) {
 
 // --- scales: a reduced one says so wherever a number is shown ---
 
-const scaleName = (scale) => (scale === FULL ? "full scale" : `REDUCED SCALE ${scale}: ${data.scales[scale]}`);
+const isRehearsal = (scale) => data.rehearsals.includes(scale);
+const scaleWord = (scale) => (scale === FULL ? "full scale" : `${isRehearsal(scale) ? "REHEARSAL" : "REDUCED SCALE"} ${scale}`);
+const scaleName = (scale) => (scale === FULL ? "full scale" : `${scaleWord(scale)}: ${data.scales[scale]}`);
 const scaleTag = (scale) => (scale === FULL ? null : element("span", { class: "tag" }, scaleName(scale)));
-const labelled = (text, scale) => (scale === FULL ? text : `${text} [${scaleName(scale)}]`);
+/** A rehearsal says so before it names the paper's figure. */
+const labelled = (text, scale) => (scale === FULL ? text
+  : isRehearsal(scale) ? `[${scaleName(scale)}] Laid out as: ${text}` : `${text} [${scaleName(scale)}]`);
 
 // --- filters ---
 
-const wanted = { dataset: "", dst: "", sparsity: "", optimizer: "", scale: "", text: "" };
+const wanted = { dataset: "", dst: "", sparsity: "", optimizer: "", scale: "", text: "", rehearsals: false };
 const watchers = [];
 const asked = () => Object.values(wanted).some(Boolean);
 /** Whether these factors are wanted; `passes` asks for no factor that is not there, `has` for all. */
 const passes = (facets) => FACETS.every((key) => !wanted[key] || !(key in facets) || facets[key] === wanted[key]);
 const has = (facets) => FACETS.every((key) => !wanted[key] || facets[key] === wanted[key]);
 const named = (artifact) => `${artifact.name} ${artifact.title}`.toLowerCase().includes(wanted.text);
-const viewShown = (view) => (!wanted.scale || view.scale === wanted.scale) &&
+const scaleShown = (scale) => (wanted.scale ? scale === wanted.scale : wanted.rehearsals || !isRehearsal(scale));
+const viewShown = (view) => scaleShown(view.scale) &&
   (view.facets.some(has) || !FACETS.some((key) => wanted[key]));
 const artifactShown = (artifact) => named(artifact) && artifact.views.some(viewShown);
 
@@ -66,20 +71,45 @@ function watch(update) {
 function filter() {
   for (const key of [...FACETS, "scale"]) wanted[key] = $(key).value;
   wanted.text = $("text").value.trim().toLowerCase();
+  wanted.rehearsals = $("rehearsals").checked;
   for (const update of watchers) update();
+  history.replaceState(null, "", address(place().anchor));
+}
+
+/** The address has an anchor and the filters: `#table2?sparsity=0.95`. A file on disk may change no other part of it. */
+function place() {
+  const [anchor, filters = ""] = location.hash.slice(1).split("?");
+  return { anchor: decodeURIComponent(anchor), filters: new URLSearchParams(filters) };
+}
+
+function address(anchor) {
+  const chosen = Object.entries(wanted).filter(([, value]) => value).map(([key, value]) => [key, String(value)]);
+  return `#${encodeURIComponent(anchor)}${chosen.length ? `?${new URLSearchParams(chosen)}` : ""}`;
+}
+
+/** Choose what the address asks for; values that are no option are passed over. */
+function restore(filters) {
+  for (const key of [...FACETS, "scale"])
+    $(key).value = [...$(key).options].some((option) => option.value === filters.get(key)) ? filters.get(key) : "";
+  $("text").value = filters.get("text") ?? "";
+  $("rehearsals").checked = filters.get("rehearsals") === "true";
+  filter();
 }
 
 function makeFilters() {
   const scales = Object.fromEntries(Object.keys(data.scales).map((scale) =>
-    [scale, scale === FULL ? "full (paper)" : `${scale} (reduced)`]));
+    [scale, scale === FULL ? "full (paper)" : `${scale} (${isRehearsal(scale) ? "rehearsal" : "reduced"})`]));
   for (const [key, options] of [...Object.entries(data.options), ["scale", scales]])
     $("choices").append(element("label", {}, NAMES[key], " ",
       element("select", { id: key, onchange: filter }, element("option", { value: "" }, "all"),
         Object.entries(options).map(([value, text]) => element("option", { value }, text)))));
   const reset = () => {
-    for (const control of $("choices").querySelectorAll("select, input")) control.value = "";
+    for (const control of $("choices").querySelectorAll("select, #text")) control.value = "";
+    $("rehearsals").checked = false;
     filter();
   };
+  $("choices").append(element("label", { class: "check" }, "Rehearsals ",
+    element("input", { type: "checkbox", id: "rehearsals", onchange: filter })));
   $("choices").append(element("button", { type: "button", id: "reset", onclick: reset }, "Reset"));
   $("text").addEventListener("input", filter);
   document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
@@ -283,7 +313,7 @@ function chart(panel, figure) {
     const at = u.data[0][u.cursor.idx];
     tip.replaceChildren(element("b", {}, `${panel.x} ${+at.toFixed(2)}`),
       ...lines.map((line) => element("span", {}, swatch(line.series), line.text)));
-    if (figure.scale !== FULL) tip.append(element("span", {}, element("i", {}, `REDUCED SCALE ${figure.scale}`)));
+    if (figure.scale !== FULL) tip.append(element("span", {}, element("i", {}, scaleWord(figure.scale))));
     const room = u.over.clientWidth - tip.offsetWidth;
     tip.style.left = `${Math.min(Math.max(0, u.cursor.left - tip.offsetWidth / 2), room)}px`;
   }
@@ -548,33 +578,92 @@ function claimsSection() {
     data.claims.map(claim));
 }
 
+// --- the first screen ---
+
+const REACH = 8.5; // points, at either end of the axis that all effects share
+
+/** Our mean with its interval, filled; the paper's effect, hollow; an arrow where a number lies beyond the axis. */
+function forest(one) {
+  if (!one.effect.length) return null;
+  const make = (name, attributes, parent) => {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    parent?.append(node);
+    return node;
+  };
+  const [mean, low = mean, high = mean] = one.effect;
+  const x = (value) => 90 + (80 / REACH) * Math.max(-REACH, Math.min(REACH, value));
+  const theirs = one.published == null ? "" : `; the paper's: ${one.paper}`;
+  const svg = make("svg", { viewBox: "0 0 180 18", class: "forest", role: "img", "aria-label": `ours: ${one.ours}${theirs}` });
+  make("line", { x1: 10, x2: 170, y1: 9, y2: 9, class: "axis" }, svg);
+  make("line", { x1: 90, x2: 90, y1: 0, y2: 18, class: "zero" }, svg);
+  if (one.published != null) {
+    const beyond = Math.abs(one.published) > REACH, at = x(one.published), way = Math.sign(one.published) * 7;
+    if (beyond) make("path", { d: `M${at},4 l${way},5 l${-way},5 Z`, class: "theirs" }, svg);
+    else make("circle", { cx: at, cy: 9, r: 4, class: "theirs" }, svg);
+  }
+  make("line", { x1: x(low), x2: x(high), y1: 9, y2: 9, class: "interval" }, svg);
+  make("circle", { cx: x(mean), cy: 9, r: 4, class: "ours" }, svg);
+  return svg;
+}
+
+const BOARD = ["Statement", "−8.5 to +8.5 points", "Ours", "Paper", "Seeds", "Scale", "How sure"];
+
+function board() {
+  if (!data.statements.length) return null;
+  const tables = data.artifacts.flatMap((artifact) => artifact.views).filter((view) => view.scale === FULL)
+    .flatMap((view) => view.blocks.filter((block) => block.kind === "table"));
+  const cells = tables.flatMap((block) => block.body.flatMap((row) => row.cells)).filter((cell) => cell.paper);
+  const done = cells.filter((cell) => cell.ours != null).length;
+  const line = (one) => {
+    const [says, drawn, ...rest] = [element("a", { href: `#${one.at}` }, one.says), forest(one) ?? "", one.ours,
+      one.paper, String(one.n), one.scale === FULL ? "full" : element("span", { class: "tag" }, `REDUCED ${one.scale}`), one.sure];
+    return element("tr", {}, element("th", { scope: "row" }, says), [drawn, ...rest].map((part, i) =>
+      element("td", { "data-head": BOARD[i + 1] }, part)));
+  };
+  const groups = Map.groupBy ? Map.groupBy(data.statements, (one) => one.heading)
+    : data.statements.reduce((all, one) => all.set(one.heading, [...(all.get(one.heading) ?? []), one]), new Map());
+  const bodies = [...groups].map(([heading, members]) => element("tbody", {}, element("tr", { class: members[0].verdict },
+    element("th", { scope: "rowgroup", colspan: BOARD.length }, `${heading} (${members.length})`)), members.map(line)));
+  return element("section", { "aria-labelledby": "found" }, element("h2", { id: "found" }, "What agrees, what does not, how sure"),
+    element("p", {}, element("strong", {}, `Accuracy at the paper's protocol: ${done} of ${cells.length} cells so far.`),
+      " Filled: ours with its 95% interval. Hollow: the paper. A statement links to its numbers."),
+    element("div", { class: "board scroll", tabindex: 0, role: "region", "aria-label": "Statements" },
+      element("table", { "aria-label": "Statements" }, element("thead", {}, headOf(BOARD)), bodies)));
+}
+
 // --- the whole ---
 
 const GROUPS = [["Tables", /^table\d+$/], ["Figures", /^fig\d+$/], ["More", /^(?!(table|fig)\d+$)/]];
 
+const KINDS = {
+  accuracy: "Accuracy at the paper's protocol",
+  theory: "Theory, and experiments of another kind than the paper's accuracies",
+  reduced: "Studies at reduced scale",
+  rehearsal: "Rehearsals, evidence of nothing; hidden until asked for",
+};
+
 function overview() {
-  const totals = Object.keys(data.scales).map((scale) => {
-    const all = data.artifacts.flatMap((artifact) => artifact.views);
-    const views = all.filter((view) => view.scale === scale && view.runs);
-    const status = new Map(views.flatMap((view) => view.runs.rows.map((row) => [row[0], row[1]])));
+  const views = data.artifacts.flatMap((artifact) => artifact.views).filter((view) => view.runs);
+  const totals = Object.entries(KINDS).map(([kind, words]) => {
+    const here = views.filter((view) => view.kind === kind);
+    const status = new Map(here.flatMap((view) => view.runs.rows.map((row) => [row[0], row[1]])));
     const complete = [...status.values()].filter((word) => word === "complete").length;
-    const begun = views.filter((view) => view.complete).length;
-    return element("li", {}, element("strong", {}, scale === FULL ? "Full scale" : scaleName(scale)),
-      `: ${complete} of ${status.size} distinct runs complete, in ${begun} of ${views.length} artifacts with runs.`);
+    return here.length && element("li", {}, element("strong", {}, words), `: ${complete} of ${status.size} distinct runs complete.`);
   });
-  return element("section", { "aria-labelledby": "overview" }, element("h2", { id: "overview" }, "What there is"),
-    element("ul", {}, totals), element("p", {},
-      "The paper's numbers stand beside ours only where the protocol is the paper's. A reduced scale is in a dashed ",
-      "frame with its name; it is a rehearsal or a study at smaller size, not the paper's experiment. A run that is ",
-      "missing stays visible as a hole."));
+  const scales = Object.keys(data.scales).filter((scale) => scale !== FULL).map((scale) => element("li", {}, scaleName(scale)));
+  return element("section", { "aria-labelledby": "overview" }, element("h2", { id: "overview" }, "What has been measured"),
+    element("ul", {}, totals.filter(Boolean)), element("p", {},
+      "The paper's numbers stand beside ours only where the protocol is the paper's. A reduced scale stands in a dashed ",
+      "frame with its name. A run that is missing stays visible as a hole."), element("ul", {}, scales));
 }
 
 function main() {
   document.body.append(probe);
   makeFilters();
-  $("main").append(overview(), claimsSection());
+  $("main").append(...[board(), overview(), claimsSection()].filter(Boolean));
   const link = (id) => element("li", {}, element("a", { href: `#${id}` }, id));
-  $("links").append(element("ul", {}, link("overview"), link("claims")));
+  $("links").append(element("ul", {}, data.statements.length ? link("found") : [], link("overview"), link("claims")));
   for (const [title, pattern] of GROUPS) {
     const members = data.artifacts.filter((artifact) => pattern.test(artifact.name));
     if (!members.length) continue;
@@ -601,7 +690,10 @@ function main() {
   open();
   theme();
   const jump = () => {
-    const target = $(decodeURIComponent(location.hash.slice(1)));
+    const { anchor, filters } = place();
+    if (filters.size) restore(filters);
+    else if (asked()) history.replaceState(null, "", address(anchor)); // a link within the page keeps the filters
+    const target = $(anchor);
     if (target?.matches("details")) target.open = true;
     if (target) target.scrollIntoView();
   };

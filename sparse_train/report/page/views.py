@@ -13,11 +13,12 @@ from sparse_train.report.index import short
 from sparse_train.report.page import charts
 from sparse_train.report.page.records import Committed, committed
 from sparse_train.report.records.collect import COMPLETE
-from sparse_train.report.sweeps import PAPER, Sweep
+from sparse_train.report.sweeps import PAPER, Cell, Sweep
 from sparse_train.report.views import hyperparameters, methods, tables
 from sparse_train.report.views.labels import name as say
 from sparse_train.report.views.spread import mean_std
 
+PROTOCOL = {"cifar100", "imagenet"}  # the data sets of the paper's accuracies
 UNSHOWN = ("scale", "started", "images_per_second", "threads", "torch")  # of a run; the CSV has them
 
 
@@ -34,6 +35,7 @@ def view(name: str, scale: str, results_dir: Path) -> dict:
     others = held.runs.loc[held.runs["status"] != COMPLETE, "status"].value_counts()
     return {
         "scale": scale,
+        "kind": kind(held.cells, scale),
         "facets": held.facets(),
         "complete": len(held.complete),
         "expected": len(held.cells),
@@ -44,6 +46,16 @@ def view(name: str, scale: str, results_dir: Path) -> dict:
         "blocks": list(_blocks(held, sweep)),
         "runs": _runs(held),
     }
+
+
+def kind(cells: list[Cell], scale: str) -> str:
+    """What these runs are evidence of: accuracy at the paper's protocol, theory, a reduced scale, or a rehearsal."""
+    if sweeps.is_rehearsal(scale):
+        return "rehearsal"
+    if scale != PAPER:
+        return "reduced"
+    trained = all(cell.factors.get("task") in (None, "train") for cell in cells)
+    return "accuracy" if trained and {cell.dataset for cell in cells} <= PROTOCOL else "theory"
 
 
 def _price(price: cost.Cost) -> str:

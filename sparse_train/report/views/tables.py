@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from sparse_train.report import sweeps
 from sparse_train.report.records.paper import value as paper_value
 from sparse_train.report.views.labels import label, name
 from sparse_train.report.views.spread import mean_std
@@ -56,16 +57,17 @@ class Table:
     column_labels: dict[str, str]
     compared: bool
     methods: dict[str, str]  # optimizers that this sweep calls otherwise
+    judged: bool = True  # a rehearsal has no best
 
     def labels(self, row: tuple[str, ...]) -> list[str]:
         return [label(factor, value, self.methods) for factor, value in zip(self.rows, row, strict=True)]
 
     def best(self, row: tuple[str, ...], column: str) -> bool:
-        """Whether this is our highest mean among the rows that share all but the last factor."""
+        """Whether this is our highest mean among the rows that share all but the last factor; never in a rehearsal."""
         peers = [cells[column].mean for other, cells in self.cells.items() if other[:-1] == row[:-1]]
         means = [round(mean, 2) for mean in peers if mean is not None]
         mean = self.cells[row][column].mean
-        return mean is not None and round(mean, 2) == max(means)
+        return self.judged and mean is not None and round(mean, 2) == max(means)
 
 
 def make(
@@ -91,7 +93,7 @@ def make(
         cells[row] = {c: _cell(here[here[columns] == c], value, paper if compared else None) for c in across}
     rehearsed = columns == "epochs" and scale != "paper"
     labels = {c: label(columns, c) + (trained(runs, c) if rehearsed else "") for c in across}
-    return Table(rows, columns, cells, labels, compared, methods or {})
+    return Table(rows, columns, cells, labels, compared, methods or {}, not sweeps.is_rehearsal(scale))
 
 
 def _place(runs: pd.DataFrame, rows: list[str]):

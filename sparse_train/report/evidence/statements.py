@@ -1,0 +1,94 @@
+"""What we found, one sentence each (`results/statements.yaml`): the head of the findings and of the report page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from sparse_train.errors import ConfigError
+from sparse_train.report import sweeps
+from sparse_train.report.views.tables import aligned
+
+FILE = "statements.yaml"
+VERDICTS = {"agrees": "agrees", "disagrees": "disagrees", "open": "not known yet", "new": "not in the paper"}
+HEAD = ["statement", "verdict", "paper", "ours", "n", "scale", "how sure"]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence with its verdict and the numbers behind it.
+
+    Attributes:
+        says: the sentence, in words of the paper.
+        verdict: a key of `VERDICTS`.
+        paper: the paper's effect in points, or its words.
+        ours: our effect with its interval, or our words.
+        effect: our mean in points; with several seeds also the ends of its 95% interval. Empty where words say it.
+        n: the seeds behind it.
+        scale: where it was measured.
+        sure: how far it can be trusted.
+        at: the artifact that has the numbers.
+    """
+
+    says: str
+    verdict: str
+    paper: str
+    n: int
+    scale: str
+    sure: str
+    at: str
+    ours: str = ""
+    effect: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject a verdict, a scale or an artifact that does not exist, and an effect beside words of ours."""
+        known = {"verdict": [*VERDICTS], "scale": sweeps.every_scale(), "at": sweeps.names()}
+        for key, values in known.items():
+            if (value := getattr(self, key)) not in values:
+                raise ConfigError(f"{FILE}, {self.says!r}: {key}", value, f"must be one of {', '.join(values)}")
+        if bool(self.ours) == bool(self.effect) or len(self.effect) not in (0, 1, 3):
+            right = "must have one or three numbers, or be left out where `ours` says it in words"
+            raise ConfigError(f"{FILE}, {self.says!r}: effect", [*self.effect], right)
+
+    @property
+    def words(self) -> str:
+        """Our side as text: `+1.24 [+0.62, +1.87]`."""
+        if not self.effect:
+            return self.ours
+        mean, *ends = (f"{value:+.2f}" for value in self.effect)
+        return f"{mean} [{', '.join(ends)}]" if ends else mean
+
+    @property
+    def published(self) -> float | None:
+        """The paper's effect in points, where it has one."""
+        try:
+            return float(self.paper)
+        except ValueError:
+            return None
+
+
+def stated(results_dir: Path) -> list[Statement]:
+    """Every statement, in the order of the verdicts; none where the directory has no such file.
+
+    Raises:
+        ConfigError: for a file that is not a list of statements.
+    """
+    path = results_dir / FILE
+    if not path.exists():
+        return []
+    try:
+        made = [
+            Statement(**{**one, "effect": tuple(one.get("effect", ()))}) for one in yaml.safe_load(path.read_text())
+        ]
+    except (TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigError(FILE, path, f"must be a list of statements: {error}") from None
+    return sorted(made, key=lambda one: [*VERDICTS].index(one.verdict))
+
+
+def markdown(results_dir: Path) -> str:
+    """The table at the head of the findings."""
+    lines = [
+        [one.says, VERDICTS[one.verdict], one.paper, one.words, str(one.n), one.scale, one.sure]
+        for one in stated(results_dir)
+    ]
+    return aligned([HEAD, *lines])
