@@ -196,7 +196,7 @@ def test_a_reduced_scale_says_so_and_a_rehearsal_judges_nothing(tmp_path, monkey
 @pytest.mark.parametrize("scale", [sweeps.PAPER, "cpu"])
 def test_the_committed_verdicts_are_those_of_the_records(scale):
     results = sweeps.ROOT / "results"
-    place = sweeps.place(results, scale)
+    place = sweeps.scale_dir(results, scale)
     (_, *lines), page = claims.pages(results, scale)
     assert (place / "claims.md").read_text() == page
     assert pd.read_csv(place / "claims.csv", dtype=str).to_numpy().tolist() == lines

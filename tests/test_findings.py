@@ -77,7 +77,7 @@ def test_the_family_of_effects_is_that_of_the_records():
 def test_the_table_at_the_head_is_that_of_the_statements_and_their_numbers_are_held_to_the_records():
     assert statements.markdown(RESULTS) in PAGE.read_text()
     for one in statements.stated(RESULTS):
-        assert (RESULTS / sweeps.place(Path(), one.scale) / f"{one.at}.md").exists() or one.at == "table8", one.says
+        assert (RESULTS / sweeps.scale_dir(Path(), one.scale) / f"{one.at}.md").exists() or one.at == "table8", one.says
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from sparse_train.optim.group import Group
 from sparse_train.optim.ham import mirror_factor
 from sparse_train.process.signals import SignalHandler
 from sparse_train.record.record import Record
-from sparse_train.sparsity.masks import extreme
+from sparse_train.sparsity.masks import masked_top_k
 from sparse_train.sparsity.methods.mest import MEST
 from sparse_train.sparsity.parts.averages import Running
 from sparse_train.sparsity.parts.growth import SET, RigL
@@ -291,7 +291,7 @@ def test_thirty_steps_of_a_resnet_in_parts_have_the_bits_of_plain_ones(monkeypat
 
 
 @pytest.mark.parametrize("largest", [True, False])
-def test_the_extremes_are_the_first_of_all_sorted(largest):
+def test_the_masked_top_k_are_the_first_of_all_sorted(largest):
     generator = torch.Generator().manual_seed(0)
     tied = 0
     for case in range(200):
@@ -301,7 +301,7 @@ def test_the_extremes_are_the_first_of_all_sorted(largest):
         among = torch.rand(300, generator=generator) < 0.6
         count = int(torch.randint(0, int(among.sum()) + 1, (1,), generator=generator))
         expected = scores[among].sort(descending=largest).values[:count]
-        found = extreme(scores.view(20, 15), among.view(20, 15), count, largest)
+        found = masked_top_k(scores.view(20, 15), among.view(20, 15), count, largest)
         assert among[found].all()
         assert len(found.unique()) == count
         assert torch.equal(scores[found].sort(descending=largest).values, expected)

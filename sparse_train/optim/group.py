@@ -21,7 +21,7 @@ class Part:
         others: parameters of fewer than two dimensions that are stepped along with these.
 
     Attributes:
-        weights: without autograd, whose versions `Group.written` raises.
+        weights: without autograd, whose versions `Group.mark_step` raises.
         factors, scales, masks, momentum: as in the group.
     """
 
@@ -115,15 +115,15 @@ class Group:
             self._rooms[like.dtype] = like.new_empty(like.numel())
         return self._rooms[like.dtype].as_strided(like.shape, like.stride())
 
-    def at_home(self) -> bool:
+    def same_storage(self) -> bool:
         """Whether the weights are still where they were: a model that moves takes them along."""
         return self._addresses == [p.data_ptr() for p in self.weights]
 
     def written_by_others(self) -> bool:
-        """Whether somebody has written to the weights since `written`, or it was never called."""
+        """Whether somebody has written to the weights since `mark_step`, or it was never called."""
         return self._versions != [p._version for p in self.weights]
 
-    def written(self) -> None:
+    def mark_step(self) -> None:
         """Tell autograd that a step has changed the parameters, as operations on each would, and remember it."""
         increment_version(self.params)
         self._versions = [p._version for p in self.weights]

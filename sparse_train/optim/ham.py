@@ -40,7 +40,7 @@ class HAM:
         self.alpha, self.beta = alpha, beta
 
     @torch.no_grad()
-    def reflect(self, weights: Sequence[Tensor], grads: Sequence[Tensor], lr: float | Tensor) -> None:
+    def step(self, weights: Sequence[Tensor], grads: Sequence[Tensor], lr: float | Tensor) -> None:
         """Take the mirror step in place on weights whose base step used `grads`."""
         for weight, grad in zip(weights, grads, strict=True):
             weight.mul_(mirror_factor(weight, grad, lr, self.alpha, self.beta))

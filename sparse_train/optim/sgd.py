@@ -96,7 +96,7 @@ class SparseSGD(torch.optim.SGD):
                     grads, others = part.times(grads, others, bound)
                 self._descend(part, [*grads, *others], options)
                 self._mirror(part, grads, options["lr"])
-            group.written()
+            group.mark_step()
         return loss
 
     def corrections(self) -> dict[str, Tensor]:
@@ -149,7 +149,7 @@ class SparseSGD(torch.optim.SGD):
         """The parameters with a gradient, with factors that are made anew only as masks change."""
         params = [[p for p in options["params"] if p.grad is not None] for options in self.param_groups]
         found = [each for options, given in zip(self.param_groups, params, strict=True) for each in (options, *given)]
-        if not identical(found, self._found) or not all(map(Group.at_home, self._groups)):
+        if not identical(found, self._found) or not all(map(Group.same_storage, self._groups)):
             self._groups, self._options, rooms = [], [], {}
             for options, given in zip(self.param_groups, params, strict=True):
                 made = [Group(stretch, rooms) for stretch in stretches(self._usable(given))]
@@ -241,4 +241,4 @@ class SparseSGD(torch.optim.SGD):
         """On the weights that exist: the others are 0, and stay it."""
         if self.mirror is not None and part.weights:
             seen = part.existing().gather(grads)
-            part.existing().change(lambda weights: self.mirror.reflect([weights], [seen], lr))
+            part.existing().change(lambda weights: self.mirror.step([weights], [seen], lr))

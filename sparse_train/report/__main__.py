@@ -108,7 +108,7 @@ def _status(args: argparse.Namespace) -> None:
 def _cancel(args: argparse.Namespace) -> None:
     """take what is left of each artifact out of SLURM's queue"""
     for sweep in _sweeps(args):
-        print(f"{sweep.name}: {slurm.cancel(slurm.place(_runs_dir(args), sweep.name))} jobs cancelled")
+        print(f"{sweep.name}: {slurm.cancel(slurm.jobs_dir(_runs_dir(args), sweep.name))} jobs cancelled")
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -189,7 +189,7 @@ def _sweeps(args: argparse.Namespace) -> list[sweeps.Sweep]:
 
 
 def _runs_dir(args: argparse.Namespace) -> Path:
-    return sweeps.place(args.runs_dir, args.scale)
+    return sweeps.scale_dir(args.runs_dir, args.scale)
 
 
 def _show(sweep: sweeps.Sweep, records: Records, args: argparse.Namespace) -> None:
@@ -197,7 +197,7 @@ def _show(sweep: sweeps.Sweep, records: Records, args: argparse.Namespace) -> No
     page = draw(sweep, records, args.results_dir, args.replace)
     print(beside(sweep, args.results_dir, sweeps.ROOT / "results") + page)
     if sweep.artifact.get("figure"):
-        print(f"picture: {sweeps.place(args.results_dir, sweep.scale) / f'{sweep.name}.png'}")
+        print(f"picture: {sweeps.scale_dir(args.results_dir, sweep.scale) / f'{sweep.name}.png'}")
 
 
 def _records(args: argparse.Namespace) -> Records:

@@ -31,7 +31,7 @@ def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = Fals
         ConfigError: for a directory that cannot be written.
     """
     with held(results_dir):
-        return _draw(sweep, records, sweeps.place(results_dir, sweep.scale), replace)
+        return _draw(sweep, records, sweeps.scale_dir(results_dir, sweep.scale), replace)
 
 
 def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:

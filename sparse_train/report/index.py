@@ -57,7 +57,7 @@ def write(results_dir: Path) -> None:
 
 
 def _write(results_dir: Path) -> None:
-    found = {scale: list(entries(sweeps.place(results_dir, scale), scale)) for scale in sweeps.every_scale()}
+    found = {scale: list(entries(sweeps.scale_dir(results_dir, scale), scale)) for scale in sweeps.every_scale()}
     for scale, here in found.items():
         if here and scale != PAPER:
             write_text(results_dir / scale / "README.md", _gallery(here, scale))
@@ -108,14 +108,14 @@ def _verdicts(results_dir: Path, scales: list[str]) -> list[list[str]]:
 
     It is what `make claims` left, since judging takes seconds; where it has left nothing, this says so.
     """
-    judged = {scale: _judged(sweeps.place(results_dir, scale) / "claims.csv") for scale in scales}
+    judged = {scale: _judged(sweeps.scale_dir(results_dir, scale) / "claims.csv") for scale in scales}
     columns = [(PAPER, "on the paper's means"), (PAPER, "beyond its spread"), *((scale, "on ours") for scale in scales)]
     made = [["Claim", "Where", *(f"{words.capitalize()}{sweeps.reduced(scale)}" for scale, words in columns)]]
     for claim in claims.stated():
         row = [claim["id"], claim["where"]]
         for scale, words in columns:
             said = judged[scale].get(claim["id"], {}).get(words, "not judged")
-            row.append(f"[{said}]({sweeps.place(Path(), scale) / 'claims.md'}#{claim['id']})")
+            row.append(f"[{said}]({sweeps.scale_dir(Path(), scale) / 'claims.md'}#{claim['id']})")
         made.append(row)
     return made
 

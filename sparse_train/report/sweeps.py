@@ -81,7 +81,7 @@ def names() -> list[str]:
     return sorted({path.stem for place in (SWEEPS, *OWN) for path in place.glob("[!_]*.yaml")}, key=order)
 
 
-def home(name: str) -> Path:
+def sweep_dir(name: str) -> Path:
     """The directory that a sweep file lies in."""
     return next((place for place in OWN if (place / f"{name}.yaml").exists()), SWEEPS)
 
@@ -120,15 +120,15 @@ def is_rehearsal(scale: str) -> bool:
     return scale != PAPER and bool(scales()[scale].get("rehearsal"))
 
 
-def place(directory: Path, scale: str) -> Path:
+def scale_dir(directory: Path, scale: str) -> Path:
     """Where in a directory of runs or results a scale has its own: smaller ones never mix with the paper's."""
     return directory if scale == PAPER else directory / scale
 
 
 def command(name: str, scale: str) -> str:
     """What makes an artifact at a scale."""
-    if home(name) != SWEEPS:
-        return f"python -m sparse_train.report reproduce {name} --config-dir {home(name).name} --scale {scale}"
+    if sweep_dir(name) != SWEEPS:
+        return f"python -m sparse_train.report reproduce {name} --config-dir {sweep_dir(name).name} --scale {scale}"
     return f"make reproduce-{name}" + ("" if scale == PAPER else f" SCALE={scale}")
 
 
@@ -237,7 +237,7 @@ def composed(name: str, cell: Cell) -> DictConfig:
 def _compose(name: str, overrides: tuple[str, ...], with_hydra: bool = False) -> DictConfig:
     # The sweep file is the primary configuration, so its directory comes first; conf/ is searched after it.
     search = f"hydra.searchpath=[file://{CONF}]"
-    with initialize_config_dir(str(home(name)), version_base="1.3"):
+    with initialize_config_dir(str(sweep_dir(name)), version_base="1.3"):
         cfg = compose(name, overrides=[search, *overrides], return_hydra_config=with_hydra)
         check_composed(cfg)
         return cfg
@@ -245,5 +245,5 @@ def _compose(name: str, overrides: tuple[str, ...], with_hydra: bool = False) ->
 
 def header(name: str) -> Iterator[str]:
     """The comment lines at the head of a sweep file."""
-    lines = (home(name) / f"{name}.yaml").read_text().splitlines()
+    lines = (sweep_dir(name) / f"{name}.yaml").read_text().splitlines()
     return (line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines))

@@ -18,7 +18,7 @@ def drop(mask: Tensor, score: Tensor, count: int) -> Tensor:
         mask, score: of one shape; score is finite.
         count: at most the number of active positions.
     """
-    return _with(mask, extreme(score, mask, count, largest=False), False)
+    return _with(mask, masked_top_k(score, mask, count, largest=False), False)
 
 
 def grow(mask: Tensor, score: Tensor, count: int) -> Tensor:
@@ -28,10 +28,10 @@ def grow(mask: Tensor, score: Tensor, count: int) -> Tensor:
         mask, score: of one shape; score is finite.
         count: at most the number of inactive positions.
     """
-    return _with(mask, extreme(score, ~mask, count, largest=True), True)
+    return _with(mask, masked_top_k(score, ~mask, count, largest=True), True)
 
 
-def extreme(score: Tensor, among: Tensor, count: int, largest: bool) -> Tensor:
+def masked_top_k(score: Tensor, among: Tensor, count: int, largest: bool) -> Tensor:
     """Positions of the `count` largest or smallest scores among some, in any order.
 
     numpy's partition, with `topk` for ties, saves 0.3 of 9 ms in an update of ResNet20, so once in 100 steps of 85 ms.

@@ -58,7 +58,7 @@ class Updater:
         seed: of random growth scores.
         drop: another score than the magnitude.
         budget: another number of weights than RigL's (`parts.budget`).
-        selection: another choice than the layer's extremes (`parts.selection`).
+        selection: another choice than the layer's lowest and highest scores (`parts.selection`).
         average: of gradients over steps, instead of that of the update's own (`parts.averages`); call `observe` in
             every step then. Its state, and the budget's, is part of the optimizer's `state_dict`.
     """

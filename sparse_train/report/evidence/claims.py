@@ -211,7 +211,7 @@ def write(results_dir: Path, scale: str) -> str:
     """Write the page, and its table as CSV; returns the page."""
     with held(results_dir):
         (head, *lines), page = pages(results_dir, scale)
-        place = sweeps.place(results_dir, scale)
+        place = sweeps.scale_dir(results_dir, scale)
         write_table(place / "claims.csv", pd.DataFrame(lines, columns=head))
         write_text(place / "claims.md", page)
     return page

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from sparse_train.report.evidence.effects import contrasts, written
+from sparse_train.report.evidence.effects import contrasts, with_interval
 from sparse_train.report.views import statistics
 from sparse_train.report.views.tables import HOLE
 
@@ -17,7 +17,7 @@ def lines(runs: pd.DataFrame, factors: list[str], value: str, pairs: list[dict])
     made = []
     for says, difference in contrasts(runs, factors, pairs, value).items():
         found = statistics.mean(difference)
-        numbers = f"{written(found)} points ({found.n} seeds)" if found.n else HOLE
+        numbers = f"{with_interval(found)} points ({found.n} seeds)" if found.n else HOLE
         made.append(f"{says}: {numbers}, {_seen(difference, found)}")
     return made
 

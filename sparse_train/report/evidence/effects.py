@@ -76,7 +76,7 @@ def contrast_lines(runs: pd.DataFrame, factors: list[str], pairs: list[dict], va
     for says, difference in contrasts(runs, factors, pairs, value).items():
         found = statistics.mean(difference)
         numbers = (f"{found.p:.4f}", f"{visible(difference):.2f}") if found.n > 1 else ("", "")
-        made.append([says, written(found) or HOLE, *numbers, str(found.n)])
+        made.append([says, with_interval(found) or HOLE, *numbers, str(found.n)])
     return made
 
 
@@ -143,10 +143,10 @@ def _difference(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
 
 
 def shown(difference: pd.Series) -> str:
-    return written(statistics.mean(difference))
+    return with_interval(statistics.mean(difference))
 
 
-def written(effect: statistics.Estimate) -> str:
+def with_interval(effect: statistics.Estimate) -> str:
     """`+1.24 [+0.62, +1.87]`; the difference alone where one seed has no interval, nothing where there is none."""
     if not effect.n:
         return ""

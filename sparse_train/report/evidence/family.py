@@ -35,7 +35,15 @@ def markdown(results_dir: Path, scale: str) -> str:
     known = sorted(((*one, statistics.mean(one[2])) for one in found.values()), key=lambda one: one[3].p)
     adjusted = statistics.holm([estimate.p for *_, estimate in known])
     lines = [
-        [study, says, effects.written(e), str(e.n), f"{e.p:.4f}", f"{p:.4f}", f"{effects.visible(difference):.2f}"]
+        [
+            study,
+            says,
+            effects.with_interval(e),
+            str(e.n),
+            f"{e.p:.4f}",
+            f"{p:.4f}",
+            f"{effects.visible(difference):.2f}",
+        ]
         for (study, says, difference, e), p in zip(known, adjusted, strict=True)
     ]
     if not lines:
@@ -61,5 +69,5 @@ def write(results_dir: Path, scale: str) -> str:
     with held(results_dir):
         page = markdown(results_dir, scale)
         if page:
-            write_text(sweeps.place(results_dir, scale) / "effects.md", page)
+            write_text(sweeps.scale_dir(results_dir, scale) / "effects.md", page)
     return page

@@ -10,7 +10,7 @@ from pathlib import Path
 from sparse_train.report.launch import slurm
 from sparse_train.report.launch.child import attend, option
 from sparse_train.report.records.collect import COMPLETE, INTERRUPTED, MISSING, Records
-from sparse_train.report.sweeps import Cell, Sweep, covering, home
+from sparse_train.report.sweeps import Cell, Sweep, covering, sweep_dir
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def launch(
         while todo := missing(grid, records):
             training = command(sweep, todo, runs_dir, [*launcher.overrides(), *extra])
             if launcher.name == "slurm":
-                slurm.submit(training, slurm.place(runs_dir, sweep.name))
+                slurm.submit(training, slurm.jobs_dir(runs_dir, sweep.name))
                 break
             place = runs_dir / ".multirun" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
             code = attend([*training, option("hydra.sweep.dir", place)])
@@ -96,5 +96,5 @@ def missing(cells: Sequence[Cell], records: Records) -> list[Cell]:
 def command(sweep: Sweep, cells: list[Cell], runs_dir: Path, options: Sequence[str]) -> list[str]:
     """The Hydra multirun of the smallest product that has these cells of one grid, with further overrides."""
     values = [f"{key}={','.join(values)}" for key, values in covering(cells).items()]
-    place = ["--config-dir", str(home(sweep.name)), "--config-name", sweep.name]
+    place = ["--config-dir", str(sweep_dir(sweep.name)), "--config-name", sweep.name]
     return [sys.executable, "-m", "sparse_train", *place, option("runs_dir", runs_dir), *values, *options]

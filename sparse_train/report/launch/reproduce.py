@@ -27,7 +27,7 @@ def status(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | N
     done = f"{len(here | committed)}/{len(states)} complete"
     done += f" ({len(here)} here, {len(committed)} in committed records)" if committed else ""
     words = [done, *(f"{count} {state}" for state, count in sorted(others.items()))]
-    queued = slurm.queue(slurm.place(runs_dir, sweep.name))
+    queued = slurm.queue(slurm.jobs_dir(runs_dir, sweep.name))
     waiting = ", ".join(f"{count} {state.lower()}" for state, count in sorted(queued.items(), reverse=True))
     return f"{sweep.name}: {', '.join(words)}{f'; in the queue: {waiting}' * bool(waiting)}"
 
@@ -66,7 +66,7 @@ def reproduce(
     Raises:
         ConfigError: for jobs that SLURM does not take.
     """
-    if launcher.name == "slurm" and (queued := slurm.queue(slurm.place(runs_dir, sweep.name))):
+    if launcher.name == "slurm" and (queued := slurm.queue(slurm.jobs_dir(runs_dir, sweep.name))):
         words = f"{sweep.name}: {queued.total()} jobs are in the queue already; `make cancel-{sweep.name}` ends them"
         return [words], records
     records, reasons = launch(sweep, runs_dir, records, launcher, extra)

@@ -12,7 +12,7 @@ from sparse_train.errors import ConfigError
 from sparse_train.report.launch.child import option
 
 
-def place(runs_dir: Path, name: str) -> Path:
+def jobs_dir(runs_dir: Path, name: str) -> Path:
     """Where the jobs of a sweep leave their numbers and logs; on a cluster, a directory that all nodes see."""
     return runs_dir / ".slurm" / name
 

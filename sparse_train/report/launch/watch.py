@@ -68,7 +68,7 @@ def watch(
         if once or not waiting:
             return
         busy = any(one.status == "running" for cells in found.values() for one in cells)
-        busy = busy or any(slurm.queue(slurm.place(runs_dir, sweep.name)) for sweep in shown)
+        busy = busy or any(slurm.queue(slurm.jobs_dir(runs_dir, sweep.name)) for sweep in shown)
         quiet = 0.0 if busy else quiet + every
         if quiet > QUIET:
             print(f"nothing has trained for {QUIET:.0f} s: the watch ends", flush=True)

@@ -79,7 +79,7 @@ def committed(name: str, scale: str, results_dir: Path) -> Committed:
 
 
 def _records(results_dir: Path, scale: str) -> Path:
-    return sweeps.place(results_dir, scale) / "records"
+    return sweeps.scale_dir(results_dir, scale) / "records"
 
 
 def _factors(cell: Cell) -> dict[str, str]:

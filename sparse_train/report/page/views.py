@@ -15,7 +15,7 @@ from sparse_train.report.page.records import Committed, committed
 from sparse_train.report.records.collect import COMPLETE
 from sparse_train.report.sweeps import PAPER, Cell, Sweep
 from sparse_train.report.views import hyperparameters, methods, tables
-from sparse_train.report.views.labels import name as say
+from sparse_train.report.views.labels import name
 from sparse_train.report.views.spread import mean_std
 
 PROTOCOL = {"cifar100", "imagenet"}  # the data sets of the paper's accuracies
@@ -90,7 +90,7 @@ def _blocks(held: Committed, sweep: Sweep) -> Iterator[dict]:
         yield {"kind": "charts", "about": about, "panels": panels}
     elif spec:
         path = held.place / f"{held.name}.png"
-        file = str(sweeps.place(Path(), held.scale) / path.name) if path.exists() else None
+        file = str(sweeps.scale_dir(Path(), held.scale) / path.name) if path.exists() else None
         yield {"kind": "picture", "about": about, "file": file}
 
 
@@ -112,8 +112,8 @@ def _table(table: tables.Table) -> dict:
     return {
         "kind": "table",
         "rows": table.rows,
-        "heads": [*map(say, table.rows)],
-        "across": say(table.columns),
+        "heads": [*map(name, table.rows)],
+        "across": name(table.columns),
         "columns": table.columns,
         "values": list(table.column_labels),
         "labels": list(table.column_labels.values()),

@@ -10,7 +10,7 @@ from sparse_train.errors import ConfigError
 from sparse_train.report import sweeps
 from sparse_train.report.records.collect import COMPLETE, passed_over
 from sparse_train.report.records.results import unguarded
-from sparse_train.report.sweeps import Sweep, place
+from sparse_train.report.sweeps import Sweep, scale_dir
 
 # pandas reads numbers to the last bit from 3.1 on; before, only when told to.
 EXACTLY = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
@@ -18,7 +18,7 @@ EXACTLY = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"
 
 def path(results_dir: Path, scale: str, name: str) -> Path:
     """Where an artifact's rows are committed."""
-    return place(results_dir, scale) / "records" / f"{name}.csv"
+    return scale_dir(results_dir, scale) / "records" / f"{name}.csv"
 
 
 def asked(rows: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sparse_train.report.views import style
-from sparse_train.report.views.labels import say
+from sparse_train.report.views.labels import in_words
 from sparse_train.report.views.style import COLOURS
 
 
@@ -56,7 +56,7 @@ def students(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_
                 continue  # in the table; on the paper's steps it lies on HAM's line
             colour = COLOURS[("gd", "ham").index(optimizer)]
             dash = style.DASHES[("none", "d", "eq12").index(scaling)]
-            text = f"{say(optimizer)}, {'not scaled' if scaling == 'none' else say(scaling)}"
+            text = f"{in_words(optimizer)}, {'not scaled' if scaling == 'none' else in_words(scaling)}"
             t = group["iteration"]
             line[0].plot(t, group["loss_median"], dash, color=colour, label=text)
             line[0].fill_between(t, group["loss_low"], group["loss_high"], color=colour, alpha=0.08, linewidth=0)
@@ -81,7 +81,7 @@ def sign_flips(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, a
     figure, axes = style.panels(len(betas), 2, title)
     for line, beta in zip(axes, betas, strict=True):
         for one, flow in zip(line, flows, strict=True):
-            one.set(title=f"{say(flow)}, $\\beta_0 = {beta:g}$", xlabel="$a_0$")
+            one.set(title=f"{in_words(flow)}, $\\beta_0 = {beta:g}$", xlabel="$a_0$")
             one.grid(visible=False)
             if not len(rows):
                 continue

@@ -85,6 +85,6 @@ def name(factor: str) -> str:
     return NAMES.get(factor, factor)
 
 
-def say(value: object) -> str:
+def in_words(value: object) -> str:
     """The word for a value of a key of the theory."""
     return WORDS.get(str(value), str(value))

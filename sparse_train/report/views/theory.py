@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from sparse_train.report.views import statistics, style
-from sparse_train.report.views.labels import say
+from sparse_train.report.views.labels import in_words
 from sparse_train.report.views.style import BLACK, COLOURS, GREY, MARKERS
 
 
@@ -17,7 +17,7 @@ def bn_gradient(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, 
     axes = figure.subplots()
     groups = rows.groupby(["task.norm", "task.init"], sort=False) if len(rows) else ()
     for i, ((norm, init), group) in enumerate(groups):
-        _band(axes, group, "sparsity", "ratio", i, f"{say(norm)}, {say(init)}")
+        _band(axes, group, "sparsity", "ratio", i, f"{in_words(norm)}, {in_words(init)}")
     s = np.linspace(0, 0.96, 200)
     axes.plot(s, (1 - s) ** -0.5, color=BLACK, linewidth=1, linestyle="--", label="$1/\\sqrt{1-s}$", zorder=3)
     axes.set(xlabel="Sparsity s", ylabel="mean |gradient|, sparse over dense")
@@ -131,7 +131,7 @@ def layer_norm(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, a
                 _band(axes[1][i], group.dropna(subset=["exponent"]), "sparsity", "exponent", j, f"{fan_ins} fan-ins")
         s = np.linspace(0, 0.96, 200)
         axes[0][i].plot(s, (1 - s) ** -0.5, color=BLACK, linestyle="--", linewidth=1, label="$1/\\sqrt{1-s}$")
-        axes[0][i].set_title(say(place))
+        axes[0][i].set_title(in_words(place))
         axes[1][i].axhline(-0.5, color=BLACK, linestyle="--", linewidth=1)
         axes[1][i].axhline(0, color=GREY, linestyle=":", linewidth=1)
         axes[1][i].set(xlabel="Sparsity s", ylim=(-1, 0.3))
@@ -172,7 +172,7 @@ def neuron_steps(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str,
             line[i].set(xscale="log", yscale="log")
             line[i].set_xticks([0.6, 0.8, 1, 1.25], ["0.6", "0.8", "1", "1.25"])
             line[i].xaxis.set_minor_locator(NullLocator())
-        axes[0][i].set_title(say(optimizer))
+        axes[0][i].set_title(in_words(optimizer))
         axes[1][i].set_xlabel("$c_i$ (Eq. 12)")
     axes[0][0].set_ylabel("length $|w_i|$")
     axes[1][0].set_ylabel("degrees per step")
@@ -213,7 +213,7 @@ def equilibrium(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, 
     axes[2].set_yticks([0.2, 0.5, 1], ["0.2", "0.5", "1"])
     style.legend(figure, axes[2], columns=3)
     for j, optimizer in enumerate(runs["task.optimizer"].unique()):
-        axes[0].plot([], [], MARKERS[j], color=GREY, markersize=3, label=say(optimizer))
+        axes[0].plot([], [], MARKERS[j], color=GREY, markersize=3, label=in_words(optimizer))
     axes[0].legend(loc="lower right")
     return figure
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sparse_train.errors import require
-from sparse_train.sparsity.masks import drop, extreme
+from sparse_train.sparsity.masks import drop, masked_top_k
 from sparse_train.sparsity.parts.budget import whole
 from sparse_train.sparsity.parts.selection import Layer
 
@@ -45,7 +45,7 @@ class SRigL:
         if layer.last or not self.ablation:
             return torch.ones(neurons, 1, dtype=torch.bool, device=mask.device)
         salient = drop(mask, score, layer.drop).flatten()
-        salient[extreme(growth, torch.ones_like(mask), layer.drop, largest=True)] = True
+        salient[masked_top_k(growth, torch.ones_like(mask), layer.drop, largest=True)] = True
         counts = salient.view(mask.shape).sum(1, keepdim=True)
         least = max(1, whole(self.ablation * (layer.target // neurons)))
         needed = counts.flatten().sort(descending=True).values[min(layer.target // inputs, neurons - 1)]
