@@ -1,7 +1,9 @@
 """Every accuracy figure, drawn and on the page, from records of which no two hold the same number."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from sparse_train.report import draw as drawing
 from sparse_train.report import sweeps
@@ -80,3 +82,40 @@ def test_every_accuracy_figure_draws_each_line_from_its_own_records(name, tmp_pa
     wanted = expected(sweep)
     assert read(drawn[".pdf"]) == wanted
     assert charted(name, tmp_path) == wanted
+
+
+def test_the_band_of_an_accuracy_stays_within_0_and_100():
+    rows = pd.DataFrame({"epoch": [1, 1, 2, 2], "test_acc": [1.0, 9.0, 99.0, 91.0]})
+    axes = Figure().subplots()
+    style.band(axes, rows, "epoch", "test_acc", "-", style.BLUE, None)
+    edges = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == (0, 100)
+    style.band(axes, rows.rename(columns={"test_acc": "ratio"}), "epoch", "ratio", "-", style.BLUE, None)
+    edges = axes.collections[1].get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == pytest.approx((5 - 32**0.5, 95 + 32**0.5))
+
+
+def test_a_schedule_of_one_epoch_is_a_point():
+    axes = Figure().subplots()
+    style.band(axes, pd.DataFrame({"epoch": [1, 1], "test_acc": [1.0, 9.0]}), "epoch", "test_acc", "-", "k", None)
+    style.band(axes, pd.DataFrame({"epoch": [1, 2], "test_acc": [1.0, 9.0]}), "epoch", "test_acc", "-", "k", None)
+    assert [line.get_marker() for line in axes.lines] == ["o", ""]
+
+
+def test_noise_does_not_fill_a_panel_of_itop_rates_and_an_empty_one_says_so():
+    cells = [
+        (dst, optimizer, epochs)
+        for dst in ("rigl", "rigl_corrected")
+        for optimizer in ("sgd", "sparseopt")
+        for epochs in ("100", "200")
+    ]
+    runs = pd.DataFrame(cells, columns=["dst", "optimizer", "epochs"]).assign(sparsity="0.9")
+    runs["itop_rate"] = [0.2 + place / 1e6 if epochs == "200" else None for place, (*_, epochs) in enumerate(cells)]
+    figure = drawing.figures.itop(runs, pd.DataFrame(), {"value": "itop_rate"}, "title", at_paper_scale=False)
+    low, high = figure.axes[0].get_ylim()
+    assert high - low == pytest.approx(2)
+    assert low < 20 < high
+    holes = [
+        axes.get_title()[:10] for axes in figure.axes if any("no complete" in one.get_text() for one in axes.texts)
+    ]
+    assert holes == ["100 epochs"] * 2

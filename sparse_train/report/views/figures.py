@@ -11,6 +11,7 @@ from sparse_train.report.views.labels import label, name
 from sparse_train.report.views.looks import Look, Looks
 
 PANEL = "sparsity"
+ITOP_SPAN = 2.0  # percentage points that an axis of ITOP rates covers at least; the paper's differences are 0.9 to 16
 
 
 def panels_of(runs: pd.DataFrame) -> list[str]:
@@ -85,7 +86,7 @@ def _points(axes: Axes, runs: pd.DataFrame, x: str, value: str, look: Look) -> N
     over_seeds = runs.dropna(subset=[value]).astype({x: float}).groupby(x)[value]
     mean, std = over_seeds.mean(), over_seeds.std().fillna(0)
     axes.plot(mean.index, mean, marker=look.marker, color=look.colour, label=look.words, linestyle=look.dash)
-    axes.fill_between(mean.index, mean - std, mean + std, color=look.colour, alpha=0.15, linewidth=0)
+    style.spread(axes, mean, std, value, look.colour)
     axes.set_xticks(list(mean.index))
 
 
@@ -128,6 +129,10 @@ def itop(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_pape
             one.update_datalim([(x, 0.0) for x in sparsities], updatey=False)  # also where nothing is drawn yet
             one.autoscale_view(scaley=False)
         line[0].set_ylabel(name("itop_rate"))
+    if any(one.lines for one in figure.axes):
+        for one in (one for one in figure.axes if not one.lines):
+            style.hole(one)
+    style.widen(axes[0][0], ITOP_SPAN)  # the panels share their vertical axis
     for one in axes[-1]:
         one.set_xlabel(f"{name(PANEL)} (%)")
     style.legend(figure, axes[0][0])

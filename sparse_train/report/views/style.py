@@ -52,19 +52,39 @@ def panels(rows: int, columns: int, title: str, share_y: bool | str = True) -> t
 def sized(width: float, height: float, title: str) -> Figure:
     """An empty figure of that many inches, its title wrapped."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle("\n".join(wrap(title, round(13.5 * width))), fontsize=10)
+    figure.suptitle("\n".join(wrap(title, round(12.5 * width))), fontsize=10)
     return figure
 
 
 def band(
     axes: Axes, rows: pd.DataFrame, x: str, y: str, dash: str, colour: str, text: str | None, marker: str = ""
 ) -> None:
-    """The mean of `y` over `x` as a line, with a few markers if any, one standard deviation as a band."""
+    """The mean of `y` over `x` as a line, with a few markers if any, one standard deviation as a band.
+
+    A line of a single point is a marker.
+    """
     over_seeds = rows.groupby(x)[y]
     mean, std = over_seeds.mean(), over_seeds.std().fillna(0)
     few = max(1, len(mean) // 6)
+    marker = marker or ("o" if len(mean) == 1 else "")
     axes.plot(mean.index, mean, dash, color=colour, label=text, marker=marker, markevery=few)
-    axes.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+    spread(axes, mean, std, y, colour)
+
+
+def spread(axes: Axes, mean: pd.Series, std: pd.Series, value: str, colour: str) -> None:
+    """A band of one standard deviation; an accuracy is a percentage, so its band stays within 0 and 100."""
+    low, high = mean - std, mean + std
+    if value.endswith("_acc"):
+        low, high = low.clip(0, 100), high.clip(0, 100)
+    axes.fill_between(mean.index, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def widen(axes: Axes, span: float) -> None:
+    """Let the vertical axis cover at least so much, so that noise does not fill a panel."""
+    low, high = axes.get_ylim()
+    if high - low < span:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - span / 2, middle + span / 2)
 
 
 def look(optimizer: str) -> dict:
@@ -85,4 +105,9 @@ def legend(figure: Figure, axes: Axes, columns: int = 6) -> None:
         ncols = min(len(handles), columns, fitting)
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols)
     else:
-        axes.text(0.5, 0.5, "no complete run yet", transform=axes.transAxes, ha="center", color=GREY)
+        hole(axes)
+
+
+def hole(axes: Axes) -> None:
+    """Say in a panel that it has no runs."""
+    axes.text(0.5, 0.5, "no complete run yet", transform=axes.transAxes, ha="center", color=GREY)
