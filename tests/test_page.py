@@ -620,7 +620,7 @@ def test_a_picture_keeps_its_size_and_its_look_in_fewer_bytes(tmp_path):
 def test_the_first_screen_says_what_agrees_and_how_sure(opened, stated):
     tab = opened(stated, viewport={"width": 1440, "height": 900})
     board = tab.locator(".board")
-    assert board.locator("[scope=rowgroup]").all_inner_texts() == ["agrees (1)", "disagrees (2)"]
+    assert board.locator("[scope=rowgroup]").all_inner_texts() == ["Agrees (1)", "Disagrees (2)"]
     assert tab.locator("#found + p strong").inner_text() == "Accuracy at the paper's protocol: 48 of 48 cells so far."
     first, second, third = (board.locator("tbody tr:not(:has([scope=rowgroup]))").nth(i) for i in range(3))
     assert "+1.24 [+0.62, +1.87]" in first.inner_text()
@@ -649,7 +649,7 @@ def test_a_rehearsal_is_hidden_until_it_is_asked_for(opened, stated):
     tab.select_option("#scale", "smoke")
     assert rehearsal.is_visible()
     counts = tab.locator("section:has(> #overview) li").all_inner_texts()
-    assert counts[0].startswith("Accuracy at the paper's protocol: 168 of 168 distinct runs")
+    assert counts[0].startswith("Accuracy at the paper's protocol: 144 of 144 distinct runs")
     assert counts[1].startswith("Rehearsals, evidence of nothing")
 
 
