@@ -671,3 +671,9 @@ def test_the_address_holds_the_filters_so_that_a_view_can_be_shared(opened, stat
     assert shared.locator("#sparsity").input_value() == "0.95"
     shared.click("#reset")
     assert shared.evaluate("location.hash") == "#table2"
+
+
+def test_every_region_has_a_name_of_its_own(opened):
+    labels = opened().locator("[role=region]").evaluate_all("nodes => nodes.map((node) => node.ariaLabel)")
+    assert len(labels) > 50
+    assert sorted(labels) == sorted(set(labels))

@@ -460,7 +460,9 @@ function picture(block, view, artifact) {
     element("figcaption", {}, caption));
 }
 
-const asLines = (block, view, artifact) => lines(block.lines, labelled(artifact.title, view.scale));
+/** The first head keeps it apart from the other tables of the artifact. */
+const asLines = (block, view, artifact) =>
+  lines(block.lines, labelled(`${artifact.title}, by ${block.lines[0][0].toLowerCase()}`, view.scale));
 const DRAW = { table, picture, charts: figure, lines: asLines };
 
 // --- runs ---
