@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from sparse_train.errors import ConfigError
+from sparse_train.errors import ConfigError, require, require_one_of
 from sparse_train.report import sweeps
 from sparse_train.report.views.tables import aligned
 
@@ -44,11 +44,10 @@ class Statement:
         """Reject a verdict, a scale or an artifact that does not exist, and an effect beside words of ours."""
         known = {"verdict": [*VERDICTS], "scale": sweeps.every_scale(), "at": sweeps.names()}
         for key, values in known.items():
-            if (value := getattr(self, key)) not in values:
-                raise ConfigError(f"{FILE}, {self.says!r}: {key}", value, f"must be one of {', '.join(values)}")
-        if bool(self.ours) == bool(self.effect) or len(self.effect) not in (0, 1, 3):
-            right = "must have one or three numbers, or be left out where `ours` says it in words"
-            raise ConfigError(f"{FILE}, {self.says!r}: effect", [*self.effect], right)
+            require_one_of(f"{FILE}, {self.says!r}: {key}", getattr(self, key), values)
+        fits = bool(self.ours) != bool(self.effect) and len(self.effect) in (0, 1, 3)
+        right = "must have one or three numbers, or be left out where `ours` says it in words"
+        require(fits, f"{FILE}, {self.says!r}: effect", [*self.effect], right)
 
     @property
     def words(self) -> str:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
@@ -66,19 +67,7 @@ def gather(names: list[str], results_dir: Path) -> dict:
 def board(results_dir: Path) -> list[dict]:
     """The first screen: what we found, by verdict, each with its numbers as text and as points."""
     return [
-        {
-            "says": one.says,
-            "verdict": one.verdict,
-            "heading": statements.VERDICTS[one.verdict],
-            "paper": one.paper,
-            "ours": one.words,
-            "effect": list(one.effect),
-            "published": one.published if one.effect else None,
-            "n": one.n,
-            "scale": one.scale,
-            "sure": one.sure,
-            "at": one.at,
-        }
+        asdict(one) | {"heading": statements.VERDICTS[one.verdict], "ours": one.words, "published": one.published}
         for one in statements.stated(results_dir)
     ]
 

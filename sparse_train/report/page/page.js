@@ -136,21 +136,21 @@ function tone(name) {
 }
 const colour = (series) => series.colour ?? tone("ink");
 
+function vector(name, attributes, parent) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  parent?.append(node);
+  return node;
+}
+
 function swatch(series) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const part = (name, attributes) => {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    svg.append(node);
-  };
+  const svg = vector("svg", { viewBox: "0 0 28 12", "aria-hidden": "true" });
   const stroke = series.colour ?? "currentColor";
-  svg.setAttribute("viewBox", "0 0 28 12");
-  svg.setAttribute("aria-hidden", "true");
   const dash = DASHES[series.dash].join(" "), fill = series.paper ? "var(--paper)" : stroke;
   const transform = "translate(14 6) scale(4)";
-  part("line", { x1: 0, x2: 28, y1: 6, y2: 6, stroke, "stroke-width": 2, "stroke-dasharray": dash });
+  vector("line", { x1: 0, x2: 28, y1: 6, y2: 6, stroke, "stroke-width": 2, "stroke-dasharray": dash }, svg);
   if (series.marker)
-    part("path", { d: MARKERS[series.marker], transform, fill, stroke, "stroke-width": 0.3 });
+    vector("path", { d: MARKERS[series.marker], transform, fill, stroke, "stroke-width": 0.3 }, svg);
   return svg;
 }
 
@@ -587,25 +587,19 @@ const REACH = 8.5; // points, at either end of the axis that all effects share
 /** Our mean with its interval, filled; the paper's effect, hollow; an arrow where a number lies beyond the axis. */
 function forest(one) {
   if (!one.effect.length) return null;
-  const make = (name, attributes, parent) => {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    parent?.append(node);
-    return node;
-  };
   const [mean, low = mean, high = mean] = one.effect;
   const x = (value) => 90 + (80 / REACH) * Math.max(-REACH, Math.min(REACH, value));
   const theirs = one.published == null ? "" : `; the paper's: ${one.paper}`;
-  const svg = make("svg", { viewBox: "0 0 180 18", class: "forest", role: "img", "aria-label": `ours: ${one.ours}${theirs}` });
-  make("line", { x1: 10, x2: 170, y1: 9, y2: 9, class: "axis" }, svg);
-  make("line", { x1: 90, x2: 90, y1: 0, y2: 18, class: "zero" }, svg);
+  const svg = vector("svg", { viewBox: "0 0 180 18", class: "forest", role: "img", "aria-label": `ours: ${one.ours}${theirs}` });
+  vector("line", { x1: 10, x2: 170, y1: 9, y2: 9, class: "axis" }, svg);
+  vector("line", { x1: 90, x2: 90, y1: 0, y2: 18, class: "zero" }, svg);
   if (one.published != null) {
     const beyond = Math.abs(one.published) > REACH, at = x(one.published), way = Math.sign(one.published) * 7;
-    if (beyond) make("path", { d: `M${at},4 l${way},5 l${-way},5 Z`, class: "theirs" }, svg);
-    else make("circle", { cx: at, cy: 9, r: 4, class: "theirs" }, svg);
+    if (beyond) vector("path", { d: `M${at},4 l${way},5 l${-way},5 Z`, class: "theirs" }, svg);
+    else vector("circle", { cx: at, cy: 9, r: 4, class: "theirs" }, svg);
   }
-  make("line", { x1: x(low), x2: x(high), y1: 9, y2: 9, class: "interval" }, svg);
-  make("circle", { cx: x(mean), cy: 9, r: 4, class: "ours" }, svg);
+  vector("line", { x1: x(low), x2: x(high), y1: 9, y2: 9, class: "interval" }, svg);
+  vector("circle", { cx: x(mean), cy: 9, r: 4, class: "ours" }, svg);
   return svg;
 }
 
@@ -623,10 +617,11 @@ function board() {
     return element("tr", {}, element("th", { scope: "row" }, says), [drawn, ...rest].map((part, i) =>
       element("td", { "data-head": BOARD[i + 1] }, part)));
   };
-  const groups = Map.groupBy ? Map.groupBy(data.statements, (one) => one.heading)
-    : data.statements.reduce((all, one) => all.set(one.heading, [...(all.get(one.heading) ?? []), one]), new Map());
-  const bodies = [...groups].map(([heading, members]) => element("tbody", {}, element("tr", { class: members[0].verdict },
-    element("th", { scope: "rowgroup", colspan: BOARD.length }, `${heading} (${members.length})`)), members.map(line)));
+  const bodies = [...new Set(data.statements.map((one) => one.heading))].map((heading) => {
+    const members = data.statements.filter((one) => one.heading === heading);
+    return element("tbody", {}, element("tr", {},
+      element("th", { scope: "rowgroup", colspan: BOARD.length }, `${heading} (${members.length})`)), members.map(line));
+  });
   return element("section", { "aria-labelledby": "found" }, element("h2", { id: "found" }, "What agrees, what does not, how sure"),
     element("p", {}, element("strong", {}, `Accuracy at the paper's protocol: ${done} of ${cells.length} cells so far.`),
       " Filled: ours with its 95% interval. Hollow: the paper. A statement links to its numbers."),
