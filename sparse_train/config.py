@@ -42,6 +42,9 @@ SCIENCE = (
     "scale",
 )
 
+# Like the number of threads, this changes only how a result is rounded. Every id has it with this value.
+LAST_BITS = {"compile": False}
+
 # Of a task that does not train by recipe, only these decide the result, besides the task's own options, scale and seed.
 SCIENCE_OF = {
     "amplification": tuple(key for key in SCIENCE if key != "task"),
@@ -196,7 +199,7 @@ def run_id(cfg: DictConfig, foreign: Mapping[str, Mapping] | None = None) -> str
     task = _named(str(cfg.task.get("_target_")), codes)
     keys = {"task", "scale", "seed", *SCIENCE_OF[task]} if task in SCIENCE_OF else SCIENCE
     there = [key for key in keys if key in cfg or key not in AS_BEFORE]  # a record may be older than a key
-    science = {key: _canonical(_resolved(cfg[key]), codes) for key in there}
+    science = {key: _canonical(_resolved(LAST_BITS.get(key, cfg[key])), codes) for key in there}
     for path, value in AS_BEFORE.items():
         _leave_out(science, path.split("."), value)
     return hashlib.sha256(json.dumps({"numerics": NUMERICS, **science}, sort_keys=True).encode()).hexdigest()[:12]

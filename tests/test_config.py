@@ -215,7 +215,6 @@ def test_what_leaves_the_result_leaves_the_id(compose_config, override):
         "lr_schedule.warmup_epochs=3",
         "amp=bf16",
         "channels_last=true",
-        "compile=true",
         "scale=cpu",
         "init=own_fan_in",
         "weight_decay_on=weights",
@@ -242,6 +241,11 @@ def test_what_leaves_the_result_leaves_the_id(compose_config, override):
 )
 def test_what_changes_the_result_changes_the_id(compose_config, override):
     assert run_id(compose_config(override)) != run_id(compose_config())
+
+
+def test_what_changes_only_the_last_bits_keeps_the_id(compose_config):
+    assert run_id(compose_config("compile=true")) == run_id(compose_config())
+    assert run_id(compose_config("threads=1")) == run_id(compose_config())
 
 
 def test_the_code_may_move_without_orphaning_records(compose_config):

@@ -1,6 +1,7 @@
 """Runs that were not all made alike are shown as such."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from sparse_train.report import sweeps
 from sparse_train.report.draw import draw
@@ -83,3 +84,10 @@ def test_a_table_says_that_its_runs_were_made_by_several_numbers_of_processes(dr
         "1 (23 runs), 2 (1 run)."
     )
     assert runs["processes"].sum() == 2
+
+
+def test_a_table_says_that_some_of_its_runs_were_compiled(drawn, quickstart):
+    config = OmegaConf.to_container(sweeps.configuration("quickstart", quickstart.cells[0].options), resolve=True)
+    line, runs = drawn({"config": config | {"compile": True}})
+    assert line == "24 of 24 runs complete. Made by torch.compile, which rounds differently: 1 of 24 runs."
+    assert list(runs["compile"].dropna()) == [True]

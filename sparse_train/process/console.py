@@ -35,9 +35,9 @@ def speak_as(name: str) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """One line to stderr that does not break a progress bar."""
+    """One line to stderr that breaks no progress bar, nor another process's line: its end is written with it."""
     if not _quiet:
-        tqdm.write(f"{_speaker}  {line}" if _speaker else line, file=sys.stderr)
+        tqdm.write(f"{_speaker}  {line}\n" if _speaker else f"{line}\n", file=sys.stderr, end="")
 
 
 def progress_bar(batches: Iterable[T], total: int, title: str, done: int = 0) -> Iterator[T]:

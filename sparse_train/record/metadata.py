@@ -18,7 +18,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", 
 
 
 def metadata(cfg: DictConfig, name: str, device: torch.device) -> dict:
-    """Name, configuration, options taken, the sweep, versions, git revision, hardware and threads.
+    """Name, configuration, options taken, the sweep, versions, git revision, hardware, threads and `compile`.
 
     Where the configuration names classes that are not ours: of each its package, version and code, as `foreign`.
     """
@@ -27,7 +27,8 @@ def metadata(cfg: DictConfig, name: str, device: torch.device) -> dict:
     config |= {key: written[key] for key in PATHS if key in written}  # what the environment says stays there
     named = foreign(foreign_targets(config))
     theirs = {"foreign": named} if named else {}
-    return {"name": name, "config": config, "choices": choices(), "sweep": sweep(), **theirs, **describe(device)}
+    known = {"name": name, "config": config, "choices": choices(), "sweep": sweep(), **theirs, **describe(device)}
+    return known | {"compile": config["compile"]}
 
 
 def choices() -> dict[str, str]:

@@ -4,7 +4,7 @@ from itertools import groupby
 
 from sparse_train.record.lease import now
 
-PROVENANCE = ("git", "code", "versions", "hardware", "threads", "processes")
+PROVENANCE = ("git", "code", "versions", "hardware", "threads", "compile", "processes")
 UNKNOWN = "not recorded"
 
 

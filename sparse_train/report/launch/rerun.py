@@ -37,7 +37,7 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
     before, rows = _committed(sweep, results_dir, run)
     cell = next(cell for cell in sweep.cells if cell.id == before["id"])
     with tempfile.TemporaryDirectory() as runs_dir:
-        training = command(sweep, [cell], Path(runs_dir), [f"threads={int(before['threads'])}", *extra])
+        training = command(sweep, [cell], Path(runs_dir), [*_as_before(before), *extra])
         attend(training, stdout=sys.stderr)
         after = collect.runs(sweep, Records([Path(runs_dir)])).set_index("id", drop=False).loc[cell.id]
     if after["status"] != COMPLETE:
@@ -68,6 +68,12 @@ def _committed(sweep: Sweep, results_dir: Path, run: str | None) -> tuple[pd.Ser
     chosen = rows if run is None else rows[rows["id"] == run]
     require(len(chosen), "run", run, f"must be the id of a complete run in {path}")
     return chosen.iloc[0], rows
+
+
+def _as_before(row: pd.Series) -> list[str]:
+    """Options that change only the last bits, as the committed run had them."""
+    compiled = row.get("compile")
+    return [f"threads={int(row['threads'])}", *([] if pd.isna(compiled) else [f"compile={str(compiled).lower()}"])]
 
 
 def _same(a, b) -> bool:

@@ -6,20 +6,21 @@ import pandas as pd
 
 from sparse_train.record import segments
 
-COLUMNS = ("code", "processes", "mixture")
+COLUMNS = ("code", "processes", "compile", "mixture")
 NAMED = 3  # so many runs are named
 
 
 def columns(record: dict) -> dict:
     """What a collected row says of it, where there is something to say.
 
-    `code`: the hash of the training code, or several, joined by "+". `processes`: if more than one. `mixture`: what
+    `code`: the hash of the training code, or several, joined by "+". `processes`: if more than one. `compile`: if used. `mixture`: what
     changed on the way.
     """
     processes = record.get("processes", 1)
     said = {
         "code": "+".join(segments.codes(record)),
         "processes": processes if processes > 1 else None,
+        "compile": record["config"].get("compile"),
         "mixture": segments.mixture(record),
     }
     return {key: value for key, value in said.items() if value}
@@ -36,6 +37,8 @@ def _sentences(complete: pd.DataFrame) -> Iterator[str]:
         yield f"Made by {len(versions)} versions of the code: {_counted(counts)}."
     if "processes" in complete and len(counts := complete["processes"].fillna(1).astype(int).value_counts()) > 1:
         yield f"Made by different numbers of processes, each normalizing its share of a batch: {_counted(counts)}."
+    if "compile" in complete and 0 < (compiled := complete["compile"].notna().sum()) < len(complete):
+        yield f"Made by torch.compile, which rounds differently: {compiled} of {len(complete)} runs."
     if "mixture" in complete and len(mixed := complete.dropna(subset="mixture")):
         named = [f"{run['id']} ({run['mixture']})" for run in mixed.to_dict("records")]
         more = [f"{len(named) - NAMED} more"] if len(named) > NAMED else []
