@@ -13,8 +13,8 @@ NAMED = 3  # so many runs are named
 def columns(record: dict) -> dict:
     """What a collected row says of it, where there is something to say.
 
-    `code`: the hash of the training code, or several, joined by "+". `processes`: if more than one. `compile`: if used. `mixture`: what
-    changed on the way.
+    `code`: the hash of the training code, or several, joined by "+". `processes`: if more than one. `compile`: if used.
+    `mixture`: what changed on the way.
     """
     processes = record.get("processes", 1)
     said = {
