@@ -1,10 +1,12 @@
 """`python -m sparse_train KEY=VALUE ...`: train one sparse network, leave one record.
 
 Options compose from the groups in `conf/`; with `--multirun`, comma-separated values make a sweep. The last line to
-stdout is the run's directory alone, for scripts; stderr has the result on the line before.
+stdout is the run's directory alone, for scripts; stderr ends with the result and, after a run of its own, the command to
+compare it with.
 """
 
 import os
+import shlex
 import signal
 import sys
 from typing import NoReturn
@@ -145,7 +147,18 @@ def run(cfg: DictConfig) -> None:
         no_result(f"rank {ranks.rank} of {ranks.world}: {first}")
     if ranks.main:
         say(closing_line(record.content))
+        if HydraConfig.get().mode == RunMode.RUN and "test_acc" in record.content.get("final", {}):
+            say(f"next: {next_command(record.content, sys.argv[1:])}")
         print(record.dir, flush=True)
+
+
+def next_command(record: dict, arguments: list[str]) -> str:
+    """The baseline of this run, by the same command; of the baseline, its next seed."""
+    optimizer = [word for word in arguments if word.startswith("optimizer")]
+    baseline = record.get("choices", {}).get("optimizer") == "sgd" and optimizer in ([], ["optimizer=sgd"])
+    change = f"seed={record['config']['seed'] + 1}" if baseline else "optimizer=sgd"
+    dropped = [word for word in arguments if word.startswith("seed=")] if baseline else optimizer
+    return shlex.join(["python", "-m", "sparse_train", *(word for word in arguments if word not in dropped), change])
 
 
 def processes() -> Ranks:

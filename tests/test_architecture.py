@@ -26,7 +26,7 @@ LAYERS = [
     ["__main__"],
 ]
 REPORT = [
-    ["report.workload"],
+    ["report.workload", "report.screen"],
     ["report.sweeps"],
     ["report.records"],
     ["report.cost", "report.views"],

@@ -167,10 +167,10 @@ def test_measured_speeds_go_before_stated_ones():
     assert str(speeds).endswith("; measured: 3 runs on some GPU")
     hours = 20.0 * sum(cell.epochs for cell in table2.cells) / 3600
     assert cost.of(table2.cells, speeds).gpu_hours == pytest.approx(hours)
-    assert plan(table2, records, set(), speeds, 1).endswith(" (cifar100 measured)")
+    assert plan(table2, records, speeds, 1).endswith(" (cifar100 measured)")
     table1 = sweeps.load("table1")
     assert cost.of(table1.cells, speeds).gpu_hours == cost.of(table1.cells).gpu_hours, "of another data set"
-    assert plan(table1, records, set(), speeds, 1).endswith(" (imagenet stated)")
+    assert plan(table1, records, speeds, 1).endswith(" (imagenet stated)")
     both = speeds.source([*table1.cells, *table2.cells, *sweeps.load("quickstart").cells])
     assert both == "imagenet stated, cifar100 measured, digits without a speed"
 
@@ -184,7 +184,7 @@ def test_runs_on_a_cpu_do_not_enter_gpu_hours(scale):
     speeds = cost.measured(records)
     assert speeds == cost.STATED_ONLY
     assert cost.of(table2.cells, speeds).gpu_hours == cost.of(table2.cells).gpu_hours
-    line = plan(table2, records, set(), speeds, 1)
+    line = plan(table2, records, speeds, 1)
     assert "about 23 GPU-hours" in line
     assert line.endswith(" (cifar100 stated)")
 

@@ -7,8 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import pytest
+from safetensors.torch import load_file
+
+from sparse_train.__main__ import next_command
 from sparse_train.process.console import closing_line
+from sparse_train.record.export import load
 from sparse_train.train.multirun import StoppedError
 from support.runs import QUICK, ROOT, record, run_here
 
@@ -49,9 +55,36 @@ def test_a_run_ends_with_what_it_came_to_and_its_directory(tmp_path, monkeypatch
         [left] = tmp_path.glob("*/record.json")
         assert out == f"{left.parent}\n"
         accuracy = record(left.parent)["final"]["test_acc"]
-        last = err.splitlines()[-1]
-        assert last.startswith(f"complete: test accuracy {accuracy:.2f}% after 1 epoch (ITOP 1")
+        last, following = err.splitlines()[-2:]
+        assert re.match(rf"complete: test accuracy {accuracy:.2f}% after 1 epoch in \d+ s \(ITOP 1", last)
         assert last.endswith(", sparsity 90.00%)")
+        assert following.startswith("next: python -m sparse_train ") and following.endswith(" optimizer=sgd")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "arguments", "expected"),
+    [
+        ("sparseopt", ["dst=set", "seed=3"], "dst=set seed=3 optimizer=sgd"),
+        ("ham", ["optimizer=ham", "--config-dir", "my lab"], "--config-dir 'my lab' optimizer=sgd"),
+        ("sgd", ["optimizer=sgd", "seed=3", "dst=set"], "optimizer=sgd dst=set seed=4"),
+        ("sgd", ["optimizer=sgd", "optimizer/precondition=sparseopt"], "optimizer=sgd"),
+    ],
+)
+def test_a_run_ends_with_the_command_to_compare_it_with(optimizer, arguments, expected):
+    record = {"choices": {"optimizer": optimizer}, "config": {"seed": 3}}
+    assert next_command(record, arguments) == f"python -m sparse_train {expected}"
+
+
+def test_a_run_begins_with_its_weights_epochs_and_device(tmp_path, monkeypatch, capsys):
+    _, out, err = run_here(monkeypatch, capsys, *QUICK, "epochs=1", "sparsity=0.75", f"runs_dir={tmp_path}")
+    masks = load_file(Path(out.strip()) / "masks.safetensors").values()
+    kept, sparse = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+    dense = sum(weight.numel() for weight in load(out.strip()).parameters()) - sparse
+    assert kept / sparse == pytest.approx(0.25, abs=0.001)
+    name, weights, length = err.splitlines()[:3]
+    assert name == f"{out.strip()}: digits resnet20 rigl sparseopt 0.75 seed 0"
+    assert weights == f"  ResNet20: {kept:,} of {sparse:,} weights kept ({kept / sparse:.2%}); {dense:,} dense ones"
+    assert re.fullmatch(r"  1 epoch of \d+ steps on cpu, 1 thread, fp32", length)
 
 
 def test_a_measurement_says_its_numbers():

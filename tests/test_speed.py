@@ -21,6 +21,7 @@ from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
 from sparse_train.optim.clip import clip_grad_norm_
 from sparse_train.optim.group import Group
 from sparse_train.optim.ham import mirror_factor
+from sparse_train.process.console import RunBar
 from sparse_train.process.signals import SignalHandler
 from sparse_train.record.record import Record
 from sparse_train.sparsity.masks import masked_top_k
@@ -198,7 +199,7 @@ def test_an_epoch_waits_as_often_as_it_is_read_whatever_its_length(compose_confi
             checkpointing = Checkpointing(run, record, Interval(), interruption)
             place = Progress([], 0, run.meter(), 0.0)
             with Operations() as operations:
-                train_epoch(run, 0, place, checkpointing, 0.0)
+                train_epoch(run, 0, place, checkpointing, 0.0, RunBar(1, 1))
         return sum(operations.names[name] for name in WAIT)
 
     assert waits(50) == waits(200) > 0

@@ -3,15 +3,11 @@
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Real
-from typing import TypeVar
 
 from tqdm import tqdm
-
-T = TypeVar("T")
-
 
 _quiet = False
 _speaker = ""
@@ -40,10 +36,31 @@ def say(line: str) -> None:
         tqdm.write(f"{_speaker}  {line}\n" if _speaker else f"{line}\n", file=sys.stderr, end="")
 
 
-def progress_bar(batches: Iterable[T], total: int, title: str, done: int = 0) -> Iterator[T]:
-    """Pass the batches on, showing a bar if somebody watches; `done` of `total` came before them."""
-    hidden = _quiet or bool(_speaker) or not sys.stderr.isatty()
-    yield from tqdm(batches, title, total, leave=False, file=sys.stderr, disable=hidden, unit="step", initial=done)
+class RunBar:
+    """One bar for the whole run, if somebody watches: steps done, time left, the best test accuracy so far.
+
+    Args:
+        epochs: of the run.
+        steps: in each.
+        done: steps before this process began.
+    """
+
+    def __init__(self, epochs: int, steps: int, done: int = 0):
+        hidden = _quiet or bool(_speaker) or not sys.stderr.isatty()
+        kind = {"unit": "step", "leave": False, "file": sys.stderr, "disable": hidden, "dynamic_ncols": True}
+        self.epochs = epochs
+        self.bar = tqdm(total=epochs * steps, initial=done, **kind)
+
+    def step(self) -> None:
+        self.bar.update()
+
+    def at(self, epoch: int, best: float | None, doing: str = "training") -> None:
+        """Which epoch it is, counted from 1; and the best accuracy in percent, None before the first test."""
+        self.bar.set_description(f"epoch {epoch}/{self.epochs} {doing}", refresh=False)
+        self.bar.set_postfix_str("" if best is None else f"best {best:.2f}%")
+
+    def close(self) -> None:
+        self.bar.close()
 
 
 class EpochLog:
@@ -78,6 +95,14 @@ def closing_line(record: dict) -> str:
         return ": ".join(filter(None, [record.get("status", "nothing was recorded"), words]))
     epochs = "1 epoch" if final["epoch"] == 1 else f"{final['epoch']} epochs"
     return (
-        f"{record['status']}: test accuracy {final['test_acc']:.2f}% after {epochs}"
+        f"{record['status']}: test accuracy {final['test_acc']:.2f}% after {epochs} in {span(record['seconds'])}"
         f" (ITOP {final['itop_rate']:.2%}, sparsity {final['realised_sparsity']:.2%})"
     )
+
+
+def span(seconds: float) -> str:
+    """`3 h 05 min`, `12 min`, `40 s`."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 from sparse_train.errors import ConfigError, closest, require, require_one_of
-from sparse_train.report import cost, index, page, sweeps
+from sparse_train.report import cost, index, page, screen, sweeps
 from sparse_train.report.draw import draw
 from sparse_train.report.evidence import claims, family
 from sparse_train.report.evidence.beside import beside
-from sparse_train.report.launch import slurm, watch
+from sparse_train.report.launch import overview, slurm, watch
 from sparse_train.report.launch.child import overrides
 from sparse_train.report.launch.local import Launcher
 from sparse_train.report.launch.reproduce import made_before, plan, reproduce, status
@@ -100,9 +100,11 @@ def _draw(args: argparse.Namespace) -> None:
 
 def _status(args: argparse.Namespace) -> None:
     """count complete, running, interrupted, failed, diverged and missing runs, and jobs in SLURM's queue"""
-    records = _records(args)
-    for sweep in _sweeps(args):
-        print(status(sweep, records, _runs_dir(args), args.results_dir))
+    chosen, records = _sweeps(args), _records(args)
+    if len(chosen) > 1:
+        overview.statuses(chosen, records, _runs_dir(args), args.results_dir)
+    else:
+        print(status(chosen[0], records, _runs_dir(args), args.results_dir))
 
 
 def _cancel(args: argparse.Namespace) -> None:
@@ -113,14 +115,13 @@ def _cancel(args: argparse.Namespace) -> None:
 
 def _plan(args: argparse.Namespace) -> None:
     """count the runs of each artifact and their cost, on so many GPUs; launch nothing"""
-    loaded, records = _sweeps(args), _records(args)
-    speeds, seen = cost.measured(records), {}
+    chosen, records = _sweeps(args), _records(args)
+    speeds = cost.measured(records)
     gpus = max(1, args.gpus[0] if len(args.gpus) == 1 else len(args.gpus))
-    for sweep in loaded:
-        print(plan(sweep, records, set(seen), speeds, gpus))
-        seen |= {cell.id: cell for cell in sweep.cells}
-    if len(loaded) > 1:
-        print(f"together, each run counted once: {cost.of(list(seen.values()), speeds, gpus)}")
+    if len(chosen) > 1:
+        overview.costs(chosen, records, speeds, gpus)
+    else:
+        print(plan(chosen[0], records, speeds, gpus))
     print(f"({speeds})")
 
 
@@ -195,7 +196,7 @@ def _runs_dir(args: argparse.Namespace) -> Path:
 def _show(sweep: sweeps.Sweep, records: Records, args: argparse.Namespace) -> None:
     """Draw, and print: beside the committed numbers if it is drawn elsewhere, the page, and where the picture is."""
     page = draw(sweep, records, args.results_dir, args.replace)
-    print(beside(sweep, args.results_dir, sweeps.ROOT / "results") + page)
+    screen.show(beside(sweep, args.results_dir, sweeps.ROOT / "results") + page)
     if sweep.artifact.get("figure"):
         print(f"picture: {sweeps.scale_dir(args.results_dir, sweep.scale) / f'{sweep.name}.png'}")
 

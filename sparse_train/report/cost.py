@@ -99,10 +99,10 @@ class Cost:
     def __str__(self) -> str:
         text = f"{len(self.seconds)} runs, {self.epochs:,} epochs"
         if any(self.seconds):
-            text += f", about {_number(self.gpu_hours)} GPU-hours"
+            text += f", about {number(self.gpu_hours)} GPU-hours"
         if any(self.seconds) and self.gpus > 1:
-            longest = _number(max(self.seconds) / 3600)
-            text += f", {_number(self.wall_clock / 3600)} hours on {self.gpus} GPUs, the longest run {longest}"
+            longest = number(max(self.seconds) / 3600)
+            text += f", {number(self.wall_clock / 3600)} hours on {self.gpus} GPUs, the longest run {longest}"
         return text
 
 
@@ -111,5 +111,6 @@ def of(cells: list[Cell], speeds: Speeds = STATED_ONLY, gpus: int = 1) -> Cost:
     return Cost(sum(cell.epochs for cell in cells), [speeds.seconds(cell) for cell in cells], gpus)
 
 
-def _number(hours: float) -> str:
+def number(hours: float) -> str:
+    """Two digits, or whole hours from ten on."""
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

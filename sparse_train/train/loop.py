@@ -2,18 +2,19 @@
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Protocol
 
 import torch
 
-from sparse_train.process.console import EpochLog, progress_bar, say
+from sparse_train.process.console import EpochLog, RunBar, say
 from sparse_train.process.signals import SignalHandler
 from sparse_train.randomness import derive
 from sparse_train.record.export import export
 from sparse_train.record.metadata import peak_memory_mib
 from sparse_train.record.record import Record
 from sparse_train.sparsity.topology import Topology
+from sparse_train.train.card import card
 from sparse_train.train.checkpointing import Checkpointing, Interval, Progress
 from sparse_train.train.meter import NORM_EVERY
 from sparse_train.train.run import Run
@@ -37,22 +38,28 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
         checkpointing = Checkpointing(run, record, interval, signals)
         progress = checkpointing.restore()
         record.start(progress.history, progress.steps, **run.metadata)
-        log = EpochLog(run.epochs)
-        say(f"{record.dir}: {run.metadata['name']}")
+        log, steps = EpochLog(run.epochs), len(run.data.train)
+        for line in card(run, record.dir):
+            say(line)
         for row in record.history:
             tell(sinks, row)
-        for epoch in range(len(progress.history), run.epochs):
-            started = time.perf_counter() - progress.seconds
-            trained = train_epoch(run, epoch, progress, checkpointing, started)
-            row = {"epoch": epoch + 1, **trained, **evaluate(run), **look(run)}
-            if not math.isfinite(row["test_loss"]):
-                checkpointing.diverged(f"the test loss is {row['test_loss']} in epoch {epoch + 1}")
-            row["seconds"] = round(time.perf_counter() - started, 3)
-            record.append(row)
-            checkpointing.after_epoch(last=epoch + 1 == run.epochs)
-            progress = Progress(record.history, 0, run.meter(), 0.0)
-            tell(sinks, row, run.topology)
-            log.tell(row)
+        done = len(progress.history) * steps + progress.steps
+        with closing(RunBar(run.epochs, steps, done)) as bar:
+            for epoch in range(len(progress.history), run.epochs):
+                started = time.perf_counter() - progress.seconds
+                best = max((row["test_acc"] for row in record.history), default=None)
+                bar.at(epoch + 1, best)
+                trained = train_epoch(run, epoch, progress, checkpointing, started, bar)
+                bar.at(epoch + 1, best, "testing")
+                row = {"epoch": epoch + 1, **trained, **evaluate(run), **look(run)}
+                if not math.isfinite(row["test_loss"]):
+                    checkpointing.diverged(f"the test loss is {row['test_loss']} in epoch {epoch + 1}")
+                row["seconds"] = round(time.perf_counter() - started, 3)
+                record.append(row)
+                checkpointing.after_epoch(last=epoch + 1 == run.epochs)
+                progress = Progress(record.history, 0, run.meter(), 0.0)
+                tell(sinks, row, run.topology)
+                log.tell(row)
         checkpointing.files.tidy()
         if run.ranks.main:
             export(run.model, run.topology, record.dir)
@@ -60,16 +67,17 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
         checkpointing.finished()
 
 
-def train_epoch(run: Run, epoch: int, progress: Progress, checkpointing: Checkpointing, started: float) -> dict:
-    """One pass over the training set, or what `progress` leaves of it; `started` is when it began."""
+def train_epoch(
+    run: Run, epoch: int, progress: Progress, checkpointing: Checkpointing, started: float, bar: RunBar
+) -> dict:
+    """One pass over the training set, or the rest of it after `progress`; `started` is when it began."""
     if progress.steps == 0:  # for models with dropout: torch knows no other source; in mid-epoch it is restored
         torch.manual_seed(derive(run.seed, "forward", epoch))
     run.forward.train()
     diagnostics = run.diagnostics()
     meter, first, last = progress.meter, epoch * len(run.data.train), (epoch + 1) * len(run.data.train) - 1
     batches = run.data.train.epoch(epoch, progress.steps)
-    shown = progress_bar(batches, len(run.data.train), f"epoch {epoch + 1}/{run.epochs}", progress.steps)
-    for step, (images, labels) in enumerate(shown, start=first + progress.steps):
+    for step, (images, labels) in enumerate(batches, start=first + progress.steps):
         run.set_lr(step)
         run.optimizer.zero_grad()
         loss, correct = run.loss(images, labels)
@@ -87,6 +95,7 @@ def train_epoch(run: Run, epoch: int, progress: Progress, checkpointing: Checkpo
         if not (update and run.updater.skip_step):
             with diagnostics.step(meter) if (step - first) % NORM_EVERY == 0 else nullcontext():
                 run.optimizer.step()
+        bar.step()
         if step < last:
             checkpointing.after_step(step + 1 - first, meter, time.perf_counter() - started)
     checkpointing.check(meter)  # waits for the device, so the time below is that of the work
@@ -111,7 +120,7 @@ def evaluate(run: Run) -> dict:
     for name, split in (("test", run.data.test), ("val", run.data.validation)):
         if split is not None:
             meter = run.meter()
-            for images, labels in progress_bar(split.epoch(0), len(split), name):
+            for images, labels in split.epoch(0):
                 loss, correct = run.loss(images, labels)
                 meter.add(loss, correct, len(labels))
             row |= {f"{name}_loss": meter.mean_loss(), f"{name}_acc": meter.accuracy()}

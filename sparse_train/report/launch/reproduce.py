@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_train.record import segments
@@ -20,16 +21,54 @@ def status(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | N
     Given the directory of results, a run counts too that committed records have as complete: `fig2: 32/32 complete
     (0 here, 32 in committed records)`.
     """
+    found = count(sweep, records, runs_dir, results_dir)
+    done = f"{found.complete}/{len(found.states)} complete"
+    done += f" ({len(found.here)} here, {len(found.committed)} in committed records)" if found.committed else ""
+    words = [done, *(f"{number} {state}" for state, number in sorted(found.others.items()))]
+    return f"{sweep.name}: {', '.join(words)}" + (f"; in the queue: {found.waiting}" if found.queued else "")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The runs of one sweep, or of several, by their state.
+
+    Attributes:
+        states: id -> state of the record here.
+        here, committed: ids of complete runs.
+        queued: state in SLURM's queue -> jobs.
+    """
+
+    states: dict[str, str]
+    here: set[str]
+    committed: set[str]
+    queued: Counter[str]
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """Of both; a run that is in both counts once."""
+        states, queued = self.states | other.states, self.queued + other.queued
+        return Counts(states, self.here | other.here, self.committed | other.committed, queued)
+
+    @property
+    def complete(self) -> int:
+        return len(self.here | self.committed)
+
+    @property
+    def others(self) -> Counter[str]:
+        """State -> runs that are complete neither here nor in committed records."""
+        return Counter(state for name, state in self.states.items() if name not in self.here | self.committed)
+
+    @property
+    def waiting(self) -> str:
+        """`2 running, 3 pending`."""
+        return ", ".join(f"{number} {state.lower()}" for state, number in sorted(self.queued.items(), reverse=True))
+
+
+def count(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | None = None) -> Counts:
+    """How many runs are in which state; see `status`."""
     states = {cell.id: records.status(cell) for cell in sweep.cells}
     here = {name for name, state in states.items() if state == COMPLETE}
     committed = set() if results_dir is None else _committed(sweep, results_dir)
-    others = Counter(state for name, state in states.items() if name not in here | committed)
-    done = f"{len(here | committed)}/{len(states)} complete"
-    done += f" ({len(here)} here, {len(committed)} in committed records)" if committed else ""
-    words = [done, *(f"{count} {state}" for state, count in sorted(others.items()))]
-    queued = slurm.queue(slurm.jobs_dir(runs_dir, sweep.name))
-    waiting = ", ".join(f"{count} {state.lower()}" for state, count in sorted(queued.items(), reverse=True))
-    return f"{sweep.name}: {', '.join(words)}{f'; in the queue: {waiting}' * bool(waiting)}"
+    return Counts(states, here, committed, slurm.queue(slurm.jobs_dir(runs_dir, sweep.name)))
 
 
 def _committed(sweep: Sweep, results_dir: Path) -> set[str]:
@@ -42,11 +81,10 @@ def _committed(sweep: Sweep, results_dir: Path) -> set[str]:
     return others | set(rows.loc[rows["status"] == COMPLETE, "id"])
 
 
-def plan(sweep: Sweep, records: Records, before: set[str], speeds: cost.Speeds, gpus: int) -> str:
-    """What launching would do, after the runs whose ids are in `before`."""
-    new = [cell for cell in missing(sweep.cells, records) if cell.id not in before]
+def plan(sweep: Sweep, records: Records, speeds: cost.Speeds, gpus: int) -> str:
+    """The cost of the whole sweep, and of the runs that launching it would train."""
     source = speeds.source(sweep.cells)
-    costs = f"{cost.of(sweep.cells, speeds)}; new: {cost.of(new, speeds, gpus)}"
+    costs = f"{cost.of(sweep.cells, speeds)}; new: {cost.of(missing(sweep.cells, records), speeds, gpus)}"
     return f"{sweep.name}: {costs}" + (f" ({source})" if source else "")
 
 

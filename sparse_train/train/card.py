@@ -1,0 +1,25 @@
+"""The first lines of a run: its model and the weights that are kept, its length, and its device."""
+
+from pathlib import Path
+
+import torch
+
+from sparse_train.train.run import Run
+
+
+def card(run: Run, run_dir: Path) -> list[str]:
+    """The run's directory and name, then what is trained and on what."""
+    masks = run.topology.masks.values()
+    kept, sparse = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+    dense = sum(parameter.numel() for parameter in run.model.parameters()) - sparse
+    epochs = "1 epoch" if run.epochs == 1 else f"{run.epochs:,} epochs"
+    numbers = "bf16" if run.autocast else "fp32"
+    threads = torch.get_num_threads()
+    where = str(run.device) if run.device.type != "cpu" else f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+    processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
+    compiled = "; torch.compile delays the first step" if run.metadata["compile"] else ""
+    return [
+        f"{run_dir}: {run.metadata['name']}",
+        f"  {type(run.model).__name__}: {kept:,} of {sparse:,} weights kept ({kept / sparse:.2%}); {dense:,} dense ones",
+        f"  {epochs} of {len(run.data.train):,} steps on {where}{processes}, {numbers}{compiled}",
+    ]

@@ -1,0 +1,107 @@
+"""What people see on a terminal: one bar for a run, tables with a total, pages without pictures."""
+
+import io
+
+import pytest
+
+from sparse_train.process.console import RunBar, say
+from sparse_train.report import cost, screen, sweeps
+from sparse_train.report.launch import overview
+from sparse_train.report.records.collect import Records
+from support.records import leave_record
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """First word -> the other cells of each line."""
+    return {
+        cells[0]: cells[1:]
+        for cells in ([c.strip() for c in line.split("  ") if c.strip()] for line in text.splitlines())
+        if cells
+    }
+
+
+def test_one_bar_for_the_run_says_the_epoch_the_best_accuracy_and_the_time_left(monkeypatch):
+    monkeypatch.setattr("sys.stderr", seen := Terminal())
+    bar = RunBar(epochs=2, steps=10, done=5)
+    bar.at(1, None)
+    for _ in range(5):
+        bar.step()
+    bar.at(2, 45.678)
+    say("epoch 1/2")
+    bar.close()
+    frames = seen.getvalue().split("\r")
+    assert any(
+        frame.startswith("epoch 2/2 training") and "10/20" in frame and "best 45.68%" in frame for frame in frames
+    )
+    assert any("<" in frame and "step" in frame for frame in frames), "time passed, and time left"
+    assert "\repoch 1/2\n" in seen.getvalue(), "a line stands above the bar, alone"
+
+
+def test_there_is_no_bar_where_nobody_watches(capsys):
+    bar = RunBar(epochs=1, steps=1)
+    bar.at(1, 50.0)
+    bar.step()
+    bar.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_page_has_no_picture_on_a_terminal_and_its_table_is_set(monkeypatch, capsys):
+    text = "# Title\n\n| a | b |\n| - | - |\n| 1 | **2** |\n\n![Title](title.png)\n"
+    screen.show(text)
+    assert capsys.readouterr().out == "# Title\n\n| a | b |\n| - | - |\n| 1 | **2** |\n\n"
+    monkeypatch.setattr("sys.stdout", seen := Terminal())
+    screen.show(text)
+    assert "title.png" not in seen.getvalue() and "**" not in seen.getvalue() and "|" not in seen.getvalue()
+    assert "─" in seen.getvalue()
+
+
+def test_columns_line_up_and_nothing_is_cut_without_a_terminal(capsys):
+    long = "a long last column " * 6
+    screen.table(["name", "runs", "speed"], [["one", "5", long], ["another", "1,234", ""]], ["all", "1,239", ""])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    ends = [
+        line.index(number) + len(number) for line in lines for number in ("runs", "1,234", "1,239") if number in line
+    ]
+    assert len(ends) == 3 and len(set(ends)) == 1
+    assert long.strip() in lines[2]
+
+
+@pytest.fixture
+def overlapping():
+    """Two sweeps that share all runs of the smaller one."""
+    chosen = [sweeps.load("table2", "smoke"), sweeps.load("fig10", "smoke")]
+    ids = [{cell.id for cell in sweep.cells} for sweep in chosen]
+    assert ids[0] & ids[1]
+    return chosen
+
+
+def test_the_status_of_several_sweeps_has_a_total_that_counts_a_run_once(overlapping, tmp_path, capsys):
+    first, second = overlapping
+    shared = next(cell for cell in first.cells if cell.id in {other.id for other in second.cells})
+    leave_record(tmp_path / "runs", "table2", shared)
+    overview.statuses(overlapping, Records([tmp_path / "runs"]), tmp_path / "runs", tmp_path / "results")
+    found = rows(capsys.readouterr().out)
+    assert found["artifact"] == ["runs", "complete", "here", "committed", "missing", "in the queue"]
+    every = len({cell.id for sweep in overlapping for cell in sweep.cells})
+    assert found["table2"] == [str(len(first.cells)), "1", "1", "·", str(len(first.cells) - 1)]
+    assert found["fig10"] == [str(len(second.cells)), "1", "1", "·", str(len(second.cells) - 1)]
+    assert found[overview.TOTAL] == [str(every), "1", "1", "·", str(every - 1)]
+    assert every < len(first.cells) + len(second.cells)
+
+
+def test_the_cost_of_several_sweeps_has_a_total_that_counts_a_run_once(capsys):
+    chosen = [sweeps.load("table2"), sweeps.load("protocol")]
+    overview.costs(chosen, Records([]), cost.STATED_ONLY, 8)
+    found = rows(capsys.readouterr().out)
+    every = list({cell.id: cell for sweep in chosen for cell in sweep.cells}.values())
+    planned = cost.of(every, gpus=8)
+    assert found["table2"][:4] == ["144", "39,600", "23", "144"]
+    assert found["protocol"][:2] == ["18", "1,800"] and found["protocol"][3] == "12", "six are Table 2's"
+    assert found[overview.TOTAL][:2] == [str(len(every)), f"{planned.epochs:,}"]
+    assert found[overview.TOTAL][5] == cost.number(planned.wall_clock / 3600)
+    assert found["table2"][-1] == "cifar100 stated"
