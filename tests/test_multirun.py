@@ -58,7 +58,8 @@ def test_a_run_ends_with_what_it_came_to_and_its_directory(tmp_path, monkeypatch
         last, following = err.splitlines()[-2:]
         assert re.match(rf"complete: test accuracy {accuracy:.2f}% after 1 epoch in \d+ s \(ITOP 1", last)
         assert last.endswith(", sparsity 90.00%)")
-        assert following.startswith("next: python -m sparse_train ") and following.endswith(" optimizer=sgd")
+        assert following.startswith("next: python -m sparse_train ")
+        assert following.endswith(" optimizer=sgd")
 
 
 @pytest.mark.parametrize(

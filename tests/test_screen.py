@@ -56,7 +56,9 @@ def test_a_page_has_no_picture_on_a_terminal_and_its_table_is_set(monkeypatch, c
     assert capsys.readouterr().out == "# Title\n\n| a | b |\n| - | - |\n| 1 | **2** |\n\n"
     monkeypatch.setattr("sys.stdout", seen := Terminal())
     screen.show(text)
-    assert "title.png" not in seen.getvalue() and "**" not in seen.getvalue() and "|" not in seen.getvalue()
+    assert "title.png" not in seen.getvalue()
+    assert "**" not in seen.getvalue()
+    assert "|" not in seen.getvalue()
     assert "─" in seen.getvalue()
 
 
@@ -67,7 +69,8 @@ def test_columns_line_up_and_nothing_is_cut_without_a_terminal(capsys):
     ends = [
         line.index(number) + len(number) for line in lines for number in ("runs", "1,234", "1,239") if number in line
     ]
-    assert len(ends) == 3 and len(set(ends)) == 1
+    assert len(ends) == 3
+    assert len(set(ends)) == 1
     assert long.strip() in lines[2]
 
 

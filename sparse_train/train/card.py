@@ -18,8 +18,9 @@ def card(run: Run, run_dir: Path) -> list[str]:
     where = str(run.device) if run.device.type != "cpu" else f"cpu, {threads} thread{'s' if threads > 1 else ''}"
     processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
     compiled = "; torch.compile delays the first step" if run.metadata["compile"] else ""
+    weights = f"{kept:,} of {sparse:,} weights kept ({kept / sparse:.2%}); {dense:,} dense ones"
     return [
         f"{run_dir}: {run.metadata['name']}",
-        f"  {type(run.model).__name__}: {kept:,} of {sparse:,} weights kept ({kept / sparse:.2%}); {dense:,} dense ones",
+        f"  {type(run.model).__name__}: {weights}",
         f"  {epochs} of {len(run.data.train):,} steps on {where}{processes}, {numbers}{compiled}",
     ]
