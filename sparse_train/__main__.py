@@ -1,7 +1,7 @@
 """`python -m sparse_train KEY=VALUE ...`: train one sparse network, leave one record.
 
 Options compose from the groups in `conf/`; with `--multirun`, comma-separated values make a sweep. The last line to
-stdout is the run's directory alone, for scripts. stderr ends with the result and, unless the run is one of a sweep, with
+stdout is the run's directory alone, for scripts. stderr ends with the result and, unless it is one of a sweep, with
 the command to compare it with.
 """
 
