@@ -1,5 +1,6 @@
 """The W&B workspace and reports: what they are made of, and that wandb-workspaces takes them; no network."""
 
+import base64
 import json
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from sparse_train.report import sweeps
 from sparse_train.report.__main__ import main
 from sparse_train.report.tracking import dashboard, wandb_views
+from sparse_train.report.views import style
 from sparse_train.tracking.wandb_run import metric
+from support.records import leave_records
 
 pytestmark = [
     pytest.mark.usefixtures("wandb_home"),
@@ -38,24 +41,45 @@ def test_a_panel_shows_the_runs_of_its_part_of_the_grid():
     panel = figure[2][1]
     assert (panel.kind, panel.x, panel.y) == ("line", "epoch", "train_acc")
     assert panel.series == ("dst_option", "optimizer_option", "epochs")
-    expected = {"dataset_option": ["imagenet"], "model_option": ["resnet50"], "dst_option": ["rigl"]}
-    expected |= {"sparsity": [0.95], "optimizer_option": ["sparseopt", "sgd"], "epochs": [90, 180, 270], "seed": [0]}
-    assert panel.filters == {"scale": ["paper"], **expected}
+    expected = {cell.id for cell in sweeps.load("fig3").cells if cell.factors["sparsity"] == "0.95"}
+    assert set(panel.runs) == expected
+    assert len(panel.runs) == len(expected) == 6
 
 
 @pytest.mark.parametrize("table", REPORTS)
 def test_the_panels_of_a_part_show_all_its_runs_and_no_others(table):
-    """A run is shown by the panels whose filters it passes; every artifact's cells are those of its panels."""
+    """Each once, however many artifacts and searches have runs of the same options."""
     names = {sweeps.artifact(name)["title"]: name for name in sweeps.names()}
     for title, _, panels in REPORTS[table].parts:
-        cells = sweeps.load(names[title]).cells
-        for cell in cells:
-            taken = {dashboard.config_key(key): value for key, value in cell.options.items()}
-            shows = [
-                all(str(taken.get(key, "paper")) in map(str, values) for key, values in panel.filters.items())
-                for panel in panels
-            ]
-            assert shows.count(True) == 1, (title, cell.factors)
+        shown = sorted(run for panel in panels for run in panel.runs)
+        assert shown == sorted(cell.id for cell in sweeps.load(names[title]).cells), title
+
+
+def test_methods_have_the_colours_of_the_figures():
+    panel = REPORTS["table1"].parts[1][2][0]
+    of = panel.colours
+    assert of["rigl", "sparseopt", "270"] == style.BLUE.lower()
+    assert of["rigl", "sgd", "270"] == style.ORANGE.lower()
+    assert len(set(of.values())) == len(of) == 6, "shorter training is paler"
+
+
+def test_a_report_has_the_papers_numbers_and_its_address():
+    numbers = REPORTS["table8"].numbers
+    assert "https://arxiv.org/abs/2605.27541" in numbers
+    row = next(
+        line for line in numbers.splitlines() if line.startswith("| 97%") and "Baseline " in line and "HAM" not in line
+    )
+    assert "41.01" in row
+    assert "D alone" in numbers
+
+
+def test_the_baseline_is_a_complete_run_of_table_2(tmp_path):
+    assert dashboard.baseline(tmp_path) is None
+    cells = sweeps.load("table2").cells
+    chosen = next(cell for cell in cells if cell.factors["optimizer"] == "sgd" and cell.factors["seed"] == "1")
+    method = next(cell for cell in cells if cell.factors["optimizer"] == "sparseopt")
+    leave_records(tmp_path, "table2", accuracy=lambda cell: 50.0 if cell in (chosen, method) else None)
+    assert dashboard.baseline(tmp_path) == chosen.id
 
 
 def test_the_workspace_is_built_without_network(monkeypatch):
@@ -69,15 +93,17 @@ def test_the_workspace_is_built_without_network(monkeypatch):
         "sparsity.value",
         "epochs.value",
     ]
-    [scale] = runs["filters"]["filters"]
-    assert (scale["key"], scale["value"]) == ({"section": "config", "name": "scale"}, ["paper"])
+    filters = {one["key"]["name"]: one["value"] for one in runs["filters"]["filters"]}
+    assert filters == dashboard.FULL_SCALE
+    assert dashboard.baseline(sweeps.RESULTS) in base64.b64decode(runs["baselineRunId"]).decode()
+    assert runs["pinnedRunIds"] == [runs["baselineRunId"]]
     drawn = [panel for one in section["panelBankConfig"]["sections"] for panel in one["panels"]]
     assert {metric for panel in drawn for metric in panel["config"]["metrics"]} == {
         *(metric(key) for keys in dashboard.WORKSPACE.values() for key in keys),
         "best/test_acc",
     }
     shown = [panel for _, panels in dashboard.workspace() for panel in panels]
-    assert all(panel.filters == shown[0].filters and panel.series == shown[0].series for panel in shown)
+    assert all(panel.runs == () and panel.series == shown[0].series for panel in shown)
 
 
 def test_reports_are_built_and_saved_once(server, monkeypatch, capsys):
@@ -96,8 +122,10 @@ def test_reports_are_built_and_saved_once(server, monkeypatch, capsys):
         panels = [panel for _, _, panels in report.parts for panel in panels]
         assert len(grids) == len(panels)
         for grid, panel in zip(grids, panels, strict=True):
-            filters = {one["key"]["name"]: one["value"] for one in grid["runSets"][0]["filters"]["filters"]}
-            assert filters == panel.filters
+            [chosen] = grid["runSets"][0]["filters"]["filters"]
+            assert chosen["key"] == {"section": "run", "name": "name"}, "of W&B's keys the one of the id"
+            assert (chosen["op"], chosen["value"]) == ("IN", list(panel.runs))
+            assert list(grid["customRunColors"].values()) == list(panel.colours.values())
             assert [key["name"] for key in grid["runSets"][0]["grouping"]] == [f"{key}.value" for key in panel.series]
             [drawn] = grid["panelBankSectionConfig"]["panels"]
             assert panel.y in json.dumps(drawn["config"])

@@ -55,7 +55,8 @@ def test_an_offline_run_holds_every_row_and_the_whole_configuration(offline):
     assert said["config"]["git"] == record["git"]
     assert said["id"] == record["id"]
     assert said["name"] == record["name"]
-    assert said["tags"] == ["digits", "resnet20", "rigl", "sparseopt_ham", "unit", "paper", "mine"]
+    assert said["tags"] == ["digits", "resnet20", "rigl", "sparseopt_ham", "unit", "mine"]
+    assert said["notes"] == "Reproduces SparseOpt, https://arxiv.org/abs/2605.27541"
     summary = wandb_files.summary(file)
     assert summary["status"] == "complete"
     for place, said in (("", record["final"]), ("best/", record["best"])):

@@ -24,6 +24,7 @@ ABOUT = (
     "layers",
     "flops",
 )
+LINK = "https://arxiv.org/abs/2605.27541"
 PERCENT = {"itop_rate": "itop_percent"}  # shares that people read in percent, as everywhere else
 SYNCED = ".synced"  # `wandb sync` leaves a file of this ending beside what it has uploaded, and so do we
 
@@ -45,6 +46,7 @@ def options(
         "tags": list(dict.fromkeys([*default_tags(metadata.get("choices", {})), *tags])),
         "id": record_id,
         "name": metadata["name"],
+        "notes": notes(metadata),
         "config": {
             **{key: metadata[key] for key in ABOUT if key in metadata},
             **{option_key(group): option for group, option in metadata.get("choices", {}).items()},
@@ -52,6 +54,12 @@ def options(
         },
         "resume": "allow",
     }
+
+
+def notes(metadata: dict) -> str:
+    """The sweep, if any, with its scale, and the paper."""
+    sweep = default_group(metadata.get("sweep"), metadata["config"].get("scale", "paper"))
+    return f"{f'Of the sweep {sweep}. ' if sweep else ''}Reproduces SparseOpt, {LINK}"
 
 
 def option_key(group: str) -> str:
@@ -65,9 +73,10 @@ def default_group(sweep: str | None, scale: str) -> str | None:
 
 
 def default_tags(choices: dict[str, str]) -> list[str]:
-    """cifar100, resnet20, rigl, sparseopt, ..."""
+    """cifar100, resnet20, rigl, sparseopt, paper, ...: no `paper` for digits, which the paper does not train on."""
     taken = [choices.get(group) for group in ("dataset", "model", "dst", "optimizer", "renorm", "scale")]
-    return [option for option in taken if option not in (None, "none")]
+    left_out = (None, "none", *(("paper",) if choices.get("dataset") == "digits" else ()))
+    return [option for option in taken if option not in left_out]
 
 
 def authenticate(mode: str = "online") -> None:

@@ -2,17 +2,24 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
-import yaml
+from matplotlib.colors import to_hex, to_rgb
 
 from sparse_train.report import sweeps
+from sparse_train.report.records import collected, paper
+from sparse_train.report.records.collect import COMPLETE
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, is_group
+from sparse_train.report.views import methods, style
 from sparse_train.report.views.labels import label, name
-from sparse_train.tracking.wandb_run import BEST, metric, option_key
+from sparse_train.report.views.spread import mean_std
+from sparse_train.report.views.tables import aligned
+from sparse_train.tracking.wandb_run import BEST, LINK, metric, option_key
 
 NAME = "sparse_train"
 METHOD = (option_key("dst"), option_key("optimizer"))
+FULL_SCALE = {"scale": [PAPER], option_key("dataset"): ["cifar100", "imagenet"]}  # digits run at no smaller scale
+ABOUT_PAPER = "Numbers of [SparseOpt: Addressing Normalization-induced Gradient Skew in Sparse Training]({}):\n\n{}"
 WORKSPACE = {
     "Accuracy": ("test_acc", "train_acc"),
     "Loss": ("test_loss", "train_loss"),
@@ -32,7 +39,8 @@ class Panel:
         x: the history's or configuration's key; None for bars.
         y: the metric: of the history for lines, of the summary for the others.
         series: keys of the configuration; runs that agree in them are one series, a mean with its spread.
-        filters: key of the configuration -> values of the runs that are shown.
+        runs: the ids of the runs that are shown; empty: all that pass `FULL_SCALE`.
+        colours: values of the `series` -> the method's colour in the figures, paler for shorter training.
     """
 
     kind: str
@@ -40,27 +48,42 @@ class Panel:
     x: str | None
     y: str
     series: tuple[str, ...]
-    filters: dict[str, list] = field(hash=False)
+    runs: tuple[str, ...] = ()
+    colours: dict[tuple[str, ...], str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Report:
-    """One table of the paper with the figures that are drawn from its runs: headings with text and panels."""
+    """One table of the paper with the figures that are drawn from its runs: headings with text and panels.
+
+    Attributes:
+        numbers: the paper's own, as Markdown.
+    """
 
     name: str
     title: str
+    numbers: str
     parts: list[tuple[str, str, list[Panel]]]
 
 
 def workspace() -> list[tuple[str, list[Panel]]]:
     """Sections of the workspace: everything that a training run measures, over epochs, and the best accuracies."""
-    series, paper = (*METHOD, "sparsity", "epochs"), {"scale": [PAPER]}
+    series = (*METHOD, "sparsity", "epochs")
     sections = [
-        (title, [Panel("line", name(key), "epoch", metric(key), series, paper) for key in keys])
+        (title, [Panel("line", name(key), "epoch", metric(key), series) for key in keys])
         for title, keys in WORKSPACE.items()
     ]
-    best = Panel("bar", "Best test accuracy (%)", None, f"{BEST}test_acc", series, paper)
-    return [*sections, ("Best", [best])]
+    return [*sections, ("Best", [Panel("bar", "Best test accuracy (%)", None, f"{BEST}test_acc", series)])]
+
+
+def baseline(results_dir: Path) -> str | None:
+    """The id of the run that others are compared with: the first of Table 2's baseline that is complete."""
+    path, sweep = collected.path(results_dir, PAPER, "table2"), sweeps.load("table2")
+    rows = collected.earlier(path, sweep.factors)
+    if rows is None:
+        return None
+    done = rows.loc[(rows["status"] == COMPLETE) & (rows["optimizer"] == "sgd"), "id"]
+    return next(iter(done), None)
 
 
 def reports() -> list[Report]:
@@ -79,7 +102,20 @@ def reports() -> list[Report]:
 def _report(table: Sweep, figures: list[Sweep]) -> Report:
     parts = [(table.artifact["title"], _about(table.name), _bars(table))]
     parts += [(one.artifact["title"], _about(one.name), PANELS[one.artifact["figure"]["kind"]](one)) for one in figures]
-    return Report(table.name, table.artifact["title"], parts)
+    return Report(table.name, table.artifact["title"], _numbers(table), parts)
+
+
+def _numbers(table: Sweep) -> str:
+    """The paper's means and standard deviations: a row for each method and sparsity, a column for each length."""
+    known = paper.table(table.artifact["paper"])
+    keys = [key for key in ("sparsity", "dst", "optimizer") if known[key].nunique() > 1]
+    lengths, named = list(dict.fromkeys(known["epochs"])), methods.words(table)
+    lines = [[*map(name, keys), *(f"{epochs} epochs" for epochs in lengths)]]
+    for values, rows in known.groupby(keys, sort=False):
+        words = {row.epochs: mean_std(row.mean, row.std) for row in rows.itertuples(index=False)}
+        head = [label(key, value, named) for key, value in zip(keys, values, strict=True)]
+        lines.append([*head, *(words.get(epochs, "") for epochs in lengths)])
+    return ABOUT_PAPER.format(LINK, aligned(lines))
 
 
 def _about(name: str) -> str:
@@ -92,7 +128,7 @@ def _bars(table: Sweep) -> list[Panel]:
     first, *others = [*shown["rows"], *([shown["columns"]] if shown.get("columns") else [])]
     series = tuple(config_key(factor) for factor in others)
     return [
-        Panel("bar", f"{name(first)} {label(first, value)}", None, shown["value"], series, _filters(cells))
+        _panel("bar", f"{name(first)} {label(first, value)}", None, shown["value"], series, cells)
         for value, cells in _split(table.cells, first)
     ]
 
@@ -101,7 +137,7 @@ def _curves(figure: Sweep) -> list[Panel]:
     """Over epochs, a panel per sparsity; optimizers and schedules are series."""
     value, series = figure.artifact["figure"]["value"], (*METHOD, "epochs")
     return [
-        Panel("line", f"{name('sparsity')} {label('sparsity', s)}", "epoch", value, series, _filters(cells))
+        _panel("line", f"{name('sparsity')} {label('sparsity', s)}", "epoch", value, series, cells)
         for s, cells in _split(figure.cells, "sparsity")
     ]
 
@@ -110,7 +146,7 @@ def _final(figure: Sweep) -> list[Panel]:
     """The last epoch's value over the length of training, a panel per sparsity."""
     value = figure.artifact["figure"]["value"]
     return [
-        Panel("scatter", f"{name('sparsity')} {label('sparsity', s)}", "epochs", value, METHOD, _filters(cells))
+        _panel("scatter", f"{name('sparsity')} {label('sparsity', s)}", "epochs", value, METHOD, cells)
         for s, cells in _split(figure.cells, "sparsity")
     ]
 
@@ -119,7 +155,7 @@ def _itop(figure: Sweep) -> list[Panel]:
     """Over sparsity, a panel per length of training."""
     value = metric(figure.artifact["figure"]["value"])
     return [
-        Panel("scatter", f"{epochs} epochs", "sparsity", value, METHOD, _filters(cells))
+        _panel("scatter", f"{epochs} epochs", "sparsity", value, METHOD, cells)
         for epochs, cells in _split(figure.cells, "epochs")
     ]
 
@@ -137,11 +173,20 @@ def _split(cells: list[Cell], factor: str) -> Iterable[tuple[str, list[Cell]]]:
         yield value, [cell for cell in cells if cell.factors.get(factor) == value]
 
 
-def _filters(cells: list[Cell]) -> dict[str, list[Any]]:
-    """The values of every factor among these runs, but for those within a group; at the paper's scale."""
-    found: dict[str, dict] = {}
+def _panel(kind: str, title: str, x: str | None, y: str, series: tuple[str, ...], cells: list[Cell]) -> Panel:
+    """A panel of exactly these runs, in the colours of their methods."""
+    return Panel(kind, title, x, y, series, tuple(cell.id for cell in cells), _colours(cells, series))
+
+
+def _colours(cells: list[Cell], series: tuple[str, ...]) -> dict[tuple[str, ...], str]:
+    """Each series' values -> its method's colour; half as strong for the shortest training, where lengths differ."""
+    if option_key("optimizer") not in series:
+        return {}
+    lengths = sorted({cell.epochs for cell in cells}) if "epochs" in series else []
+    found = {}
     for cell in cells:
-        for factor, value in cell.options.items():
-            if "." not in factor:
-                found.setdefault(config_key(factor), {})[yaml.safe_load(value)] = None
-    return {"scale": [PAPER], **{key: list(values) for key, values in found.items()}}
+        values = {config_key(factor): value for factor, value in cell.factors.items()}
+        strength = 0.5 + 0.5 * lengths.index(cell.epochs) / (len(lengths) - 1) if len(lengths) > 1 else 1.0
+        colour = to_rgb(style.look(cell.factors["optimizer"])["color"])
+        found[tuple(values.get(key, "") for key in series)] = to_hex([1 - strength * (1 - part) for part in colour])
+    return found

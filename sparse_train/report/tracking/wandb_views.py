@@ -3,6 +3,7 @@
 from typing import Any
 
 from sparse_train.errors import ConfigError
+from sparse_train.report import sweeps
 from sparse_train.report.tracking import dashboard
 from sparse_train.report.tracking.dashboard import Panel, Report
 from sparse_train.tracking import wandb_run
@@ -52,6 +53,7 @@ def workspace(project: str, entity: str) -> Any:
         settings=ws.WorkspaceSettings(x_axis="epoch"),
         runset_settings=ws.RunsetSettings(
             filters=_filters(shown),
+            baseline_run=dashboard.baseline(sweeps.RESULTS),
             groupby=[expr.Config(key) for key in shown.series],
         ),
         auto_generate_panels=True,
@@ -61,14 +63,31 @@ def workspace(project: str, entity: str) -> Any:
 
 
 def report(defined: Report, project: str, entity: str) -> Any:
-    """Headings, the head of the sweep file, and a grid for every panel, since runs are chosen by grid."""
+    """The paper's numbers, headings, the head of each sweep file, and a grid for every panel, since it chooses runs."""
     from wandb_workspaces.reports import v2 as wr
 
-    blocks = [wr.TableOfContents()]
+    blocks = [wr.TableOfContents(), wr.MarkdownBlock(text=defined.numbers)]
     for title, text, panels in defined.parts:
         blocks += [wr.H1(title), wr.CodeBlock(text, language="yaml")]
-        blocks += [wr.PanelGrid(panels=[panel(one)], runsets=[runset(one, project, entity)]) for one in panels]
+        blocks += [grid(one, project, entity) for one in panels]
     return wr.Report(project=project, entity=entity, title=defined.title, blocks=blocks, width="fluid")
+
+
+def grid(shown: Panel, project: str, entity: str) -> Any:
+    """One panel with its runs, in its colours."""
+    from wandb_workspaces.reports import v2 as wr
+
+    colours = {
+        wr.RunsetGroup(
+            runset_name=shown.title,
+            keys=tuple(
+                wr.RunsetGroupKey(wr.Config(key), value) for key, value in zip(shown.series, values, strict=True)
+            ),
+        ): colour
+        for values, colour in shown.colours.items()
+    }
+    runs = runset(shown, project, entity)
+    return wr.PanelGrid(panels=[panel(shown)], runsets=[runs], custom_run_colors=colours)
 
 
 def runset(shown: Panel, project: str, entity: str) -> Any:
@@ -87,7 +106,9 @@ def runset(shown: Panel, project: str, entity: str) -> Any:
 def _filters(shown: Panel) -> Any:
     from wandb_workspaces import expr
 
-    return expr.And(*(expr.Config(key).isin(values) for key, values in shown.filters.items()))
+    if shown.runs:
+        return expr.And(expr.Metric("ID").isin(list(shown.runs)))
+    return expr.And(*(expr.Config(key).isin(values) for key, values in dashboard.FULL_SCALE.items()))
 
 
 def panel(shown: Panel) -> Any:
