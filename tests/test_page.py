@@ -16,6 +16,7 @@ from PIL import Image
 from sparse_train.errors import ConfigError
 from sparse_train.report import page, sweeps
 from sparse_train.report.page import records
+from sparse_train.report.page.explain import explanation
 from sparse_train.report.page.views import view
 from support.records import leave_records
 
@@ -677,3 +678,76 @@ def test_every_region_has_a_name_of_its_own(opened):
     labels = opened().locator("[role=region]").evaluate_all("nodes => nodes.map((node) => node.ariaLabel)")
     assert len(labels) > 50
     assert sorted(labels) == sorted(set(labels))
+
+
+# --- the explanation, and figures to take along ---
+
+
+def test_the_explanation_has_the_committed_measurements(tmp_path):
+    assert explanation(tmp_path) is None
+    found = explanation(sweeps.RESULTS)
+    for sparsity, ratio in found["measured"]:
+        assert ratio == pytest.approx((1 - sparsity) ** -0.5, rel=0.03)
+    assert list(found["exponents"]) == ["0", "299"]
+    at_start, later = (dict(points) for points in found["exponents"].values())
+    assert list(at_start) == list(later) == [0.9, 0.95, 0.97]
+    for sparsity in at_start:
+        assert at_start[sparsity] == pytest.approx(-0.5, abs=0.1)
+        assert later[sparsity] > at_start[sparsity] + 0.2, "it fades"
+
+
+def test_the_explanation_can_be_played_with(opened, tmp_path):
+    data = page.gather(["fig2", "mask-updates"], sweeps.RESULTS)
+    (tmp_path / "report.html").write_text(page.render(data, tmp_path))
+    tab = opened(tmp_path / "report.html")
+    says = tab.locator(".try .says")
+    kept, plain, corrected = told(says.inner_text())
+    assert kept[-1] == 144
+    for count, ratio in zip(kept[:2], reversed(plain), strict=True):
+        assert ratio == pytest.approx((144 / count) ** 0.5, abs=0.01), "Eq. 10"
+    assert len(corrected) == 1, "Eq. 12 gives all neurons of the layer one length"
+    tab.locator(".try input[type=radio]").nth(1).check()
+    kept, plain, corrected = told(says.inner_text())
+    exponent = dict(data["explanation"]["exponents"]["299"])[0.9]
+    assert plain[-1] == pytest.approx((kept[0] / 144) ** exponent, abs=0.01)
+    assert corrected[1] / corrected[0] == pytest.approx((kept[1] / kept[0]) ** (0.5 + exponent), rel=0.02)
+    tab.locator("#try-sparsity").focus()
+    tab.keyboard.press("Home")
+    assert says.inner_text().startswith("The neurons keep 144 of 144 weights each.")
+    assert tab.locator(".try svg .masked").count() == 0
+
+
+def told(text: str) -> list[list[float]]:
+    """The numbers of each part of what the explanation says: weights, gradients, gradients with Eq. 12."""
+    parts = re.split(r"Their gradients are|, and", text)
+    return [
+        [float(number) for number in re.findall(r"\d+(?:\.\d+)?(?! *\d*Eq)", part.replace("Eq. 12", ""))]
+        for part in parts
+    ]
+
+
+def test_a_figure_can_be_taken_along_as_numbers_and_as_a_picture(opened, results, html):
+    tab = opened()
+    article = tab.locator("#fig11")
+    article.scroll_into_view_if_needed()
+    with tab.expect_download() as given:
+        article.get_by_role("button", name="CSV of fig11", exact=True).click()
+    assert given.value.suggested_filename == "fig11.csv"
+    rows = pd.read_csv(given.value.path())
+    [block] = next(blocks(one["views"][0], "charts") for one in held_data(html)["artifacts"] if one["name"] == "fig11")
+    expected = [
+        (panel["title"], series["name"], x, y)
+        for panel in block["panels"]
+        for series in panel["series"]
+        for x, y in zip(series["x"], series["y"], strict=True)
+    ]
+    assert list(rows[["panel", "series", "x", "mean"]].itertuples(index=False, name=None)) == expected
+    with tab.expect_download() as given:
+        article.get_by_role("button", name="PNG of fig11", exact=True).click()
+    with Image.open(given.value.path()) as made:
+        assert made.width > 1000
+        assert len(made.convert("RGB").getcolors(2**24)) > 20, "something is drawn on it"
+    with tab.expect_download() as given:
+        tab.locator("#fig6").get_by_role("button", name="PNG of fig6", exact=True).click()
+    with Image.open(given.value.path()) as made:
+        assert made.size == (64, 64)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from sparse_train.report import sweeps
 from sparse_train.report.evidence import statements
+from sparse_train.report.page.explain import explanation
 from sparse_train.report.page.records import FACETS, scales_of
 from sparse_train.report.page.verdicts import verdicts
 from sparse_train.report.page.views import view
@@ -24,6 +25,8 @@ PARTS = {
     "library_style": "vendor/uPlot.min.css",
     "library": "vendor/uPlot.iife.min.js",
     "style": "page.css",
+    "explain": "explain.js",
+    "take": "take.js",
     "script": "page.js",
 }
 LIMIT = 4_800_000  # bytes; pictures that do not fit are linked
@@ -58,6 +61,7 @@ def gather(names: list[str], results_dir: Path) -> dict:
         "scales": notes,
         "rehearsals": [scale for scale in scales if sweeps.is_rehearsal(scale)],
         "statements": board(results_dir),
+        "explanation": explanation(results_dir),
         "options": {facet: _options(facet, views) for facet in FACETS},
         "claims": verdicts(results_dir, [scale for scale in scales if not sweeps.is_rehearsal(scale)]),
         "artifacts": artifacts,

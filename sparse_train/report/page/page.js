@@ -45,6 +45,8 @@ const isRehearsal = (scale) => data.rehearsals.includes(scale);
 const scaleWord = (scale) => (scale === FULL ? "full scale" : `${isRehearsal(scale) ? "REHEARSAL" : "REDUCED SCALE"} ${scale}`);
 const scaleName = (scale) => (scale === FULL ? "full scale" : `${scaleWord(scale)}: ${data.scales[scale]}`);
 const scaleTag = (scale) => (scale === FULL ? null : element("span", { class: "tag" }, scaleName(scale)));
+/** A name for files that readers take along. */
+const fileOf = (artifact, view) => (view.scale === FULL ? artifact.name : `${artifact.name}-${view.scale}`);
 /** A rehearsal says so before it names the paper's figure. */
 const labelled = (text, scale) => (scale === FULL ? text
   : isRehearsal(scale) ? `[${scaleName(scale)}] Laid out as: ${text}` : `${text} [${scaleName(scale)}]`);
@@ -403,7 +405,10 @@ function figure(block, view, artifact) {
     tool("Show all", "Show all", it.reset),
     element("span", { class: "soft" }, "or drag across a panel; double-click shows all"));
   watch(() => panels.forEach((one) => one.toggle?.()));
-  return element("figure", {}, element("figcaption", {}, caption), legend, tools,
+  const file = fileOf(artifact, view);
+  const given = element("div", { class: "tools" }, csvButton(file, () => pointsOf(block.panels)),
+    pngButton(file, () => canvasOf(panels, entries.filter((series) => !it.off.has(series.name)), caption).toDataURL()));
+  return element("figure", {}, element("figcaption", {}, caption), legend, tools, given,
     element("div", { class: "panels" }, panels.map((one) => one.node)),
     later("Values as a table", () => values(block, caption)));
 }
@@ -456,8 +461,9 @@ function picture(block, view, artifact) {
   if (!block.file) return element("p", { class: "note" }, `${block.about} Not drawn yet.`);
   const caption = labelled(`${artifact.title}. ${block.about}`, view.scale);
   const alt = `${caption} Its numbers are in the table above.`;
-  return element("figure", {}, element("img", { src: data.images[block.file] ?? block.file, alt }),
-    element("figcaption", {}, caption));
+  const src = data.images[block.file] ?? block.file;
+  return element("figure", {}, element("img", { src, alt }), element("figcaption", {}, caption),
+    element("div", { class: "tools" }, pngButton(fileOf(artifact, view), () => src)));
 }
 
 /** The first head keeps it apart from the other tables of the artifact. */
@@ -481,6 +487,7 @@ function runs(view, artifact) {
     const node = lines([keys, ...rows], labelled(`Runs of ${artifact.name}. ${words}`, view.scale), "runs");
     const made = node.querySelectorAll("tbody tr");
     watch(() => rows.forEach((row, i) => { made[i].hidden = !passes(facets(row)); }));
+    node.prepend(csvButton(`${fileOf(artifact, view)}-runs`, () => [keys, ...rows]));
     return node;
   });
 }
@@ -658,9 +665,10 @@ function overview() {
 function main() {
   document.body.append(probe);
   makeFilters();
-  $("main").append(...[board(), overview(), claimsSection()].filter(Boolean));
+  const tried = data.explanation ? explanation() : null;
+  $("main").append(...[board(), tried, overview(), claimsSection()].filter(Boolean));
   const link = (id) => element("li", {}, element("a", { href: `#${id}` }, id));
-  $("links").append(element("ul", {}, data.statements.length ? link("found") : [], link("overview"), link("claims")));
+  $("links").append(element("ul", {}, data.statements.length ? link("found") : [], tried ? link("try") : [], link("overview"), link("claims")));
   for (const [title, pattern] of GROUPS) {
     const members = data.artifacts.filter((artifact) => pattern.test(artifact.name));
     if (!members.length) continue;
