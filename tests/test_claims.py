@@ -184,7 +184,7 @@ def test_a_reduced_scale_says_so_and_a_rehearsal_judges_nothing(tmp_path, monkey
     (tmp_path / "smoke" / "records").mkdir(parents=True)
     pd.DataFrame(gains).to_csv(tmp_path / "smoke" / "records" / "table1.csv", index=False)
     page = claims.write(tmp_path, "smoke")
-    assert "REDUCED SCALE smoke" in page.splitlines()[0]
+    assert "REHEARSAL smoke" in page.splitlines()[0]
     assert (tmp_path / "smoke" / "claims.md").read_text() == page
     ours = pd.read_csv(tmp_path / "smoke" / "claims.csv").set_index("claim")["on ours"]
     assert set(ours) == {"a rehearsal: not judged"}

@@ -22,7 +22,7 @@ from sparse_train.report.launch.rerun import spread_over_seeds
 from sparse_train.report.page import views
 from sparse_train.report.records import collect, collected, paper, registration
 from sparse_train.report.records.collect import Records
-from sparse_train.report.views import dynamics, hyperparameters, methods, tables
+from sparse_train.report.views import dynamics, hyperparameters, methods, style, tables
 from support.records import leave_record
 
 
@@ -372,8 +372,10 @@ def test_a_study_draws_a_line_per_setting_with_the_mean_over_its_seeds(tmp_path)
     assert lines["Baseline, over=dense"] == [32.0, 42.0, 52.0]
     assert lines["SparseOpt, over=dense average=none lr=0.5"] == [35.0, 45.0, 55.0]
     assert {y for line in share.lines for y in line.get_ydata()} == {0.25}
-    looks = {(line.get_color(), line.get_linestyle()) for line in accuracy.lines}
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in accuracy.lines}
     assert len(looks) == 8, "no two settings look alike"
+    hues = {(line.get_label().split(",")[0], line.get_color()) for line in accuracy.lines}
+    assert hues == {("Baseline", style.ORANGE), ("SparseOpt", style.BLUE)}
 
 
 def test_a_study_without_runs_is_drawn_empty(tmp_path):

@@ -70,7 +70,7 @@ def test_one_of_each_kind_is_drawn_from_nothing(unbroken):
         if name != "table6":
             assert (results / f"{name}.png").stat().st_size > 10_000
     gallery = (results / "README.md").read_text()
-    assert "REDUCED SCALE smoke" in gallery.splitlines()[0]
+    assert "REHEARSAL smoke" in gallery.splitlines()[0]
     assert all(f"]({name}.png)" in gallery for name in TRAINED[1:])
     assert "`make reproduce-table6 SCALE=smoke`" in (unbroken / "results" / "README.md").read_text()
 

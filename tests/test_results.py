@@ -5,6 +5,8 @@ import json
 import os
 import re
 import resource
+import shutil
+import subprocess
 import sys
 import threading
 
@@ -267,6 +269,22 @@ def test_latex_prints_every_character_as_it_stands():
     assert text.count(LATEX) == 3, "row, column and caption"
     assert r"x\_1 & " in text
     assert "\n\n" not in text
+
+
+def test_a_table_of_latex_compiles_and_fits_a_line(tmp_path):
+    if (program := shutil.which("pdflatex")) is None:
+        pytest.skip("no pdflatex is installed")
+    texts = [path.read_text() for path in sorted(sweeps.RESULTS.rglob("*.tex"))]
+    assert len(texts) > 5
+    assert not any(r"\caption{Table" in text for text in texts), "LaTeX numbers them"
+    body = "\\clearpage\n".join(texts)
+    head = r"\documentclass{article}\usepackage{booktabs,graphicx}"
+    (tmp_path / "all.tex").write_text(rf"{head}\begin{{document}}{body}\end{{document}}")
+    made = subprocess.run(
+        [program, "-interaction=nonstopmode", "all.tex"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stdout[-2000:]
+    assert "Overfull" not in made.stdout
 
 
 def test_a_cell_of_markdown_ends_where_it_should():

@@ -159,10 +159,10 @@ def test_a_reduced_scale_is_labelled_and_never_beside_the_paper(tmp_path):
     for cell in sweep.cells:
         leave_record(tmp_path / "runs", "table2", cell, accuracy=50.0)
     page = draw(sweep, Records([tmp_path / "runs"]), tmp_path)
-    assert "REDUCED SCALE smoke" in page.splitlines()[0]
+    assert "REHEARSAL smoke" in page.splitlines()[0]
     assert "; paper " not in page
     assert not (tmp_path / "table2.md").exists()
-    assert "REDUCED SCALE" in (tmp_path / "smoke" / "table2.tex").read_text()
+    assert "REHEARSAL" in (tmp_path / "smoke" / "table2.tex").read_text()
 
 
 PRINTED = {

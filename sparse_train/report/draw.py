@@ -37,7 +37,7 @@ def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = Fals
 def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
     artifact = sweep.artifact
     selected = best.caption(artifact["best"]["value"]) if artifact.get("best") else ""
-    title = artifact["title"] + selected + sweeps.reduced(sweep.scale)
+    title = sweeps.titled(artifact["title"] + selected, sweep.scale)
     if "hyperparameters" in artifact:
         parts = [tables.aligned(hyperparameters.lines(artifact["hyperparameters"], sweep.name))]
         return _page(place / f"{sweep.name}.md", title, parts)
@@ -47,7 +47,7 @@ def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
     if artifact.get("table"):
         compared = {"paper": artifact.get("paper"), "scale": sweep.scale}
         table = tables.make(runs, **artifact["table"], **compared, methods=named)
-        parts.append(tables.markdown(table))
+        parts += [f"{tables.explained(table)}\n", tables.markdown(table)]
         write_text(place / f"{sweep.name}.tex", tables.latex(table, f"{title}. {methods.ABOUT}" if named else title))
         write_table(place / f"{sweep.name}.csv", tables.tidy(table))
     parts += [tables.aligned(lines) for lines in listings(sweep, runs)]

@@ -110,7 +110,7 @@ def _verdicts(results_dir: Path, scales: list[str]) -> list[list[str]]:
     """
     judged = {scale: _judged(sweeps.scale_dir(results_dir, scale) / "claims.csv") for scale in scales}
     columns = [(PAPER, "on the paper's means"), (PAPER, "beyond its spread"), *((scale, "on ours") for scale in scales)]
-    made = [["Claim", "Where", *(f"{words.capitalize()}{sweeps.reduced(scale)}" for scale, words in columns)]]
+    made = [["Claim", "Where", *(f"{words.capitalize()} {sweeps.reduced(scale)}".rstrip() for scale, words in columns)]]
     for claim in claims.stated():
         row = [claim["id"], claim["where"]]
         for scale, words in columns:
@@ -131,17 +131,18 @@ def _trains(name: str) -> bool:
 
 
 def _gallery(here: list[Entry], scale: str) -> str:
-    label = sweeps.reduced(scale)
     pictures = []
     for entry in here:
         artifact = sweeps.artifact(entry.name)
+        title = sweeps.titled(artifact["title"], scale)
         pictures += [
-            f"## {artifact['title']}\n",
+            f"## {title}\n",
             f"[{entry.name}]({entry.name}.md): `{sweeps.command(entry.name, scale)}`\n",
         ]
         if artifact.get("figure"):
-            pictures.append(f"![{artifact['title']}{label}]({entry.name}.png)\n")
-    return "\n".join([f"# Gallery{label}\n", aligned([HEAD, *(entry.line() for entry in here)]), *pictures])
+            pictures.append(f"![{title}]({entry.name}.png)\n")
+    head = f"# Gallery {sweeps.reduced(scale)}".rstrip()
+    return "\n".join([f"{head}\n", aligned([HEAD, *(entry.line() for entry in here)]), *pictures])
 
 
 def short(revision: str) -> str:

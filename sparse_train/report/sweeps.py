@@ -133,8 +133,16 @@ def command(name: str, scale: str) -> str:
 
 
 def reduced(scale: str) -> str:
-    """What a title says of a smaller scale."""
-    return "" if scale == PAPER else f" [REDUCED SCALE {scale}: {scales()[scale]['note']}]"
+    """The words for a smaller scale, in brackets; none for the paper's."""
+    kind = "REHEARSAL" if is_rehearsal(scale) else "REDUCED SCALE"
+    return "" if scale == PAPER else f"[{kind} {scale}: {scales()[scale]['note']}]"
+
+
+def titled(title: str, scale: str) -> str:
+    """A title that names its scale; of a rehearsal first, since the rest names the paper's data set."""
+    if is_rehearsal(scale):
+        return f"{reduced(scale)} Laid out as: {title}"
+    return f"{title} {reduced(scale)}".rstrip()
 
 
 def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:

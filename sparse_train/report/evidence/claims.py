@@ -202,7 +202,7 @@ def pages(results_dir: Path, scale: str) -> tuple[list[list[str]], str]:
         if not sweeps.is_rehearsal(scale):
             known = [c for c in ours if c.known]
             details += _listed("ours", known, known)
-    title = f"# Claims of the paper, judged on its numbers and on ours{sweeps.reduced(scale)}\n"
+    title = f"# {sweeps.titled('Claims of the paper, judged on its numbers and on ours', scale)}\n"
     linked = [lines[0], *([f"[{name}](#{name})", *words] for name, *words in lines[1:])]
     return lines, "\n".join([title, ABOUT, aligned(linked), *details])
 

@@ -4,7 +4,6 @@ import pandas as pd
 
 from sparse_train.report.evidence.effects import contrasts, with_interval
 from sparse_train.report.views import statistics
-from sparse_train.report.views.tables import HOLE
 
 
 def lines(runs: pd.DataFrame, factors: list[str], value: str, pairs: list[dict]) -> list[str]:
@@ -17,7 +16,7 @@ def lines(runs: pd.DataFrame, factors: list[str], value: str, pairs: list[dict])
     made = []
     for says, difference in contrasts(runs, factors, pairs, value).items():
         found = statistics.mean(difference)
-        numbers = f"{with_interval(found)} points ({found.n} seeds)" if found.n else HOLE
+        numbers = f"{with_interval(found)} points ({found.n} seeds)" if found.n else "not trained yet"
         made.append(f"{says}: {numbers}, {_seen(difference, found)}")
     return made
 

@@ -48,7 +48,7 @@ def markdown(results_dir: Path, scale: str) -> str:
     ]
     if not lines:
         return ""
-    title = f"# Every effect of SparseOpt in our studies, as one family{sweeps.reduced(scale)}"
+    title = f"# {sweeps.titled('Every effect of SparseOpt in our studies, as one family', scale)}"
     return f"{title}\n\n{ABOUT}\n{aligned([HEAD, *lines])}\n"
 
 

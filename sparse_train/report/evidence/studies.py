@@ -1,5 +1,7 @@
 """The figure of a study: what its settings did over their epochs, or the final values of methods."""
 
+from collections import Counter
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -13,6 +15,8 @@ COLUMNS = ("epoch", "train_loss", "test_acc", "itop_rate", "grad_norm", "clipped
 def settings(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
     """Some metrics over epochs, a line per setting: the mean over seeds, the band one standard deviation.
 
+    The colour is the method's, as in every figure; dashes and markers tell the settings of a method apart.
+
     Args:
         spec: `values`, a panel each; `by`, the factors that tell settings apart, the first of which is the optimizer.
     """
@@ -22,11 +26,14 @@ def settings(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_
     lines = rows.groupby(by, sort=False, dropna=False) if by else []
     for one, value in zip(axes, spec["values"], strict=True):
         one.set(title=name(value), xlabel=name("epoch"))
-        for place, (asked, group) in enumerate(lines):
-            dash = style.DASHES[place // len(style.COLOURS)]
-            colour = style.COLOURS[place % len(style.COLOURS)]
+        places: Counter[str] = Counter()
+        for asked, group in lines:
+            method, words = asked[0], _words(dict(zip(by, asked, strict=True)))
+            rounds, place = divmod(places[method], len(style.DASHES))
+            places[method] += 1
             shown = group.assign(**{value: unit(value) * group[value]})
-            style.band(one, shown, "epoch", value, dash, colour, _words(dict(zip(by, asked, strict=True))))
+            colour, marker = style.look(method)["color"], style.MARKERS[rounds - 1] if rounds else ""
+            style.band(one, shown, "epoch", value, style.DASHES[place], colour, words, marker)
     style.legend(figure, axes[0], columns=2)
     return figure
 

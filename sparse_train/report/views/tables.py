@@ -3,6 +3,7 @@
 Every table is made once, as a list of `Cell`s, and written as Markdown, LaTeX and CSV.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ from sparse_train.report.records.paper import value as paper_value
 from sparse_train.report.views.labels import label, name
 from sparse_train.report.views.spread import mean_std
 
-HOLE = "missing"
+HOLE = "·"  # of a cell whose runs are not trained yet
+NUMBER = re.compile(r"^Table \d+\. ")  # LaTeX numbers tables itself
 # What LaTeX would not print as it stands.
 LATEX = str.maketrans(
     {
@@ -22,6 +24,7 @@ LATEX = str.maketrans(
         "^": r"\textasciicircum{}",
         "~": r"\textasciitilde{}",
         "\n": " ",
+        "±": r"$\pm$",
     }
 )
 
@@ -125,12 +128,22 @@ def markdown(table: Table) -> str:
 
 
 def _plain(cell: Cell, best: bool) -> str:
-    count = f"n={cell.n}" if cell.n == cell.expected else f"n={cell.n} of {cell.expected}"
-    ours = HOLE if cell.mean is None else f"{_bold(mean_std(cell.mean, cell.std), best)} ({count})"
+    ours = HOLE if cell.mean is None else f"{_bold(mean_std(cell.mean, cell.std), best)} ({_count(cell)})"
     if cell.paper is None:
         return ours
     difference = "" if cell.difference is None else f", {cell.difference:+.2f}"
     return f"{ours}; paper {mean_std(*cell.paper)}{difference}"
+
+
+def _count(cell: Cell) -> str:
+    return f"n={cell.n}" if cell.n == cell.expected else f"n={cell.n} of {cell.expected}"
+
+
+def explained(table: Table) -> str:
+    """How to read a cell, in one sentence or two."""
+    paper = "; then the paper's number, and ours minus it" if table.compared else ""
+    best = ", best mean in bold" if table.judged else ""
+    return f"Ours: mean ± standard deviation over n runs{best}{paper}. A dot: not trained yet."
 
 
 def _bold(text: str, bold: bool) -> str:
@@ -147,7 +160,13 @@ def aligned(lines: list[list[str]]) -> str:
 
 
 def latex(table: Table, caption: str) -> str:
-    """booktabs, in the paper's row order, our best in bold; the paper's number and the difference below ours."""
+    """booktabs, in the paper's row order, our best in bold; the paper's number and the difference below ours.
+
+    It is no wider than a line of the page. The caption loses the number that LaTeX counts itself.
+    """
+    first, last = len(table.rows) + 1, len(table.rows) + len(table.column_labels)
+    across = rf"\multicolumn{{{last - first + 1}}}{{c}}{{{_escape(name(table.columns))}}}"
+    over = " & " * len(table.rows) + across + rf" \\ \cmidrule{{{first}-{last}}}"
     head = " & ".join(map(_escape, [*map(name, table.rows), *table.column_labels.values()]))
     body, before = [], None
     for row, cells in table.cells.items():
@@ -165,17 +184,19 @@ def latex(table: Table, caption: str) -> str:
     columns = "l" * len(table.rows) + "c" * len(table.column_labels)
     return "\n".join(
         [
-            "% needs \\usepackage{booktabs}",
+            r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escape(caption)}}}",
+            rf"\caption{{{_escape(NUMBER.sub('', caption))}. {_escape(explained(table))}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
+            over,
             head + r" \\",
             r"\midrule",
             *body,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             r"\end{table}",
             "",
         ]
@@ -184,9 +205,9 @@ def latex(table: Table, caption: str) -> str:
 
 def _latex_ours(cell: Cell, best: bool) -> str:
     if cell.mean is None:
-        return "---"
+        return r"$\cdot$"
     text = f"${mean_std(cell.mean, cell.std, plus_minus=chr(92) + 'pm ')}$"
-    return rf"\boldmath{text}" if best else text
+    return (rf"\boldmath{text}" if best else text) + rf" {{\scriptsize ({_count(cell)})}}"
 
 
 def _latex_paper(cell: Cell) -> str:
