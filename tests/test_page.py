@@ -192,7 +192,7 @@ def test_nothing_in_the_records_can_become_markup(tmp_path):
     text = (tmp_path / "report.html").read_text()
     assert held_data(text)["artifacts"][0]["views"][0]["runs"]["shared"]["device"] == HOSTILE
     tags = Tags(text).found
-    assert [tag for tag, _ in tags].count("script") == 4
+    assert [tag for tag, _ in tags].count("script") == (HERE / "page.html").read_text().count("<script")
     assert "img" not in [tag for tag, _ in tags]
 
 

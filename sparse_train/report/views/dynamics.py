@@ -8,6 +8,8 @@ from sparse_train.report.views import style
 from sparse_train.report.views.labels import in_words
 from sparse_train.report.views.style import COLOURS
 
+REACH = 2.5  # of the axes of Figure 6
+
 
 def balance(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
     """Figure 6: the balance equation in (a, gamma) at beta = 0, and as a surface over (gamma, beta)."""
@@ -30,7 +32,10 @@ def balance(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_p
             space.plot_surface(
                 np.outer(a, np.ones(40)), np.outer(rho, np.cos(angles)), np.outer(rho, np.sin(angles)), **look
             )
-        space.set(xlabel="a", ylabel="$\\gamma$", zlabel="$\\beta$", title=f"{flow}, $a_0 = -1$")
+        ends = (-REACH, REACH)  # the same for both, so that their shapes compare
+        space.set(xlabel="a", ylabel="$\\gamma$", zlabel="$\\beta$", xlim=ends, ylim=ends, zlim=ends)
+        space.set_title(f"{flow}, $a_0 = -1$")
+        space.set_box_aspect(None, zoom=0.75)  # leaves room for the name of the vertical axis
     return figure
 
 

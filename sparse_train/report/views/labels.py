@@ -65,6 +65,15 @@ WORDS = {
     "mlp_bn": "MLP, BN",
     "block_embedding": "block, embedding",
     "block_output": "block, output + residual",
+    "exact": "all assumptions hold",
+    "eps": "BN's usual eps",
+    "decay_scaled": "decay scaled too",
+    "classifier": "classifier corrected",
+    "rigl": "RigL",
+    "rigl_ranked": "RigL, ranked as SparseOpt",
+    "rigl_invariant": "RigL, invariant",
+    "rigl_invariant_rescaled": "RigL, invariant, rescaled",
+    "clipped": "norm bounded",
 }
 
 

@@ -111,10 +111,11 @@ def _angles(axes: Axes, runs: pd.DataFrame) -> None:
     groups = list(runs.groupby(["task.fan_ins", "task.sparsity"])) if len(runs) else []
     for i, (_, group) in enumerate(groups):
         for offset, (key, text, colour) in enumerate(BARS):
-            height, place = group[f"{key}_angle"].mean(), i + 0.2 * offset - 0.3
-            axes.bar(place, height, 0.18, color=COLOURS[colour], label=text if i == 0 else None)
+            place, found = i + 0.2 * offset - 0.3, group[f"{key}_angle"]
+            look = {"color": COLOURS[colour], "yerr": found.std(), "error_kw": {"linewidth": 1}}
+            axes.bar(place, found.mean(), 0.18, label=text if i == 0 else None, **look)
     axes.set_xticks(range(len(groups)), [f"{fan_ins}\n{float(s):.0%}" for (fan_ins, s), _ in groups])
-    axes.set(title="angle to the dense layer's gradient", ylabel="degrees", ylim=(0, 90))
+    axes.set(title="angle to the dense layer's gradient", ylabel="degrees, ± standard deviation", ylim=(0, 90))
     axes.legend(loc="upper left", ncols=2)
 
 
@@ -135,6 +136,7 @@ def layer_norm(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, a
         axes[1][i].axhline(-0.5, color=BLACK, linestyle="--", linewidth=1)
         axes[1][i].axhline(0, color=GREY, linestyle=":", linewidth=1)
         axes[1][i].set(xlabel="Sparsity s", ylim=(-1, 0.3))
+    axes[0][0].set_ylim(0, 8)
     axes[0][0].set_ylabel("mean |sparse| / mean |dense|")
     axes[1][0].set_ylabel("exponent of $1-s_i$")
     style.legend(figure, axes[0][0], columns=4)
@@ -146,10 +148,10 @@ def equivalence(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, 
     figure = style.sized(8.6, 3.6, title)
     axes = figure.subplots(1, 2)
     for i, (variant, group) in enumerate(rows.groupby("task.variant", sort=False) if len(rows) else ()):
-        gap = (group["sparseopt"] - group["sgd"]).abs().clip(lower=1e-17).rolling(10, min_periods=1).max()
+        gap = group["gap"].clip(lower=1e-17).rolling(10, min_periods=1).max()
         colours = [*COLOURS, BLACK, GREY]
         look = {"color": colours[i % len(colours)], "linestyle": style.DASHES[i // len(colours)]}
-        axes[1].plot(group["step"], gap, label=variant.replace("_", " "), **look)
+        axes[1].plot(group["step"], gap, label=in_words(variant), **look)
         if variant == "exact":
             axes[0].plot(group["step"], group["sparseopt"], color=COLOURS[0], label="SparseOpt from $w$")
             axes[0].plot(group["step"], group["sgd"], ":", color=BLACK, label="SGD from $w/\\sqrt{c}$")
