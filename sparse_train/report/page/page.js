@@ -659,7 +659,35 @@ function overview() {
   return element("section", { "aria-labelledby": "overview" }, element("h2", { id: "overview" }, "What has been measured"),
     element("ul", {}, totals.filter(Boolean)), element("p", {},
       "The paper's numbers stand beside ours only where the protocol is the paper's. A reduced scale stands in a dashed ",
-      "frame with its name. A run that is missing stays visible as a hole."), element("ul", {}, scales));
+      "frame with its name. A run that is missing stays visible as a hole."), element("ul", {}, scales), progress());
+}
+
+const measured = (artifact) => artifact.views.some((view) => view.expected == null || view.complete);
+
+/** How far every artifact is at each scale, as one table. */
+function progress() {
+  const scales = Object.keys(data.scales);
+  const far = (artifact) => scales.map((scale) => {
+    const view = artifact.views.find((one) => one.scale === scale && one.runs);
+    return view ? `${view.complete} of ${view.expected}` : "";
+  });
+  const rows = data.artifacts.filter((artifact) => artifact.views.some((view) => view.runs))
+    .map((artifact) => [artifact.name, ...far(artifact)]);
+  return later(`Progress of all ${rows.length} artifacts`, () =>
+    lines([["Artifact", ...scales], ...rows], "Complete runs of every artifact, by scale"));
+}
+
+/** The articles of a group; those without any run are folded. */
+function articlesOf(title, members) {
+  const open = members.filter((artifact) => !measured(artifact));
+  const fold = element("details", { class: "untrained" },
+    element("summary", {}, `${title} without a run yet (${open.length}): ${open.map((artifact) => artifact.name).join(", ")}`),
+    open.map(articleOf));
+  watch(() => {
+    fold.hidden = !open.some(artifactShown);
+    fold.open ||= wanted.text !== "";
+  });
+  return [...members.filter(measured).map(articleOf), fold];
 }
 
 function main() {
@@ -673,7 +701,7 @@ function main() {
     const members = data.artifacts.filter((artifact) => pattern.test(artifact.name));
     if (!members.length) continue;
     const heading = element("h2", {}, title), items = element("ul", {});
-    $("main").append(heading, ...members.map(articleOf));
+    $("main").append(heading, ...articlesOf(title, members));
     $("links").append(element("b", {}, title), items);
     for (const artifact of members) {
       const done = artifact.views[0];
@@ -699,7 +727,7 @@ function main() {
     if (filters.size) restore(filters);
     else if (asked()) history.replaceState(null, "", address(anchor)); // a link within the page keeps the filters
     const target = $(anchor);
-    if (target?.matches("details")) target.open = true;
+    for (let fold = target?.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
     if (target) target.scrollIntoView();
   };
   addEventListener("hashchange", jump);
