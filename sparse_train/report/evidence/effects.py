@@ -24,7 +24,7 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
     options = _options(settings)
     base = find(settings, reference)
     effect = f"effect on {in_a_sentence(name(values[0]))}"
-    made = [["Method", "Setting", *map(name, values), f"{effect}, from the reference", "from its own baseline", "n"]]
+    made = [["Method", "Setting", f"{effect}, from the reference", "from its own baseline", "n", *map(name, values)]]
     for setting, group in settings.items():
         done, asked = complete(group), dict(setting)
         own = _twin(setting, str(reference["optimizer"]))
@@ -32,10 +32,10 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
             [
                 label("optimizer", asked["optimizer"]),
                 options[setting],
-                *(HOLE if v not in done or done.empty else _mean(done[v], v) for v in values),
                 "reference" if setting == base else _difference(done, complete(settings[base]), values[0]),
                 _difference(done, complete(settings[own]), values[0]) if own in settings and own != setting else "",
                 f"{len(done)} of {len(group)}",
+                *(HOLE if v not in done or done.empty else _mean(done[v], v) for v in values),
             ]
         )
     return made
