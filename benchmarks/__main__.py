@@ -35,7 +35,7 @@ SECTIONS = {
     "sizes": ("Size, ResNet20 x1", 1, None, "KiB", 1 / 1024),
 }
 OWED = """\
-What a GPU would show is not measured yet: everything above on CUDA (the same command does it there), seconds per epoch
+These need a GPU and are not measured yet: everything above on CUDA (by the same command), seconds per epoch
 of CIFAR-100 with and without `compile=reduce-overhead`, 1 to 16 runs at a time on one GPU with NVIDIA's MPS and
 without, ResNet50 at 224 in bf16 and how many images a second it wants of the loader. Runs side by side are processes
 (`LAUNCHER=local PACK=N`), which leaves every run the numbers it has alone;

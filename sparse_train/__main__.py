@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def end(number: int, frame: object) -> None:
-    """A signal's default, but what is half-written is removed, and the lock given back, on the way."""
+    """End as the signal would by default, but remove half-written files and release the lock first."""
     sys.exit(128 + number)
 
 
@@ -153,7 +153,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def next_command(record: dict, arguments: list[str]) -> str:
-    """The baseline of this run, by the same command; of the baseline, its next seed."""
+    """The command that trains this run's baseline. If this run is the baseline, the command trains its next seed."""
     optimizer = [word for word in arguments if word.startswith("optimizer")]
     baseline = record.get("choices", {}).get("optimizer") == "sgd" and optimizer in ([], ["optimizer=sgd"])
     change = f"seed={record['config']['seed'] + 1}" if baseline else "optimizer=sgd"
@@ -175,7 +175,7 @@ def processes() -> Ranks:
 
 
 def no_result(line: str, status: int = 1) -> NoReturn:
-    """Say why, and end the program; in a sweep, this run alone, which says it."""
+    """End the program with a line that says why. In a sweep, end only this run, which reports the line."""
     if HydraConfig.get().mode == RunMode.RUN:
         stop(line, status)
     raise RunError(line)

@@ -31,7 +31,7 @@ def speak_as(name: str) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """One line to stderr that breaks no progress bar, nor another process's line: its end is written with it."""
+    """Write one line to stderr, newline included, so that it splits no progress bar and no line of another process."""
     if not _quiet:
         tqdm.write(f"{_speaker}  {line}\n" if _speaker else f"{line}\n", file=sys.stderr, end="")
 

@@ -121,7 +121,7 @@ def set_up_torch(cfg: DictConfig) -> None:
 
 
 def require_more_than_one_value(model: nn.Module, example: torch.Tensor, batch_size: int) -> None:
-    """With one image a process, a channel of one pixel is one value, which is its own mean: nothing is left of it.
+    """With one image per process, a channel of one pixel is a single value, and normalization reduces it to 0.
 
     Raises:
         ConfigError: names the first such layer.

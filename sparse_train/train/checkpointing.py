@@ -137,7 +137,7 @@ class Checkpointing:
 
     @torch.no_grad()
     def _take_own(self, saved: dict[str, torch.Tensor], meter: Meter) -> None:
-        """Each rank takes back its own. Ranks of another number share out what there is: the statistics' mean."""
+        """Each rank restores its own. If the number of ranks changed, every rank takes the statistics' mean."""
         ranks, statistics = self.run.ranks, self.run.statistics()
         for name, value in self._own(meter).items():
             if name in saved and len(saved[name]) == ranks.world:

@@ -45,7 +45,7 @@ def install() -> None:
 
 
 class Multirun(Sweeper):
-    """Hydra's basic sweeper inside, which alone tells the first failure only and leaves workers to joblib's mercy."""
+    """Wraps Hydra's basic sweeper, which by itself reports only the first failure and lets joblib kill the workers."""
 
     def __init__(self, **options: Any):
         self.basic = basic_sweeper.BasicSweeper(**options)
@@ -152,7 +152,7 @@ class _Worker:
 def _stopping() -> Iterator[None]:
     """A run in a worker process: a signal that asks for an end ends it by an exception that joblib can hand back.
 
-    A worker that died of it would take joblib's pool with it, and the others before they have saved.
+    A worker that died of the signal would break joblib's pool, and the other workers would end before they have saved.
 
     Raises:
         StoppedError: once it has saved, and at once for every run after that.
@@ -181,10 +181,10 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _passing_on(asked: list[int]) -> Iterator[None]:
-    """While joblib's workers train: who asks this process for an end asks them, and it waits until they have saved.
+    """Pass signals that ask for an end on to joblib's workers while they train, and wait until they have saved.
 
-    Workers begin with these signals blocked, so that none dies of one before it can answer. The main thread has them
-    blocked for that; another thread is there to receive them.
+    Workers start with these signals blocked, so that no signal kills a worker before it can answer. The main thread
+    therefore blocks them, and another thread receives them.
 
     Args:
         asked: gets the signals that came.

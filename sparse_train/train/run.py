@@ -53,7 +53,7 @@ class Run:
 
     @torch.no_grad()
     def average_statistics(self) -> None:
-        """Bring the ranks' running statistics together: what each normalized by is its own, what is tested is one."""
+        """Average the running statistics over ranks: each rank trains with its own, and all ranks test one network."""
         if self.ranks.world > 1:
             for statistic in self.statistics().values():
                 statistic.copy_(self.ranks.sum(statistic) / self.ranks.world)

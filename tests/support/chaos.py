@@ -234,7 +234,7 @@ def page(before: str, sections: list[str]) -> str:
     kept = dict.fromkeys(("Kills at random moments", "Faults at every call", "A race for a dead lock"), "")
     for text in [*before.split("\n## ")[1:], *(section.removeprefix("## ") for section in sections)]:
         kept[text.partition("\n")[0]] = f"\n## {text.strip()}\n"
-    return f"# Reliability\n\nHow runs end that are disturbed: `make chaos`.\n{''.join(kept.values())}"
+    return f"# Reliability\n\n`make chaos` disturbs runs and checks how they end.\n{''.join(kept.values())}"
 
 
 def _at(calls: list[int]) -> str:
