@@ -6,6 +6,7 @@ the command to compare it with.
 """
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -36,6 +37,7 @@ from sparse_train.train import multirun
 from sparse_train.train.agreement import require_agreement
 
 HELD = 75  # the exit status of a run that another process is training: EX_TEMPFAIL
+METHOD = re.compile(r"[+~]*optimizer([/.](precondition|mirror)[\w./]*)?(=|$)")  # options that make a run's method
 COMPILERS = ("torch._dynamo", "torch._inductor", "triton")
 
 
@@ -147,17 +149,18 @@ def run(cfg: DictConfig) -> None:
         no_result(f"rank {ranks.rank} of {ranks.world}: {first}")
     if ranks.main:
         say(closing_line(record.content))
-        if HydraConfig.get().mode == RunMode.RUN and "test_acc" in record.content.get("final", {}):
+        alone = HydraConfig.get().mode == RunMode.RUN and ranks.world == 1
+        if alone and "test_acc" in record.content.get("final", {}):
             say(f"next: {next_command(record.content, sys.argv[1:])}")
         print(record.dir, flush=True)
 
 
 def next_command(record: dict, arguments: list[str]) -> str:
     """The command that trains this run's baseline. If this run is the baseline, the command trains its next seed."""
-    optimizer = [word for word in arguments if word.startswith("optimizer")]
+    optimizer = [word for word in arguments if METHOD.match(word)]
     baseline = record.get("choices", {}).get("optimizer") == "sgd" and optimizer in ([], ["optimizer=sgd"])
     change = f"seed={record['config']['seed'] + 1}" if baseline else "optimizer=sgd"
-    dropped = [word for word in arguments if word.startswith("seed=")] if baseline else optimizer
+    dropped = [word for word in arguments if re.match(r"\+*seed=", word)] if baseline else optimizer
     return shlex.join(["python", "-m", "sparse_train", *(word for word in arguments if word not in dropped), change])
 
 

@@ -25,6 +25,7 @@ ASIDE = (
     "report/",
     "source.py",
     "tracking/",
+    "train/card.py",
     "train/multirun.py",
 )
 

@@ -69,6 +69,17 @@ def test_a_run_ends_with_what_it_came_to_and_its_directory(tmp_path, monkeypatch
         ("ham", ["optimizer=ham", "--config-dir", "my lab"], "--config-dir 'my lab' optimizer=sgd"),
         ("sgd", ["optimizer=sgd", "seed=3", "dst=set"], "optimizer=sgd dst=set seed=4"),
         ("sgd", ["optimizer=sgd", "optimizer/precondition=sparseopt"], "optimizer=sgd"),
+        (
+            "sparseopt",
+            ["renorm=unit", "optimizer.renorm.max_norm=5"],
+            "renorm=unit optimizer.renorm.max_norm=5 optimizer=sgd",
+        ),
+        ("sparseopt", ["++optimizer.precondition.average=none", "~optimizer/mirror"], "optimizer=sgd"),
+        (
+            "sgd",
+            ["optimizer=sgd", "++seed=3", "--config-dir", "optimizers"],
+            "optimizer=sgd --config-dir optimizers seed=4",
+        ),
     ],
 )
 def test_a_run_ends_with_the_command_to_compare_it_with(optimizer, arguments, expected):

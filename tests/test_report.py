@@ -287,7 +287,7 @@ def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_pat
         assert difference.startswith(f"{sum(differences) / len(differences):+.2f}")
     same = "+0.00 [+0.00, +0.00]: confirmed" if len(differences) > 1 else "not enough data"
     assert row["difference in ITOP rate $R_m$ (%)"].endswith(same)
-    assert {text for line in listed[2:] for text in line[1:-2]} == {f"{tables.HOLE}: not enough data"}
+    assert {text for line in listed[2:] for text in line[1:-2]} == {"not enough data"}
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_pat
         ([45.74, 45.84, 45.64], "-6.79 [-7.04, -6.54]: refuted"),
         ([52.53], "+0.00: not enough data"),
         ([45.74], "-6.79: missed by one seed"),
-        ([], f"{tables.HOLE}: not enough data"),
+        ([], "not enough data"),
     ],
 )
 def test_a_prediction_can_name_a_cell_of_the_paper(tmp_path, accuracies, said):
@@ -457,7 +457,7 @@ def test_a_demonstration_says_what_is_seen_beyond_the_spread_from_its_own_number
         "- SparseOpt against SGD when dense: +0.00 [+0.00, +0.00] points (3 seeds), the same to the bit",
     ]
     empty = draw(quickstart, Records([]), tmp_path / "nothing")
-    assert empty.count(f": {tables.HOLE}, not enough data") == 5
+    assert empty.count(": not trained yet, not enough data") == 5
 
 
 def test_what_is_drawn_elsewhere_is_set_beside_what_is_committed(quickstart, tmp_path, monkeypatch, capsys):

@@ -60,6 +60,6 @@ def _segment(started: str, metadata: dict, epochs: int, steps: int) -> dict:
 
 def _flat(segment: dict) -> dict:
     """Provenance without its two levels."""
-    known = provenance(segment)
+    known = {"compile": False} | provenance(segment)  # before segments had it, it was part of the id
     inner = {key: value for value in known.values() if isinstance(value, dict) for key, value in value.items()}
     return {key: value for key, value in (known | inner).items() if not isinstance(value, dict)}

@@ -17,7 +17,6 @@ from sparse_train.report.evidence.effects import (
 from sparse_train.report.records import paper, registration
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import name
-from sparse_train.report.views.tables import HOLE
 
 KNOWN_BASE = "registered, its second setting known"
 CONFIRMED, REFUTED, MISSED, OPEN = "confirmed", "refuted", "missed by one seed", "not enough data"
@@ -55,7 +54,7 @@ def predictions(
             [
                 pair["says"],
                 *(
-                    f"{shown(d) or HOLE}: {_verdict(d, pair if v == values[0] else {}, within.get(v, 0.0))}"
+                    ": ".join(filter(None, [shown(d), _verdict(d, pair if v == values[0] else {}, within.get(v, 0.0))]))
                     for v, d in differences.items()
                 ),
                 f"{len(differences[values[0]])} of {runs['seed'].nunique()}",

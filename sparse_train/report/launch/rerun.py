@@ -14,7 +14,7 @@ from sparse_train.report.records import collect, collected, mixtures
 from sparse_train.report.records.collect import COMPLETE, TIMES, Records
 from sparse_train.report.sweeps import Sweep
 
-PLACE = ("device", "torch", "threads")  # with these the same, so is every bit
+PLACE = ("device", "torch", "threads", "compile")  # with these the same, so is every bit
 OTHERS = ("git", "status", "scale", *PLACE, *TIMES, *mixtures.COLUMNS)
 
 
@@ -44,9 +44,9 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
         return False, f"{sweep.name} {cell.id}: {after['status']}, while the committed run is complete"
     changed = [key for key in before.index if key in after and key not in OTHERS and not _same(before[key], after[key])]
     told = ", ".join(f"{key} {before[key]} committed, {after[key]} now" for key in changed) or "the same to the bit"
-    elsewhere = [key for key in PLACE if not _same(before[key], after[key])]
+    elsewhere = [key for key in PLACE if not _same(before.get(key), after.get(key))]
     if elsewhere:
-        told += "; made with " + ", ".join(f"{key} {before[key]}, not {after[key]}" for key in elsewhere)
+        told += "; made with " + ", ".join(f"{key} {before.get(key)}, not {after.get(key)}" for key in elsewhere)
     if elsewhere and changed and "test_acc" in before:
         spread = spread_over_seeds(before, rows, sweep)
         fine = abs(after["test_acc"] - before["test_acc"]) <= 2 * spread

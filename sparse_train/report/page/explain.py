@@ -19,9 +19,13 @@ def explanation(results_dir: Path) -> dict | None:
     start, later = (committed(name, PAPER, results_dir).history() for name in (AMPLIFICATION, TRAINING))
     if "ratio" not in start or "exponent" not in later:
         return None
-    ratios = start[start["task.norm"] == "batch"].astype({"sparsity": float}).groupby("sparsity")["ratio"].mean()
+    ratios = (
+        start[start["task.norm"] == "batch"].astype({"sparsity": float}).groupby("sparsity")["ratio"].mean().dropna()
+    )
     layers = later[later["kind"] == "layer"].astype({"sparsity": float, "step": int})
-    exponents = layers.groupby(["step", "sparsity"])["exponent"].median().round(3)
+    exponents = layers.groupby(["step", "sparsity"])["exponent"].median().dropna().round(3)
+    if ratios.empty or exponents.empty:
+        return None
     return {
         "measured": [[float(sparsity), round(float(ratio), 3)] for sparsity, ratio in ratios.items()],
         "exponents": {

@@ -406,8 +406,9 @@ function figure(block, view, artifact) {
     element("span", { class: "soft" }, "or drag across a panel; double-click shows all"));
   watch(() => panels.forEach((one) => one.toggle?.()));
   const file = fileOf(artifact, view);
+  const drawn = ({ name }) => !it.off.has(name) && known.some((one) => one.name === name && passes(one.facets));
   const given = element("div", { class: "tools" }, csvButton(file, () => pointsOf(block.panels)),
-    pngButton(file, () => canvasOf(panels, entries.filter((series) => !it.off.has(series.name)), caption).toDataURL()));
+    pngButton(file, () => canvasOf(panels, entries.filter(drawn), caption).toDataURL()));
   return element("figure", {}, element("figcaption", {}, caption), legend, tools, given,
     element("div", { class: "panels" }, panels.map((one) => one.node)),
     later("Values as a table", () => values(block, caption)));
@@ -662,11 +663,12 @@ function overview() {
       "frame with its name. A run that is missing stays visible as a hole."), element("ul", {}, scales), progress());
 }
 
-const measured = (artifact) => artifact.views.some((view) => view.expected == null || view.complete);
+const measured = (artifact) => artifact.views.some((view) =>
+  view.expected == null || (view.complete && !isRehearsal(view.scale)));
 
 /** How far every artifact is at each scale, as one table. */
 function progress() {
-  const scales = Object.keys(data.scales);
+  const scales = Object.keys(data.scales).filter((scale) => !isRehearsal(scale));
   const far = (artifact) => scales.map((scale) => {
     const view = artifact.views.find((one) => one.scale === scale && one.runs);
     return view ? `${view.complete} of ${view.expected}` : "";
@@ -674,7 +676,7 @@ function progress() {
   const rows = data.artifacts.filter((artifact) => artifact.views.some((view) => view.runs))
     .map((artifact) => [artifact.name, ...far(artifact)]);
   return later(`Progress of all ${rows.length} artifacts`, () =>
-    lines([["Artifact", ...scales], ...rows], "Complete runs of every artifact, by scale"));
+    lines([["Artifact", ...scales.map(scaleWord)], ...rows], "Complete runs of every artifact, by scale"));
 }
 
 /** The articles of a group; those without any run are folded. */
@@ -757,6 +759,7 @@ function theme() {
   addEventListener("beforeprint", () => {
     before = root.dataset.theme;
     root.dataset.theme = "light";
+    for (const fold of document.querySelectorAll("details.untrained")) fold.open = true;
     for (const one of charts) one.plot.draw?.();
     redraw();
   });

@@ -3,7 +3,7 @@
 
 function take(name, href) {
   element("a", { href, download: name }).click();
-  if (href.startsWith("blob:")) URL.revokeObjectURL(href);
+  if (href.startsWith("blob:")) setTimeout(() => URL.revokeObjectURL(href), 60_000); // some browsers read it later
 }
 
 const takeButton = (kind, name, act) =>
@@ -11,8 +11,8 @@ const takeButton = (kind, name, act) =>
 
 /** One cell of a CSV file: quoted where it must be, and never a formula where a spreadsheet opens it. */
 function csvCell(value) {
-  let text = value == null ? "" : String(value);
-  if (/^[=+\-@]/.test(text) && isNaN(text)) text = `'${text}`;
+  let text = value == null ? "" : String(value).replaceAll("\r", " ");
+  if (/^[=+\-@\t]/.test(text) && isNaN(text)) text = `'${text}`;
   return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
@@ -29,7 +29,7 @@ const pointsOf = (panels) => [["panel", "series", "x", "mean", "sd", "n"], ...pa
 /** The panels side by side on one canvas, below the names of their series and above the caption. */
 function canvasOf(panels, series, caption) {
   for (const one of panels) one.plot.draw?.();
-  const made = panels.filter((one) => one.u), ratio = uPlot.pxRatio, line = 22 * ratio;
+  const made = panels.filter((one) => one.u && !one.node.hidden), ratio = uPlot.pxRatio, line = 22 * ratio;
   const across = Math.min(3, made.length), wide = Math.max(...made.map((one) => one.u.ctx.canvas.width)) + line;
   const high = Math.max(...made.map((one) => one.u.ctx.canvas.height)) + 1.5 * line;
   const canvas = element("canvas", { width: across * wide + line });

@@ -80,8 +80,9 @@ def baseline(results_dir: Path) -> str | None:
     """The id of the run that others are compared with: the first of Table 2's baseline that is complete."""
     path, sweep = collected.path(results_dir, PAPER, "table2"), sweeps.load("table2")
     rows = collected.earlier(path, sweep.factors)
-    if rows is None:
+    if rows is None or "status" not in rows:
         return None
+    rows = collected.asked(rows, sweep)
     done = rows.loc[(rows["status"] == COMPLETE) & (rows["optimizer"] == "sgd"), "id"]
     return next(iter(done), None)
 

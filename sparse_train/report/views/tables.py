@@ -14,7 +14,7 @@ from sparse_train.report.records.paper import value as paper_value
 from sparse_train.report.views.labels import label, name
 from sparse_train.report.views.spread import mean_std
 
-HOLE = "·"  # of a cell whose runs are not trained yet
+HOLE = "·"  # of a cell without a complete run
 NUMBER = re.compile(r"^Table \d+\. ")  # LaTeX numbers tables itself
 # What LaTeX would not print as it stands.
 LATEX = str.maketrans(
@@ -143,7 +143,7 @@ def explained(table: Table) -> str:
     """How to read a cell, in one sentence or two."""
     paper = "; then the paper's number, and ours minus it" if table.compared else ""
     best = ", best mean in bold" if table.judged else ""
-    return f"Ours: mean ± standard deviation over n runs{best}{paper}. A dot: not trained yet."
+    return f"Ours: mean ± standard deviation over n runs{best}{paper}. A dot: no complete run."
 
 
 def _bold(text: str, bold: bool) -> str:
@@ -187,7 +187,7 @@ def latex(table: Table, caption: str) -> str:
             r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escape(NUMBER.sub('', caption))}. {_escape(explained(table))}}}",
+            rf"\caption{{{_escape(NUMBER.sub('', caption).rstrip('.'))}. {_escape(explained(table))}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
