@@ -52,6 +52,20 @@ def test_what_is_said_of_the_papers_protocol_is_in_its_records():
     assert f"it stays {52.53 - classifier:.2f} below" in text
 
 
+def test_what_is_said_of_the_bound_at_the_papers_protocol_is_in_its_records():
+    runs = collected.load(RESULTS / "records" / "protocol.csv", sweeps.load("protocol").factors)
+    done = runs[runs["status"] == "complete"]
+    free = done[done["renorm"].isna() & done["topology.exclude"].isna()].set_index("optimizer")["test_acc"]["sgd"]
+    bounded = done[done["renorm"] == "unit"].set_index("optimizer")["test_acc"]
+    text = re.sub(r"\s+", " ", PAGE.read_text())
+    for cost, paper in ((bounded["sgd"] - free, "-11.52"), (bounded["sparseopt"] - bounded["sgd"], "+7.49")):
+        assert f"| {paper} | {cost:+.2f} | 1 | paper |" in text
+        assert f"{cost:+.2f} points" in text
+    assert f"the baseline has {bounded['sgd']:.2f}" in text
+    assert f"D alone has {bounded['sparseopt']:.2f}" in text
+    assert f"by {41.01 - bounded['sgd']:.2f} and {48.50 - bounded['sparseopt']:.2f} points" in text
+
+
 def test_what_is_said_of_the_papers_spread_is_in_its_tables(monkeypatch):
     """Read as a standard deviation, and as a standard error."""
     stated = {claim["id"]: claim for claim in claims.stated()}
