@@ -12,6 +12,7 @@ from sparse_train.report.records.collect import COMPLETE, Records
 from sparse_train.report.records.results import held, write_figure, write_table, write_text
 from sparse_train.report.sweeps import PAPER, Sweep
 from sparse_train.report.views import best, dynamics, figures, hyperparameters, methods, tables, theory
+from sparse_train.report.views.labels import titled
 
 # kind of figure -> (how to draw it, the columns of the history it needs: none named, all; None, no history)
 KINDS = figures.KINDS | theory.KINDS | dynamics.KINDS | studies.KINDS
@@ -37,7 +38,7 @@ def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = Fals
 def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
     artifact = sweep.artifact
     selected = best.caption(artifact["best"]["value"]) if artifact.get("best") else ""
-    title = sweeps.titled(artifact["title"] + selected, sweep.scale)
+    title = titled(artifact["title"] + selected, sweep.scale)
     if "hyperparameters" in artifact:
         parts = [tables.aligned(hyperparameters.lines(artifact["hyperparameters"], sweep.name))]
         return _page(place / f"{sweep.name}.md", title, parts)

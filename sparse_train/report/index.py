@@ -12,6 +12,7 @@ from sparse_train.report.records import collected
 from sparse_train.report.records.collect import COMPLETE, passed_over
 from sparse_train.report.records.results import held, write_text
 from sparse_train.report.sweeps import PAPER
+from sparse_train.report.views.labels import titled
 from sparse_train.report.views.tables import aligned
 
 DRAWN = "<!-- From here on drawn from the records; what stands above is kept. -->"
@@ -134,7 +135,7 @@ def _gallery(here: list[Entry], scale: str) -> str:
     pictures = []
     for entry in here:
         artifact = sweeps.artifact(entry.name)
-        title = sweeps.titled(artifact["title"], scale)
+        title = titled(artifact["title"], scale)
         pictures += [
             f"## {title}\n",
             f"[{entry.name}]({entry.name}.md): `{sweeps.command(entry.name, scale)}`\n",

@@ -138,13 +138,6 @@ def reduced(scale: str) -> str:
     return "" if scale == PAPER else f"[{kind} {scale}: {scales()[scale]['note']}]"
 
 
-def titled(title: str, scale: str) -> str:
-    """A title that names its scale; of a rehearsal first, since the rest names the paper's data set."""
-    if is_rehearsal(scale):
-        return f"{reduced(scale)} Laid out as: {title}"
-    return f"{title} {reduced(scale)}".rstrip()
-
-
 def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:
     """Expand `sweeps/<name>.yaml` as Hydra's multirun would.
 

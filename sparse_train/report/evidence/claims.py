@@ -15,7 +15,7 @@ from sparse_train.report.evidence.verdicts import Comparison
 from sparse_train.report.records import collected, paper
 from sparse_train.report.records.results import held, write_table, write_text
 from sparse_train.report.views import statistics
-from sparse_train.report.views.labels import label
+from sparse_train.report.views.labels import label, titled
 from sparse_train.report.views.statistics import Estimate
 from sparse_train.report.views.tables import aligned
 from sparse_train.source import ROOT
@@ -202,7 +202,7 @@ def pages(results_dir: Path, scale: str) -> tuple[list[list[str]], str]:
         if not sweeps.is_rehearsal(scale):
             known = [c for c in ours if c.known]
             details += _listed("ours", known, known)
-    title = f"# {sweeps.titled('Claims of the paper, judged on its numbers and on ours', scale)}\n"
+    title = f"# {titled('Claims of the paper, judged on its numbers and on ours', scale)}\n"
     linked = [lines[0], *([f"[{name}](#{name})", *words] for name, *words in lines[1:])]
     return lines, "\n".join([title, ABOUT, aligned(linked), *details])
 

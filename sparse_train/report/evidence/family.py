@@ -10,6 +10,7 @@ from sparse_train.report.evidence import effects
 from sparse_train.report.records import collected
 from sparse_train.report.records.results import held, write_text
 from sparse_train.report.views import statistics
+from sparse_train.report.views.labels import titled
 from sparse_train.report.views.tables import aligned
 
 HEAD = ["Study", "Effect", "Points", "n", "p", "p, Holm", "smallest visible effect"]
@@ -48,7 +49,7 @@ def markdown(results_dir: Path, scale: str) -> str:
     ]
     if not lines:
         return ""
-    title = f"# {sweeps.titled('Every effect of SparseOpt in our studies, as one family', scale)}"
+    title = f"# {titled('Every effect of SparseOpt in our studies, as one family', scale)}"
     return f"{title}\n\n{ABOUT}\n{aligned([HEAD, *lines])}\n"
 
 

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping
 
+from sparse_train.report import sweeps
+
 LABELS = {
     "optimizer": {
         "sgd": "Baseline",
@@ -97,3 +99,10 @@ def name(factor: str) -> str:
 def in_words(value: object) -> str:
     """The word for a value of a key of the theory."""
     return WORDS.get(str(value), str(value))
+
+
+def titled(title: str, scale: str) -> str:
+    """A title that names its scale; of a rehearsal first, since the rest names the paper's data set."""
+    if sweeps.is_rehearsal(scale):
+        return f"{sweeps.reduced(scale)} Laid out as: {title}"
+    return f"{title} {sweeps.reduced(scale)}".rstrip()
