@@ -130,7 +130,7 @@ def run(cfg: DictConfig) -> None:
         require_agreement(cfg, ranks)
         record = Record(cfg.runs_dir, run_id(cfg), fresh=cfg.resume == "fresh", ranks=ranks)
         where = f"{record.dir}: "
-        if not ranks.from_main(lambda: record.finished):
+        if trained := not ranks.from_main(lambda: record.finished):
             instantiate(cfg, "task")(cfg, record)
         else:
             look_again(record)
@@ -149,7 +149,7 @@ def run(cfg: DictConfig) -> None:
         no_result(f"rank {ranks.rank} of {ranks.world}: {first}")
     if ranks.main:
         say(closing_line(record.content))
-        alone = HydraConfig.get().mode == RunMode.RUN and ranks.world == 1
+        alone = trained and HydraConfig.get().mode == RunMode.RUN and ranks.world == 1
         if alone and "test_acc" in record.content.get("final", {}):
             say(f"next: {next_command(record.content, sys.argv[1:])}")
         print(record.dir, flush=True)

@@ -13,6 +13,7 @@ def card(run: Run, run_dir: Path) -> list[str]:
     kept, sparse = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
     dense = sum(parameter.numel() for parameter in run.model.parameters()) - sparse
     epochs = "1 epoch" if run.epochs == 1 else f"{run.epochs:,} epochs"
+    steps = "1 step" if len(run.data.train) == 1 else f"{len(run.data.train):,} steps"
     numbers = "bf16" if run.autocast else "fp32"
     threads = torch.get_num_threads()
     where = str(run.device) if run.device.type != "cpu" else f"cpu, {threads} thread{'s' if threads > 1 else ''}"
@@ -22,5 +23,5 @@ def card(run: Run, run_dir: Path) -> list[str]:
     return [
         f"{run_dir}: {run.metadata['name']}",
         f"  {type(run.model).__name__}: {weights}",
-        f"  {epochs} of {len(run.data.train):,} steps on {where}{processes}, {numbers}{compiled}",
+        f"  {epochs} of {steps} on {where}{processes}, {numbers}{compiled}",
     ]
