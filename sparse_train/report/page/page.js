@@ -408,7 +408,7 @@ function figure(block, view, artifact) {
   const file = fileOf(artifact, view);
   const drawn = ({ name }) => !it.off.has(name) && known.some((one) => one.name === name && passes(one.facets));
   const given = element("div", { class: "tools" }, csvButton(file, () => pointsOf(block.panels)),
-    pngButton(file, () => canvasOf(panels, entries.filter(drawn), caption).toDataURL()));
+    pngButton(file, () => canvasOf(panels, entries.filter(drawn), caption).toDataURL(), panels));
   return element("figure", {}, element("figcaption", {}, caption), legend, tools, given,
     element("div", { class: "panels" }, panels.map((one) => one.node)),
     later("Values as a table", () => values(block, caption)));

@@ -28,7 +28,6 @@ const pointsOf = (panels) => [["panel", "series", "x", "mean", "sd", "n"], ...pa
 
 /** The panels side by side on one canvas, below the names of their series and above the caption. */
 function canvasOf(panels, series, caption) {
-  for (const one of panels) one.plot.draw?.();
   const made = panels.filter((one) => one.u && !one.node.hidden), ratio = uPlot.pxRatio, line = 22 * ratio;
   const across = Math.min(3, made.length), wide = Math.max(...made.map((one) => one.u.ctx.canvas.width)) + line;
   const high = Math.max(...made.map((one) => one.u.ctx.canvas.height)) + 1.5 * line;
@@ -64,4 +63,9 @@ function canvasOf(panels, series, caption) {
   return canvas;
 }
 
-const pngButton = (name, href) => takeButton("PNG", name, () => take(`${name}.png`, href()));
+/** What is not in sight yet is drawn first, which takes until the next frame. */
+const pngButton = (name, href, panels = []) => takeButton("PNG", name, async () => {
+  for (const one of panels) one.plot.draw?.();
+  await new Promise((done) => requestAnimationFrame(done));
+  take(`${name}.png`, href());
+});
