@@ -94,15 +94,8 @@ def closing_line(record: dict) -> str:
         words = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in numbers.items())
         return ": ".join(filter(None, [record.get("status", "nothing was recorded"), words]))
     epochs = "1 epoch" if final["epoch"] == 1 else f"{final['epoch']} epochs"
+    time_taken = tqdm.format_interval(record["seconds"])
     return (
-        f"{record['status']}: test accuracy {final['test_acc']:.2f}% after {epochs} in {span(record['seconds'])}"
+        f"{record['status']}: test accuracy {final['test_acc']:.2f}% after {epochs} in {time_taken}"
         f" (ITOP {final['itop_rate']:.2%}, sparsity {final['realised_sparsity']:.2%})"
     )
-
-
-def span(seconds: float) -> str:
-    """`3 h 05 min`, `12 min`, `40 s`."""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -9,8 +9,8 @@ from sparse_train.train.run import Run
 
 def card(run: Run, run_dir: Path) -> list[str]:
     """The run's directory and name, then what is trained and on what."""
-    masks = run.topology.masks.values()
-    kept, sparse = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+    kept = sum(run.topology.counts.values())
+    sparse = sum(mask.numel() for mask in run.topology.masks.values())
     dense = sum(parameter.numel() for parameter in run.model.parameters()) - sparse
     epochs = "1 epoch" if run.epochs == 1 else f"{run.epochs:,} epochs"
     steps = "1 step" if len(run.data.train) == 1 else f"{len(run.data.train):,} steps"

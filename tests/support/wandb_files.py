@@ -48,11 +48,12 @@ def rows(path: Path) -> list[dict]:
 
 
 def run(path: Path) -> dict:
-    """Id, name, group, tags and config, as the file opens with."""
+    """Id, name, notes, group, tags and config, as the file opens with."""
     [first, *_] = [m.run for m in messages(path) if m.WhichOneof("record_type") == "run"]
     return {
         "id": first.run_id,
         "name": first.display_name,
+        "notes": first.notes,
         "group": first.run_group,
         "tags": list(first.tags),
         "project": first.project,

@@ -10,6 +10,7 @@ from sparse_train.report.launch.local import missing
 from sparse_train.report.launch.reproduce import Counts, count
 from sparse_train.report.records.collect import Records
 from sparse_train.report.sweeps import Cell, Sweep
+from sparse_train.report.views.tables import HOLE
 
 TOTAL = "each run once"
 
@@ -49,8 +50,8 @@ def _costs(cells: Sequence[Cell], new: Sequence[Cell], speeds: cost.Speeds, gpus
 
 
 def _number(count: int) -> str:
-    return f"{count:,}" if count else "·"
+    return f"{count:,}" if count else HOLE
 
 
 def _hours(hours: float) -> str:
-    return cost.number(hours) if hours else "·"
+    return cost.number(hours) if hours else HOLE

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparse_train.process.console import span
 from sparse_train.report.launch import reproduce, slurm
 from sparse_train.report.records import collect
 from sparse_train.report.records.collect import INTERRUPTED, MALFORMED, MISSING, UNREADABLE, Records
@@ -115,10 +114,10 @@ def block(counts: str, cells: Sequence[Progress]) -> str:
     words = [counts]
     words += [f"{pace:.1f} s per epoch"] if pace is not None else []
     left = time_left(cells)
-    words += [f"about {span(left)} left with {max(len(running), 1)} at a time"] if left else []
+    words += [f"about {_span(left)} left with {max(len(running), 1)} at a time"] if left else []
     lines = [f"{time.strftime('%H:%M:%S')} {'; '.join(words)}"]
     for one in running:
-        own = f"  {one.pace:8.1f} s per epoch  {span(one.pace * (one.of - one.epochs))} left" if one.pace else ""
+        own = f"  {one.pace:8.1f} s per epoch  {_span(one.pace * (one.of - one.epochs))} left" if one.pace else ""
         lines.append(f"  running  {f'epoch {one.epochs:>3}/{one.of:<3}' if one.of else ''}{own}  {one.name}")
     lines += [f"  {one.status:8} {one.name}: {one.reason}" for one in cells if one.status in ("failed", "diverged")]
     return "\n".join(lines)
@@ -140,3 +139,11 @@ def time_left(cells: Sequence[Progress]) -> float | None:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+def _span(seconds: float) -> str:
+    """`3 h 05 min`, `12 min`, `40 s`."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.colors import to_hex, to_rgb
 
 from sparse_train.report import sweeps
+from sparse_train.report.page.views import PROTOCOL
 from sparse_train.report.records import collected, paper
 from sparse_train.report.records.collect import COMPLETE
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, is_group
@@ -18,7 +19,7 @@ from sparse_train.tracking.wandb_run import BEST, LINK, metric, option_key
 
 NAME = "sparse_train"
 METHOD = (option_key("dst"), option_key("optimizer"))
-FULL_SCALE = {"scale": [PAPER], option_key("dataset"): ["cifar100", "imagenet"]}  # digits run at no smaller scale
+FULL_SCALE = {"scale": [PAPER], option_key("dataset"): sorted(PROTOCOL)}  # digits run at no smaller scale
 ABOUT_PAPER = "Numbers of [SparseOpt: Addressing Normalization-induced Gradient Skew in Sparse Training]({}):\n\n{}"
 WORKSPACE = {
     "Accuracy": ("test_acc", "train_acc"),
