@@ -31,6 +31,7 @@ REPORT = [
     ["report.records"],
     ["report.cost", "report.views"],
     ["report.evidence"],
+    ["report.figures"],
     ["report.index", "report.draw"],
     ["report.launch"],
     ["report.page"],

@@ -7,8 +7,8 @@ import pytest
 
 from sparse_train.report import sweeps
 from sparse_train.report.__main__ import main
+from sparse_train.report.figures import style
 from sparse_train.report.tracking import dashboard, wandb_views
-from sparse_train.report.views import style
 from sparse_train.tracking.wandb_run import metric
 from support.records import leave_records
 

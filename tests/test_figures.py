@@ -1,5 +1,7 @@
 """Every accuracy figure, drawn and on the page, from records of which no two hold the same number."""
 
+from string import ascii_lowercase
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,15 +9,21 @@ from matplotlib.figure import Figure
 
 from sparse_train.report import draw as drawing
 from sparse_train.report import sweeps
+from sparse_train.report.evidence.statements import stated
+from sparse_train.report.figures import KINDS, accuracy, overview, style
+from sparse_train.report.figures.kinds import Material
+from sparse_train.report.figures.series import over_seeds
 from sparse_train.report.page.views import view
 from sparse_train.report.records.collect import Records
-from sparse_train.report.views import methods, style
+from sparse_train.report.views import methods
 from sparse_train.report.views.labels import label
+from sparse_train.source import ROOT
 from support.records import leave_record
 
-FIGURES = [
-    name for name in sweeps.names() if (sweeps.artifact(name).get("figure") or {}).get("kind") in drawing.figures.KINDS
-]
+FIGURES = [name for name in sweeps.names() if (sweeps.artifact(name).get("figure") or {}).get("kind") in accuracy.KINDS]
+RESULTS = ROOT / "results"
+PAPERS = "white"  # inside the markers
+LOOK = style.Look("", style.BLUE, "", "-")
 RISES = {"test_acc": 10.0, "train_acc": 1.0}  # from one of the three epochs to the next
 
 
@@ -48,18 +56,24 @@ def expected(sweep) -> dict:
 
 
 def read(figure) -> dict:
-    """The same as a reader has it: methods by the legend's colours, schedules by its dashes; the paper's are grey."""
+    """The same as a reader has it: methods by the legend's colours, schedules by its dashes; the paper's are hollow."""
     entries = [entry for axes in figure.axes for entry in zip(*axes.get_legend_handles_labels(), strict=True)]
-    named = {name: getattr(handle, "lines", [handle])[0] for handle, name in entries}
+    named = {name: getattr(handle, "lines", [handle])[0] for handle, name in entries if not name.startswith("paper, ")}
+    [legend] = figure.legends
+    lines = zip(legend.get_texts(), legend.legend_handles, strict=True)
+    named |= {text.get_text(): line for text, line in lines if text.get_text().endswith(" epochs")}
     dashes = {line.get_linestyle(): f", {name}" for name, line in named.items() if name.endswith(" epochs")}
     colours = {line.get_color(): name for name, line in named.items() if not name.endswith(" epochs")}
     found = {}
-    for axes in figure.axes:
+    for place, axes in enumerate(figure.axes):
         for line in axes.lines:
-            if len(line.get_xdata()) and line.get_color() != style.GREY:
+            if len(line.get_xdata()) and line.get_markerfacecolor() != PAPERS:
+                title, letter = axes.get_title(), f"({ascii_lowercase[place]}) " if len(figure.axes) > 1 else ""
+                assert title.startswith(letter)
+                title = title.removeprefix(letter)
                 name = colours[line.get_color()] + (dashes[line.get_linestyle()] if dashes else "")
-                assert (axes.get_title(), name) not in found, "each line once"
-                found[axes.get_title(), name] = {round(float(x), 6): y for x, y in zip(*line.get_data(), strict=True)}
+                assert (title, name) not in found, "each line once"
+                found[title, name] = {round(float(x), 6): y for x, y in zip(*line.get_data(), strict=True)}
     return found
 
 
@@ -87,18 +101,19 @@ def test_every_accuracy_figure_draws_each_line_from_its_own_records(name, tmp_pa
 def test_the_band_of_an_accuracy_stays_within_0_and_100():
     rows = pd.DataFrame({"epoch": [1, 1, 2, 2], "test_acc": [1.0, 9.0, 99.0, 91.0]})
     axes = Figure().subplots()
-    style.band(axes, rows, "epoch", "test_acc", "-", style.BLUE, None)
+    style.band(axes, over_seeds(rows, "epoch", "test_acc"), "test_acc", LOOK)
     edges = axes.collections[0].get_paths()[0].vertices[:, 1]
     assert (edges.min(), edges.max()) == (0, 100)
-    style.band(axes, rows.rename(columns={"test_acc": "ratio"}), "epoch", "ratio", "-", style.BLUE, None)
+    style.band(axes, over_seeds(rows, "epoch", "test_acc"), "ratio", LOOK)
     edges = axes.collections[1].get_paths()[0].vertices[:, 1]
     assert (edges.min(), edges.max()) == pytest.approx((5 - 32**0.5, 95 + 32**0.5))
 
 
 def test_a_schedule_of_one_epoch_is_a_point():
     axes = Figure().subplots()
-    style.band(axes, pd.DataFrame({"epoch": [1, 1], "test_acc": [1.0, 9.0]}), "epoch", "test_acc", "-", "k", None)
-    style.band(axes, pd.DataFrame({"epoch": [1, 2], "test_acc": [1.0, 9.0]}), "epoch", "test_acc", "-", "k", None)
+    for epochs in ([1, 1], [1, 2]):
+        points = over_seeds(pd.DataFrame({"epoch": epochs, "test_acc": [1.0, 9.0]}), "epoch", "test_acc")
+        style.band(axes, points, "test_acc", LOOK)
     assert [line.get_marker() for line in axes.lines] == ["o", ""]
 
 
@@ -111,11 +126,42 @@ def test_noise_does_not_fill_a_panel_of_itop_rates_and_an_empty_one_says_so():
     ]
     runs = pd.DataFrame(cells, columns=["dst", "optimizer", "epochs"]).assign(sparsity="0.9")
     runs["itop_rate"] = [0.2 + place / 1e6 if epochs == "200" else None for place, (*_, epochs) in enumerate(cells)]
-    figure = drawing.figures.itop(runs, pd.DataFrame(), {"value": "itop_rate"}, "title", at_paper_scale=False)
+    figure = KINDS["itop"].draw(Material(runs, pd.DataFrame(), {"value": "itop_rate"}, at_paper_scale=False))
+    style.finish(figure)
     low, high = figure.axes[0].get_ylim()
     assert high - low == pytest.approx(2)
     assert low < 20 < high
     holes = [
-        axes.get_title()[:10] for axes in figure.axes if any("no complete" in one.get_text() for one in axes.texts)
+        axes.get_title()[4:14] for axes in figure.axes if any("no complete" in one.get_text() for one in axes.texts)
     ]
     assert holes == ["100 epochs"] * 2
+
+
+def test_the_front_picture_shows_every_statement_that_has_numbers_of_both(tmp_path):
+    shown = [one for one in stated(RESULTS) if one.effect and one.published is not None]
+    assert shown
+    rows = pd.read_csv(RESULTS / "records" / "fig2.rows.csv")
+    measured, effects = overview.drawn(rows, shown).axes
+    papers = [line for line in effects.lines if line.get_markerfacecolor() == "none"]
+    ours = [bar.lines[0] for bar in effects.containers]
+    assert [line.get_xydata().tolist() for line in papers] == [[[one.published, i]] for i, one in enumerate(shown)]
+    assert [line.get_xydata().tolist() for line in ours] == [[[one.effect[0], i]] for i, one in enumerate(shown)]
+    ends = [bar.lines[2][0].get_segments()[0][:, 0].tolist() for bar in effects.containers if bar.has_xerr]
+    assert ends == [pytest.approx(one.effect[1:]) for one in shown if len(one.effect) == 3]
+    for text, one in zip(effects.get_yticklabels(), shown, strict=True):
+        assert ("reduced scale" in text.get_text().replace("\n", " ")) == (one.scale != "paper")
+    drawn = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in measured.lines}
+    mean = (
+        rows[(rows["task.norm"] == "batch") & (rows["task.init"] == "kaiming_normal")]
+        .groupby("sparsity")["ratio"]
+        .mean()
+    )
+    assert drawn["with BN, Kaiming normal"] == pytest.approx(mean.to_dict())
+    overview.write(tmp_path, shown)
+    assert [*tmp_path.iterdir()] == [], "nothing is drawn of records that are not there"
+    (tmp_path / "records").mkdir()
+    rows.to_csv(tmp_path / "records" / "fig2.rows.csv", index=False)
+    overview.write(tmp_path, shown)
+    light, dark = ((tmp_path / f"overview-{theme}.svg").read_text() for theme in ("light", "dark"))
+    assert "#1f2328" in light
+    assert "#e6edf3" in dark

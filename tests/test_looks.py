@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 
 from sparse_train.report import sweeps
+from sparse_train.report.figures import KINDS, style
+from sparse_train.report.figures.kinds import Material
+from sparse_train.report.figures.looks import Looks
 from sparse_train.report.page import charts
-from sparse_train.report.views import figures, style
-from sparse_train.report.views.looks import Looks
 
 FOUR = [{"dst": dst, "optimizer": "sgd"} for dst in ("rigl", "set", "static", "dense")]
 BOTH = [{"dst": dst, "optimizer": optimizer} for dst in ("rigl", "set") for optimizer in ("sgd", "sparseopt")]
@@ -55,7 +56,7 @@ def lines_of(axes):
 def test_no_two_lines_of_a_figure_look_or_are_called_alike(kind, case):
     settings, words = CASES[case]
     runs, rows, spec = made(settings)
-    for panel in figures.KINDS[kind][0](runs, rows, spec, "a title", True).axes:
+    for panel in KINDS[kind].draw(Material(runs, rows, spec)).axes:
         lines = lines_of(panel)
         assert [line.get_label() for line in lines] == words
         looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
@@ -67,7 +68,7 @@ def test_no_two_lines_of_a_figure_look_or_are_called_alike(kind, case):
 def test_the_page_tells_them_apart_as_the_figure_does(kind, case):
     settings, words = CASES[case]
     runs, rows, spec = made(settings)
-    for panel in charts.KINDS[kind](runs, rows, spec, True):
+    for panel in charts.panels(kind, Material(runs, rows, spec)):
         ending = ", 100 epochs" if kind == "curves" else ""
         assert [series["name"] for series in panel["series"]] == [word + ending for word in words]
         looks = {(series["colour"], series.get("marker"), series["dash"]) for series in panel["series"]}
@@ -76,7 +77,7 @@ def test_the_page_tells_them_apart_as_the_figure_does(kind, case):
 
 def test_schedules_keep_their_dashes_beside_methods():
     runs, rows, spec = made(FOUR, epochs=("100", "200"))
-    panel = figures.curves(runs, rows, spec, "a title", True).axes[0]
+    panel = KINDS["curves"].draw(Material(runs, rows, spec)).axes[0]
     drawn = {
         (line.get_color(), line.get_marker(), line.get_linestyle()) for line in panel.lines if len(line.get_xdata())
     }
@@ -88,7 +89,6 @@ def test_where_optimizers_alone_vary_each_has_its_look_of_every_figure(name):
     sweep = sweeps.load(name)
     runs = pd.DataFrame([cell.factors for cell in sweep.cells])
     looks = Looks(runs, sweep.factors)
-    assert not looks.markers
     for (_, optimizer), look, _ in looks.lines(runs):
         assert (look.colour, look.marker) == tuple(style.look(optimizer).values())
     words = {look.words for _, look, _ in looks.lines(runs)}

@@ -15,10 +15,10 @@ from PIL import Image
 
 from sparse_train.errors import ConfigError
 from sparse_train.report import page, sweeps
+from sparse_train.report.figures import style
 from sparse_train.report.page import records
 from sparse_train.report.page.explain import explanation
 from sparse_train.report.page.views import view
-from sparse_train.report.views import style
 from support.records import leave_records
 
 HERE = Path(page.__file__).parent
@@ -302,7 +302,7 @@ def contrast(a: str, b: str) -> float:
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_text_and_lines_stand_out_in_both_themes(theme):
-    from sparse_train.report.views import style
+    from sparse_train.report.figures import style
 
     css = (HERE / "page.css").read_text()
     tones = {name: pair[theme] for name, *pair in re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", css)}

@@ -13,16 +13,18 @@ from sparse_train.report import index, sweeps
 from sparse_train.report import page as report_page
 from sparse_train.report.__main__ import main
 from sparse_train.report.draw import draw
-from sparse_train.report.evidence import claims, studies
+from sparse_train.report.evidence import claims
 from sparse_train.report.evidence.beside import beside
 from sparse_train.report.evidence.listings import listings
 from sparse_train.report.evidence.predictions import _made, _verdict
+from sparse_train.report.figures import KINDS, style
+from sparse_train.report.figures.kinds import Material
 from sparse_train.report.launch import reproduce
 from sparse_train.report.launch.rerun import spread_over_seeds
 from sparse_train.report.page import views
 from sparse_train.report.records import collect, collected, paper, registration
 from sparse_train.report.records.collect import Records
-from sparse_train.report.views import dynamics, hyperparameters, methods, style, tables
+from sparse_train.report.views import hyperparameters, methods, tables
 from support.records import leave_record
 
 
@@ -364,9 +366,9 @@ def test_a_study_draws_a_line_per_setting_with_the_mean_over_its_seeds(tmp_path)
         gain = 3.0 if cell.factors.get("lr") else 0.0
         leave_record(tmp_path / "runs", "why-renorm", cell, accuracy=50.0 + gain + int(cell.factors["seed"]))
     records = Records([tmp_path / "runs"])
-    rows = collect.histories(sweep, records, studies.COLUMNS)
+    rows = collect.histories(sweep, records, KINDS["settings"].needs)
     spec = sweep.artifact["figure"]
-    accuracy, norm, share = studies.settings(collect.runs(sweep, records), rows, spec, "a study", True).axes
+    accuracy, norm, share = KINDS["settings"].draw(Material(collect.runs(sweep, records), rows, spec)).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
     assert len(lines) == len(norm.lines) == len(share.lines) == 8
     assert lines["Baseline, over=dense"] == [32.0, 42.0, 52.0]
@@ -528,7 +530,7 @@ def test_figures_of_students_say_where_one_seed_stands_beside_a_median():
     for name in ("fig7", "fig8", "fig9"):
         sweep = sweeps.load(name)
         runs = pd.DataFrame([cell.factors for cell in sweep.cells])
-        figure = dynamics.students(runs, pd.DataFrame(), {}, "a title", True)
+        figure = KINDS["students"].draw(Material(runs, pd.DataFrame(), {}))
         for axes in figure.axes:
             assert ("median over seeds" in axes.get_title()) == axes.get_title().startswith("loss")
             assert ("one seed" in axes.get_title()) != axes.get_title().startswith("loss")

@@ -8,8 +8,11 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
+from sparse_train.report.figures import KINDS, gradients, style
+from sparse_train.report.figures.kinds import Material
+from sparse_train.report.figures.series import over_seeds
 from sparse_train.report.page import charts
-from sparse_train.report.views import figures, statistics, style, theory
+from sparse_train.report.views import statistics
 
 PAIRS = pd.Series([0.5, 1.5, -0.25, 1.0, 0.75])
 
@@ -103,7 +106,7 @@ VALUES = {0.5: [1.0, 2.0, 4.0], 0.9: [3.0, 3.5, 3.25]}
 
 def test_the_band_of_a_measured_gradient_is_the_interval():
     axes = Figure().subplots()
-    theory._band(axes, rows_of_seeds(VALUES), "x", "y", 0, "")
+    gradients._band(axes, rows_of_seeds(VALUES), "x", "y", 0, "")
     for x, drawn in VALUES.items():
         found = statistics.mean(pd.Series(drawn))
         assert tuple(edges(axes).loc[x]) == pytest.approx((found.low, found.high))
@@ -111,7 +114,7 @@ def test_the_band_of_a_measured_gradient_is_the_interval():
 
 def test_the_band_of_a_curve_is_one_standard_deviation():
     axes = Figure().subplots()
-    style.band(axes, rows_of_seeds(VALUES), "x", "y", "-", "black", "")
+    style.band(axes, over_seeds(rows_of_seeds(VALUES), "x", "y"), "y", style.Look("", "black", "", "-"))
     for x, drawn in VALUES.items():
         mean, std = np.mean(drawn), np.std(drawn, ddof=1)
         assert tuple(edges(axes).loc[x]) == pytest.approx((mean - std, mean + std))
@@ -126,8 +129,8 @@ def runs_of(value: str) -> pd.DataFrame:
 
 def test_points_over_the_length_of_training_have_a_band_of_one_standard_deviation():
     runs, spec = runs_of("test_acc"), {"value": "test_acc"}
-    axes = figures.final(runs, pd.DataFrame(), spec, "a title", True).axes[0]
-    [series] = charts.final(runs, pd.DataFrame(), spec, True)[0]["series"]
+    axes = KINDS["final"].draw(Material(runs, pd.DataFrame(), spec)).axes[0]
+    [series] = charts.panels("final", Material(runs, pd.DataFrame(), spec))[0]["series"]
     for x, y, sd, drawn in zip((100, 200), series["y"], series["sd"], VALUES.values(), strict=True):
         mean, std = np.mean(drawn), np.std(drawn, ddof=1)
         assert tuple(edges(axes).loc[x]) == pytest.approx((mean - std, mean + std))
@@ -136,9 +139,9 @@ def test_points_over_the_length_of_training_have_a_band_of_one_standard_deviatio
 
 def test_the_bars_of_the_itop_rate_are_one_standard_deviation():
     runs, spec = runs_of("itop_rate"), {"value": "itop_rate"}
-    axes = figures.itop(runs, pd.DataFrame(), spec, "a title", True).axes[0]
+    axes = KINDS["itop"].draw(Material(runs, pd.DataFrame(), spec)).axes[0]
     [bar] = [line.get_segments()[0] for line in axes.collections]
-    [series] = charts.itop(runs, pd.DataFrame(), spec, True)[0]["series"]
+    [series] = charts.panels("itop", Material(runs, pd.DataFrame(), spec))[0]["series"]
     mean, std = (100 * f(VALUES[0.5]) for f in (np.mean, lambda drawn: np.std(drawn, ddof=1)))
     assert (bar[0][1], bar[1][1]) == pytest.approx((mean - std, mean + std))
     assert (series["y"][0], series["sd"][0]) == pytest.approx((mean, std), abs=0.005)

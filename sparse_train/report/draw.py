@@ -5,17 +5,16 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.report import sweeps
-from sparse_train.report.evidence import demonstration, studies
+from sparse_train.report.evidence import demonstration
 from sparse_train.report.evidence.listings import listings
+from sparse_train.report.figures import KINDS, style
+from sparse_train.report.figures.kinds import Material
 from sparse_train.report.records import collect, collected, mixtures
 from sparse_train.report.records.collect import COMPLETE, Records
 from sparse_train.report.records.results import held, write_figure, write_table, write_text
 from sparse_train.report.sweeps import PAPER, Sweep
-from sparse_train.report.views import best, dynamics, figures, hyperparameters, methods, tables, theory
+from sparse_train.report.views import best, hyperparameters, methods, tables
 from sparse_train.report.views.labels import titled
-
-# kind of figure -> (how to draw it, the columns of the history it needs: none named, all; None, no history)
-KINDS = figures.KINDS | theory.KINDS | dynamics.KINDS | studies.KINDS
 
 SHOWS = "What it shows, with 95% intervals over paired seeds:\n"
 
@@ -54,8 +53,8 @@ def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
     parts += [tables.aligned(lines) for lines in listings(sweep, runs)]
     if artifact.get("figure"):
         spec = {**artifact["figure"], "factors": sweep.factors, "methods": named}
-        draw_figure, _ = KINDS[spec["kind"]]
-        figure = draw_figure(runs, rows, spec, title, sweep.scale == PAPER)
+        figure = KINDS[spec["kind"]].draw(Material(runs, rows, spec, sweep.scale == PAPER))
+        style.finish(figure, title if sweeps.is_rehearsal(sweep.scale) else sweeps.reduced(sweep.scale))
         for ending in ("png", "pdf"):
             write_figure(place / f"{sweep.name}.{ending}", figure)
         parts.append(f"![{title}]({sweep.name}.png)\n")
@@ -72,7 +71,7 @@ def _collected(sweep: Sweep, records: Records, place: Path, replace: bool) -> tu
     write_table(path, every)
     runs = every[every["id"].isin(ids)] if len(every) else every
     kind = (sweep.artifact.get("figure") or {}).get("kind")
-    columns = KINDS[kind][1] if kind else None
+    columns = KINDS[kind].needs if kind else None
     rows = pd.DataFrame()
     if columns is not None:
         path = place / f"{sweep.name}.rows.csv"

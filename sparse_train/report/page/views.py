@@ -1,14 +1,14 @@
 """What the page shows of an artifact at one scale: counts, tables, charts or a picture, and its runs."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from sparse_train.report import cost, sweeps
-from sparse_train.report.draw import KINDS
 from sparse_train.report.evidence.listings import listings
+from sparse_train.report.figures import KINDS
+from sparse_train.report.figures.kinds import Material
 from sparse_train.report.index import short
 from sparse_train.report.page import charts
 from sparse_train.report.page.records import Committed, committed
@@ -83,11 +83,11 @@ def _blocks(held: Committed, sweep: Sweep) -> Iterator[dict]:
         yield _table(tables.make(held.runs, **artifact["table"], **compared, methods=named))
     yield from map(_lines, listings(sweep, held.runs))
     spec = artifact.get("figure")
-    about = " ".join([_about(spec["kind"]), *methods.notes(sweep)]) if spec else ""
+    about = " ".join([KINDS[spec["kind"]].about, *methods.notes(sweep)]) if spec else ""
     if spec and spec["kind"] in charts.KINDS:
         history = held.history() if spec["kind"] == "curves" else pd.DataFrame()
         spec = {**spec, "factors": held.factors, "methods": named}
-        panels = charts.KINDS[spec["kind"]](held.runs, history, spec, held.scale == PAPER)
+        panels = charts.panels(spec["kind"], Material(held.runs, history, spec, held.scale == PAPER))
         yield {"kind": "charts", "about": about, "panels": panels}
     elif spec:
         path = held.place / f"{held.name}.png"
@@ -98,11 +98,6 @@ def _blocks(held: Committed, sweep: Sweep) -> Iterator[dict]:
 def _lines(lines: list[list[str]]) -> dict:
     """A browser sets no mathematics: R_m stays R_m."""
     return {"kind": "lines", "lines": [[text.replace("$", "") for text in line] for line in lines]}
-
-
-def _about(kind: str) -> str:
-    """The first line of the docstring of the function that draws it, which names all its figures at the end."""
-    return re.sub(r" \(Figures? [^)]*\)", "", KINDS[kind][0].__doc__.strip().splitlines()[0])
 
 
 def _table(table: tables.Table) -> dict:

@@ -59,7 +59,7 @@ def write_table(path: Path, table: pd.DataFrame, float_format: str | None = None
 
 def write_figure(path: Path, figure: Figure) -> None:
     """In the format that the name ends in. Drawn again from the same records, it is the same to the byte."""
-    undated = {".pdf": {"CreationDate": None}, ".png": {"Software": None}}[path.suffix]
+    undated = {".pdf": {"CreationDate": None}, ".png": {"Software": None}, ".svg": {"Date": None}}[path.suffix]
     drawn = BytesIO()
     figure.savefig(drawn, format=path.suffix[1:], metadata=undated)
     write_whole(path, drawn.getvalue())

@@ -7,11 +7,12 @@ from pathlib import Path
 from matplotlib.colors import to_hex, to_rgb
 
 from sparse_train.report import sweeps
+from sparse_train.report.figures import style
 from sparse_train.report.page.views import PROTOCOL
 from sparse_train.report.records import collected, paper
 from sparse_train.report.records.collect import COMPLETE
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, is_group
-from sparse_train.report.views import methods, style
+from sparse_train.report.views import methods
 from sparse_train.report.views.labels import label, name
 from sparse_train.report.views.spread import mean_std
 from sparse_train.report.views.tables import aligned

@@ -4,37 +4,41 @@ from collections import Counter
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sparse_train.report.evidence.effects import complete, unit
-from sparse_train.report.views import statistics, style
+from sparse_train.report.figures import style
+from sparse_train.report.figures.kinds import Kind, Material
+from sparse_train.report.figures.series import over_seeds
+from sparse_train.report.figures.style import Look
+from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import label, name
 
 COLUMNS = ("epoch", "train_loss", "test_acc", "itop_rate", "grad_norm", "clipped_share")
 
 
-def settings(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
-    """Some metrics over epochs, a line per setting: the mean over seeds, the band one standard deviation.
+def _settings(on: Material) -> Figure:
+    """The sweep file names `values`, a panel each, and `by`, the factors that tell settings apart, first the optimizer.
 
     The colour is the method's, as in every figure; dashes and markers tell the settings of a method apart.
-
-    Args:
-        spec: `values`, a panel each; `by`, the factors that tell settings apart, the first of which is the optimizer.
     """
-    figure = style.sized(3.6 * len(spec["values"]), 3.6, title)
-    [axes] = figure.subplots(1, len(spec["values"]), squeeze=False).tolist()
-    by = [factor for factor in spec["by"] if factor in rows]
-    lines = rows.groupby(by, sort=False, dropna=False) if by else []
-    for one, value in zip(axes, spec["values"], strict=True):
+    figure = style.sized(3.6 * len(on.spec["values"]), 3.6)
+    [axes] = figure.subplots(1, len(on.spec["values"]), squeeze=False).tolist()
+    by = [factor for factor in on.spec["by"] if factor in on.rows]
+    lines = on.rows.groupby(by, sort=False, dropna=False) if by else []
+    for one, value in zip(axes, on.spec["values"], strict=True):
         one.set(title=name(value), xlabel=name("epoch"))
+        one.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         places: Counter[str] = Counter()
         for asked, group in lines:
             method, words = asked[0], _words(dict(zip(by, asked, strict=True)))
             rounds, place = divmod(places[method], len(style.DASHES))
             places[method] += 1
             shown = group.assign(**{value: unit(value) * group[value]})
-            colour, marker = style.look(method)["color"], style.MARKERS[rounds - 1] if rounds else ""
-            style.band(one, shown, "epoch", value, style.DASHES[place], colour, words, marker)
-    style.legend(figure, axes[0], columns=2)
+            marker = style.MARKERS[rounds - 1] if rounds else ""
+            look = Look(words, style.look(method)["color"], marker, style.DASHES[place])
+            style.band(one, over_seeds(shown, "epoch", value), value, look)
+    style.legend(figure, columns=2)
     return figure
 
 
@@ -45,19 +49,14 @@ def _words(asked: dict) -> str:
     return label(method, asked[method]) + (f", {options}" if options else "")
 
 
-def methods(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
-    """A row per DST method and a panel per sparsity: the mean of a metric by optimizer, with its 95% interval.
-
-    Args:
-        spec: `value`, the metric.
-    """
-    value, done = spec["value"], complete(runs)
-    names, sparsities = list(runs["dst"].unique()), sorted(runs["sparsity"].unique(), key=float)
-    figure, [axes] = style.panels(1, len(sparsities), title, share_y=True)
+def _methods(on: Material) -> Figure:
+    value, done = on.spec["value"], complete(on.runs)
+    names, sparsities = list(on.runs["dst"].unique()), sorted(on.runs["sparsity"].unique(), key=float)
+    figure, [axes] = style.panels(1, len(sparsities), share_y=True)
     for one, sparsity in zip(axes, sparsities, strict=True):
         one.set(title=label("sparsity", sparsity), xlabel=name(value))
         one.set_yticks(range(len(names)), [label("dst", method) for method in names])
-        for shift, optimizer in enumerate(runs["optimizer"].unique()):
+        for shift, optimizer in enumerate(on.runs["optimizer"].unique()):
             chosen = done[(done["sparsity"] == sparsity) & (done["optimizer"] == optimizer)]
             for place, method in enumerate(names):
                 group = chosen.loc[chosen["dst"] == method, value] if value in chosen else pd.Series(dtype=float)
@@ -68,8 +67,19 @@ def methods(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_p
                     at = place + 0.24 * shift - 0.12
                     one.errorbar(found.mean, at, xerr=reach, linestyle="", label=text, **style.look(optimizer))
     axes[0].invert_yaxis()
-    style.legend(figure, axes[0], columns=2)
+    style.legend(figure, columns=2)
     return figure
 
 
-KINDS = {"settings": (settings, COLUMNS), "methods": (methods, None)}
+KINDS = {
+    "settings": Kind(
+        _settings,
+        "Some metrics over epochs, a line per setting: the mean over seeds, the band one standard deviation.",
+        COLUMNS,
+    ),
+    "methods": Kind(
+        _methods,
+        "A row per DST method and a panel per sparsity: the mean of a metric by optimizer, with its 95% interval.",
+        None,
+    ),
+}

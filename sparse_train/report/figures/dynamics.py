@@ -1,21 +1,20 @@
 """Figures of Appendix A.1: the student-teacher problems, their invariants and sign flips."""
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
-from sparse_train.report.views import style
+from sparse_train.report.figures import style
+from sparse_train.report.figures.kinds import Kind, Material
+from sparse_train.report.figures.style import COLOURS
 from sparse_train.report.views.labels import in_words
-from sparse_train.report.views.style import COLOURS
 
 REACH = 2.5  # of the axes of Figure 6
 
 
-def balance(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
-    """Figure 6: the balance equation in (a, gamma) at beta = 0, and as a surface over (gamma, beta)."""
-    figure = style.sized(9.4, 3.8, title)
+def _balance(on: Material) -> Figure:
+    figure = style.sized(9.4, 3.8)
     flat = figure.add_subplot(1, 3, 1)
-    for i, (flow, group) in enumerate(rows.groupby("flow", sort=False) if len(rows) else ()):
+    for i, (flow, group) in enumerate(on.rows.groupby("flow", sort=False) if len(on.rows) else ()):
         for j, (_, line) in enumerate(group.groupby("a0")):
             look = {"color": COLOURS[i], "label": flow if j == 0 else None, "linestyle": ("-", "--")[i]}
             flat.plot(line["a"], line["rho"], **look)
@@ -25,7 +24,7 @@ def balance(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_p
     angles = np.linspace(0, 2 * np.pi, 40)
     for i, flow in enumerate(("gradient flow", "HAM")):
         space = figure.add_subplot(1, 3, 2 + i, projection="3d")
-        line = rows.query("flow == @flow and a0 == -1.0").dropna() if len(rows) else rows
+        line = on.rows.query("flow == @flow and a0 == -1.0").dropna() if len(on.rows) else on.rows
         if len(line):
             a, rho = line["a"].to_numpy(), line["rho"].to_numpy()
             look = {"color": COLOURS[i], "alpha": 0.55, "linewidth": 0}
@@ -39,22 +38,21 @@ def balance(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_p
     return figure
 
 
-def students(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
-    """Figures 7 to 9: loss, parameters and invariant over iterations; rows are the laws of the initial weights.
-
-    Loss: the median over seeds and its quartiles; the others: the first seed. Each panel says which.
-    """
-    laws = list(runs["task.law"].unique())
-    two = "a1" in rows
+def _students(on: Material) -> Figure:
+    # Loss: the median over seeds and its quartiles; the others: the first seed. Each panel says which.
+    laws = list(on.runs["task.law"].unique())
+    two = "a1" in on.rows
     columns = [
         "loss, median over seeds",
         *(f"{words}, one seed" for words in (("a, redundant", "a, useful") if two else ("a", "$\\gamma$, $\\beta$"))),
         "drift of the invariant, one seed",
     ]
-    figure, axes = style.panels(len(laws), len(columns), title, share_y=False)
+    figure, axes = style.panels(len(laws), len(columns), share_y=False)
     for line, law in zip(axes, laws, strict=True):
         groups = (
-            rows[rows["task.law"] == law].groupby(["task.optimizer", "task.scaling"], sort=False) if len(rows) else ()
+            on.rows[on.rows["task.law"] == law].groupby(["task.optimizer", "task.scaling"], sort=False)
+            if len(on.rows)
+            else ()
         )
         for (optimizer, scaling), group in groups:
             if optimizer == "ham_flow":
@@ -76,21 +74,20 @@ def students(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_
             one.set(title=f"{words}\n$w_0 \\sim {float(law):.2g}\\,N(0,1)$", xlabel="iteration")
         line[0].set(yscale="log", ylim=(1e-8, 10))
         line[3].set(yscale="log", ylim=(1e-6, 10))
-    style.legend(figure, axes[0][0], columns=4)
+    style.legend(figure, columns=4)
     return figure
 
 
-def sign_flips(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, at_paper_scale: bool) -> Figure:
-    """Share of students whose a changes its sign, over initial values; forbidden cells are hatched."""
-    flows, betas = ("gd", "ham_flow"), sorted(rows["beta0"].unique()) if len(rows) else [0.0]
-    figure, axes = style.panels(len(betas), 2, title)
+def _sign_flips(on: Material) -> Figure:
+    flows, betas = ("gd", "ham_flow"), sorted(on.rows["beta0"].unique()) if len(on.rows) else [0.0]
+    figure, axes = style.panels(len(betas), 2)
     for line, beta in zip(axes, betas, strict=True):
         for one, flow in zip(line, flows, strict=True):
             one.set(title=f"{in_words(flow)}, $\\beta_0 = {beta:g}$", xlabel="$a_0$")
             one.grid(visible=False)
-            if not len(rows):
+            if not len(on.rows):
                 continue
-            here = rows[(rows["task.optimizer"] == flow) & (rows["beta0"] == beta)]
+            here = on.rows[(on.rows["task.optimizer"] == flow) & (on.rows["beta0"] == beta)]
             table = here.pivot(index="gamma0", columns="a0", values="flipped_share")
             forbidden = here.pivot(index="gamma0", columns="a0", values="forbidden")
             picture = one.imshow(table, origin="lower", aspect="auto", vmin=0, vmax=1, cmap="cividis")
@@ -99,9 +96,17 @@ def sign_flips(runs: pd.DataFrame, rows: pd.DataFrame, spec: dict, title: str, a
             one.set_xticks(range(table.shape[1]), [f"{v:g}" for v in table.columns])
             one.set_yticks(range(table.shape[0]), [f"{v:g}" for v in table.index])
         line[0].set_ylabel("$\\gamma_0$")
-    if len(rows):
+    if len(on.rows):
         figure.colorbar(picture, ax=[one for line in axes for one in line], label="share that flips (x: forbidden)")
     return figure
 
 
-KINDS = {one.__name__: (one, ()) for one in (balance, students, sign_flips)}
+KINDS = {
+    "balance": Kind(_balance, "The balance equation in (a, gamma) at beta = 0, and as a surface over (gamma, beta)."),
+    "students": Kind(
+        _students, "Loss, parameters and invariant over iterations; rows are the laws of the initial weights."
+    ),
+    "sign_flips": Kind(
+        _sign_flips, "Share of students whose a changes its sign, over initial values; forbidden cells are crossed."
+    ),
+}

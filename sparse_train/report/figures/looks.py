@@ -2,25 +2,24 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import pandas as pd
 
-from sparse_train.report.views import style
+from sparse_train.report.figures import style
+from sparse_train.report.figures.style import Look
 from sparse_train.report.views.labels import label
 
 METHOD = ("dst", "optimizer")
 SHOWN_OTHERWISE = ("sparsity", "epochs", "seed", *METHOD)  # as panels, axis, dashes and bands
 
 
-@dataclass(frozen=True)
-class Look:
-    """Of one line. A reference has no marker."""
+def of_method(optimizer: str, methods: Mapping[str, str] | None = None) -> Look:
+    """A method's, the same in every figure.
 
-    words: str
-    colour: str
-    marker: str
-    dash: str
+    Args:
+        methods: a sweep's words for optimizers that are something else there.
+    """
+    return Look(label("optimizer", optimizer, methods), *style.look(optimizer).values(), style.DASHES[0])
 
 
 class Looks:
@@ -47,18 +46,13 @@ class Looks:
         self._varies = [len(set(values)) > 1 for values in zip(*lines, strict=True)]
         strange = {optimizer for _, optimizer, *_ in lines} - set(style.OPTIMIZERS)
         plain = len({(dst, *rest) for dst, _, *rest in lines}) <= 1 and len(strange) <= 1
-        self.markers = not plain  # also on curves
-        own = {one: self._plain(one) if plain else self._own(place, one) for place, one in enumerate(lines)}
+        own = {one: of_method(one[1], methods) if plain else self._own(place, one) for place, one in enumerate(lines)}
         self._looks = {one: own[one] if one in own else self._reference(one) for one in settings}
 
     def lines(self, rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], Look, pd.DataFrame]]:
         """(DST method, optimizer), look and rows of every line that has any."""
         for setting, group in rows.groupby(self.by, sort=False, dropna=False) if len(rows) else ():
             yield setting[:2], self._looks[_words_of(setting)], group
-
-    def _plain(self, setting: tuple[str, ...]) -> Look:
-        look = style.look(setting[1])
-        return Look(label("optimizer", setting[1], self._methods), look["color"], look["marker"], "-")
 
     def _own(self, place: int, setting: tuple[str, ...]) -> Look:
         count = len(style.COLOURS)

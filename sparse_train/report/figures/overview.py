@@ -1,0 +1,72 @@
+"""The picture on the front page: the amplification as measured, and our effects beside the paper's."""
+
+from pathlib import Path
+from textwrap import wrap
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sparse_train.report import sweeps
+from sparse_train.report.evidence.statements import Statement
+from sparse_train.report.figures import gradients, style
+from sparse_train.report.records import collected
+from sparse_train.report.records.results import write_figure
+from sparse_train.report.sweeps import PAPER
+
+AMPLIFICATION = "fig2"
+INKS = {"light": ("#1f2328", "#e8e8e8"), "dark": ("#e6edf3", "#30363d")}  # of text and of the grid
+
+
+def write(results_dir: Path, stated: list[Statement]) -> None:
+    """Write `overview-light.svg` and `overview-dark.svg`, where Figure 2 is measured and statements have numbers."""
+    sweep, compared = sweeps.load(AMPLIFICATION), [one for one in stated if one.effect and one.published is not None]
+    rows = collected.earlier(results_dir / "records" / f"{AMPLIFICATION}.rows.csv", sweep.factors)
+    if rows is None or not compared:
+        return
+    for theme, (ink, grid) in INKS.items():
+        looks = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), ink)
+        clear = dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none")
+        with matplotlib.rc_context({**looks, **clear, "grid.color": grid, "svg.hashsalt": AMPLIFICATION}):
+            write_figure(results_dir / f"overview-{theme}.svg", drawn(rows, compared))
+
+
+def drawn(rows: pd.DataFrame, compared: list[Statement]) -> Figure:
+    """Two panels, in matplotlib's present colours.
+
+    Args:
+        rows: the measured ones of Figure 2.
+        compared: statements with an effect of ours and a number of the paper's.
+    """
+    figure = style.sized(10.4, 3.9)
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.05])
+    gradients.by_sparsity(left, rows)
+    left.legend(loc="upper left")
+    left.set_title("Masking amplifies gradients before batch normalization")
+    _effects(right, compared)
+    return figure
+
+
+def _effects(axes: Axes, compared: list[Statement]) -> None:
+    ink = matplotlib.rcParams["text.color"]
+    for place, one in enumerate(compared):
+        mean, *ends = one.effect
+        reach = [[mean - ends[0]], [ends[1] - mean]] if ends else None
+        axes.plot(
+            one.published, place, "o", color=style.ORANGE, markerfacecolor="none", label="paper" if not place else None
+        )
+        axes.errorbar(mean, place, xerr=reach, fmt="o", color=style.BLUE, label="ours" if not place else None)
+    axes.axvline(0, color=ink, linewidth=0.8)
+    axes.set_yticks(range(len(compared)), ["\n".join(wrap(_words(one), 40)) for one in compared], fontsize=7.5)
+    axes.set(
+        title="Effects on test accuracy",
+        xlabel="percentage points; bars are 95% intervals",
+        ylim=(len(compared) - 0.5, -0.9),
+    )
+    axes.legend(loc="upper left", ncols=2)
+
+
+def _words(one: Statement) -> str:
+    size = "" if one.scale == PAPER else ", reduced scale"
+    return f"{one.says} (n={one.n}{size})"

@@ -1,0 +1,144 @@
+"""One style for all figures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from string import ascii_lowercase
+from textwrap import wrap
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+# Okabe and Ito's colours, told apart with any colour vision; markers and dashes tell the rest.
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)
+GREY = "#8c8c8c"  # the paper's numbers
+COLOURS = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", "-.", ":")
+OPTIMIZERS = {"sparseopt": 0, "sgd": 1, "sparseopt_ham": 2, "ham": 3}  # the same look in every figure
+REFERENCES = {"dense": (BLACK, "-"), "static": (GREY, ":")}
+
+matplotlib.rcParams.update(
+    {
+        "font.size": 9,
+        "axes.titlesize": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#e8e8e8",
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "lines.linewidth": 1.4,
+        "lines.markersize": 4.5,
+        "pdf.fonttype": 42,
+        "savefig.dpi": 160,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Of one line. A reference has no marker."""
+
+    words: str
+    colour: str
+    marker: str
+    dash: str
+
+
+def panels(rows: int, columns: int, share_y: bool | str = True) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with a grid of panels."""
+    figure = sized(3.1 * columns + 0.4, 2.6 * rows + 0.3)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey=share_y).tolist()
+
+
+def sized(width: float, height: float) -> Figure:
+    """An empty figure of that many inches. It has no title: the caption is on its page and in the paper around it."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def finish(figure: Figure, note: str = "") -> None:
+    """Letters before the titles of several panels, and a word in each that shows nothing.
+
+    Args:
+        note: stands above the panels, for it must not be lost with the caption: a reduced scale.
+    """
+    shown = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    for place, axes in enumerate(shown):
+        if len(shown) > 1:
+            axes.set_title(f"({ascii_lowercase[place]}) {axes.get_title()}".rstrip())
+        if not axes.has_data():
+            hole(axes, "no complete run yet")
+    if note:
+        figure.suptitle("\n".join(wrap(note, round(12.5 * figure.get_figwidth()))), fontsize=10)
+
+
+def band(axes: Axes, points: pd.DataFrame, value: str, look: Look) -> None:
+    """The mean as a line, with a few markers if any, one standard deviation as a band.
+
+    A line of a single point is a marker.
+
+    Args:
+        points: `x`, `mean` and `std`.
+    """
+    marker = look.marker or ("o" if len(points) == 1 else "")
+    shown = {"color": look.colour, "label": look.words, "marker": marker, "markevery": max(1, len(points) // 6)}
+    axes.plot(points["x"], points["mean"], look.dash, **shown)
+    spread(axes, points, value, look.colour)
+
+
+def spread(axes: Axes, points: pd.DataFrame, value: str, colour: str) -> None:
+    """A band of one standard deviation; an accuracy is a percentage, so its band stays within 0 and 100."""
+    std = points["std"].fillna(0)
+    low, high = points["mean"] - std, points["mean"] + std
+    if value.endswith("_acc"):
+        low, high = low.clip(0, 100), high.clip(0, 100)
+    axes.fill_between(points["x"], low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def widen(axes: Axes, span: float) -> None:
+    """Let the vertical axis cover at least so much, so that noise does not fill a panel."""
+    low, high = axes.get_ylim()
+    if high - low < span:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - span / 2, middle + span / 2)
+
+
+def look(optimizer: str) -> dict:
+    """Colour and marker of a method."""
+    place = OPTIMIZERS.get(optimizer, 5)
+    return {"color": COLOURS[place], "marker": MARKERS[place]}
+
+
+def legend(figure: Figure, columns: int = 6, dashes: Mapping[str, str] | None = None) -> None:
+    """One legend below all panels, each entry once, in as many columns as have room.
+
+    Args:
+        dashes: further entries, a dash by its words.
+    """
+    handles = {}
+    for axes in figure.axes:
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(text, handle)
+    handles |= {text: Line2D([], [], color=BLACK, linestyle=dash) for text, dash in (dashes or {}).items()}
+    if handles:
+        widest = 0.55 + 0.06 * max(map(len, handles))  # inches of an entry
+        fitting = max(1, int(figure.get_figwidth() / widest))
+        ncols = min(len(handles), columns, fitting)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols)
+
+
+def hole(axes: Axes, words: str) -> None:
+    """Say in a panel that it has no runs."""
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", color=GREY)
