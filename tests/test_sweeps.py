@@ -1,6 +1,8 @@
 """Every sweep file composes, says what it runs, and is drawn from records with the numbers that they hold."""
 
 import re
+from dataclasses import replace
+from itertools import takewhile
 
 import numpy as np
 import pandas as pd
@@ -30,9 +32,15 @@ def test_every_table_and_figure_of_the_paper_has_its_sweep(loaded):
     assert {name: len(loaded[name].cells) for name in TABLES} == TABLES
 
 
+def header(name: str) -> list[str]:
+    """The comment lines at the head of a sweep file."""
+    lines = (sweeps.SWEEPS / f"{name}.yaml").read_text().splitlines()
+    return [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
+
+
 def test_headers_say_place_command_and_number_of_runs(loaded):
     for name, sweep in loaded.items():
-        first, *lines = sweeps.header(name)
+        first, *lines = header(name)
         said = dict(re.match(r"(\S+)\s+(.*)", line).groups() for line in lines if re.match(r"\S+\s", line))
         if name in NUMBERED:
             kind = "Table" if name.startswith("table") else "Figure"
@@ -40,6 +48,12 @@ def test_headers_say_place_command_and_number_of_runs(loaded):
         assert said["command"].startswith(f"make reproduce-{name}") or name == "quickstart"
         assert int(re.match(r"\d+", said["runs"])[0]) == len(sweep.cells), name
         assert "GPU-hours" in said or name == "quickstart"
+        assert (
+            (f"SCALE={sweep.artifact['at']}" in said["command"])
+            if "at" in sweep.artifact
+            else "SCALE" not in said["command"]
+        )
+        assert " ".join(sweep.artifact["about"].split()).removeprefix("Ours: ")[1:80] in " ".join([first, *lines])
 
 
 def test_every_cell_is_a_configuration_that_trains(loaded):
@@ -141,8 +155,9 @@ def test_the_methods_figure_draws_means_with_intervals_and_their_table_has_flops
             flops = {"training_ratio": 0.0536, "inference_ratio": 0.05}
             leave_record(tmp_path / "runs", "methods", cell, accuracy=accuracy(cell), flops=flops)
     drawn = []
-    make, columns = drawing.KINDS["methods"]
-    monkeypatch.setitem(drawing.KINDS, "methods", (lambda *args: drawn.append(make(*args)) or drawn[-1], columns))
+    kind = drawing.KINDS["methods"]
+    kept = replace(kind, draw=lambda on: drawn.append(kind.draw(on)) or drawn[-1])
+    monkeypatch.setitem(drawing.KINDS, "methods", kept)
     page = draw(sweep, Records([tmp_path / "runs"]), tmp_path)
     row = next(line for line in page.splitlines() if "dst=srigl sparsity=0.97" in line and "SparseOpt" in line)
     assert "| 5.36 ± 0.00" in row

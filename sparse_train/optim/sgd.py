@@ -76,7 +76,7 @@ class SparseSGD(torch.optim.SGD):
         self._groups: list[Group] = []
         self._options: list[dict] = []
         self._found: list = []
-        self._factors_of: tuple | None = None
+        self._used: dict[str, Tensor] | None = None  # the corrections that the groups have
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
@@ -101,11 +101,9 @@ class SparseSGD(torch.optim.SGD):
 
     def corrections(self) -> dict[str, Tensor]:
         """Weight name -> the precondition's factors in the weight's dtype, computed anew only when masks change."""
-        if self.precondition is None:
-            return {}
         made_for = (self.topology.version, self.precondition)
         if self._corrections[0] != made_for:
-            scales = self.precondition.scales(self.topology)
+            scales = {} if self.precondition is None else self.precondition.scales(self.topology)
             factors = {name: scale.to(self.topology.weights[name].dtype) for name, scale in scales.items()}
             self._corrections = (made_for, factors)
         return self._corrections[1]
@@ -155,20 +153,21 @@ class SparseSGD(torch.optim.SGD):
                 made = [Group(stretch, rooms) for stretch in stretches(self._usable(given))]
                 self._groups += made
                 self._options += [options] * len(made)
-            self._found, self._factors_of = found, None
+            self._found, self._used = found, None
             self.topology.follow()
-        made_of = (self.topology.version, self.precondition)
-        if self._factors_of != made_of:
+        corrections = self.corrections()
+        changed = corrections is not self._used
+        if changed:
             weights = self.topology.weights
             masks = {weights[name]: mask for name, mask in self.topology.masks.items()}
-            scales = {weights[name]: scale for name, scale in self.corrections().items()}
+            scales = {weights[name]: scale for name, scale in corrections.items()}
             counts = {weights[name]: count for name, count in self.topology.counts.items()}
             for group in self._groups:
                 group.set_factors(masks, scales, counts)
-        if self._factors_of != made_of or any(map(Group.written_by_others, self._groups)):
+        if changed or any(map(Group.written_by_others, self._groups)):
             self.topology.apply()
             self.mask_momentum()
-            self._factors_of = made_of
+            self._used = corrections
         return self._groups
 
     def _corrected(self, part: Part, factors: list[Tensor]) -> Grads:

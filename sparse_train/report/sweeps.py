@@ -1,9 +1,8 @@
 """What a sweep file asks for: the runs it expects, without launching any."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import product, takewhile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -242,9 +241,3 @@ def _compose(name: str, overrides: tuple[str, ...], with_hydra: bool = False) ->
         cfg = compose(name, overrides=[search, *overrides], return_hydra_config=with_hydra)
         check_composed(cfg)
         return cfg
-
-
-def header(name: str) -> Iterator[str]:
-    """The comment lines at the head of a sweep file."""
-    lines = (sweep_dir(name) / f"{name}.yaml").read_text().splitlines()
-    return (line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines))

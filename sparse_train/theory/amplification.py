@@ -23,7 +23,7 @@ def amplification(cfg: DictConfig, record: Record, steps: int) -> None:
     """
 
     def work() -> tuple[list[dict], dict]:
-        run = build(cfg)
+        run = build(cfg, record.ranks)
         rows = []
         for step, (images, labels) in enumerate(first_batches(run.data.train, steps)):
             if step in (0, steps - 1):

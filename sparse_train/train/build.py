@@ -14,7 +14,7 @@ from sparse_train.errors import require
 from sparse_train.models.init import kaiming_normal, lecun_normal, over_sqrt_c, own_fan_in
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.options.targets import make
-from sparse_train.process.distributed import join
+from sparse_train.process.distributed import Ranks
 from sparse_train.process.slots import slot
 from sparse_train.record.metadata import choices, metadata
 from sparse_train.sparsity.flops import layer_flops, relative_flops
@@ -31,15 +31,18 @@ BUFFERS = next(
 )
 
 
-def build(cfg: DictConfig) -> Run:
+def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
     """Every part of the run that `cfg` describes, in its initial state.
+
+    Args:
+        ranks: the processes of the run; None: this one alone.
 
     Raises:
         ConfigError: for whatever in `cfg` cannot work, naming its key.
     """
     device = pick_device(cfg)
     set_up_torch(cfg)
-    ranks = join()
+    ranks = ranks or Ranks()
     if device.type == "cuda" and ranks.world > 1:
         device = torch.device("cuda", ranks.gpu)
     loading = Loading(cfg.data_dir, cfg.batch_size, cfg.seed, device, cfg.download, cfg.workers, ranks)

@@ -84,9 +84,10 @@ class Checkpointing:
     def after_step(self, steps: int, meter: Meter, seconds: float) -> None:
         """To be called after every step but the last of an epoch, with the epoch's sums so far."""
         often = self.interval.steps is not None and steps % self.interval.steps == 0
-        agreed = self.run.ranks.world == 1 or steps % AGREE == 0
-        asked = self._asked() if agreed else 0
-        late = agreed and self._somebody(self._age() > 60 * self.interval.minutes)
+        asked, late = 0, False
+        if self.run.ranks.world == 1 or steps % AGREE == 0:
+            asked = self._asked()
+            late = self._somebody(self._age() > 60 * self.interval.minutes)
         if asked or often or late:
             self._save(steps, meter, seconds)
         if asked:
@@ -95,7 +96,8 @@ class Checkpointing:
     def after_epoch(self, last: bool) -> None:
         """To be called after every epoch, once it is in the record. After the last one a signal waits for the end."""
         asked = self._asked()
-        if last or asked or self._somebody(self.interval.steps is not None or self._age() > COST * self.cost):
+        due = self._somebody(self.interval.steps is not None or self._age() > COST * self.cost)
+        if last or asked or due:
             self._save(0, self.run.meter(), 0.0)
         if asked and not last:
             self._stop(asked)

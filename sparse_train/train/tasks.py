@@ -11,7 +11,7 @@ from sparse_train.train.checkpointing import Interval
 
 def train(cfg: DictConfig, record: Record) -> None:
     """Train one sparse network."""
-    run = build(cfg)
+    run = build(cfg, record.ranks)
     with record.held() as ending:
         if record.finished:  # by somebody else, in the meantime
             return

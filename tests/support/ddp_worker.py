@@ -127,7 +127,7 @@ if __name__ == "__main__":
     out, mode, *overrides = sys.argv[1:]
     if mode == "steps":
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            run = build(compose("config", overrides=overrides))
+            run = build(compose("config", overrides=overrides), join())
         torch.save(steps(run, lambda images, labels: run.loss(images, labels)[0].backward()), f"{out}.{run.ranks.rank}")
         leave()
         sys.exit()

@@ -52,8 +52,8 @@ def gather(names: list[str], results_dir: Path) -> dict:
     for name in names:
         scales = scales_of(name, results_dir)
         views = [view(name, scale, results_dir) for scale in scales]
-        title = sweeps.load(name, scales[0]).artifact["title"]
-        artifacts.append({"name": name, "title": title, "about": next(sweeps.header(name), ""), "views": views})
+        shown = sweeps.artifact(name)
+        artifacts.append({"name": name, "title": shown["title"], "about": shown.get("about", ""), "views": views})
     views = [one for artifact in artifacts for one in artifact["views"]]
     scales = [scale for scale in sweeps.every_scale() if scale == PAPER or any(v["scale"] == scale for v in views)]
     notes = {scale: "" if scale == PAPER else sweeps.scales()[scale]["note"] for scale in scales}

@@ -1,6 +1,5 @@
 """The committed records of one artifact at one scale: its runs, a hole for each that is missing, and their history."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +52,10 @@ class Committed:
 
 
 def scales_of(name: str, results_dir: Path) -> list[str]:
-    """Where to look: the scale of the command at the head of the sweep file, and every one with records."""
-    [stated] = re.findall(r"^command .*?(?:SCALE=(\w+))?$", "\n".join(sweeps.header(name)), re.MULTILINE) or [""]
+    """Where to look: the scale that the artifact is made for, and every one with records."""
+    stated = sweeps.artifact(name).get("at", PAPER)
     here = [scale for scale in sweeps.every_scale() if (_records(results_dir, scale) / f"{name}.csv").exists()]
-    return [scale for scale in sweeps.every_scale() if scale in (*here, stated or PAPER)]
+    return [scale for scale in sweeps.every_scale() if scale in (*here, stated)]
 
 
 def committed(name: str, scale: str, results_dir: Path) -> Committed:

@@ -103,8 +103,8 @@ def reports() -> list[Report]:
 
 
 def _report(table: Sweep, figures: list[Sweep]) -> Report:
-    parts = [(table.artifact["title"], _about(table.name), _bars(table))]
-    parts += [(one.artifact["title"], _about(one.name), PANELS[one.artifact["figure"]["kind"]](one)) for one in figures]
+    parts = [(table.artifact["title"], _about(table), _bars(table))]
+    parts += [(one.artifact["title"], _about(one), PANELS[one.artifact["figure"]["kind"]](one)) for one in figures]
     return Report(table.name, table.artifact["title"], _numbers(table), parts)
 
 
@@ -121,8 +121,8 @@ def _numbers(table: Sweep) -> str:
     return ABOUT_PAPER.format(LINK, aligned(lines))
 
 
-def _about(name: str) -> str:
-    return "\n".join(line for line in sweeps.header(name) if line)
+def _about(sweep: Sweep) -> str:
+    return f"{sweep.artifact['about']}\n\n`{sweeps.command(sweep.name, PAPER)}`"
 
 
 def _bars(table: Sweep) -> list[Panel]:
