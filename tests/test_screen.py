@@ -62,6 +62,16 @@ def test_a_page_has_no_picture_on_a_terminal_and_its_table_is_set(monkeypatch, c
     assert "─" in seen.getvalue()
 
 
+def test_what_takes_long_has_a_bar_that_goes_and_only_on_a_terminal(monkeypatch, capsys):
+    names = ["table1", "table2"]
+    assert [*screen.progress(names, "reading sweep files")] == names
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr", seen := Terminal())
+    assert [*screen.progress(names, "reading sweep files")] == names
+    assert "reading sweep files" in seen.getvalue()
+    assert capsys.readouterr().out == ""
+
+
 def test_columns_line_up_and_nothing_is_cut_without_a_terminal(capsys):
     long = "a long last column " * 6
     screen.table(["name", "runs", "speed"], [["one", "5", long], ["another", "1,234", ""]], ["all", "1,239", ""])

@@ -186,7 +186,8 @@ def _names(args: argparse.Namespace) -> list[str]:
 
 
 def _sweeps(args: argparse.Namespace) -> list[sweeps.Sweep]:
-    return [sweeps.load(name, args.scale, args.references) for name in _names(args)]
+    names = screen.progress(_names(args), "reading sweep files")
+    return [sweeps.load(name, args.scale, args.references) for name in names]
 
 
 def _runs_dir(args: argparse.Namespace) -> Path:

@@ -1,14 +1,20 @@
 """Pages and tables on a terminal: set in columns where somebody reads, plain lines of text elsewhere."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.progress import track
 from rich.table import Table
 
 WIDE = 200  # columns where there is no terminal: nothing is cut or wrapped
+
+
+def progress(names: Sequence[str], words: str) -> Iterable[str]:
+    """The names, with a bar on the terminal's error stream that goes when they are done; no bar without a terminal."""
+    return track(names, words, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def page(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sparse_train.report import sweeps
+from sparse_train.report import screen, sweeps
 from sparse_train.report.evidence import statements
 from sparse_train.report.page.explain import explanation
 from sparse_train.report.page.records import FACETS, scales_of
@@ -49,7 +49,7 @@ def write(names: list[str], results_dir: Path) -> str:
 def gather(names: list[str], results_dir: Path) -> dict:
     """Everything the page shows, as plain values."""
     artifacts = []
-    for name in names:
+    for name in screen.progress(names, "reading artifacts"):
         scales = scales_of(name, results_dir)
         views = [view(name, scale, results_dir) for scale in scales]
         shown = sweeps.artifact(name)
