@@ -22,7 +22,7 @@ CASES = {
         STATIC,
         ["RigL, Baseline", "RigL, SparseOpt", "Static mask, Baseline", "Static mask, SparseOpt"],
     ),
-    "learning rates": (RATES, ["lr=0.1", "lr=0.5", "Baseline"]),
+    "learning rates": (RATES, ["learning rate 0.1", "learning rate 0.5", "Baseline"]),
     "foreign optimizers": (OWN, ["Baseline", "mine", "another"]),
     "many": (MANY, [f"dst{i}" for i in range(14)]),
 }

@@ -249,11 +249,11 @@ def test_effects_are_paired_over_seeds(tmp_path):
     page = draw(sweep, Records([tmp_path / "runs"]), tmp_path)
     rows = [[text.strip() for text in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
     shown = {(row[0], row[1]): row[2:] for row in rows[2:]}
-    assert shown["Baseline", "weight_decay=0.0005"][3] == "70.00 ± 15.81"
-    assert shown["Baseline", "weight_decay=0.0005"][0] == "reference"
-    assert shown["SparseOpt", "weight_decay=0.0005"][:3] == ["+1.00 [+1.00, +1.00]", "+1.00 [+1.00, +1.00]", "5 of 5"]
-    assert shown["SparseOpt", "weight_decay=0"][:3] == ["-1.00 [-1.00, -1.00]", "+2.00 [+2.00, +2.00]", "5 of 5"]
-    scaled = "weight_decay=0.0005 optimizer.precondition.scale_decay=True"
+    assert shown["Baseline", "weight decay 0.0005"][3] == "70.00 ± 15.81"
+    assert shown["Baseline", "weight decay 0.0005"][0] == "reference"
+    assert shown["SparseOpt", "weight decay 0.0005"][:3] == ["+1.00 [+1.00, +1.00]", "+1.00 [+1.00, +1.00]", "5 of 5"]
+    assert shown["SparseOpt", "weight decay 0"][:3] == ["-1.00 [-1.00, -1.00]", "+2.00 [+2.00, +2.00]", "5 of 5"]
+    scaled = "weight decay 0.0005, decay scaled too"
     assert shown["SparseOpt", scaled][3] == tables.HOLE
 
 
@@ -371,8 +371,8 @@ def test_a_study_draws_a_line_per_setting_with_the_mean_over_its_seeds(tmp_path)
     accuracy, norm, share = KINDS["settings"].draw(Material(collect.runs(sweep, records), rows, spec)).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
     assert len(lines) == len(norm.lines) == len(share.lines) == 8
-    assert lines["Baseline, over=dense"] == [32.0, 42.0, 52.0]
-    assert lines["SparseOpt, over=dense average=none lr=0.5"] == [35.0, 45.0, 55.0]
+    assert lines["Baseline, norm of dense gradients"] == [32.0, 42.0, 52.0]
+    assert lines["SparseOpt, norm of dense gradients, D alone, learning rate 0.5"] == [35.0, 45.0, 55.0]
     assert {y for line in share.lines for y in line.get_ydata()} == {0.25}
     looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in accuracy.lines}
     assert len(looks) == 8, "no two settings look alike"

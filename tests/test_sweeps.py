@@ -159,7 +159,7 @@ def test_the_methods_figure_draws_means_with_intervals_and_their_table_has_flops
     kept = replace(kind, draw=lambda on: drawn.append(kind.draw(on)) or drawn[-1])
     monkeypatch.setitem(drawing.KINDS, "methods", kept)
     page = draw(sweep, Records([tmp_path / "runs"]), tmp_path)
-    row = next(line for line in page.splitlines() if "dst=srigl sparsity=0.97" in line and "SparseOpt" in line)
+    row = next(line for line in page.splitlines() if "SRigL, 97%" in line and "SparseOpt" in line)
     assert "| 5.36 ± 0.00" in row
     empty, full = drawn[0].axes
     assert [text.get_text() for text in empty.get_yticklabels()][2:4] == ["RigL, invariant coordinates", "SRigL"]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from sparse_train.report.views import statistics
-from sparse_train.report.views.labels import label, name
+from sparse_train.report.views.labels import label, name, option
 from sparse_train.report.views.spread import mean_std
 from sparse_train.report.views.tables import HOLE
 
@@ -50,8 +50,8 @@ def of_the_correction(
     for setting, group in settings.items():
         own = _twin(setting, str(reference["optimizer"]))
         if own in settings and own != setting:
-            words = f"{label('optimizer', dict(setting)['optimizer'])} {options[setting]}".strip()
-            found[words] = paired(complete(group), complete(settings[own]), values[0])
+            words = [label("optimizer", dict(setting)["optimizer"]), options[setting]]
+            found[", ".join(filter(None, words))] = paired(complete(group), complete(settings[own]), values[0])
     return found
 
 
@@ -109,7 +109,7 @@ def _options(settings: Iterable[Setting]) -> dict[Setting, str]:
     """What tells settings apart besides their optimizers."""
     every = [dict(setting) for setting in settings]
     shown = {f for one in every for f in one if f != "optimizer" and len({other.get(f) for other in every}) > 1}
-    return {setting: " ".join(f"{f}={v}" for f, v in setting if f in shown) for setting in settings}
+    return {one: ", ".join(option(f, v) for f, v in one if f in shown) for one in settings}
 
 
 def _twin(setting: Setting, baseline: str) -> Setting:

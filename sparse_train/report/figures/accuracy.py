@@ -11,8 +11,6 @@ from sparse_train.report.figures.kinds import Kind, Material
 from sparse_train.report.figures.series import PANEL, Panel
 from sparse_train.report.figures.style import Look
 
-ITOP_SPAN = 2.0  # percentage points that an axis of ITOP rates covers at least; the paper's differences are 0.9 to 16
-
 
 def _curves(on: Material) -> Figure:
     panels = series.curves(on)
@@ -65,7 +63,7 @@ def _itop(on: Material) -> Figure:
         row[0].set_ylabel(panels[0].y)
     for one in axes[0]:
         one.set_xlabel("")
-    style.widen(axes[0][0], ITOP_SPAN)  # the panels share their vertical axis
+    style.widen(axes[0][0], panels[0].span)  # the panels share their vertical axis
     style.legend(figure)
     return figure
 

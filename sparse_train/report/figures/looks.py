@@ -7,7 +7,7 @@ import pandas as pd
 
 from sparse_train.report.figures import style
 from sparse_train.report.figures.style import Look
-from sparse_train.report.views.labels import label
+from sparse_train.report.views.labels import label, option
 
 METHOD = ("dst", "optimizer")
 SHOWN_OTHERWISE = ("sparsity", "epochs", "seed", *METHOD)  # as panels, axis, dashes and bands
@@ -64,11 +64,10 @@ class Looks:
         return Look(label("dst", setting[0]), colour, "", dash)
 
     def _words(self, setting: tuple[str, ...]) -> str:
-        """`SET, SparseOpt, lr=0.5`: what varies."""
+        """`SET, SparseOpt, learning rate 0.5`: what varies."""
         named = [(key, value) for key, value, varies in zip(self.by, setting, self._varies, strict=True) if varies]
         words = [label(key, value, self._methods) for key, value in named if key in METHOD]
-        options = [f"{key.rpartition('.')[2]}={value}" for key, value in named if key not in METHOD and value != "nan"]
-        words += [" ".join(options)] if options else []
+        words += [option(key, value) for key, value in named if key not in METHOD and value != "nan"]
         return ", ".join(words) or label("optimizer", setting[1], self._methods)
 
 

@@ -14,6 +14,7 @@ from sparse_train.report.views.labels import label, name
 from sparse_train.report.views.tables import trained
 
 PANEL = "sparsity"
+ITOP_SPAN = 2.0  # percentage points that an axis of ITOP rates covers at least; the paper's differences are 0.9 to 16
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Panel:
         value: the metric on the vertical axis.
         lines: of ours and of the paper.
         facets: the factors that it belongs to.
+        span: what the vertical axis covers at least, so that noise does not fill the panel.
     """
 
     title: str
@@ -50,6 +52,7 @@ class Panel:
     value: str
     lines: list[Line]
     facets: dict[str, str]
+    span: float = 0.0
 
     @property
     def y(self) -> str:
@@ -106,7 +109,7 @@ def itop(on: Material) -> list[Panel]:
                 here = on.runs.query("dst == @dst and optimizer == @optimizer and epochs == @schedule")
                 lines += _points(on, here, PANEL, look, facets, times=100)
             title = f"{_schedule(on, schedule)}, growth by {words} gradients"
-            made.append(Panel(title, f"{name(PANEL)} (%)", on.spec["value"], lines, {}))
+            made.append(Panel(title, f"{name(PANEL)} (%)", on.spec["value"], lines, {}, ITOP_SPAN))
     return made
 
 

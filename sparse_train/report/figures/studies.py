@@ -12,7 +12,7 @@ from sparse_train.report.figures.kinds import Kind, Material
 from sparse_train.report.figures.series import over_seeds
 from sparse_train.report.figures.style import Look
 from sparse_train.report.views import statistics
-from sparse_train.report.views.labels import label, name
+from sparse_train.report.views.labels import label, name, option
 
 COLUMNS = ("epoch", "train_loss", "test_acc", "itop_rate", "grad_norm", "clipped_share")
 
@@ -43,10 +43,10 @@ def _settings(on: Material) -> Figure:
 
 
 def _words(asked: dict) -> str:
-    """`SparseOpt, over=dense lr=0.5`: what is asked for besides the recipe, by the last word of each key."""
+    """`SparseOpt, norm of dense gradients, learning rate 0.5`: what is asked for besides the recipe."""
     method, *rest = asked
-    options = " ".join(f"{factor.rpartition('.')[2]}={asked[factor]}" for factor in rest if pd.notna(asked[factor]))
-    return label(method, asked[method]) + (f", {options}" if options else "")
+    options = [option(factor, asked[factor]) for factor in rest if pd.notna(asked[factor])]
+    return ", ".join([label(method, asked[method]), *options])
 
 
 def _methods(on: Material) -> Figure:

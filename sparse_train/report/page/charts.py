@@ -12,15 +12,16 @@ KINDS = {"curves": series.curves, "final": series.final, "itop": series.itop}
 def panels(kind: str, on: Material) -> list[dict]:
     """The panels of a figure, one after another.
 
-    A panel is a title, the names of its axes and its series. A series has a name, the factors that filters look at, its
-    look, and its points: x, the mean over seeds y, their standard deviation sd where there are several, their number n.
+    A panel is a title, the names of its axes, what the vertical one covers at least, and its series. A series has a
+    name, the factors that filters look at, its look, and its points: x, the mean over seeds y, their standard deviation
+    sd where there are several, their number n.
     """
     return [_panel(one, lines=kind == "curves") for one in KINDS[kind](on)]
 
 
 def _panel(panel: Panel, lines: bool) -> dict:
     made = {"title": panel.title, "x": panel.x, "y": panel.y.replace("$", ""), "lines": lines, "facets": panel.facets}
-    return made | {"series": [_series(line) for line in panel.lines]}
+    return made | {"span": panel.span, "series": [_series(line) for line in panel.lines]}
 
 
 def _series(line: Line) -> dict:

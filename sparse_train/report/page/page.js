@@ -289,9 +289,13 @@ function chart(panel, figure) {
       const xs = u.data[0], margin = (panel.lines && low < high ? 0 : 0.05) * (high - low || 1);
       return low === xs[0] && high === xs.at(-1) ? [low - margin, high + margin] : [low, high];
     };
+    const tall = (u, low, high) => {
+      const lack = Math.max(0, panel.span - (high - low)) / 2;
+      return uPlot.rangeNum(low - lack, high + lack, 0.1, true);
+    };
     it.u = new uPlot({
       width: Math.max(plot.clientWidth, 200), height: HEIGHT, series: options, bands, legend: { show: false },
-      scales: { x: { time: false, range: pad } },
+      scales: { x: { time: false, range: pad }, y: { range: tall } },
       axes: [{ ...axis, label: panel.x, size: 34, space: 40 }, { ...axis, label: panel.y, size: 44 }],
       cursor: { y: false, dataIdx: nearest, drag: { x: true, y: false, setScale: true },
         points: { size: 8, fill: (u, i) => options[i].stroke() } },

@@ -78,6 +78,32 @@ WORDS = {
     "clipped": "norm bounded",
 }
 
+# What studies ask for. A value that is not listed stands where {} is.
+OPTIONS = {
+    "renorm": {"unit": "norm bounded", "none": "no bound"},
+    "optimizer.renorm.over": {"dense": "norm of dense gradients", "masked": "norm of masked gradients"},
+    "optimizer.renorm.max_norm": {"": "bound of {}"},
+    "optimizer.precondition.average": {"none": "D alone", "global": "s_avg over all neurons"},
+    "optimizer.precondition.per": {"layer": "its mean in each layer"},
+    "optimizer.precondition.layers": {"normalized": "normalized layers alone"},
+    "optimizer.precondition.scale_decay": {"True": "decay scaled too"},
+    "optimizer.precondition.radians": {"": "{} radians per step"},
+    "optimizer.mirror.beta": {"": "HAM's beta {}"},
+    "one_dimensional_lr": {"": "{} times the rate on one-dimensional parameters"},
+    "weight_decay_on": {"weights": "decay on weights alone"},
+    "weight_decay": {"": "weight decay {}"},
+    "lr": {"": "learning rate {}"},
+    "init": {"own_fan_in": "initial weights by own fan-in", "over_sqrt_c": "initial weights over sqrt(c)"},
+    "topology.exclude": {"[fc.weight]": "dense classifier", "[conv1.weight]": "dense first convolution"},
+    "topology.distribution": {"uniform": "uniform sparsity"},
+    "model.shortcut": {"": "shortcut {}"},
+    "dst.decay": {"constant": "constant drop fraction"},
+    "dst.skip_step": {"False": "a step at updates too"},
+    "dst.stop_fraction": {"1.0": "updates until the end"},
+    "dst.rank_as": {"": "ranked as {}", "invariant": "ranked in invariant coordinates"},
+    "dst.rescale": {"True": "rescaled at updates"},
+}
+
 
 def label(factor: str, value: object, methods: Mapping[str, str] | None = None) -> str:
     """The word for one value of a factor; `methods` are those of a sweep that has other words for its optimizers."""
@@ -89,6 +115,16 @@ def label(factor: str, value: object, methods: Mapping[str, str] | None = None) 
     if re.fullmatch(r"\d+\.\d{6,}", text):
         return f"{float(text):.4g}"
     return LABELS.get(factor, {}).get(text, text)
+
+
+def option(factor: str, value: object) -> str:
+    """What a study asks for by one option, in words; of an option without words its last key: `over=dense`."""
+    words, text = OPTIONS.get(factor, {}), str(value)
+    if text in words or "" in words:
+        return words.get(text, words.get("", "")).format(label("optimizer", text))
+    if factor in LABELS or factor == "sparsity":
+        return label(factor, value)
+    return f"{factor.rpartition('.')[2]}={text}"
 
 
 def name(factor: str) -> str:
