@@ -95,7 +95,7 @@ watch: setup ## show how the sweeps that are training get on; watch-table1: one 
 watch-%: setup
 	$(REPORT) watch "$$NAME" $(WHERE)
 
-claims: setup ## judge the paper's claims on its own numbers and on ours
+claims: setup ## judge the paper's claims on its own numbers and on ours and draw the README's picture
 	$(REPORT) claims $(WHERE)
 
 report: setup ## write results/report.html, every table, figure, claim and run for a browser, from committed records

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sparse_train.report import draw as drawing
 from sparse_train.report import sweeps
 from sparse_train.report.evidence.statements import stated
-from sparse_train.report.figures import KINDS, accuracy, overview, style
+from sparse_train.report.figures import KINDS, accuracy, front, style
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.figures.series import over_seeds
 from sparse_train.report.page.views import view
@@ -141,7 +141,7 @@ def test_the_front_picture_shows_every_statement_that_has_numbers_of_both(tmp_pa
     shown = [one for one in stated(RESULTS) if one.effect and one.published is not None]
     assert shown
     rows = pd.read_csv(RESULTS / "records" / "fig2.rows.csv")
-    measured, effects = overview.drawn(rows, shown).axes
+    measured, effects = front.drawn(rows, shown).axes
     papers = [line for line in effects.lines if line.get_markerfacecolor() == "none"]
     ours = [bar.lines[0] for bar in effects.containers]
     assert [line.get_xydata().tolist() for line in papers] == [[[one.published, i]] for i, one in enumerate(shown)]
@@ -157,11 +157,11 @@ def test_the_front_picture_shows_every_statement_that_has_numbers_of_both(tmp_pa
         .mean()
     )
     assert drawn["with BN, Kaiming normal"] == pytest.approx(mean.to_dict())
-    overview.write(tmp_path, shown)
+    front.write(tmp_path, shown)
     assert [*tmp_path.iterdir()] == [], "nothing is drawn of records that are not there"
     (tmp_path / "records").mkdir()
     rows.to_csv(tmp_path / "records" / "fig2.rows.csv", index=False)
-    overview.write(tmp_path, shown)
+    front.write(tmp_path, shown)
     light, dark = ((tmp_path / f"overview-{theme}.svg").read_text() for theme in ("light", "dark"))
     assert "#1f2328" in light
     assert "#e6edf3" in dark

@@ -7,8 +7,9 @@ from pathlib import Path
 from sparse_train.errors import ConfigError, closest, require, require_one_of
 from sparse_train.report import cost, index, page, screen, sweeps
 from sparse_train.report.draw import draw
-from sparse_train.report.evidence import claims, family
+from sparse_train.report.evidence import claims, family, statements
 from sparse_train.report.evidence.beside import beside
+from sparse_train.report.figures import front
 from sparse_train.report.launch import overview, slurm, watch
 from sparse_train.report.launch.child import overrides
 from sparse_train.report.launch.local import Launcher
@@ -126,9 +127,10 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _claims(args: argparse.Namespace) -> None:
-    """judge the paper's claims on its numbers and on ours, and the effects of our studies as one family"""
+    """judge the paper's claims and the effects of our studies, and draw our effects beside the paper's"""
     print(claims.write(args.results_dir, args.scale))
     print(family.write(args.results_dir, args.scale))
+    front.write(args.results_dir, statements.stated(args.results_dir))
     index.write(args.results_dir)
 
 

@@ -1,4 +1,4 @@
-"""What has been measured: `results/README.md` over all scales, a gallery for each smaller one, the front picture."""
+"""What has been measured: `results/README.md` over all scales, and a gallery for each smaller one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,8 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.report import sweeps
-from sparse_train.report.evidence import claims, statements
-from sparse_train.report.figures import overview
+from sparse_train.report.evidence import claims
 from sparse_train.report.records import collected
 from sparse_train.report.records.collect import COMPLETE, passed_over
 from sparse_train.report.records.results import held, write_text
@@ -67,7 +66,6 @@ def _write(results_dir: Path) -> None:
     above, mark, _ = (path.read_text() if path.exists() else "").partition(DRAWN)
     judged = _verdicts(results_dir, [s for s in found if s == PAPER or (found[s] and not sweeps.is_rehearsal(s))])
     write_text(path, (above if mark else "# Results\n\n") + DRAWN + "\n\n" + _index(found, judged))
-    overview.write(results_dir, statements.stated(results_dir))
 
 
 def entries(place: Path, scale: str) -> Iterator[Entry]:

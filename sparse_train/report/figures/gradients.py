@@ -26,10 +26,15 @@ def by_sparsity(axes: Axes, rows: pd.DataFrame) -> None:
     groups = rows.groupby(["task.norm", "task.init"], sort=False) if len(rows) else ()
     for i, ((norm, init), group) in enumerate(groups):
         _band(axes, group, "sparsity", "ratio", i, f"{in_words(norm)}, {in_words(init)}")
+    _eq10(axes, zorder=3)
+    axes.set(xlabel="Sparsity s", ylabel="mean |gradient|, sparse over dense")
+
+
+def _eq10(axes: Axes, **look: float) -> None:
+    """The amplification that Eq. 10 says, in the colour of text."""
     s = np.linspace(0, 0.96, 200)
     dashed = {"color": rcParams["text.color"], "linewidth": 1, "linestyle": "--"}
-    axes.plot(s, (1 - s) ** -0.5, label="$1/\\sqrt{1-s}$", zorder=3, **dashed)
-    axes.set(xlabel="Sparsity s", ylabel="mean |gradient|, sparse over dense")
+    axes.plot(s, (1 - s) ** -0.5, label="$1/\\sqrt{1-s}$", **dashed, **look)
 
 
 def _band(axes: Axes, group: pd.DataFrame, x: str, y: str, place: int, text: str) -> None:
@@ -136,8 +141,7 @@ def _layer_norm(on: Material) -> Figure:
             _band(axes[0][i], group, "sparsity", "ratio", j, f"{fan_ins} fan-ins")
             if group["exponent"].notna().any():
                 _band(axes[1][i], group.dropna(subset=["exponent"]), "sparsity", "exponent", j, f"{fan_ins} fan-ins")
-        s = np.linspace(0, 0.96, 200)
-        axes[0][i].plot(s, (1 - s) ** -0.5, color=BLACK, linestyle="--", linewidth=1, label="$1/\\sqrt{1-s}$")
+        _eq10(axes[0][i])
         axes[0][i].set_title(in_words(place))
         axes[1][i].axhline(-0.5, color=BLACK, linestyle="--", linewidth=1)
         axes[1][i].axhline(0, color=GREY, linestyle=":", linewidth=1)

@@ -19,7 +19,8 @@ def of_method(optimizer: str, methods: Mapping[str, str] | None = None) -> Look:
     Args:
         methods: a sweep's words for optimizers that are something else there.
     """
-    return Look(label("optimizer", optimizer, methods), *style.look(optimizer).values(), style.DASHES[0])
+    own = style.look(optimizer)
+    return Look(label("optimizer", optimizer, methods), own["color"], own["marker"], style.DASHES[0])
 
 
 class Looks:

@@ -62,15 +62,14 @@ class Panel:
 
 def curves(on: Material) -> list[Panel]:
     """A panel per sparsity; a line per method and schedule over the epochs."""
-    schedules, looks = _schedules(on), Looks(on.runs, on.spec.get("factors", ()), on.spec.get("methods"))
-    made = []
+    made, schedules, looks = [], _schedules(on), _looks(on)
     for sparsity in sparsities(on.runs):
         lines = list(_papers_curves(on, sparsity)) if on.papers else []
         for (dst, optimizer), look, group in looks.lines(_within(on.rows, sparsity)):
             for place, schedule in enumerate(schedules):
                 line = group if schedule is None else group[group["epochs"] == schedule]
                 if len(line):
-                    own = replace(look, dash=style.DASHES[place % 4])
+                    own = replace(look, dash=style.DASHES[place % len(style.DASHES)])
                     points, facets = over_seeds(line, "epoch", on.spec["value"]), _facets(dst, optimizer, sparsity)
                     lines.append(Line(own, points, facets, _schedule(on, schedule)))
         made.append(_panel(on, sparsity, name("epoch"), lines))
@@ -80,7 +79,7 @@ def curves(on: Material) -> list[Panel]:
 def final(on: Material) -> list[Panel]:
     """A panel per sparsity; a line per method over the length of training, each point runs of their own."""
     x, x_name = ("epochs", name("epochs")) if on.at_paper_scale else ("trained_epochs", "Trained epochs")
-    made, looks = [], Looks(on.runs, on.spec.get("factors", ()), on.spec.get("methods"))
+    made, looks = [], _looks(on)
     for sparsity in sparsities(on.runs):
         lines = []
         for (dst, optimizer), look, group in looks.lines(_within(on.runs, sparsity)):
@@ -131,6 +130,10 @@ def over_seeds(rows: pd.DataFrame, x: str, value: str, times: int = 1) -> pd.Dat
 
 def _panel(on: Material, sparsity: str, x: str, lines: list[Line]) -> Panel:
     return Panel(f"{name(PANEL)} {label(PANEL, sparsity)}", x, on.spec["value"], lines, {PANEL: sparsity})
+
+
+def _looks(on: Material) -> Looks:
+    return Looks(on.runs, on.spec.get("factors", ()), on.spec.get("methods"))
 
 
 def _within(rows: pd.DataFrame, sparsity: str) -> pd.DataFrame:

@@ -85,7 +85,7 @@ def _blocks(held: Committed, sweep: Sweep) -> Iterator[dict]:
     spec = artifact.get("figure")
     about = " ".join([KINDS[spec["kind"]].about, *methods.notes(sweep)]) if spec else ""
     if spec and spec["kind"] in charts.KINDS:
-        history = held.history() if spec["kind"] == "curves" else pd.DataFrame()
+        history = pd.DataFrame() if KINDS[spec["kind"]].needs is None else held.history()
         spec = {**spec, "factors": held.factors, "methods": named}
         panels = charts.panels(spec["kind"], Material(held.runs, history, spec, held.scale == PAPER))
         yield {"kind": "charts", "about": about, "panels": panels}

@@ -122,7 +122,7 @@ def _numbers(table: Sweep) -> str:
 
 
 def _about(sweep: Sweep) -> str:
-    return f"{sweep.artifact['about']}\n\n`{sweeps.command(sweep.name, PAPER)}`"
+    return f"{sweep.artifact.get('about', '')}\n\n`{sweeps.command(sweep.name, PAPER)}`"
 
 
 def _bars(table: Sweep) -> list[Panel]:

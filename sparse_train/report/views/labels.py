@@ -120,8 +120,9 @@ def label(factor: str, value: object, methods: Mapping[str, str] | None = None) 
 def option(factor: str, value: object) -> str:
     """What a study asks for by one option, in words; of an option without words its last key: `over=dense`."""
     words, text = OPTIONS.get(factor, {}), str(value)
-    if text in words or "" in words:
-        return words.get(text, words.get("", "")).format(label("optimizer", text))
+    shown = words.get(text, words.get(""))
+    if shown is not None:
+        return shown.format(label("optimizer", text))
     if factor in LABELS or factor == "sparsity":
         return label(factor, value)
     return f"{factor.rpartition('.')[2]}={text}"

@@ -12,7 +12,7 @@ from sparse_train.report import sweeps
 from sparse_train.report.evidence.statements import Statement
 from sparse_train.report.figures import gradients, style
 from sparse_train.report.records import collected
-from sparse_train.report.records.results import write_figure
+from sparse_train.report.records.results import held, write_figure
 from sparse_train.report.sweeps import PAPER
 
 AMPLIFICATION = "fig2"
@@ -21,15 +21,17 @@ INKS = {"light": ("#1f2328", "#e8e8e8"), "dark": ("#e6edf3", "#30363d")}  # of t
 
 def write(results_dir: Path, stated: list[Statement]) -> None:
     """Write `overview-light.svg` and `overview-dark.svg`, where Figure 2 is measured and statements have numbers."""
-    sweep, compared = sweeps.load(AMPLIFICATION), [one for one in stated if one.effect and one.published is not None]
-    rows = collected.earlier(results_dir / "records" / f"{AMPLIFICATION}.rows.csv", sweep.factors)
-    if rows is None or not compared:
+    path = results_dir / "records" / f"{AMPLIFICATION}.rows.csv"
+    compared = [one for one in stated if one.effect and one.published is not None]
+    if not compared or (rows := collected.earlier(path, sweeps.load(AMPLIFICATION).factors)) is None:
         return
-    for theme, (ink, grid) in INKS.items():
-        looks = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), ink)
-        clear = dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none")
-        with matplotlib.rc_context({**looks, **clear, "grid.color": grid, "svg.hashsalt": AMPLIFICATION}):
-            write_figure(results_dir / f"overview-{theme}.svg", drawn(rows, compared))
+    with held(results_dir):
+        for theme, (ink, grid) in INKS.items():
+            lines = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+            clear = dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none")
+            colours = {**dict.fromkeys(lines, ink), **clear, "grid.color": grid}
+            with matplotlib.rc_context({**colours, "svg.hashsalt": AMPLIFICATION}):
+                write_figure(results_dir / f"overview-{theme}.svg", drawn(rows, compared))
 
 
 def drawn(rows: pd.DataFrame, compared: list[Statement]) -> Figure:
