@@ -141,7 +141,7 @@ def test_a_signal_ends_a_sweep_whatever_is_under_way(phase, tmp_path, monkeypatc
 
 
 def test_ctrl_c_outside_of_training_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sparse_train.train.tasks.build", lambda cfg: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("sparse_train.train.tasks.build", lambda cfg, ranks: signal.raise_signal(signal.SIGINT))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code, _, err = run_here(monkeypatch, capsys, "--multirun", "seed=0,1", *SHORT, f"runs_dir={tmp_path}")
