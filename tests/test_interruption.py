@@ -187,6 +187,32 @@ def test_a_signal_to_the_whole_process_group_leaves_the_data_workers_alone(image
     assert not any(map(_there, workers)), "torch's watchdog ends them"
 
 
+ORPHANED = """
+import os, signal, sys, time, torch
+from sparse_train.data.imagenet import imagenet
+from sparse_train.data.memory import Loading
+
+run, seed = os.getpid(), torch.manual_seed
+
+def after_the_run_was_killed(value):
+    if os.getpid() != run:
+        os.kill(run, signal.SIGKILL)
+        while os.getppid() == run:
+            time.sleep(0.001)
+    return seed(value)
+
+torch.manual_seed = after_the_run_was_killed  # a worker calls it before torch's watchdog begins
+loading = Loading(sys.argv[1], 2, 0, torch.device("cpu"), workers=1)
+next(imagenet(loading, [0.5] * 3, [0.25] * 3, 2, 16, 20).train.epoch())
+"""
+
+
+def test_a_worker_whose_run_was_killed_while_it_began_ends(image_folder):
+    """The pipe of the output stays open for as long as the worker is there."""
+    ended = subprocess.run([sys.executable, "-c", ORPHANED, image_folder], cwd=ROOT, capture_output=True, timeout=60)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
 def _workers(process):
     """The process numbers of both data workers, once they are there."""
     while process.poll() is None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from copy import copy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,6 +53,12 @@ def read_image(path: str) -> Image:
     if not os.path.isfile(path):
         raise OSError("not a regular file")
     return default_loader(path)
+
+
+def end_if_orphaned(run: int, worker: int) -> None:
+    """torch's watchdog takes whoever is the parent when it begins for the run, so it never ends an earlier orphan."""
+    if os.getppid() != run:
+        os._exit(1)
 
 
 class Batches(Sampler[list[Place]]):
@@ -108,6 +115,7 @@ class FolderSplit:
             batch_sampler=Batches(order, self.loading, epoch, start, self.train),
             collate_fn=collate,
             num_workers=self.loading.workers,
+            worker_init_fn=partial(end_if_orphaned, os.getpid()),
             pin_memory=pinned,
             generator=generator(self.loading.seed, "workers", epoch),
         )
