@@ -139,7 +139,7 @@ def paired(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> pd.Series:
 
 
 def _difference(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
-    return shown(paired(ours, theirs, value))
+    return shown(paired(ours, theirs, value)) or HOLE
 
 
 def shown(difference: pd.Series) -> str:

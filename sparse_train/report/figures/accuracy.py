@@ -4,12 +4,13 @@ from textwrap import wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from sparse_train.report.figures import series, style
 from sparse_train.report.figures.kinds import Kind, Material
 from sparse_train.report.figures.series import PANEL, Panel
 from sparse_train.report.figures.style import Look
+
+APART = {"sparseopt": -0.1, "sgd": 0.1}  # in points of sparsity, so that equal rates do not hide each other
 
 
 def _curves(on: Material) -> Figure:
@@ -18,7 +19,7 @@ def _curves(on: Material) -> Figure:
     dashes = {line.schedule: line.look.dash for panel in panels for line in panel.lines if not line.paper}
     for one, panel in zip(axes, panels, strict=True):
         _prepare(one, panel)
-        one.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        style.epochs(one)
         for line in panel.lines:
             if line.paper:
                 one.plot(line.points["x"], line.points["mean"], markevery=0.25, **_papers(line.look))
@@ -55,7 +56,8 @@ def _itop(on: Material) -> Figure:
         _prepare(one, panel)
         for line in panel.lines:
             look, std = _papers(line.look) if line.paper else _ours(line.look), line.points["std"].fillna(0)
-            one.errorbar(line.points["x"], line.points["mean"], None if line.paper else std, **look)
+            x = line.points["x"] + APART[line.facets["optimizer"]]
+            one.errorbar(x, line.points["mean"], None if line.paper else std, **look)
         one.set_xticks(sparsities)
         one.update_datalim([(x, 0.0) for x in sparsities], updatey=False)  # also where nothing is drawn yet
         one.autoscale_view(scaley=False)

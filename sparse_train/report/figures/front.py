@@ -55,10 +55,9 @@ def _effects(axes: Axes, compared: list[Statement]) -> None:
     for place, one in enumerate(compared):
         mean, *ends = one.effect
         reach = [[mean - ends[0]], [ends[1] - mean]] if ends else None
-        axes.plot(
-            one.published, place, "o", color=style.ORANGE, markerfacecolor="none", label="paper" if not place else None
-        )
-        axes.errorbar(mean, place, xerr=reach, fmt="o", color=style.BLUE, label="ours" if not place else None)
+        paper, ours = ("paper", "ours") if not place else (None, None)
+        axes.plot(one.published, place, "o", color=style.BLUE, markerfacecolor="none", label=paper)
+        axes.errorbar(mean, place, xerr=reach, fmt="o", color=style.BLUE, label=ours)
     axes.axvline(0, color=ink, linewidth=0.8)
     axes.set_yticks(range(len(compared)), ["\n".join(wrap(_words(one), 40)) for one in compared], fontsize=7.5)
     axes.set(

@@ -127,8 +127,9 @@ def _angles(axes: Axes, runs: pd.DataFrame) -> None:
             look = {"color": COLOURS[colour], "yerr": found.std(), "error_kw": {"linewidth": 1}}
             axes.bar(place, found.mean(), 0.18, label=text if i == 0 else None, **look)
     axes.set_xticks(range(len(groups)), [f"{fan_ins}\n{float(s):.0%}" for (fan_ins, s), _ in groups])
-    axes.set(title="angle to the dense layer's gradient", ylabel="degrees, ± standard deviation", ylim=(0, 90))
-    axes.legend(loc="upper left", ncols=2)
+    axes.set(title="angle to the dense layer's gradient", ylabel="degrees, ± standard deviation", ylim=(0, 125))
+    axes.set_yticks(range(0, 91, 15))
+    axes.legend(loc="upper left", ncols=2)  # above the largest angle that there is
 
 
 def _layer_norm(on: Material) -> Figure:

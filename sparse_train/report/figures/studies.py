@@ -4,7 +4,6 @@ from collections import Counter
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from sparse_train.report.evidence.effects import complete, unit
 from sparse_train.report.figures import style
@@ -28,7 +27,7 @@ def _settings(on: Material) -> Figure:
     lines = on.rows.groupby(by, sort=False, dropna=False) if by else []
     for one, value in zip(axes, on.spec["values"], strict=True):
         one.set(title=name(value), xlabel=name("epoch"))
-        one.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        style.epochs(one)
         places: Counter[str] = Counter()
         for asked, group in lines:
             method, words = asked[0], _words(dict(zip(by, asked, strict=True)))

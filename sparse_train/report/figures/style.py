@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's colours, told apart with any colour vision; markers and dashes tell the rest.
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = (
@@ -113,6 +114,11 @@ def widen(axes: Axes, span: float) -> None:
     if high - low < span:
         middle = (low + high) / 2
         axes.set_ylim(middle - span / 2, middle + span / 2)
+
+
+def epochs(axes: Axes) -> None:
+    """Whole numbers on the horizontal axis, also where a run has a single epoch."""
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
 
 
 def look(optimizer: str) -> dict:
