@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from sparse_train.__main__ import next_command
 from sparse_train.process.console import closing_line
 from sparse_train.record.export import load
+from sparse_train.train.card import SLOW_BF16
 from sparse_train.train.multirun import StoppedError
 from support.runs import QUICK, ROOT, record, run_here
 
@@ -96,6 +97,14 @@ def test_a_run_begins_with_its_weights_epochs_and_device(tmp_path, monkeypatch, 
     assert name == f"{out.strip()}: digits resnet20 rigl sparseopt 0.75 seed 0"
     assert weights == f"  ResNet20: {kept:,} of {sparse:,} weights kept ({kept / sparse:.2%}); {dense:,} dense ones"
     assert re.fullmatch(r"  1 epoch of \d+ steps on cpu, 1 thread, fp32", length)
+
+
+@pytest.mark.parametrize(("has", "amp", "warned"), [("AVX2", "bf16", 1), ("AVX512", "bf16", 0), ("AVX2", "none", 0)])
+def test_a_run_warns_where_bfloat16_is_slow(has, amp, warned, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: has)
+    code, _, err = run_here(monkeypatch, capsys, *QUICK, "epochs=1", f"amp={amp}", f"runs_dir={tmp_path}")
+    assert code == 0
+    assert err.count(f"  warning: {SLOW_BF16}\n") == warned
 
 
 def test_a_measurement_says_its_numbers():

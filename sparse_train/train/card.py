@@ -1,4 +1,4 @@
-"""The first lines of a run: its model and the weights that are kept, its length, and its device."""
+"""The first lines of a run: its model and the weights that are kept, its length, its device, and a warning."""
 
 from pathlib import Path
 
@@ -6,9 +6,11 @@ import torch
 
 from sparse_train.train.run import Run
 
+SLOW_BF16 = "this CPU has no fast bfloat16 (AVX-512 has): a step takes several times as long as with amp=none"
+
 
 def card(run: Run, run_dir: Path) -> list[str]:
-    """The run's directory and name, then what is trained and on what."""
+    """The run's directory and name, then what is trained and on what; a warning where bfloat16 is slow."""
     kept = sum(run.topology.counts.values())
     sparse = sum(mask.numel() for mask in run.topology.masks.values())
     dense = sum(parameter.numel() for parameter in run.model.parameters()) - sparse
@@ -20,8 +22,10 @@ def card(run: Run, run_dir: Path) -> list[str]:
     processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
     compiled = "; torch.compile delays the first step" if run.metadata["compile"] else ""
     weights = f"{kept:,} of {sparse:,} weights kept ({kept / sparse:.2%}); {dense:,} dense ones"
+    slow = run.autocast and run.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
     return [
         f"{run_dir}: {run.metadata['name']}",
         f"  {type(run.model).__name__}: {weights}",
         f"  {epochs} of {steps} on {where}{processes}, {numbers}{compiled}",
+        *([f"  warning: {SLOW_BF16}"] if slow else []),
     ]
