@@ -34,7 +34,7 @@ from sparse_train.process.distributed import Ranks, join, leave
 from sparse_train.record.finished import look_again
 from sparse_train.record.record import Record
 from sparse_train.train import multirun
-from sparse_train.train.agreement import require_agreement
+from sparse_train.train.agreement import require_same_settings
 
 HELD = 75  # the exit status of a run that another process is training: EX_TEMPFAIL
 METHOD = re.compile(r"[+~]*optimizer([/.](precondition|mirror)[\w./]*)?(=|$)")  # options that make a run's method
@@ -77,7 +77,7 @@ def stop(line: str, status: int = 1) -> NoReturn:
 
 
 def check_arguments(arguments: list[str]) -> None:
-    """Answer `--help` and `--version`; refuse what Hydra would take and should not, or would not say well.
+    """Answer `--help` and `--version`; refuse arguments that Hydra wrongly accepts or reports badly.
 
     Raises:
         ConfigError: names what is wrong.
@@ -101,7 +101,7 @@ def check_arguments(arguments: list[str]) -> None:
 
 
 def check_override(argument: str, own: str | None = None) -> None:
-    """Refuse what is not KEY=VALUE, and what is no word where an option of a group belongs, such as `dst=null`.
+    """Refuse anything but KEY=VALUE, and values of a group that name no option, such as `dst=null`.
 
     Raises:
         ConfigError: lists the options of a group, those of a directory of one's own (`--config-dir`) among them.
@@ -127,7 +127,7 @@ def run(cfg: DictConfig) -> None:
     try:
         check(cfg)
         ranks = processes()
-        require_agreement(cfg, ranks)
+        require_same_settings(cfg, ranks)
         record = Record(cfg.runs_dir, run_id(cfg), fresh=cfg.resume == "fresh", ranks=ranks)
         where = f"{record.dir}: "
         if trained := not ranks.from_main(lambda: record.finished):
@@ -165,16 +165,16 @@ def next_command(record: dict, arguments: list[str]) -> str:
 
 
 def processes() -> Ranks:
-    """Those of this run.
+    """Connect the processes of this run.
 
     Raises:
-        ConfigError: where they cannot meet.
+        ConfigError: if they cannot connect to each other.
     """
     try:
         return join()
     except (RuntimeError, ValueError) as error:  # torch's, of the network or of what torchrun or srun has said
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise ConfigError("MASTER_ADDR:MASTER_PORT", place, f"the processes cannot meet there ({error})") from error
+        raise ConfigError("MASTER_ADDR:MASTER_PORT", place, f"the processes cannot connect there ({error})") from error
 
 
 def no_result(line: str, status: int = 1) -> NoReturn:

@@ -81,10 +81,10 @@ CHOICES = {
     "resume": ("auto", "fresh"),
 }
 
-# The most that makes sense: beyond it a machine or a library gives out without a clear word.
+# Upper limits: beyond these, a machine or a library fails without a clear message.
 LIMITS = {"epochs": 100_000, "batch_size": 1_000_000, "threads": 1024, "workers": 1024}
 
-# Where groups refer to a key of the top level. Given there, a value would be ignored, or said only there.
+# Keys of groups that mirror a top-level key. A value given there would be ignored, or would contradict that key.
 ALIASES = {
     "topology.sparsity": "sparsity",
     "optimizer.lr": "lr",
@@ -192,8 +192,8 @@ def check(cfg: DictConfig) -> None:
 def run_id(cfg: DictConfig, foreign: Mapping[str, Mapping] | None = None) -> str:
     """12 hexadecimal digits that depend on what decides the result, and on nothing else.
 
-    A class of ours counts by its name, so that it may move; one from elsewhere by its module and its package's code: as
-    a record says it was (`foreign`: dotted path -> `source.foreign`), or else as it is now.
+    Our classes enter the hash by name, so they may move. Foreign classes enter by module and by the hash of their
+    package's code: the recorded one (`foreign`: dotted path -> `source.foreign`) if given, else the current one.
     """
     codes = {target: said["code"] for target, said in (foreign or {}).items()}
     task = _named(str(cfg.task.get("_target_")), codes)

@@ -117,7 +117,9 @@ def test_a_port_in_use_is_named(tmp_path):
         ranks = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         code, out, err = command(f"runs_dir={tmp_path}", **ranks)
     assert (code, out) == (1, "")
-    assert re.search(rf"^error: MASTER_ADDR:MASTER_PORT=127.0.0.1:{port}: the processes cannot meet", err, re.MULTILINE)
+    assert re.search(
+        rf"^error: MASTER_ADDR:MASTER_PORT=127.0.0.1:{port}: the processes cannot connect", err, re.MULTILINE
+    )
     assert "Traceback" not in err
 
 

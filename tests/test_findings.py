@@ -77,9 +77,9 @@ def test_what_is_said_of_the_bound_at_the_papers_protocol_is_in_its_records():
 def test_what_is_said_of_the_papers_spread_is_in_its_tables(monkeypatch):
     """Read as a standard deviation, and as a standard error."""
     stated = {claim["id"]: claim for claim in claims.stated()}
-    published, found = statistics.published, {}
+    sample_with, found = statistics.sample_with, {}
     for factor in (1.0, 3**0.5):
-        monkeypatch.setattr(statistics, "published", lambda mean, std, n, f=factor: published(mean, f * std, n))
+        monkeypatch.setattr(statistics, "sample_with", lambda mean, std, n, f=factor: sample_with(mean, f * std, n))
         for name in ("renormalized", "sparseopt-beats-baseline"):
             p = [c.adjusted for c in claims.on_the_papers(stated[name]) if c.adjusted == c.adjusted]
             found[name, factor] = (sum(value < 0.05 for value in p), len(p))

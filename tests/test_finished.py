@@ -118,7 +118,7 @@ def test_a_record_without_a_hash_speaks_by_its_revision(done, asked, git, said):
     write_json(done / "record.json", {**content, "git": git})
     code, _, err = asked()
     assert code == 0
-    assert ("made by code that its revision does not tell" in err) == said
+    assert ("made by uncommitted code" in err) == said
     assert err.count("\n") == said
 
 
@@ -232,7 +232,7 @@ def test_a_finished_run_does_without_its_checkpoint(done, asked):
     forge(done, "final")
     code, _, err = asked()
     assert code == 0, "the history is whole"
-    assert "history.jsonl has another test_acc than record.json" in err
+    assert "history.jsonl has a different test_acc from record.json" in err
     assert record(done)["final"]["test_acc"] < 99
 
 

@@ -17,7 +17,7 @@ from sparse_train.errors import ConfigError, ForeignError
 from sparse_train.options import trust
 from sparse_train.options.targets import instantiate
 from sparse_train.options.trust import GROUP, VARIABLE, require_known
-from sparse_train.train.agreement import require_agreement
+from sparse_train.train.agreement import require_same_settings
 from support import lab
 from support.runs import ROOT, record, run_here
 
@@ -184,7 +184,7 @@ def test_what_is_not_ours_is_listed_and_read_as_what_is(mylab, monkeypatch, caps
 def test_processes_with_other_code_of_a_package_do_not_train_together(mylab, compose_config):
     agreed = {}
     ranks = SimpleNamespace(world=2, require_same=agreed.update)
-    require_agreement(_with(compose_config(), "dst.growth", {"_target_": SCORE}), ranks)
+    require_same_settings(_with(compose_config(), "dst.growth", {"_target_": SCORE}), ranks)
     assert agreed[SCORE] == source.foreign_code(SCORE)
 
 

@@ -57,7 +57,7 @@ def test_welchs_interval_of_a_difference_of_differences_covers():
 
 
 def test_a_published_mean_and_deviation_are_enough():
-    values = statistics.published(52.53, 0.35, 3)
+    values = statistics.sample_with(52.53, 0.35, 3)
     assert (values.mean(), values.std(), len(values)) == pytest.approx((52.53, 0.35, 3))
 
 

@@ -45,7 +45,7 @@ def ensure(data_dir: str, files: Mapping[str, str], download: Callable[[str], ob
 
 
 def _download(root: Path, files: Mapping[str, str], download: Callable[[str], object]) -> None:
-    """Fetch and unpack elsewhere, and move each whole file to its place: whatever ends this leaves no part of one."""
+    """Download and unpack elsewhere, then move each complete file into place: no partial file is ever left."""
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as directory, _timeout(30):
         place = Path(directory)

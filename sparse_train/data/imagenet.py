@@ -20,7 +20,7 @@ from sparse_train.errors import ConfigError, require
 from sparse_train.process.signals import sheltered
 from sparse_train.randomness import derive, generator
 
-Place = tuple[int, int]  # (epoch, index of the image): enough to decode and augment it the same way anywhere
+Sample = tuple[int, int]  # (epoch, index of the image): enough to decode and augment it the same way anywhere
 
 
 class Augmented(Dataset):
@@ -30,15 +30,15 @@ class Augmented(Dataset):
         self.folder, self.transform = folder, transform
         self.seed, self.data_dir = loading.seed, loading.data_dir
 
-    def __getitem__(self, place: Place) -> tuple[Tensor, int] | ConfigError:
-        """Image and label, or what is wrong with the file: raised in a worker it would come with two tracebacks."""
+    def __getitem__(self, sample: Sample) -> tuple[Tensor, int] | ConfigError:
+        """Image and label, or the error as a value: raising it in a worker would print two tracebacks."""
         try:
-            image, label = self.folder[place[1]]
+            image, label = self.folder[sample[1]]
         except Exception as error:  # whatever a decoder may raise
-            path, reason = self.folder.samples[place[1]][0], str(error).splitlines()[0] if str(error) else repr(error)
+            path, reason = self.folder.samples[sample[1]][0], str(error).splitlines()[0] if str(error) else repr(error)
             return ConfigError("data_dir", self.data_dir, f"{path} cannot be read as an image ({reason})")
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms read the ambient state
-            torch.manual_seed(derive(self.seed, "augment", *place))
+            torch.manual_seed(derive(self.seed, "augment", *sample))
             return self.transform(image), label
 
 
@@ -49,19 +49,19 @@ def collate(items: list) -> list[Tensor] | ConfigError:
 
 
 def read_image(path: str) -> Image:
-    """A pipe in a file's place would be waited for without end."""
+    """Load an image. Refuse a pipe, which would block forever."""
     if not os.path.isfile(path):
         raise OSError("not a regular file")
     return default_loader(path)
 
 
 def end_if_orphaned(run: int, worker: int) -> None:
-    """torch's watchdog takes whoever is the parent when it begins for the run, so it never ends an earlier orphan."""
+    """Exit if the run is gone. torch's watchdog looks up the parent when it starts, so it misses earlier orphans."""
     if os.getppid() != run:
         os._exit(1)
 
 
-class Batches(Sampler[list[Place]]):
+class Batches(Sampler[list[Sample]]):
     """This rank's part of the batches of one epoch, from the `start`-th on."""
 
     def __init__(self, order: Tensor, loading: Loading, epoch: int, start: int, train: bool):
@@ -76,7 +76,7 @@ class Batches(Sampler[list[Place]]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[Sample]]:
         return iter(self.batches)
 
 

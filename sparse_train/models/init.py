@@ -52,8 +52,9 @@ def own_fan_in(topology: Topology) -> None:
 
 @torch.no_grad()
 def over_sqrt_c(topology: Topology) -> None:
-    """Divide each neuron's weights by sqrt(c_i) (Eq. 12): where SGD starts whose outputs are SparseOpt's from the dense
-    initialization, if the masks stay (`results/theory.md`).
+    """Divide each neuron's weights by sqrt(c_i) (Eq. 12).
+
+    With static masks, SGD from here has the outputs of SparseOpt from the dense initialization (`results/theory.md`).
     """
     for name, weight in topology.weights.items():
         weight.div_(lengths(topology.masks[name], "sparseopt"))

@@ -14,9 +14,9 @@ from sparse_train.sparsity.topology import Topology
 def clip_grad_norm_(parameters: Iterable[Tensor], topology: Topology, max_norm: float) -> Tensor:
     """`torch.nn.utils.clip_grad_norm_` by the norm over weights that exist and dense parameters.
 
-    torch's own takes the gradients of weights that do not exist as well, which are most: the norm is then several times
-    too large, and steps that are clipped are as much too short. Gradients are scaled alike and stay dense, so mask
-    updates grow the same weights before and after.
+    torch's function also counts the gradients of masked weights, which are the majority. Its norm is then several times
+    too large, and clipped steps are too short by the same factor. All gradients are scaled equally and stay dense, so
+    clipping does not change which weights a mask update grows.
 
     Args:
         parameters: all that the optimizer trains.

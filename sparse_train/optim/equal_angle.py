@@ -17,7 +17,7 @@ class EqualAngle:
     that have nothing in common the angle is 1 / sqrt(1 - momentum^2) of it, of equal ones 1 / (1 - momentum).
 
     A correction such as SparseOpt's is meant to make steps of neurons comparable. Here they are equal at every step, so
-    if this brings nothing, evening out neurons does not. Other layers, such as the classifier, keep their gradients. So
+    if this does not help, equalizing neurons does not. Other layers, such as the classifier, keep their gradients. So
     does a neuron of length 0, which has no angle; one without a gradient does not move. Decay comes afterwards and
     changes lengths alone.
 

@@ -1,4 +1,4 @@
-"""The weights that exist, side by side in one vector: what is done to it costs nothing for the others."""
+"""The existing weights packed into one vector, so that operations skip the masked ones."""
 
 from collections.abc import Callable, Sequence
 

@@ -21,7 +21,7 @@ class Part:
         others: parameters of fewer than two dimensions that are stepped along with these.
 
     Attributes:
-        weights: without autograd, whose versions `Group.mark_step` raises.
+        weights: detached from autograd; `Group.mark_step` increments their version counters.
         factors, scales, masks, momentum: as in the group.
     """
 
@@ -41,11 +41,11 @@ class Part:
         """The gradients of the weights times `factors`, and those of the other parameters."""
         grads, others = self.of([p.grad for p in self.group.weights]), [p.grad for p in self.others]
         if self.group.large:
-            return [torch.mul(factors[0], grads[0], out=self.group.room(self.weights[0]))], others
+            return [torch.mul(factors[0], grads[0], out=self.group.scratch(self.weights[0]))], others
         return list(torch._foreach_mul(factors, grads)) if grads else [], others
 
     def times(self, grads: Sequence[Tensor], others: Sequence[Tensor], factor: Tensor) -> tuple[list, list]:
-        """What `grads` gave times a number: in place for weights, whose products are ours."""
+        """The results of `grads` times a number; in place for the weights' gradients, which are our own copies."""
         if grads:
             torch._foreach_mul_(grads, factor)
         return list(grads), list(torch._foreach_mul(others, factor)) if others else []
@@ -65,15 +65,15 @@ class Part:
 class Group:
     """The weights (two or more dimensions) of a stretch of parameters, and the others, as lists.
 
-    A step on each tensor by itself is hundreds of calls from Python, and in a small network these are what it costs.
-    So an effect is one operation on a list. In a large network memory is what it costs: there an effect finds its
-    weights in the cache, as all effects take some rows before the next ones. Parameters keep their storage, and
+    A step per tensor takes hundreds of Python calls, which dominate the cost in a small network. So each effect is one
+    operation on a list. In a large network memory traffic dominates. There all effects process a block of rows before
+    the next block, so its weights stay in the cache. Parameters keep their storage, and
     `p.grad` is only read.
 
     Args:
         params: parameters with a gradient, of one device and dtype.
-        rooms: dtype -> memory for the product of a large weight's gradient, which groups share: what is allocated anew
-            at every step may be given back to the system each time, and then costs more than the step itself.
+        scratch: dtype -> buffer for a large weight's masked gradient, shared by all groups. Allocating it at every step
+            can cost more than the step itself, because the allocator may return it to the system each time.
 
     Attributes:
         weights, others: the parameters; `params` has them in the order given.
@@ -87,8 +87,8 @@ class Group:
         parts: what a step takes one after the other; several if it is large.
     """
 
-    def __init__(self, params: Sequence[Tensor], rooms: dict[torch.dtype, Tensor]):
-        self.params, self._rooms = list(params), rooms
+    def __init__(self, params: Sequence[Tensor], scratch: dict[torch.dtype, Tensor]):
+        self.params, self._scratch = list(params), scratch
         self.weights = [p for p in params if p.ndim > 1]
         self.others = [p for p in params if p.ndim <= 1]
         self.homes = [p.detach() for p in self.weights]
@@ -109,11 +109,11 @@ class Group:
         for start in range(0, len(weight), rows):
             yield Part(self, slice(start, start + rows), () if start else self.others)
 
-    def room(self, like: Tensor) -> Tensor:
+    def scratch(self, like: Tensor) -> Tensor:
         """Memory in the layout of a tensor, until the next part writes to it."""
-        if like.dtype not in self._rooms or self._rooms[like.dtype].numel() < like.numel():
-            self._rooms[like.dtype] = like.new_empty(like.numel())
-        return self._rooms[like.dtype].as_strided(like.shape, like.stride())
+        if like.dtype not in self._scratch or self._scratch[like.dtype].numel() < like.numel():
+            self._scratch[like.dtype] = like.new_empty(like.numel())
+        return self._scratch[like.dtype].as_strided(like.shape, like.stride())
 
     def same_storage(self) -> bool:
         """Whether the weights are still where they were: a model that moves takes them along."""

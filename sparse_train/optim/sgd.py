@@ -31,9 +31,9 @@ class SparseSGD(torch.optim.SGD):
     dense gradient before the step and after it. Weights keep their storage; a step is a few operations on lists of
     them, and waits for no device.
 
-    A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. Where masks have changed
-    since the last step, or others have written to the weights, weights and momentum are masked before it. The weights'
-    version counters tell; they miss what is written through `weight.data`: call `topology.apply()` after that.
+    A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. If masks
+    have changed since the last step, or other code has written to the weights, a step first masks weights and momentum
+    again. Version counters show such writes, but not those to `weight.data`: call `topology.apply()` after these.
 
         topology = Topology(model, sparsity=0.9)
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
@@ -67,10 +67,10 @@ class SparseSGD(torch.optim.SGD):
             raise ValueError("complex parameters cannot be trained: give the optimizer real ones")
         if not any(p in self._names for group in self.param_groups for p in group["params"]):
             raise ValueError("no parameter is a weight of the topology: was the model copied or sharded after it?")
-        self.corrections()  # what cannot be corrected is said now
+        self.corrections()  # raises now if a layer cannot be corrected
 
     def _prepare(self) -> None:
-        """What a step works on, not made yet."""
+        """Reset the state that a step builds when it needs it."""
         self._names = {weight: name for name, weight in self.topology.weights.items()}
         self._corrections: tuple[tuple, dict[str, Tensor]] = ((), {})
         self._groups: list[Group] = []
@@ -148,9 +148,9 @@ class SparseSGD(torch.optim.SGD):
         params = [[p for p in options["params"] if p.grad is not None] for options in self.param_groups]
         found = [each for options, given in zip(self.param_groups, params, strict=True) for each in (options, *given)]
         if not identical(found, self._found) or not all(map(Group.same_storage, self._groups)):
-            self._groups, self._options, rooms = [], [], {}
+            self._groups, self._options, scratch = [], [], {}
             for options, given in zip(self.param_groups, params, strict=True):
-                made = [Group(stretch, rooms) for stretch in stretches(self._usable(given))]
+                made = [Group(stretch, scratch) for stretch in stretches(self._usable(given))]
                 self._groups += made
                 self._options += [options] * len(made)
             self._found, self._used = found, None
@@ -189,13 +189,13 @@ class SparseSGD(torch.optim.SGD):
         return self.renorm.of_norms(norms) if norms else None
 
     def _usable(self, params: list[Tensor]) -> list[Tensor]:
-        """The same, if a step can be taken on them."""
+        """Return `params`; raise if one of them cannot be stepped."""
         for p in params:
             name = self._names.get(p, f"a parameter of shape {tuple(p.shape)}")
             if p.grad.layout != torch.strided:
                 raise ValueError(f"the gradient of {name} is sparse: SparseSGD needs dense ones, from sparse=False")
             if torch.empty_like(p).stride() != p.stride():
-                raise ValueError(f"{name} lies in memory with gaps: give it a storage without, by p.data.contiguous()")
+                raise ValueError(f"{name} lies in memory with gaps: make it contiguous, by p.data.contiguous()")
         return params
 
     @torch.compiler.disable  # it cannot compile this operation
@@ -237,7 +237,7 @@ class SparseSGD(torch.optim.SGD):
         return [*torch._foreach_add(of_weights, torch._foreach_mul(part.weights, missing)), *of_others]
 
     def _mirror(self, part: Part, grads: list[Tensor], lr: float | Tensor) -> None:
-        """On the weights that exist: the others are 0, and stay it."""
+        """Apply the mirror step to existing weights; the others stay 0."""
         if self.mirror is not None and part.weights:
             seen = part.existing().gather(grads)
             part.existing().change(lambda weights: self.mirror.step([weights], [seen], lr))

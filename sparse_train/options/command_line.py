@@ -1,4 +1,4 @@
-"""What the command line says of itself: its help, made from the comments in `conf/`, and every error on one line."""
+"""The command line's own text: help built from the comments in `conf/`, and one-line error messages."""
 
 import re
 from collections.abc import Iterable, Iterator

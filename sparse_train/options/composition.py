@@ -30,7 +30,7 @@ def check_composed(cfg: DictConfig) -> None:
         check_targets(value, key)
     if hydra is not None:
         check_hydra(cfg)
-        # The words of the command line; what is on the screen alone; what has been found to be Hydra's own.
+        # Skip the command line's overrides, display-only nodes, and nodes already checked as Hydra's own.
         for written in ("overrides", "help", "hydra_help", "hydra_logging", "job_logging"):
             hydra.pop(written, None)
         hydra["job"].pop("override_dirname", None)

@@ -1,7 +1,7 @@
 """What `${...}` in a configuration may refer to, so that a shared one cannot copy a secret into what a run leaves.
 
-Values are looked at as they are written. Interpolations of the forms that are listed here are taken away, from the
-inside out; where something is left, the value is refused.
+Values are checked before they are resolved. Interpolations of an allowed form are removed from the inside out; a value
+that still contains one is refused.
 """
 
 import re

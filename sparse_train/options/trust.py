@@ -1,7 +1,7 @@
 """Whose classes a configuration may name: ours, and those of packages that the person at the keyboard trusts.
 
-Nothing in a configuration can make a package trusted. What can is an installed package's own entry point, or an
-environment variable; both name modules, and everything below a module that is named is trusted with it.
+Nothing in a configuration can make a package trusted. Only an installed package's entry point or an environment
+variable can. Both name modules, and naming a module also trusts everything below it.
 """
 
 import ast
@@ -90,5 +90,5 @@ def resolved(target: str, key: str) -> Any:
     there = isclass(found) or isfunction(found)
     require(there, key, target, f"{module} has no such class or function")
     own = f"{found.__module__}.".startswith(home)
-    require(own, key, target, f"{module} has it from {found.__module__}, which is not trusted")
+    require(own, key, target, f"{module} imports it from {found.__module__}, which is not trusted")
     return found

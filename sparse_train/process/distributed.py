@@ -77,7 +77,7 @@ class Ranks:
         require(keys.count(keys[0]) == self.world, "keys", keys, "are not those of process 0 on every process")
 
     def from_main(self, choice: Callable[[], T]) -> T:
-        """What rank 0 finds, on every rank; what it raises is raised on every rank."""
+        """Call `choice` on rank 0 and return its result on every rank; its error is raised on every rank."""
         if self.world == 1:
             return choice()
         found: list = [None, None]

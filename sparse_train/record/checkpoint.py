@@ -90,7 +90,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if words[1] != str(FORMAT):
         raise ValueError(f"{path} has format {words[1][:20]}; this version reads {FORMAT}")
     if words[2] != hashlib.sha256(payload).hexdigest():
-        raise ValueError(f"{path} is damaged: its checksum is another")
+        raise ValueError(f"{path} is damaged: its checksum does not match")
     try:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except Exception as error:  # whatever an unpickler may raise

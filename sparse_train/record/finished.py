@@ -11,7 +11,7 @@ AGAIN = "resume=fresh trains it again"
 
 
 def look_again(record: Record) -> None:
-    """Say it if the run was made by other code than this; mend what is damaged from its checkpoint.
+    """Report if other code made this run; repair damaged files from its checkpoint.
 
     Raises:
         DivergedError: for a run that did.
@@ -27,14 +27,14 @@ def look_again(record: Record) -> None:
 
 
 def other_code(content: dict) -> str | None:
-    """That other code of ours made the run, in words; None if this did.
+    """A message if a different version of our code made the run; None if this version did.
 
-    Of a record without a hash, from before there was one, the revision tells only whether it stood for the code.
+    Records from before code hashes existed have only a revision, which identifies the code only if it is not dirty.
     """
     made_by, now = segments.codes(content), training_code()
     if made_by in ([], [now]):
         dirty = not made_by and str(content.get("git")).endswith("-dirty")
-        return f"made by code that its revision does not tell ({segments.code(content)}; now {now})" if dirty else None
+        return f"made by uncommitted code ({segments.code(content)}; now {now})" if dirty else None
     several = f", from the start {' then '.join(made_by)}" if len(made_by) > 1 else ""
     return f"made by other code ({segments.code(content)}{several}; now {now})"
 

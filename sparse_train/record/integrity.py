@@ -15,7 +15,7 @@ def digests(directory: Path) -> dict[str, str]:
 
 
 def damage(directory: Path, record: dict) -> dict[str, str]:
-    """File -> what is wrong with it. A checkpoint that is gone is none: a finished run does without."""
+    """File -> what is wrong with it. A missing checkpoint is not damage: a finished run does not need one."""
     found = {HISTORY: numbers(directory, record)}
     for name, sha256 in record.get("files", {}).items():
         if name != HISTORY and (directory / name).is_file():
@@ -28,8 +28,8 @@ def damage(directory: Path, record: dict) -> dict[str, str]:
 def numbers(directory: Path, record: dict) -> str | None:
     """What is wrong with the history of a complete run, or with what its record says of it; None if nothing is.
 
-    Of a history with its digest only the rows that the record quotes are read: collecting looks at thousands. A record
-    from before there were digests is taken at its history's word.
+    If the record has a digest, only the history rows that it quotes are parsed, since collecting checks thousands of
+    runs. For a record from before digests existed, the history is parsed in full and trusted.
     """
     try:
         return _numbers(directory / HISTORY, record)
@@ -59,7 +59,7 @@ def _numbers(path: Path, record: dict) -> str | None:
     if len(lines) != record["final"]["epoch"]:
         return f"does not hold the {record['final']['epoch']} epochs that record.json says"
     other = next((key for row in said.values() for key in _other(row, rows.get(row["epoch"], {}))), None)
-    return None if other is None else f"has another {other} than record.json"
+    return None if other is None else f"has a different {other} from record.json"
 
 
 def whole_history(directory: Path, record: dict) -> list[dict] | None:

@@ -132,7 +132,7 @@ def _said(look) -> str:
 
 
 def born(pid: int) -> str | None:
-    """When the process started, by the kernel's clock: a number used again is another process. None if it has ended."""
+    """The process's start time by the kernel's clock, which tells a reused PID apart. None if it has ended."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         return None if state in "ZX" else fields[18]

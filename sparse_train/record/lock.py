@@ -36,8 +36,8 @@ class Lock:
     is the dead one that the next may follow. So the holder is the last of `lock`, `lock.after.<its token>`, ..., and a
     living lease is never moved away: who acts on what it saw long ago finds a `lock` with another token.
 
-    Before each write a holder asks `verify`, and so does `release`. What remains is the time between that look and the
-    rename or removal after it: a holder elsewhere that stops just there, for three minutes, may still do this one.
+    A holder calls `verify` before each write; `release` checks too. One race remains, between that check and the rename
+    or removal after it: a holder elsewhere that stalls there for three minutes may still complete it.
 
     Args:
         path: of the file.
@@ -131,7 +131,7 @@ class Lock:
                     os.replace(self._after(chain[0]), self.path)
                 continue
             if step not in (None, self.path) and token not in _tokens(chain):
-                step.unlink(missing_ok=True)  # it follows a dead one that was followed before
+                step.unlink(missing_ok=True)  # stale: it succeeds a dead lease that already had a successor
             if chain:
                 self._outlive(chain[-1])
             step = self._put(self._after(chain[-1]) if chain else self.path, token)

@@ -99,7 +99,7 @@ class Record:
         for path in sorted(self.dir.iterdir(), key=lambda path: path.name != "record.json"):
             if path != self.lock.path:
                 self.lock.verify()
-                if path.is_dir() and not path.is_symlink():  # of a link the name goes, and what it leads to stays
+                if path.is_dir() and not path.is_symlink():  # remove a link, never its target
                     shutil.rmtree(path)
                 else:
                     path.unlink()

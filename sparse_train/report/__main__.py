@@ -33,10 +33,8 @@ def main() -> None:
     parser.add_argument("--launch", default="", help="further overrides for the training runs, space-separated")
     parser.add_argument("--run", metavar="ID", help="rerun: which; default: the first that is complete")
     parser.add_argument("--launcher", choices=("serial", "local", "slurm"), default="serial", help="how runs start")
-    parser.add_argument(
-        "--jobs", type=_count, help="local: runs side by side; default: one on each GPU that is named, times PACK"
-    )
-    parser.add_argument("--pack", type=_count, default=1, help="local: so many runs on each of the GPUs")
+    parser.add_argument("--jobs", type=_count, help="local: concurrent runs; default: PACK for each GPU in --gpus")
+    parser.add_argument("--pack", type=_count, default=1, help="local: concurrent runs per GPU")
     parser.add_argument("--gpus", type=_numbers, default=(), help="local: which, such as 0,1,2,3; plan: how many")
     parser.add_argument("--once", action="store_true", help="watch: look once")
     parser.add_argument("--every", type=float, default=5.0, help="watch: seconds between two looks")
@@ -140,7 +138,7 @@ def _page(args: argparse.Namespace) -> None:
 
 
 def _watch(args: argparse.Namespace) -> None:
-    """show how sweeps are getting on, again and again; without an artifact, those that are training"""
+    """show the progress of sweeps and keep refreshing; without an artifact, of those that are training"""
     watch.watch(_sweeps(args), _runs_dir(args), args.more_runs, args.every, args.once)
 
 

@@ -96,7 +96,7 @@ def _index(held: dict[str, list[Entry]], judged: list[list[str]]) -> str:
             aligned([HEAD, *lines]),
             "## The paper's claims\n",
             "Its own numbers are in [paper/](paper/README.md). A claim holds if it holds in every cell, and fails if",
-            "it fails in one. [claims.md](claims.md) says how cells are judged, and from which effect on one counts.\n",
+            "it fails in one. [claims.md](claims.md) says how cells are judged, and how large an effect must be.\n",
             aligned(judged),
             "## Not measured at the paper's scale, or not all of it\n",
             (", ".join(owed) or "nothing") + ".\n",

@@ -1,4 +1,4 @@
-"""What a method has in its optimizer: mask updates within `step`, for loops that know of none, and its saved state."""
+"""A method's hooks in its optimizer: mask updates inside `step`, for unmodified training loops, and saved state."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""SparseOpt before normalization is SGD on weights of other lengths: by which a mask update may compare weights.
+"""Before normalization SparseOpt is SGD on rescaled weights: the scales by which a mask update may rank weights.
 
 With c_i of Eq. 12, SparseOpt's weight w_i = sqrt(c_i) v_i where v_i is that of the SGD run with the same outputs
 (`results/theory.md`), and the gradients are g(w_i) = g(v_i) / sqrt(c_i). Only mask updates compare lengths across

@@ -192,7 +192,7 @@ class Topology:
             self._take(state)
 
     def require_agreement(self) -> None:
-        """Before the first step after a state was loaded, or ever: masks must not take a weight that is there.
+        """Check before the first step, and again after each load, that the masks would not zero a nonzero weight.
 
         Raises:
             MaskMismatchError: names the first tensor with such weights; they are as they were.

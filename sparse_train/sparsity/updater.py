@@ -50,11 +50,11 @@ class Updater:
         gradient: what scores see: "raw", the loss gradient (Section 5), or "corrected", SparseOpt's (bottom rows of
             Figures 5 and 10).
         skip_step: leave out the optimizer's step where the topology is updated. The loop acts on it, not this class.
-        rank_as: "weights" as they are; those that "sparseopt" would have where SGD trains, or "sgd" where SparseOpt
-            does; or "invariant", in units of each neuron's length (`sparsity.lengths`). A reading for experiments.
-        rescale: with `rank_as`, multiply weights and momentum as their lengths in the other optimizer's run would have
-            changed with the new masks. With "invariant" the other one is SGD where gradients are corrected, else
-            SparseOpt.
+        rank_as: how weights are ranked. "weights": as they are. "sparseopt", where SGD trains, or "sgd", where
+            SparseOpt does: at that optimizer's scale. "invariant": relative to each neuron's norm
+            (`sparsity.lengths`). For experiments.
+        rescale: with `rank_as`, multiply weights and momentum as the new masks would change the norms of neurons under
+            the other optimizer. With "invariant" that is SGD if gradients are corrected, else SparseOpt.
         seed: of random growth scores.
         drop: another score than the magnitude.
         budget: another number of weights than RigL's (`parts.budget`).

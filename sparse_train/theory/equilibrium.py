@@ -34,7 +34,7 @@ from sparse_train.theory.gradients import slope
 from sparse_train.theory.measurement import first_batches, load_data, measure
 
 OPTIMIZERS = {"sgd": (0, 0), "sparseopt": (1, 0), "sparseopt_decay_scaled": (1, 1)}  # powers of c in p and q
-KICKED, KICK = 8, 2.0  # every so manieth neuron is made so much longer
+LONGER_EVERY, LONGER = 8, 2.0  # of so many neurons one is made so many times longer
 TIMES = [i / 10 for i in range(16)]  # since then, in time constants
 
 
@@ -122,7 +122,7 @@ def equilibrium(
             "variance_over_eps": torch.cat([norm.running_var / norm.eps for norm in norms]),
         }
         alive = found["variance_over_eps"] > 1
-        dead, left = int((~alive).sum()), left[:, alive[::KICKED]]
+        dead, left = int((~alive).sum()), left[:, alive[::LONGER_EVERY]]
         found = {key: values[alive] for key, values in found.items()}
         columns = zip(*(values.tolist() for values in found.values()), strict=True)
         rows: list[dict] = [{"kind": "neuron", **dict(zip(found, values, strict=True))} for values in columns]
@@ -158,16 +158,18 @@ def _steps(model: nn.Module, optim: SparseSGD, batches: Iterator[Batch]) -> Iter
 
 
 def _relaxation(model: nn.Module, optim: SparseSGD, batches: Iterator[Batch], rest: Tensor, time: Tensor) -> Tensor:
-    """Make every eighth neuron, with its momentum, twice as long: the function stays. (times, those neurons): what is
-    left of the excess of |w|^4 over its mean before, at `TIMES` in each one's own time constant.
+    """Double the norm of every eighth neuron, and its momentum, which leaves the function unchanged.
+
+    Returns (times, those neurons): the share left of the excess of |w|^4 over its earlier mean, at `TIMES` in units of
+    each neuron's time constant.
     """
     longer = torch.ones(len(rest), dtype=rest.dtype)
-    longer[::KICKED] = KICK
+    longer[::LONGER_EVERY] = LONGER
     for weight, factor in zip(optim.topology.weights.values(), longer.split(_sizes(optim)), strict=True):
         optim.multiply(weight, factor[:, None])
     excess = torch.stack([length for length, _, _ in _steps(model, optim, batches)]) ** 4 / rest**4 - 1
     places = (torch.tensor(TIMES)[:, None] * time).round().long()
-    return (excess.gather(0, places) / excess[0])[:, ::KICKED]
+    return (excess.gather(0, places) / excess[0])[:, ::LONGER_EVERY]
 
 
 def _sizes(optim: SparseSGD) -> list[int]:

@@ -80,7 +80,7 @@ def default_tags(choices: dict[str, str]) -> list[str]:
 
 
 def authenticate(mode: str = "online") -> None:
-    """Find the key, without asking for one and without a word."""
+    """Find the API key without prompting or printing."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its telemetry complains of the network on its own
     import wandb
 

@@ -13,7 +13,7 @@ from sparse_train.source import foreign_code, training_code
 OWN = ("data_dir", "download", "workers", "gpus", "logger", "artifact")  # what may differ from machine to machine
 
 
-def require_agreement(cfg: DictConfig, ranks: Ranks) -> None:
+def require_same_settings(cfg: DictConfig, ranks: Ranks) -> None:
     """All processes must have been started with the same settings, code and packages.
 
     Raises:

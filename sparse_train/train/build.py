@@ -25,7 +25,7 @@ from sparse_train.train.run import Run
 DRAWN = {"lecun_normal": lecun_normal}  # others begin as kaiming_normal
 SCALED = {"own_fan_in": own_fan_in, "over_sqrt_c": over_sqrt_c}  # initial weights that depend on the masks
 
-# What keeps buffers each rank's own has another name in later versions of torch.
+# The DDP option that keeps buffers local to each rank has another name in later versions of torch.
 BUFFERS = next(
     key for key in ("forward_sync_buffers", "broadcast_buffers") if key in signature(DistributedDataParallel).parameters
 )

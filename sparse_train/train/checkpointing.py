@@ -73,7 +73,7 @@ class Checkpointing:
         return Progress(state["history"], state["steps"], meter, state["seconds"])
 
     def _require(self, asked: dict[str, int]) -> None:
-        """Where no update changes a layer's number of weights, it is as the configuration says, or foreign."""
+        """If no update changes the counts of layers, a checkpoint with other counts than configured is foreign."""
         if self.run.updater is not None and not self.run.updater.keeps_counts:
             return
         for name, count in self.run.topology.counts.items():
@@ -103,7 +103,7 @@ class Checkpointing:
             self._stop(asked)
 
     def check(self, meter: Meter) -> None:
-        """End the run as diverged if it has stopped having numbers.
+        """End the run as diverged if a loss or gradient was not finite.
 
         Raises:
             DivergedError: says where.

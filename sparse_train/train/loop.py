@@ -51,7 +51,7 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
                 bar.at(epoch + 1, best)
                 trained = train_epoch(run, epoch, progress, checkpointing, started, bar)
                 bar.at(epoch + 1, best, "testing")
-                row = {"epoch": epoch + 1, **trained, **evaluate(run), **look(run)}
+                row = {"epoch": epoch + 1, **trained, **evaluate(run), **topology_metrics(run)}
                 if not math.isfinite(row["test_loss"]):
                     checkpointing.diverged(f"the test loss is {row['test_loss']} in epoch {epoch + 1}")
                 row["seconds"] = round(time.perf_counter() - started, 3)
@@ -127,7 +127,7 @@ def evaluate(run: Run) -> dict:
     return row
 
 
-def look(run: Run) -> dict:
+def topology_metrics(run: Run) -> dict:
     """What the topology is like now."""
     shares = {"realised_sparsity": run.topology.sparsity(), "itop_rate": run.topology.itop_rate()}
     return {**shares, **run.diagnostics().masks()}

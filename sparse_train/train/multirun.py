@@ -1,4 +1,4 @@
-"""Several runs by one command: which one speaks, how they stop, and what failed of them, told together at the end."""
+"""Several runs from one command: which one prints, how they stop, and one list of failures at the end."""
 
 import json
 import multiprocessing

@@ -66,7 +66,7 @@ def _dataset(name: str) -> str:
 
 
 ABOUT = """\
-Effects are percentage points. `results/claims.yaml` says from which effect on a difference counts for a claim, and why.
+Effects are percentage points. `results/claims.yaml` gives the smallest effect that counts for a claim, and why.
 A claim holds if it holds in every cell, and fails if it fails in one.
 
 - On ours: by the 95% interval over paired seeds. A cell holds if the interval leaves out 0 and the mean counts. The
@@ -129,7 +129,7 @@ def over_means(terms: Terms, counts: float) -> Judged:
         return statistics.NOTHING, verdicts.NO_RUNS
     cells = [(sign, rows.iloc[0]) for sign, rows in terms]
     effect = round(sum(sign * cell["value"] for sign, cell in cells), 10)
-    samples = [(sign, statistics.published(cell["value"], cell["spread"], SEEDS)) for sign, cell in cells]
+    samples = [(sign, statistics.sample_with(cell["value"], cell["spread"], SEEDS)) for sign, cell in cells]
     without = any(pd.isna(cell["spread"]) for _, cell in cells)
     found = statistics.NOTHING._replace(n=1) if without else statistics.welch(samples)
     return found._replace(mean=effect), verdicts.of_means(effect, counts)

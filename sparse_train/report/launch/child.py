@@ -71,7 +71,7 @@ def attend(command: Sequence[str], **options) -> int:
 
 
 def _at_terminal() -> bool:
-    """Whether an interrupt comes from the keyboard: then the child has it too, and a second one would cut it short."""
+    """Whether Ctrl-C at the terminal also reaches the child: a second signal would then cut its saving short."""
     try:
         terminal = os.open(os.ctermid(), os.O_RDONLY)
     except OSError:

@@ -35,7 +35,7 @@ def submit(command: Sequence[str], folder: Path) -> None:
             if process.poll() is not None:
                 said = log.read_text().strip().splitlines()
                 raise ConfigError(
-                    "launcher", "slurm", f"no job was taken: {said[-1] if said else ''} (all of it: {log})"
+                    "launcher", "slurm", f"SLURM accepted no job: {said[-1] if said else ''} (full log: {log})"
                 )
             time.sleep(0.2)
         process.terminate()

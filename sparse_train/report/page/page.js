@@ -24,13 +24,13 @@ const captioned = (caption, name, ...parts) => element("div", { class: name },
     element("table", { "aria-label": caption }, parts)));
 
 const headOf = (texts) => element("tr", {}, texts.map((text) => element("th", { scope: "col" }, text)));
-const lineOf = (texts) => element("tr", {}, texts.map((text, i) =>
-  element(i ? "td" : "th", i ? {} : { scope: "row" }, marked(text ?? ""))));
+const lineOf = (texts, head) => element("tr", {}, texts.map((text, i) =>
+  element(i ? "td" : "th", i ? { "data-head": head[i] } : { scope: "row" }, marked(text ?? ""))));
 const marked = (text) => (/^`.*`$/.test(text) ? element("code", {}, text.slice(1, -1)) : String(text));
 
 /** A table of texts: a head, then lines. */
 const lines = ([head, ...rest], caption, name = "lines") =>
-  captioned(caption, name, element("thead", {}, headOf(head)), element("tbody", {}, rest.map(lineOf)));
+  captioned(caption, name, element("thead", {}, headOf(head)), element("tbody", {}, rest.map((line) => lineOf(line, head))));
 
 /** A details element whose inside is made when it is first opened. */
 function later(summary, make, attributes = {}) {
@@ -473,7 +473,7 @@ function picture(block, view, artifact) {
 
 /** The first head keeps it apart from the other tables of the artifact. */
 const asLines = (block, view, artifact) =>
-  lines(block.lines, labelled(`${artifact.title}, by ${block.lines[0][0].toLowerCase()}`, view.scale));
+  lines(block.lines, labelled(`${artifact.title}, by ${block.lines[0][0].toLowerCase()}`, view.scale), "lines stacked");
 const DRAW = { table, picture, charts: figure, lines: asLines };
 
 // --- runs ---
@@ -594,28 +594,25 @@ function claimsSection() {
 
 // --- the first screen ---
 
-const REACH = 8.5; // points, at either end of the axis that all effects share
+// points, at either end of the axis that all effects share
+const REACH = Math.ceil(Math.max(1, ...data.statements.flatMap((one) => [...one.effect, one.published ?? 0]).map(Math.abs)));
 
-/** Our mean with its interval, filled; the paper's effect, hollow; an arrow where a number lies beyond the axis. */
+/** Our mean with its interval, filled; the paper's effect, hollow. */
 function forest(one) {
   if (!one.effect.length) return null;
   const [mean, low = mean, high = mean] = one.effect;
-  const x = (value) => 90 + (80 / REACH) * Math.max(-REACH, Math.min(REACH, value));
+  const x = (value) => 90 + (80 / REACH) * value;
   const theirs = one.published == null ? "" : `; the paper's: ${one.paper}`;
   const svg = vector("svg", { viewBox: "0 0 180 18", class: "forest", role: "img", "aria-label": `ours: ${one.ours}${theirs}` });
   vector("line", { x1: 10, x2: 170, y1: 9, y2: 9, class: "axis" }, svg);
   vector("line", { x1: 90, x2: 90, y1: 0, y2: 18, class: "zero" }, svg);
-  if (one.published != null) {
-    const beyond = Math.abs(one.published) > REACH, at = x(one.published), way = Math.sign(one.published) * 7;
-    if (beyond) vector("path", { d: `M${at},4 l${way},5 l${-way},5 Z`, class: "theirs" }, svg);
-    else vector("circle", { cx: at, cy: 9, r: 4, class: "theirs" }, svg);
-  }
+  if (one.published != null) vector("circle", { cx: x(one.published), cy: 9, r: 4, class: "theirs" }, svg);
   vector("line", { x1: x(low), x2: x(high), y1: 9, y2: 9, class: "interval" }, svg);
   vector("circle", { cx: x(mean), cy: 9, r: 4, class: "ours" }, svg);
   return svg;
 }
 
-const BOARD = ["Statement", "−8.5 to +8.5 points", "Ours", "Paper", "Seeds", "Scale", "How sure"];
+const BOARD = ["Statement", `−${REACH} to +${REACH} points`, "Ours", "Paper", "Seeds", "Scale", "How sure"];
 
 function board() {
   if (!data.statements.length) return null;
@@ -637,7 +634,7 @@ function board() {
   return element("section", { "aria-labelledby": "found" }, element("h2", { id: "found" }, "What agrees, what does not, how sure"),
     element("p", {}, element("strong", {}, `Accuracy at the paper's protocol: ${done} of ${cells.length} cells so far.`),
       " Filled: ours with its 95% interval. Hollow: the paper. A statement links to its numbers."),
-    element("div", { class: "board scroll", tabindex: 0, role: "region", "aria-label": "Statements" },
+    element("div", { class: "board stacked scroll", tabindex: 0, role: "region", "aria-label": "Statements" },
       element("table", { "aria-label": "Statements" }, element("thead", {}, headOf(BOARD)), bodies)));
 }
 
@@ -701,8 +698,9 @@ function main() {
   makeFilters();
   const tried = data.explanation ? explanation() : null;
   $("main").append(...[board(), tried, overview(), claimsSection()].filter(Boolean));
-  const link = (id) => element("li", {}, element("a", { href: `#${id}` }, id));
-  $("links").append(element("ul", {}, data.statements.length ? link("found") : [], tried ? link("try") : [], link("overview"), link("claims")));
+  const link = (id, words = id) => element("li", {}, element("a", { href: `#${id}` }, words));
+  $("links").append(element("ul", {}, data.statements.length ? link("found", "Findings") : [],
+    tried ? link("try", "Try it") : [], link("overview", "What has been measured"), link("claims", "Claims")));
   for (const [title, pattern] of GROUPS) {
     const members = data.artifacts.filter((artifact) => pattern.test(artifact.name));
     if (!members.length) continue;

@@ -1,4 +1,4 @@
-"""Runs of one artifact that were not all made alike: by which code, by how many processes, on the way otherwise."""
+"""Runs of one artifact that were made differently: by other code, by other numbers of processes, or changed mid-run."""
 
 from collections.abc import Iterator
 

@@ -20,7 +20,7 @@ GUARD = "'"  # before such a text; `unguarded` takes it away
 
 @contextmanager
 def held(results_dir: Path) -> Iterator[None]:
-    """For this process alone: what is read of the results stays as it is until what follows from it is written.
+    """Lock the results directory, so that nothing changes between reading results and writing what depends on them.
 
     Raises:
         ConfigError: for a directory that cannot be written, and one that another process does not give back.
@@ -34,7 +34,7 @@ def held(results_dir: Path) -> Iterator[None]:
         finally:
             lock.release()
     except Timeout as error:
-        raise ConfigError("results_dir", str(results_dir), "another process does not give it back") from error
+        raise ConfigError("results_dir", str(results_dir), "another process still holds its lock") from error
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise ConfigError("results_dir", str(results_dir), f"cannot be written ({where}{error.strerror})") from error

@@ -69,7 +69,7 @@ def welch(terms: Sequence[tuple[int, pd.Series]]) -> Estimate:
     return Estimate(total, float(low), float(high), float(p), n)
 
 
-def published(mean: float, std: float, n: int) -> pd.Series:
+def sample_with(mean: float, std: float, n: int) -> pd.Series:
     """n values with this mean and standard deviation, for a test that needs no more of them than the two."""
     ends = std * math.sqrt((n - 1) / 2)
     return pd.Series([mean - ends, mean + ends, *[mean] * (n - 2)])

@@ -13,11 +13,11 @@ class SRigL:
     """A selection: every neuron of a layer has as many weights; one with too few that matter has none.
 
     K weights are to be replaced. A position is salient if it is among the weights that stay by magnitude, or among the
-    K largest gradients. A neuron with fewer than `max(1, floor(ablation * k))` salient positions is taken away, k being
-    the layer's fan-in with all of its neurons; never so many that the others cannot take over its weights, and none of
-    the last layer. Then k' = floor(target / neurons left); the K weights of smallest magnitude go, those of the
-    neurons taken away counted in, and each neuron grows its largest gradients until it has k'. Of a neuron that keeps
-    more, the k' largest stay. A neuron may come back at a later update, by its gradients.
+    K largest gradients. A neuron with fewer than `max(1, floor(ablation * k))` salient positions is ablated, k being
+    the layer's fan-in with all of its neurons. Enough neurons stay to hold the layer's weights, and the last layer
+    loses none. Then k' = floor(target / neurons left). K weights are dropped: those of ablated neurons first, then the
+    smallest. Each neuron left grows at its largest gradients until it has k' weights; one with more keeps its k'
+    largest. An ablated neuron may return at a later update, by its gradients.
 
     Args:
         ablation: the paper's gamma_sal, in [0, 1]; 0 takes no neuron away.

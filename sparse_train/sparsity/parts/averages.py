@@ -1,4 +1,4 @@
-"""What gradient a mask update sees, other than that of its own step."""
+"""Gradient averages that a mask update can use instead of its own step's gradient."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -13,7 +13,7 @@ class Average(Protocol):
     """What `Updater` needs of an average, which is saved with the run."""
 
     def wants(self, until_update: int) -> bool:
-        """Whether it is to see the gradient of a step that is so many before the next update, 0 being the update's."""
+        """Whether to observe the gradient `until_update` steps before the next update (0: the update's own step)."""
         ...
 
     def see(self, grads: Mapping[str, Tensor]) -> None: ...
