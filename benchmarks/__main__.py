@@ -21,7 +21,7 @@ SECTIONS = {
     "optimizer_steps_50": ("Optimizer and masking, ResNet50", 3, None, "ms", 1000),
     "whole_steps": ("Training step, ResNet20 x1, 64 images", 2, None, "ms", 1000),
     "mask_updates": ("Mask update, ResNet20 x1", 5, None, "ms", 1000),
-    "diagnostics": ("What a run says of itself, ResNet20 x1", 3, None, "% of an epoch", 100),
+    "diagnostics": ("Diagnostics, ResNet20 x1", 3, None, "% of an epoch", 100),
     "training": ("CIFAR-100 training, ResNet20 x1, 256 images a step", 1, "cifar-100-python", "ms per image", 1000),
     "packed": ("CIFAR-100 training, several runs at a time", 1, "cifar-100-python", "ms per image and run", 1000),
     "stacked": ("Four networks in one process", 1, None, "ms", 1000),
@@ -100,7 +100,8 @@ def _head(device: torch.device) -> str:
 `make bench`, {date.today()}, revision {facts["git"]}; {hardware}, {facts["threads"]} threads; {versions}.
 
 The cases of a section are timed in turn, in several rounds and in several processes. A number is the median over
-processes of the medians within one, with the least and the most of these. Sparsity is 0.9 everywhere.
+processes of the medians within one; beside it stand the least and the most of these. Sparsity is 0.9 unless a row says
+otherwise.
 """
 
 

@@ -126,8 +126,8 @@ def _updates(updater: Updater, optimizer: SparseSGD) -> Callable[[], None]:
 
 
 def diagnostics(device: torch.device) -> dict[str, list[float]]:
-    """What a run says of itself, as a share of an epoch without it: CIFAR-100 at 16x16, 195 steps of 256 images in
-    bfloat16, 20 of them looked at, and two mask updates. Alone: `python -m benchmarks --section diagnostics`."""
+    """The time of a run's diagnostics, as a share of an epoch without them: CIFAR-100 at 16x16, 195 steps of 256 images
+    in bfloat16, 20 of them observed, and two mask updates. Alone: `python -m benchmarks --section diagnostics`."""
     model = network(device).to(memory_format=torch.channels_last)
     optimizer = ours(model, {"precondition": SparseOpt()})
     updater = Updater(optimizer.topology, optimizer, RigL(), total_steps=10**9)
@@ -210,7 +210,7 @@ def loading(device: torch.device, data_dir: str) -> dict[str, list[float]]:
 
 
 def memory(device: torch.device) -> dict[str, list[float]]:
-    """What is held between two steps beside weights and gradients: momentum, masks, and what a step works on."""
+    """Memory held between two steps besides weights and gradients: momentum, masks and working buffers."""
     makers = {"dense SGD, fused": lambda model: torch.optim.SGD(model.parameters(), **SGD, fused=True)}
     makers |= {name: lambda model, slots=slots: ours(model, slots()) for name, slots in OURS.items()}
     held = {}

@@ -16,8 +16,8 @@ from parity.updates import Update, save, unpack
 from sparse_train.record.metadata import describe
 
 TAIL = """
-What else tells these codes from ours is in [docs/readings.md](../docs/readings.md#where-public-code-differs). Their
-answers are kept in `parity/traces.npz`, and `tests/test_parity.py` holds our code to them where no peer is.
+[docs/readings.md](../docs/readings.md#where-public-code-differs) lists the other differences. `parity/traces.npz` keeps
+the masks of these codes, and `tests/test_parity.py` checks our code against them where the codes are not installed.
 """
 
 
@@ -60,8 +60,8 @@ def _head(updates: list[Update]) -> str:
 
 Each code below runs unmodified on the same weights, gradients, masks and shares f_t to drop: the {layers} sparse layers
 of ResNet20 at {UPDATES} mask updates of RigL on the digits, at {sparsities}: {len(updates)} updates. Its mask is
-compared with that of our `Updater`, place by place. Where they differ, it is compared with what our `drop` and `grow`
-make of one weight fewer or one more: codes differ in how f_t n, of n weights, becomes a whole number.
+compared with that of our `Updater`, place by place. Where the two differ, we also compare with what our `drop` and
+`grow` make of one weight fewer and one more, because codes round f_t n differently (n is the number of weights).
 
 | code | commit | what of it | same mask | one weight fewer | one more | other |
 |---|---|---|---|---|---|---|
