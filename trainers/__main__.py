@@ -17,8 +17,8 @@ LARGEST = 1e-5  # of a difference that is rounding
 ABOUT = """\
 Each trainer's own loop trains a small convolutional network with RigL at 80% sparsity for two epochs, in which
 the masks change four times. Between the epochs the trainer saves a checkpoint in its own format; all objects
-are then built anew and loaded from it. The masks are updated within `optimizer.step()` (`Updater.attach`). SparseSGD has
-SparseOpt in its slot. The last columns compare weights and masks with our visible loop, which was not
+are then built anew and loaded from it. The masks are updated within `optimizer.step()` (`Updater.attach`).
+SparseSGD has SparseOpt in its slot. The last columns compare weights and masks with our visible loop, which was not
 interrupted. Clipping is off.
 """
 
