@@ -197,7 +197,7 @@ def test_another_image_size_or_model_is_another_speed(other):
     key, _, value = other.partition("=")
     options = cell.options | {key: value} | ({"dataset.pad": "2"} if "image" in other else {})
     here = sweeps.configuration("table2", cell.options)
-    there = sweeps.configuration("table2", options, {})
+    there = sweeps.configuration("table2", options)
     assert workload(here) == cell.workload == workload(OmegaConf.to_container(here, resolve=True))
     assert workload(there) != cell.workload
     seeds = {one.workload for one in sweeps.load("table2").cells}

@@ -173,11 +173,14 @@ def _grid(name: str, values: dict[str, str], scale: str) -> list[Cell]:
     asked = {key: _more(_values(key, value), more.get(key, {})) for key, value in values.items()}
     taken = {key: _shrink(found, replace.get(key, {})) for key, found in asked.items()}
     fixed = {} if scale == PAPER else {"scale": scale}
-    cells, bases = [], {}
+    cells, composed = [], {}
     for pairs in product(*taken.values()):
         options = {key: now for key, (_, now) in zip(taken, pairs, strict=True)} | fixed
         factors = {key: then for key, (then, _) in zip(taken, pairs, strict=True)}
-        cfg = configuration(name, options, bases)
+        groups = _groups(options)
+        if groups not in composed:
+            composed[groups] = _compose(name, groups).copy()
+        cfg = _with_values(composed[groups], options)  # over the last cell's, which has the same keys
         dataset = cfg.dataset._target_.rsplit(".", 1)[-1]
         trains = cfg.task._target_.endswith(".train")
         epochs, work = (cfg.epochs, workload(cfg)) if trains else (0, "")
@@ -208,20 +211,21 @@ def _shrink(options: list[str], replace: dict) -> list[tuple[str, str]]:
     return [(one, str(now)) for one in options if (now := mapping.get(one, one)) is not None]
 
 
-def configuration(name: str, overrides: dict[str, str], bases: dict | None = None) -> DictConfig:
+def configuration(name: str, overrides: dict[str, str]) -> DictConfig:
     """The configuration of one run of the sweep.
 
-    Composing takes Hydra 70 ms, too long for a thousand cells: options of groups are composed once per combination,
-    and plain values put into a copy, which is equivalent.
-
-    Args:
-        bases: copies to put the values into, kept by the caller, who gives the same keys every time.
+    Composing takes Hydra 70 ms or more, too long for a thousand cells. So the options of groups are composed once per
+    combination, and plain values are put into a copy, which is equivalent.
     """
-    groups = tuple(f"{key}={value}" for key, value in overrides.items() if is_group(key))
-    bases = {} if bases is None else bases
-    if groups not in bases:
-        bases[groups] = _compose(name, groups).copy()
-    cfg = bases[groups]
+    return _with_values(_compose(name, _groups(overrides)).copy(), overrides)
+
+
+def _groups(overrides: dict[str, str]) -> tuple[str, ...]:
+    return tuple(f"{key}={value}" for key, value in overrides.items() if is_group(key))
+
+
+def _with_values(cfg: DictConfig, overrides: dict[str, str]) -> DictConfig:
+    """The same object, with the plain values put into it."""
     for key, value in overrides.items():
         if not is_group(key):
             OmegaConf.update(cfg, key, _value(f"{key}={value}"))

@@ -76,6 +76,7 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
     example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
     if cfg.batch_size == (1 if cfg.sync_bn else ranks.world):
         require_more_than_one_value(model, example, cfg.batch_size)
+    layers, during = final_densities(topology, updater), average_densities(topology, updater, cfg.epochs * steps)
     return Run(
         epochs=cfg.epochs,
         seed=cfg.seed,
@@ -94,8 +95,8 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
             **metadata(cfg, run_name(cfg, choices()), device),
             "processes": ranks.world,
             "model_arguments": sizes,
-            "layers": final_densities(topology, updater),
-            "flops": flops(model, example, topology, updater, cfg.epochs * steps, share),
+            "layers": layers,
+            "flops": relative_flops(layer_flops(model, example), layers, share, during),
         },
         ranks=ranks,
     )
@@ -173,18 +174,16 @@ def dense_gradient_share(optimizer: SparseSGD, updater: Updater | None, total_st
     return sum(updater.needs_dense_gradient(step) for step in range(total_steps)) / total_steps
 
 
-def flops(
-    model: nn.Module, example: torch.Tensor, topology: Topology, updater: Updater | None, steps: int, share: float
-) -> dict:
-    """FLOPs relative to dense, in inference and over this whole run, whose weights may become fewer (`planned`)."""
-    final, training = final_densities(topology, updater), None
-    if updater is not None and updater.budget.gradual:
-        training = dict.fromkeys(final, 0.0)
-        for start in range(0, steps, updater.every):  # in between nothing changes
-            part = min(updater.every, steps - start) / steps
-            for name, count in updater.planned(start).items():
-                training[name] += part * count / topology.masks[name].numel()
-    return relative_flops(layer_flops(model, example), final, share, training)
+def average_densities(topology: Topology, updater: Updater | None, steps: int) -> dict[str, float] | None:
+    """Of each layer over the whole run, where its number of weights changes; else None."""
+    if updater is None or not updater.budget.gradual:
+        return None
+    average = dict.fromkeys(topology.masks, 0.0)
+    for start in range(0, steps, updater.every):  # in between nothing changes
+        part = min(updater.every, steps - start) / steps
+        for name, count in updater.planned(start).items():
+            average[name] += part * count / topology.masks[name].numel()
+    return average
 
 
 def final_densities(topology: Topology, updater: Updater | None) -> dict[str, float]:

@@ -4,13 +4,14 @@ from textwrap import wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from sparse_train.report.figures import series, style
 from sparse_train.report.figures.kinds import Kind, Material
 from sparse_train.report.figures.series import PANEL, Panel
 from sparse_train.report.figures.style import Look
 
-APART = {"sparseopt": -0.1, "sgd": 0.1}  # in points of sparsity, so that equal rates do not hide each other
+APART = {"sparseopt": -2 / 72, "sgd": 2 / 72}  # inches, so that equal rates do not hide each other
 
 
 def _curves(on: Material) -> Figure:
@@ -56,8 +57,9 @@ def _itop(on: Material) -> Figure:
         _prepare(one, panel)
         for line in panel.lines:
             look, std = _papers(line.look) if line.paper else _ours(line.look), line.points["std"].fillna(0)
-            x = line.points["x"] + APART[line.facets["optimizer"]]
-            one.errorbar(x, line.points["mean"], None if line.paper else std, **look)
+            aside = ScaledTranslation(APART[line.facets["optimizer"]], 0, figure.dpi_scale_trans)
+            look["transform"] = one.transData + aside
+            one.errorbar(line.points["x"], line.points["mean"], None if line.paper else std, **look)
         one.set_xticks(sparsities)
         one.update_datalim([(x, 0.0) for x in sparsities], updatey=False)  # also where nothing is drawn yet
         one.autoscale_view(scaley=False)

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sparse_train.report.figures import style
-from sparse_train.report.figures.kinds import Kind, Material
+from sparse_train.report.figures.kinds import Kind, Material, groups
 from sparse_train.report.figures.style import COLOURS
 from sparse_train.report.views.labels import in_words
 
@@ -14,7 +14,7 @@ REACH = 2.5  # of the axes of Figure 6
 def _balance(on: Material) -> Figure:
     figure = style.sized(9.4, 3.8)
     flat = figure.add_subplot(1, 3, 1)
-    for i, (flow, group) in enumerate(on.rows.groupby("flow", sort=False) if len(on.rows) else ()):
+    for i, (flow, group) in enumerate(groups(on.rows, "flow", sort=False)):
         for j, (_, line) in enumerate(group.groupby("a0")):
             look = {"color": COLOURS[i], "label": flow if j == 0 else None, "linestyle": ("-", "--")[i]}
             flat.plot(line["a"], line["rho"], **look)
@@ -49,12 +49,8 @@ def _students(on: Material) -> Figure:
     ]
     figure, axes = style.panels(len(laws), len(columns), share_y=False)
     for line, law in zip(axes, laws, strict=True):
-        groups = (
-            on.rows[on.rows["task.law"] == law].groupby(["task.optimizer", "task.scaling"], sort=False)
-            if len(on.rows)
-            else ()
-        )
-        for (optimizer, scaling), group in groups:
+        here = on.rows[on.rows["task.law"] == law] if len(on.rows) else on.rows
+        for (optimizer, scaling), group in groups(here, ["task.optimizer", "task.scaling"], sort=False):
             if optimizer == "ham_flow":
                 continue  # in the table; on the paper's steps it lies on HAM's line
             colour = COLOURS[("gd", "ham").index(optimizer)]

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparse_train.report.figures import style
-from sparse_train.report.figures.kinds import Kind, Material
+from sparse_train.report.figures.kinds import Kind, Material, groups
 from sparse_train.report.figures.style import BLACK, COLOURS, GREY, MARKERS
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import in_words
@@ -23,8 +23,7 @@ def _bn_gradient(on: Material) -> Figure:
 
 def by_sparsity(axes: Axes, rows: pd.DataFrame) -> None:
     """A line for each normalization and initialization, and Eq. 10 in the colour of text."""
-    groups = rows.groupby(["task.norm", "task.init"], sort=False) if len(rows) else ()
-    for i, ((norm, init), group) in enumerate(groups):
+    for i, ((norm, init), group) in enumerate(groups(rows, ["task.norm", "task.init"], sort=False)):
         _band(axes, group, "sparsity", "ratio", i, f"{in_words(norm)}, {in_words(init)}")
     _eq10(axes, zorder=3)
     axes.set(xlabel="Sparsity s", ylabel="mean |gradient|, sparse over dense")
@@ -100,7 +99,7 @@ def _small_layer(axes: list[Axes], rows: pd.DataFrame, runs: pd.DataFrame) -> No
 
 def _amplified(axes: list[Axes], rows: pd.DataFrame) -> None:
     for one, measured in zip(axes, ("raw", "fixed"), strict=True):
-        for i, ((fan_ins, s), group) in enumerate(rows.groupby(["task.fan_ins", "task.sparsity"]) if len(rows) else ()):
+        for i, ((fan_ins, s), group) in enumerate(groups(rows, ["task.fan_ins", "task.sparsity"])):
             ratio = group[measured] / group["ideal"]
             text = f"{fan_ins} fan-ins, layer at {float(s):.0%}"
             one.plot(group["density"], ratio, MARKERS[i], color=COLOURS[i], label=text, markersize=2.5, alpha=0.7)
@@ -120,13 +119,13 @@ BARS = (
 
 
 def _angles(axes: Axes, runs: pd.DataFrame) -> None:
-    groups = list(runs.groupby(["task.fan_ins", "task.sparsity"])) if len(runs) else []
-    for i, (_, group) in enumerate(groups):
+    settings = list(groups(runs, ["task.fan_ins", "task.sparsity"]))
+    for i, (_, group) in enumerate(settings):
         for offset, (key, text, colour) in enumerate(BARS):
             place, found = i + 0.2 * offset - 0.3, group[f"{key}_angle"]
             look = {"color": COLOURS[colour], "yerr": found.std(), "error_kw": {"linewidth": 1}}
             axes.bar(place, found.mean(), 0.18, label=text if i == 0 else None, **look)
-    axes.set_xticks(range(len(groups)), [f"{fan_ins}\n{float(s):.0%}" for (fan_ins, s), _ in groups])
+    axes.set_xticks(range(len(settings)), [f"{fan_ins}\n{float(s):.0%}" for (fan_ins, s), _ in settings])
     axes.set(title="angle to the dense layer's gradient", ylabel="degrees, ± standard deviation", ylim=(0, 125))
     axes.set_yticks(range(0, 91, 15))
     axes.legend(loc="upper left", ncols=2)  # above the largest angle that there is
@@ -136,9 +135,8 @@ def _layer_norm(on: Material) -> Figure:
     places = list(on.runs["task.place"].unique())
     figure, axes = style.panels(2, len(places), share_y="row")
     for i, place in enumerate(places):
-        for j, (fan_ins, group) in enumerate(
-            on.rows[on.rows["task.place"] == place].groupby("task.fan_ins") if len(on.rows) else ()
-        ):
+        here = on.rows[on.rows["task.place"] == place] if len(on.rows) else on.rows
+        for j, (fan_ins, group) in enumerate(groups(here, "task.fan_ins")):
             _band(axes[0][i], group, "sparsity", "ratio", j, f"{fan_ins} fan-ins")
             if group["exponent"].notna().any():
                 _band(axes[1][i], group.dropna(subset=["exponent"]), "sparsity", "exponent", j, f"{fan_ins} fan-ins")
@@ -159,7 +157,8 @@ def _amplification(on: Material) -> Figure:
     figure, axes = style.panels(2, len(shown), share_y="row")
     for i, panel in enumerate(shown):
         here = on.rows[on.rows["sparsity"] == panel] if len(on.rows) else on.rows
-        for j, (step, group) in enumerate(here[here["kind"] == "layer"].groupby("step") if len(on.rows) else ()):
+        layers = here[here["kind"] == "layer"] if len(on.rows) else here
+        for j, (step, group) in enumerate(groups(layers, "step")):
             mean = group.groupby("layer", sort=False)["exponent"].mean()
             axes[0][i].plot(range(len(mean)), mean, MARKERS[j], color=COLOURS[j], label=f"step {step}")
         axes[0][i].axhline(-0.5, color=BLACK, linestyle="--", linewidth=1, label="Eq. 10")

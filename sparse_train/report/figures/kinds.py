@@ -1,6 +1,6 @@
 """What a kind of figure is: how it is drawn, from what, and what it shows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -40,3 +40,8 @@ class Kind:
     draw: Callable[[Material], Figure]
     about: str
     needs: tuple[str, ...] | None = ()
+
+
+def groups(rows: pd.DataFrame, by: str | list[str], **options: bool) -> Iterable:
+    """`rows.groupby(by)`; nothing where there are no rows, which then have no columns either."""
+    return rows.groupby(by, **options) if len(rows) else ()

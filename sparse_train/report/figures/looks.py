@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import pandas as pd
 
 from sparse_train.report.figures import style
+from sparse_train.report.figures.kinds import groups
 from sparse_train.report.figures.style import Look
 from sparse_train.report.views.labels import label, option
 
@@ -52,7 +53,7 @@ class Looks:
 
     def lines(self, rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], Look, pd.DataFrame]]:
         """(DST method, optimizer), look and rows of every line that has any."""
-        for setting, group in rows.groupby(self.by, sort=False, dropna=False) if len(rows) else ():
+        for setting, group in groups(rows, self.by, sort=False, dropna=False):
             yield setting[:2], self._looks[_words_of(setting)], group
 
     def _own(self, place: int, setting: tuple[str, ...]) -> Look:

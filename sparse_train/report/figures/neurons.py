@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from sparse_train.report.figures import style
-from sparse_train.report.figures.kinds import Kind, Material
+from sparse_train.report.figures.kinds import Kind, Material, groups
 from sparse_train.report.figures.style import BLACK, COLOURS, GREY, MARKERS
 from sparse_train.report.views.labels import in_words
 
@@ -13,7 +13,7 @@ from sparse_train.report.views.labels import in_words
 def _equivalence(on: Material) -> Figure:
     figure = style.sized(8.6, 3.6)
     axes = figure.subplots(1, 2)
-    for i, (variant, group) in enumerate(on.rows.groupby("task.variant", sort=False) if len(on.rows) else ()):
+    for i, (variant, group) in enumerate(groups(on.rows, "task.variant", sort=False)):
         losses = (group["sparseopt"] - group["sgd"]).abs()  # of rows that are older than the gap
         gap = group.get("gap", losses).fillna(losses).clip(lower=1e-17).rolling(10, min_periods=1).max()
         colours = [*COLOURS, BLACK, GREY]
@@ -55,7 +55,7 @@ def _neuron_steps(on: Material) -> Figure:
 def _equilibrium(on: Material) -> Figure:
     figure, [axes] = style.panels(1, 3, share_y=False)
     keys = ["task.lr", "task.weight_decay", "task.momentum"]
-    for i, (setting, group) in enumerate(on.rows.groupby(keys, sort=False) if len(on.rows) else ()):
+    for i, (setting, group) in enumerate(groups(on.rows, keys, sort=False)):
         rate, decay, momentum = map(float, setting)
         text = rf"$\eta$ = {rate:g}, $\lambda$ = {decay:g}, $\mu$ = {momentum:g}"
         for j, (_, here) in enumerate(group.groupby("task.optimizer", sort=False)):
