@@ -25,7 +25,8 @@ class Statement:
         ours: our effect with its interval, or our words.
         effect: our mean in points; with several seeds also the ends of its 95% interval. Empty where words say it.
         n: the seeds behind it.
-        scale: where it was measured.
+        scale: at which it was measured.
+        measured: on what, where no scale says it: an experiment of another kind than the paper's accuracies.
         sure: how far it can be trusted.
         at: the artifact that has the numbers.
     """
@@ -39,6 +40,7 @@ class Statement:
     at: str
     ours: str = ""
     effect: tuple[float, ...] = ()
+    measured: str = ""
 
     def __post_init__(self) -> None:
         """Reject a verdict, a scale or an artifact that does not exist, and an effect beside words of ours."""
@@ -56,6 +58,11 @@ class Statement:
             return self.ours
         mean, *ends = (f"{value:+.2f}" for value in self.effect)
         return f"{mean} [{', '.join(ends)}]" if ends else mean
+
+    @property
+    def where(self) -> str:
+        """What it was measured on, or at which scale."""
+        return self.measured or self.scale
 
     @property
     def published(self) -> float | None:
@@ -87,7 +94,7 @@ def stated(results_dir: Path) -> list[Statement]:
 def markdown(results_dir: Path) -> str:
     """The table at the head of the findings."""
     lines = [
-        [one.says, VERDICTS[one.verdict], one.paper, one.words, str(one.n), one.scale, one.sure]
+        [one.says, VERDICTS[one.verdict], one.paper, one.words, str(one.n), one.where, one.sure]
         for one in stated(results_dir)
     ]
     return aligned([HEAD, *lines])

@@ -621,8 +621,10 @@ function board() {
   const cells = tables.flatMap((block) => block.body.flatMap((row) => row.cells)).filter((cell) => cell.paper);
   const done = cells.filter((cell) => cell.ours != null).length;
   const line = (one) => {
+    const full = one.measured || "full";
+    const scale = one.scale === FULL ? full : element("span", { class: "tag" }, `REDUCED ${one.scale}`);
     const [says, drawn, ...rest] = [element("a", { href: `#${one.at}` }, one.says), forest(one) ?? "", one.ours,
-      one.paper, String(one.n), one.scale === FULL ? "full" : element("span", { class: "tag" }, `REDUCED ${one.scale}`), one.sure];
+      one.paper, String(one.n), scale, one.sure];
     return element("tr", {}, element("th", { scope: "row" }, says), [drawn, ...rest].map((part, i) =>
       element("td", { "data-head": BOARD[i + 1] }, part)));
   };
