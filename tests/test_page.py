@@ -628,7 +628,8 @@ def test_the_first_screen_says_what_agrees_and_how_sure(opened, stated):
     tab = opened(stated, viewport={"width": 1440, "height": 900})
     board = tab.locator(".board")
     assert board.locator("[scope=rowgroup]").all_inner_texts() == ["Agrees (1)", "Disagrees (2)"]
-    assert tab.locator("#found + p strong").inner_text() == "Accuracy at the paper's protocol: 48 of 48 cells so far."
+    said = "Accuracy at the paper's protocol: 48 of 48 numbers of its tables so far, up to 3 seeds each."
+    assert tab.locator("#found + p strong").inner_text() == said
     first, second, third = (board.locator("tbody tr:not(:has([scope=rowgroup]))").nth(i) for i in range(3))
     assert "+1.24 [+0.62, +1.87]" in first.inner_text()
     assert first.locator(".tag").inner_text() == "REDUCED cpu"
@@ -636,7 +637,8 @@ def test_the_first_screen_says_what_agrees_and_how_sure(opened, stated):
     ours, theirs = (float(first.locator(f"svg circle.{name}").get_attribute("cx")) for name in ("ours", "theirs"))
     low, high = (float(first.locator("svg .interval").get_attribute(end)) for end in ("x1", "x2"))
     assert 90 < low < ours < high < theirs, "zero is at 90"
-    assert second.locator("svg path.theirs").count() == 1, "an effect beyond the axis is an arrow"
+    beyond = float(second.locator("svg circle.theirs").get_attribute("cx"))
+    assert beyond == pytest.approx(90 - 80 * 11.5 / 12), "-12 and +12, beyond the largest effect, are at 10 and 170"
     assert third.locator("svg").count() == 0
     assert third.locator("a").get_attribute("href") == "#fig11"
     bottom = board.locator("tr").last.bounding_box()

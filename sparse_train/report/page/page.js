@@ -612,6 +612,8 @@ function forest(one) {
   return svg;
 }
 
+const GLOSSARY = "D alone: SparseOpt's correction without s_avg, the paper's for a bounded norm. ITOP rate: the share of " +
+  "weights that training has ever activated.";
 const BOARD = ["Statement", `−${REACH} to +${REACH} points`, "Ours", "Paper", "Seeds", "Scale", "How sure"];
 
 function board() {
@@ -619,7 +621,9 @@ function board() {
   const tables = data.artifacts.flatMap((artifact) => artifact.views).filter((view) => view.scale === FULL)
     .flatMap((view) => view.blocks.filter((block) => block.kind === "table"));
   const cells = tables.flatMap((block) => block.body.flatMap((row) => row.cells)).filter((cell) => cell.paper);
-  const done = cells.filter((cell) => cell.ours != null).length;
+  const ours = cells.filter((cell) => cell.ours != null), done = ours.length, most = Math.max(0, ...ours.map((cell) => cell.n));
+  const seeds = done ? `, ${most === 1 ? "one seed" : `up to ${most} seeds`} each` : "";
+  const reduced = [...new Set(data.statements.map((one) => one.scale))].filter((scale) => scale !== FULL);
   const line = (one) => {
     const full = one.measured || "full";
     const scale = one.scale === FULL ? full : element("span", { class: "tag" }, `REDUCED ${one.scale}`);
@@ -634,8 +638,9 @@ function board() {
       element("th", { scope: "rowgroup", colspan: BOARD.length }, `${heading} (${members.length})`)), members.map(line));
   });
   return element("section", { "aria-labelledby": "found" }, element("h2", { id: "found" }, "What agrees, what does not, how sure"),
-    element("p", {}, element("strong", {}, `Accuracy at the paper's protocol: ${done} of ${cells.length} cells so far.`),
-      " Filled: ours with its 95% interval. Hollow: the paper. A statement links to its numbers."),
+    element("p", {}, element("strong", {}, `Accuracy at the paper's protocol: ${done} of ${cells.length} numbers of its tables so far${seeds}.`),
+      " Filled: ours, with its 95% interval if there are several seeds. Hollow: the paper. A statement links to its numbers. ",
+      reduced.map((scale) => `REDUCED ${scale}: ${data.scales[scale]}. `), GLOSSARY),
     element("div", { class: "board stacked scroll", tabindex: 0, role: "region", "aria-label": "Statements" },
       element("table", { "aria-label": "Statements" }, element("thead", {}, headOf(BOARD)), bodies)));
 }
