@@ -73,6 +73,8 @@ def read(figure) -> dict:
                 title = title.removeprefix(letter)
                 name = colours[line.get_color()] + (dashes[line.get_linestyle()] if dashes else "")
                 assert (title, name) not in found, "each line once"
+                (left, right), (low, high) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
+                assert all(left <= x <= right and low <= y <= high for x, y in line.get_xydata()), "within the axes"
                 found[title, name] = {round(float(x), 6): y for x, y in zip(*line.get_data(), strict=True)}
     return found
 

@@ -58,11 +58,12 @@ def _itop(on: Material) -> Figure:
         for line in panel.lines:
             look, std = _papers(line.look) if line.paper else _ours(line.look), line.points["std"].fillna(0)
             aside = ScaledTranslation(APART[line.facets["optimizer"]], 0, figure.dpi_scale_trans)
-            look["transform"] = one.transData + aside
-            one.errorbar(line.points["x"], line.points["mean"], None if line.paper else std, **look)
+            x, mean = line.points["x"], line.points["mean"]
+            one.errorbar(x, mean, None if line.paper else std, transform=one.transData + aside, **look)
+            one.update_datalim([*zip(x, mean - std, strict=True), *zip(x, mean + std, strict=True)])
         one.set_xticks(sparsities)
         one.update_datalim([(x, 0.0) for x in sparsities], updatey=False)  # also where nothing is drawn yet
-        one.autoscale_view(scaley=False)
+        one.autoscale_view(scaley=bool(panel.lines))
     for row in axes:
         row[0].set_ylabel(panels[0].y)
     for one in axes[0]:
