@@ -62,10 +62,10 @@ setup: .venv/ready ## make .venv with the exact versions of requirements.lock, a
 	$(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-quickstart: setup ## train RigL on digits at four sparsities (3 minutes on one core), draw it into results/mine beside our numbers
+quickstart: setup ## train RigL on digits at four sparsities (3 to 8 minutes on one core), draw it into results/mine beside our numbers
 	$(REPORT) reproduce quickstart $(WHERE) --results-dir results/mine
 
-test: setup ## set up and run all tests (14 minutes on two cores)
+test: setup ## set up and run all tests (15 to 26 minutes on two cores)
 	$(PYTEST)
 
 test-fast: setup ## run the tests that take a moment (one minute on two cores)
