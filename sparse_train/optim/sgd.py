@@ -31,9 +31,9 @@ class SparseSGD(torch.optim.SGD):
     dense gradient before the step and after it. Weights keep their storage; a step is a few operations on lists of
     them, and waits for no device.
 
-    A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. If masks
-    have changed since the last step, or other code has written to the weights, a step first masks weights and momentum
-    again. Version counters show such writes, but not those to `weight.data`: call `topology.apply()` after these.
+    A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. If masks have changed
+    since the last step, or other code has written to the weights, a step first masks weights and momentum again.
+    Version counters show such writes, but not those to `weight.data`: call `topology.apply()` after these.
 
         topology = Topology(model, sparsity=0.9)
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())

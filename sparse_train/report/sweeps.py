@@ -173,14 +173,14 @@ def _grid(name: str, values: dict[str, str], scale: str) -> list[Cell]:
     asked = {key: _more(_values(key, value), more.get(key, {})) for key, value in values.items()}
     taken = {key: _shrink(found, replace.get(key, {})) for key, found in asked.items()}
     fixed = {} if scale == PAPER else {"scale": scale}
-    cells, composed = [], {}
+    cells, bases = [], {}
     for pairs in product(*taken.values()):
         options = {key: now for key, (_, now) in zip(taken, pairs, strict=True)} | fixed
         factors = {key: then for key, (then, _) in zip(taken, pairs, strict=True)}
         groups = _groups(options)
-        if groups not in composed:
-            composed[groups] = _compose(name, groups).copy()
-        cfg = _with_values(composed[groups], options)  # over the last cell's, which has the same keys
+        if groups not in bases:
+            bases[groups] = _compose(name, groups).copy()
+        cfg = _with_values(bases[groups], options)  # over the last cell's, which has the same keys
         dataset = cfg.dataset._target_.rsplit(".", 1)[-1]
         trains = cfg.task._target_.endswith(".train")
         epochs, work = (cfg.epochs, workload(cfg)) if trains else (0, "")
