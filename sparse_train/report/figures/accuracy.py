@@ -56,10 +56,11 @@ def _itop(on: Material) -> Figure:
     for one, panel in zip([one for row in axes for one in row], panels, strict=True):
         _prepare(one, panel)
         for line in panel.lines:
-            look, std = _papers(line.look) if line.paper else _ours(line.look), line.points["std"].fillna(0)
+            look = _papers(line.look) if line.paper else _ours(line.look)
             aside = ScaledTranslation(APART[line.facets["optimizer"]], 0, figure.dpi_scale_trans)
-            x, mean = line.points["x"], line.points["mean"]
+            x, mean, std = line.points["x"], line.points["mean"], 0 if line.paper else line.points["std"].fillna(0)
             one.errorbar(x, mean, None if line.paper else std, transform=one.transData + aside, **look)
+            # the axes do not count what is drawn aside
             one.update_datalim([*zip(x, mean - std, strict=True), *zip(x, mean + std, strict=True)])
         one.set_xticks(sparsities)
         one.update_datalim([(x, 0.0) for x in sparsities], updatey=False)  # also where nothing is drawn yet

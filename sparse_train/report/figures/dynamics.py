@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sparse_train.report.figures import style
-from sparse_train.report.figures.kinds import Kind, Material, groups
+from sparse_train.report.figures.kinds import Kind, Material, groups, having
 from sparse_train.report.figures.style import COLOURS
 from sparse_train.report.views.labels import in_words
 
@@ -49,7 +49,7 @@ def _students(on: Material) -> Figure:
     ]
     figure, axes = style.panels(len(laws), len(columns), share_y=False)
     for line, law in zip(axes, laws, strict=True):
-        here = on.rows[on.rows["task.law"] == law] if len(on.rows) else on.rows
+        here = having(on.rows, "task.law", law)
         for (optimizer, scaling), group in groups(here, ["task.optimizer", "task.scaling"], sort=False):
             if optimizer == "ham_flow":
                 continue  # in the table; on the paper's steps it lies on HAM's line

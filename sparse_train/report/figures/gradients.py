@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparse_train.report.figures import style
-from sparse_train.report.figures.kinds import Kind, Material, groups
+from sparse_train.report.figures.kinds import Kind, Material, groups, having
 from sparse_train.report.figures.style import BLACK, COLOURS, GREY, MARKERS
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import in_words
@@ -135,8 +135,7 @@ def _layer_norm(on: Material) -> Figure:
     places = list(on.runs["task.place"].unique())
     figure, axes = style.panels(2, len(places), share_y="row")
     for i, place in enumerate(places):
-        here = on.rows[on.rows["task.place"] == place] if len(on.rows) else on.rows
-        for j, (fan_ins, group) in enumerate(groups(here, "task.fan_ins")):
+        for j, (fan_ins, group) in enumerate(groups(having(on.rows, "task.place", place), "task.fan_ins")):
             _band(axes[0][i], group, "sparsity", "ratio", j, f"{fan_ins} fan-ins")
             if group["exponent"].notna().any():
                 _band(axes[1][i], group.dropna(subset=["exponent"]), "sparsity", "exponent", j, f"{fan_ins} fan-ins")
@@ -156,14 +155,13 @@ def _amplification(on: Material) -> Figure:
     shown = list(on.runs["sparsity"].unique())
     figure, axes = style.panels(2, len(shown), share_y="row")
     for i, panel in enumerate(shown):
-        here = on.rows[on.rows["sparsity"] == panel] if len(on.rows) else on.rows
-        layers = here[here["kind"] == "layer"] if len(on.rows) else here
-        for j, (step, group) in enumerate(groups(layers, "step")):
+        here = having(on.rows, "sparsity", panel)
+        for j, (step, group) in enumerate(groups(having(here, "kind", "layer"), "step")):
             mean = group.groupby("layer", sort=False)["exponent"].mean()
             axes[0][i].plot(range(len(mean)), mean, MARKERS[j], color=COLOURS[j], label=f"step {step}")
         axes[0][i].axhline(-0.5, color=BLACK, linestyle="--", linewidth=1, label="Eq. 10")
         axes[0][i].set(title=f"Sparsity {float(panel):.0%}", xlabel="layer", ylim=(-1.5, 0.5))
-        updates = here[here["kind"] == "update"] if len(on.rows) else here
+        updates = having(here, "kind", "update")
         for j, key in enumerate(("angle_raw", "angle_corrected")):
             if len(updates):
                 _band(axes[1][i], updates, "step", key, 2 + j, key.split("_")[1] + " gradient")

@@ -45,3 +45,8 @@ class Kind:
 def groups(rows: pd.DataFrame, by: str | list[str], **options: bool) -> Iterable:
     """`rows.groupby(by)`; nothing where there are no rows, which then have no columns either."""
     return rows.groupby(by, **options) if len(rows) else ()
+
+
+def having(rows: pd.DataFrame, key: str, value: object) -> pd.DataFrame:
+    """The rows with this value of a key; likewise none of none."""
+    return rows[rows[key] == value] if len(rows) else rows

@@ -625,10 +625,9 @@ function board() {
   const seeds = done ? `, ${most === 1 ? "one seed" : `up to ${most} seeds`} each` : "";
   const reduced = [...new Set(data.statements.map((one) => one.scale))].filter((scale) => scale !== FULL);
   const line = (one) => {
-    const full = one.measured || "full";
-    const scale = one.scale === FULL ? full : element("span", { class: "tag" }, `REDUCED ${one.scale}`);
+    const scale = one.scale === FULL ? "full" : element("span", { class: "tag" }, `REDUCED ${one.scale}`);
     const [says, drawn, ...rest] = [element("a", { href: `#${one.at}` }, one.says), forest(one) ?? "", one.ours,
-      one.paper, String(one.n), scale, one.sure];
+      one.paper, String(one.n), one.measured || scale, one.sure];
     return element("tr", {}, element("th", { scope: "row" }, says), [drawn, ...rest].map((part, i) =>
       element("td", { "data-head": BOARD[i + 1] }, part)));
   };
