@@ -24,7 +24,7 @@ from sparse_train.report.launch.rerun import spread_over_seeds
 from sparse_train.report.page import views
 from sparse_train.report.records import collect, collected, paper, registration
 from sparse_train.report.records.collect import Records
-from sparse_train.report.views import hyperparameters, methods, tables
+from sparse_train.report.views import hyperparameters, labels, methods, tables
 from support.records import leave_record
 
 
@@ -547,3 +547,13 @@ def test_tables_4_and_5_have_the_papers_rows():
         "table4": ["80"],
         "table5": [],
     }
+
+
+def test_a_summary_names_keys_and_values_in_words():
+    files = [file for file in sweeps.SWEEPS.glob("[!_]*.yaml") if "\n  summary:\n" in file.read_text()]
+    summed = [sweeps.load(file.stem) for file in files]
+    over = [(key, cell) for one in summed for key in one.artifact["summary"]["over"] for cell in one.cells]
+    keys = {(key, cell.factors.get(key, "")) for key, cell in over}
+    assert len(summed) == 12
+    assert [key for key, _ in keys if labels.name(key) == key] == []
+    assert [pair for pair in keys if "_" in labels.label(*pair)] == []

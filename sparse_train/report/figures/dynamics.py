@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from sparse_train.report.figures import style
 from sparse_train.report.figures.kinds import Kind, Material, groups, having
 from sparse_train.report.figures.style import COLOURS
-from sparse_train.report.views.labels import in_words
+from sparse_train.report.views.labels import label
 
 REACH = 2.5  # of the axes of Figure 6
 
@@ -55,7 +55,7 @@ def _students(on: Material) -> Figure:
                 continue  # in the table; on the paper's steps it lies on HAM's line
             colour = COLOURS[("gd", "ham").index(optimizer)]
             dash = style.DASHES[("none", "d", "eq12").index(scaling)]
-            text = f"{in_words(optimizer)}, {'not scaled' if scaling == 'none' else in_words(scaling)}"
+            text = f"{label('task.optimizer', optimizer)}, {label('task.scaling', scaling)}"
             t = group["iteration"]
             line[0].plot(t, group["loss_median"], dash, color=colour, label=text)
             line[0].fill_between(t, group["loss_low"], group["loss_high"], color=colour, alpha=0.08, linewidth=0)
@@ -79,7 +79,7 @@ def _sign_flips(on: Material) -> Figure:
     figure, axes = style.panels(len(betas), 2)
     for line, beta in zip(axes, betas, strict=True):
         for one, flow in zip(line, flows, strict=True):
-            one.set(title=f"{in_words(flow)}, $\\beta_0 = {beta:g}$", xlabel="$a_0$")
+            one.set(title=f"{label('task.optimizer', flow)}, $\\beta_0 = {beta:g}$", xlabel="$a_0$")
             one.grid(visible=False)
             if not len(on.rows):
                 continue

@@ -10,7 +10,7 @@ from sparse_train.report.figures import style
 from sparse_train.report.figures.kinds import Kind, Material, groups, having
 from sparse_train.report.figures.style import BLACK, COLOURS, GREY, MARKERS
 from sparse_train.report.views import statistics
-from sparse_train.report.views.labels import in_words
+from sparse_train.report.views.labels import label
 
 
 def _bn_gradient(on: Material) -> Figure:
@@ -24,7 +24,7 @@ def _bn_gradient(on: Material) -> Figure:
 def by_sparsity(axes: Axes, rows: pd.DataFrame) -> None:
     """A line for each normalization and initialization, and Eq. 10 in the colour of text."""
     for i, ((norm, init), group) in enumerate(groups(rows, ["task.norm", "task.init"], sort=False)):
-        _band(axes, group, "sparsity", "ratio", i, f"{in_words(norm)}, {in_words(init)}")
+        _band(axes, group, "sparsity", "ratio", i, f"{label('task.norm', norm)}, {label('task.init', init)}")
     _eq10(axes, zorder=3)
     axes.set(xlabel="Sparsity s", ylabel="mean |gradient|, sparse over dense")
 
@@ -140,7 +140,7 @@ def _layer_norm(on: Material) -> Figure:
             if group["exponent"].notna().any():
                 _band(axes[1][i], group.dropna(subset=["exponent"]), "sparsity", "exponent", j, f"{fan_ins} fan-ins")
         _eq10(axes[0][i])
-        axes[0][i].set_title(in_words(place))
+        axes[0][i].set_title(label("task.place", place))
         axes[1][i].axhline(-0.5, color=BLACK, linestyle="--", linewidth=1)
         axes[1][i].axhline(0, color=GREY, linestyle=":", linewidth=1)
         axes[1][i].set(xlabel="Sparsity s", ylim=(-1, 0.3))

@@ -7,7 +7,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from sparse_train.report.figures import style
 from sparse_train.report.figures.kinds import Kind, Material, groups
 from sparse_train.report.figures.style import BLACK, COLOURS, GREY, MARKERS
-from sparse_train.report.views.labels import in_words
+from sparse_train.report.views.labels import label
 
 
 def _equivalence(on: Material) -> Figure:
@@ -18,7 +18,7 @@ def _equivalence(on: Material) -> Figure:
         gap = group.get("gap", losses).fillna(losses).clip(lower=1e-17).rolling(10, min_periods=1).max()
         colours = [*COLOURS, BLACK, GREY]
         look = {"color": colours[i % len(colours)], "linestyle": style.DASHES[i // len(colours)]}
-        axes[1].plot(group["step"], gap, label=in_words(variant), **look)
+        axes[1].plot(group["step"], gap, label=label("task.variant", variant), **look)
         if variant == "exact":
             axes[0].plot(group["step"], group["sparseopt"], color=COLOURS[0], label="SparseOpt from $w$")
             axes[0].plot(group["step"], group["sgd"], ":", color=BLACK, label="SGD from $w/\\sqrt{c}$")
@@ -42,7 +42,7 @@ def _neuron_steps(on: Material) -> Figure:
             line[i].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             line[i].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             line[i].yaxis.set_minor_locator(NullLocator())
-        axes[0][i].set_title(in_words(optimizer))
+        axes[0][i].set_title(label("task.optimizer", optimizer))
         axes[1][i].set_xlabel("$c_i$ (Eq. 12)")
     axes[0][0].set_ylabel("length $|w_i|$")
     axes[1][0].set_ylabel("degrees per step")
@@ -83,7 +83,7 @@ def _equilibrium(on: Material) -> Figure:
     axes[2].set_yticks([0.2, 0.5, 1], ["0.2", "0.5", "1"])
     style.legend(figure, columns=3)
     for j, optimizer in enumerate(on.runs["task.optimizer"].unique()):
-        axes[0].plot([], [], MARKERS[j], color=GREY, markersize=3, label=in_words(optimizer))
+        axes[0].plot([], [], MARKERS[j], color=GREY, markersize=3, label=label("task.optimizer", optimizer))
     axes[0].legend(loc="lower right")
     return figure
 

@@ -5,6 +5,14 @@ from collections.abc import Mapping
 
 from sparse_train.report import sweeps
 
+OPTIMIZERS = {
+    "sgd": "SGD",
+    "sparseopt": "SparseOpt",
+    "sparseopt_decay_scaled": "SparseOpt, decay scaled",
+    "gd": "gradient descent",
+    "ham": "HAM",
+    "ham_flow": "HAM flow",
+}
 LABELS = {
     "optimizer": {
         "sgd": "Baseline",
@@ -29,6 +37,30 @@ LABELS = {
         "snfs": "SNFS",
         "dsr": "DSR",
     },
+    "model": {"resnet20": "ResNet20", "resnet50": "ResNet50", "mlp": "MLP"},
+    # The theory's.
+    "task.optimizer": OPTIMIZERS,
+    "task.norm": {"batch": "with BN", "none": "without BN"},
+    "task.init": {"library_default": "torch's initialization", "kaiming_normal": "Kaiming normal"},
+    "task.scaling": {"none": "not scaled", "d": "scaled by √(1-s)", "eq12": "scaled by Eq. 12"},
+    "task.place": {
+        "mlp": "MLP, LN",
+        "mlp_bn": "MLP, BN",
+        "block_embedding": "block, embedding",
+        "block_output": "block, output + residual",
+    },
+    "task.variant": {
+        "exact": "all assumptions hold",
+        "eps": "BN's usual eps",
+        "decay_scaled": "decay scaled too",
+        "classifier": "classifier corrected",
+        "rigl": "RigL",
+        "rigl_ranked": "RigL, ranked as SparseOpt",
+        "rigl_invariant": "RigL, invariant",
+        "rigl_invariant_rescaled": "RigL, invariant, rescaled",
+        "ham": "HAM",
+        "clipped": "norm bounded",
+    },
 }
 NAMES = {
     "test_acc": "Test accuracy (%)",
@@ -41,41 +73,41 @@ NAMES = {
     "flops/training": "FLOPs of training (% of dense)",
     "sparsity": "Sparsity",
     "optimizer": "Method",
+    "model": "Model",
     "dst": "DST method",
     "epochs": "Total training epochs",
     "epoch": "Epoch",
     "lr": "Learning rate",
+    "weight_decay": "Weight decay",
+    "momentum": "Momentum",
     "drop_fraction": "Drop fraction",
     "update_every": "Update frequency",
-}
-
-# Values of the theory's keys.
-WORDS = {
-    "batch": "with BN",
-    "none": "without BN",
-    "library_default": "torch's initialization",
-    "kaiming_normal": "Kaiming normal",
-    "gd": "gradient descent",
-    "ham": "HAM",
-    "ham_flow": "HAM flow",
-    "d": "scaled by $\\sqrt{1-s}$",
-    "eq12": "scaled by Eq. 12",
-    "sgd": "SGD",
-    "sparseopt": "SparseOpt",
-    "sparseopt_decay_scaled": "SparseOpt, decay scaled",
-    "mlp": "MLP, LN",
-    "mlp_bn": "MLP, BN",
-    "block_embedding": "block, embedding",
-    "block_output": "block, output + residual",
-    "exact": "all assumptions hold",
-    "eps": "BN's usual eps",
-    "decay_scaled": "decay scaled too",
-    "classifier": "classifier corrected",
-    "rigl": "RigL",
-    "rigl_ranked": "RigL, ranked as SparseOpt",
-    "rigl_invariant": "RigL, invariant",
-    "rigl_invariant_rescaled": "RigL, invariant, rescaled",
-    "clipped": "norm bounded",
+    # The theory's.
+    "task": "Measurement",
+    "task.sparsity": "Sparsity",
+    "task.optimizer": "Method",
+    "task.lr": "Learning rate",
+    "task.weight_decay": "Weight decay",
+    "task.momentum": "Momentum",
+    "task.norm": "Normalization",
+    "task.init": "Initial weights",
+    "task.law": "Std of initial weights",
+    "task.scaling": "Gradient",
+    "task.fan_ins": "Fan-ins",
+    "task.place": "Layer",
+    "task.variant": "Setting",
+    "raw_angle": "angle, raw",
+    "raw_corrected_angle": "angle, corrected",
+    "fixed_angle": "angle, raw, fixed",
+    "fixed_corrected_angle": "angle, corrected, fixed",
+    "angle_raw": "angle, raw",
+    "angle_corrected": "angle, corrected",
+    "exponent_first": "exponent, first step",
+    "exponent_last": "exponent, last step",
+    "flipped_low": "95% from",
+    "flipped_high": "95% to",
+    "iterations_low": "95% from",
+    "iterations_high": "95% to",
 }
 
 # What studies ask for. A value that is not listed stands where {} is.
@@ -107,7 +139,7 @@ OPTIONS = {
 
 def label(factor: str, value: object, methods: Mapping[str, str] | None = None) -> str:
     """The word for one value of a factor; `methods` are those of a sweep that has other words for its optimizers."""
-    if factor == "sparsity":
+    if factor in ("sparsity", "task.sparsity"):
         return f"{100 * float(value):g}%"
     text = str(value)
     if methods and factor == "optimizer" and text in methods:
@@ -131,11 +163,6 @@ def option(factor: str, value: object) -> str:
 def name(factor: str) -> str:
     """The word for a factor or a metric."""
     return NAMES.get(factor, factor)
-
-
-def in_words(value: object) -> str:
-    """The word for a value of a key of the theory."""
-    return WORDS.get(str(value), str(value))
 
 
 def titled(title: str, scale: str) -> str:

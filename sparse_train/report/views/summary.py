@@ -8,7 +8,7 @@ from sparse_train.report.views.tables import HOLE
 
 def lines(runs: pd.DataFrame, over: list[str], values: list[str]) -> list[list[str]]:
     """A head; one row per setting of `over`, the mean over seeds of each of `values`, and the runs behind it."""
-    made = [[*(name(key.removeprefix("task.")) for key in over), *(v.replace("_", " ") for v in values), "n"]]
+    made = [[*map(name, over), *(name(value).replace("_", " ") for value in values), "n"]]
     for setting, group in runs.groupby(over, sort=False, dropna=False):
         done = group[group["status"] == "complete"]
         means = [done[v].mean() if v in done else float("nan") for v in values]
