@@ -396,6 +396,25 @@ def test_every_artifact_is_drawn(opened):
     assert tab.locator("#fig6 img").get_attribute("alt")
 
 
+def test_a_caption_adds_to_its_title(opened):
+    table = opened().locator("#table2")
+    title = table.locator("h3").inner_text()
+    caption = table.locator(".view:not(.reduced) .caption").first.inner_text()
+    assert caption.startswith("Mean ± standard deviation")
+    assert table.locator("table").first.get_attribute("aria-label") == f"{title}. {caption}"
+
+
+@pytest.mark.parametrize(("scheme", "turned"), [("dark", True), ("light", False)])
+def test_pictures_follow_the_theme(opened, scheme, turned):
+    tab = opened(color_scheme=scheme)
+    filtered = "getComputedStyle(document.querySelector('#fig6 img')).filter !== 'none'"
+    assert tab.evaluate(filtered) is turned
+    tab.click("#theme")
+    assert tab.evaluate(filtered) is not turned
+    tab.emulate_media(media="print")
+    assert not tab.evaluate(filtered)
+
+
 def test_a_figure_without_runs_says_so(opened, tmp_path):
     page.write(["fig10", "fig11"], tmp_path)
     tab = opened(tmp_path / "report.html")
@@ -668,10 +687,10 @@ def test_the_address_holds_the_filters_so_that_a_view_can_be_shared(opened, stat
     tab.check("#rehearsals")
     assert tab.evaluate("location.hash") == "#?sparsity=0.95&rehearsals=true"
     tab.locator("nav a", has_text="table2").click()
-    tab.wait_for_function("location.hash === '#table2?sparsity=0.95&rehearsals=true'")
+    tab.wait_for_url(lambda url: url.endswith("#table2?sparsity=0.95&rehearsals=true"))
     shared = opened(Path(f"{stated}"))
     shared.evaluate("location.hash = '#table2?sparsity=0.95&scale=nonsense'")
-    shared.wait_for_function("document.querySelector('#sparsity').value === '0.95'")
+    shared.wait_for_selector("#sparsity option[value='0.95']:checked", state="attached")
     assert shared.locator("#scale").input_value() == ""
     rows = shared.locator("#table2 .view:not(.reduced) .results tbody tr:visible")
     assert rows.count() == 4

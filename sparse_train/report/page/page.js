@@ -18,10 +18,10 @@ function element(name, attributes = {}, ...children) {
 }
 
 /** A table below its caption; where it is wider than the screen it scrolls in itself, by keys too. */
-const captioned = (caption, name, ...parts) => element("div", { class: name },
-  element("p", { class: "caption" }, caption),
-  element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
-    element("table", { "aria-label": caption }, parts)));
+const captioned = ({ whole, shown }, name, ...parts) => element("div", { class: name },
+  element("p", { class: "caption" }, shown),
+  element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": whole },
+    element("table", { "aria-label": whole }, parts)));
 
 const headOf = (texts) => element("tr", {}, texts.map((text) => element("th", { scope: "col" }, text)));
 const lineOf = (texts, head) => element("tr", {}, texts.map((text, i) =>
@@ -50,6 +50,12 @@ const fileOf = (artifact, view) => (view.scale === FULL ? artifact.name : `${art
 /** A rehearsal says so before it names the paper's figure. */
 const labelled = (text, scale) => (scale === FULL ? text
   : isRehearsal(scale) ? `[${scaleName(scale)}] Laid out as: ${text}` : `${text} [${scaleName(scale)}]`);
+const alone = (caption) => ({ whole: caption, shown: caption });
+/** What stands alone names its artifact; below the artifact's title only the rest is shown. */
+const captionOf = (artifact, about, scale) => {
+  const whole = labelled(`${artifact.title}. ${about}`, scale);
+  return { whole, shown: isRehearsal(scale) ? whole : labelled(about, scale) };
+};
 
 // --- filters ---
 
@@ -354,12 +360,12 @@ function chart(panel, figure) {
 function figure(block, view, artifact) {
   const [what, around] = block.panels.some((panel) => panel.lines) ? ["line", "band"] : ["point", "bar"];
   const means = `A ${what} is the mean over seeds, its ${around} one standard deviation`;
-  const about = `${artifact.title}. ${block.about} ${means}; each panel has a vertical scale of its own.`;
-  const caption = labelled(about, view.scale);
+  const about = `${block.about} ${means}; each panel has a vertical scale of its own.`;
+  const caption = captionOf(artifact, about, view.scale);
   const it = { scale: view.scale, off: new Set(), range: null };
   const known = block.panels.flatMap((panel) => panel.series);
   if (!known.length)
-    return element("figure", {}, element("figcaption", {}, caption), element("p", { class: "note" }, NONE));
+    return element("figure", {}, element("figcaption", {}, caption.shown), element("p", { class: "note" }, NONE));
   const xs = known.flatMap((series) => [series.x[0], series.x.at(-1)]);
   const [low, high] = [Math.min(...xs), Math.max(...xs)];
   const panels = block.panels.map((panel) => chart(panel, it));
@@ -412,10 +418,10 @@ function figure(block, view, artifact) {
   const file = fileOf(artifact, view);
   const drawn = ({ name }) => !it.off.has(name) && known.some((one) => one.name === name && passes(one.facets));
   const given = element("div", { class: "tools" }, csvButton(file, () => pointsOf(block.panels)),
-    pngButton(file, () => canvasOf(panels, entries.filter(drawn), caption).toDataURL(), panels));
-  return element("figure", {}, element("figcaption", {}, caption), legend, tools, given,
+    pngButton(file, () => canvasOf(panels, entries.filter(drawn), caption.whole).toDataURL(), panels));
+  return element("figure", {}, element("figcaption", {}, caption.shown), legend, tools, given,
     element("div", { class: "panels" }, panels.map((one) => one.node)),
-    later("Values as a table", () => values(block, caption)));
+    later("Values as a table", () => values(block, caption.whole)));
 }
 
 function values(block, caption) {
@@ -425,13 +431,12 @@ function values(block, caption) {
   }));
   const first = block.panels.find((panel) => panel.series.length);
   const thinned = first.lines ? " A curve is given at ten of its epochs." : "";
-  return lines([["Panel", "Series", first.x, first.y], ...rows], caption + thinned);
+  return lines([["Panel", "Series", first.x, first.y], ...rows], alone(caption + thinned));
 }
 
 // --- tables ---
 
 function table(block, view, artifact) {
-  const caption = labelled(artifact.title, view.scale);
   const about = `Mean ± standard deviation over n runs, by ${block.across.toLowerCase()}`;
   const compared = block.body.some((row) => row.cells.some((cell) => cell.paper));
   const heads = block.values.map((value, i) => element("th", { scope: "col" }, block.labels[i]));
@@ -447,7 +452,7 @@ function table(block, view, artifact) {
     });
   });
   const more = compared ? "; below it the paper's number and ours minus it" : "";
-  return captioned(`${caption}. ${about}${more}.`, "results",
+  return captioned(captionOf(artifact, `${about}${more}.`, view.scale), "results",
     element("thead", {}, element("tr", {}, block.heads.map((text) => element("th", { scope: "col" }, text)), heads)),
     element("tbody", {}, rows));
 }
@@ -464,16 +469,16 @@ function cellOf(cell) {
 
 function picture(block, view, artifact) {
   if (!block.file) return element("p", { class: "note" }, `${block.about} Not drawn yet.`);
-  const caption = labelled(`${artifact.title}. ${block.about}`, view.scale);
-  const alt = `${caption} Its numbers are in the table above.`;
+  const caption = captionOf(artifact, block.about, view.scale);
+  const alt = `${caption.whole} Its numbers are in the table above.`;
   const src = data.images[block.file] ?? block.file;
-  return element("figure", {}, element("img", { src, alt }), element("figcaption", {}, caption),
+  return element("figure", {}, element("img", { src, alt }), element("figcaption", {}, caption.shown),
     element("div", { class: "tools" }, pngButton(fileOf(artifact, view), () => src)));
 }
 
 /** The first head keeps it apart from the other tables of the artifact. */
 const asLines = (block, view, artifact) =>
-  lines(block.lines, labelled(`${artifact.title}, by ${block.lines[0][0].toLowerCase()}`, view.scale), "lines stacked");
+  lines(block.lines, captionOf(artifact, `By ${block.lines[0][0].toLowerCase()}.`, view.scale), "lines stacked");
 const DRAW = { table, picture, charts: figure, lines: asLines };
 
 // --- runs ---
@@ -489,7 +494,7 @@ function runs(view, artifact) {
   const told = FACETS.filter((key) => keys.includes(key)); // the others are the same in all runs
   const facets = (row) => Object.fromEntries(told.map((key) => [key, row[keys.indexOf(key)]]));
   return later(`Runs and their configuration (${rows.length})`, () => {
-    const node = lines([keys, ...rows], labelled(`Runs of ${artifact.name}. ${words}`, view.scale), "runs");
+    const node = lines([keys, ...rows], alone(labelled(`Runs of ${artifact.name}. ${words}`, view.scale)), "runs");
     const made = node.querySelectorAll("tbody tr");
     watch(() => rows.forEach((row, i) => { made[i].hidden = !passes(facets(row)); }));
     node.prepend(csvButton(`${fileOf(artifact, view)}-runs`, () => [keys, ...rows]));
@@ -574,7 +579,7 @@ function claim(one) {
     const rows = side.cells.map(([cell, effect, low, high, adjusted, n, word]) => [cell, signed(effect),
       low == null ? "" : `${signed(low)} to ${signed(high)}`, ours ? n : adjusted ?? "", `${signOf(word)} ${word}`]);
     return lines([["Cell", "Effect (points)", "95% interval", ours ? "Paired seeds" : "p (Holm)", "Verdict"], ...rows],
-      `${one.id}, ${whose}: mean effect ${signed(side.mean)} over ${side.cells.length} cells`);
+      alone(`${one.id}, ${whose}: mean effect ${signed(side.mean)} over ${side.cells.length} cells`));
   };
   const judged = sides.filter(([, side]) => side.cells.length);
   return later(summary, () => element("div", {}, judged.map(cells)), { class: "claim", id: `claim-${one.id}` });
@@ -683,7 +688,7 @@ function progress() {
   const rows = data.artifacts.filter((artifact) => artifact.views.some((view) => view.runs))
     .map((artifact) => [artifact.name, ...far(artifact)]);
   return later(`Progress of all ${rows.length} artifacts`, () =>
-    lines([["Artifact", ...scales.map(scaleWord)], ...rows], "Complete runs of every artifact, by scale"));
+    lines([["Artifact", ...scales.map(scaleWord)], ...rows], alone("Complete runs of every artifact, by scale")));
 }
 
 /** The articles of a group; those without any run are folded. */
