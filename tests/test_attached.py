@@ -6,6 +6,7 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from sparse_train.errors import ConfigError
 from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
@@ -122,6 +123,54 @@ def test_twice_is_once_too_often(small_net):
     updater = made(small_net, SparseSGD)[-1].attach()
     with pytest.raises(ConfigError, match="has been called before"):
         updater.attach()
+
+
+def test_a_run_too_short_for_an_update_is_warned_of(small_net):
+    model = small_net()
+    topology = Topology(model, 0.7)
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
+    with pytest.warns(UserWarning, match="every=100: leaves no mask update"):
+        Updater(topology, optimizer, RigL(), 130).attach()
+
+
+@KINDS
+def test_a_step_for_show_is_not_counted(small_net, batch, kind):
+    """torch.distributed.checkpoint takes one, of zero gradients at a learning rate of 0, before it saves."""
+    model, optimizer, updater = made(small_net, kind)
+    updater.attach()
+    train(model, optimizer, batch, range(3))
+    optimizer.zero_grad()
+    optimizer.state.clear()
+    version = updater.topology.version
+    get_optimizer_state_dict(model, optimizer)
+    assert (updater._attached.steps, updater.topology.version) == (3, version)
+    train(model, optimizer, batch, [3])
+    assert updater.topology.version > version
+
+
+def test_gradients_that_are_still_scaled_are_refused(small_net, batch):
+    """A fused AdamW unscales them itself, after the update would have seen them."""
+    model = small_net()
+    topology = Topology(model, 0.7)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+    Updater(topology, optimizer, RigL(), 40, 0.5, every=3).attach()
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+
+    def step(at):
+        optimizer.zero_grad()
+        images, labels = batch(at)
+        scaler.scale(F.cross_entropy(model(images), labels)).backward()
+        if at == 4:
+            scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+
+    for at in range(3):
+        step(at)
+    version = topology.version
+    with pytest.raises(ValueError, match=r"still scaled: call scaler\.unscale_"):
+        step(3)
+    assert topology.version == version
 
 
 def test_a_scaler_that_skips_its_step_skips_the_update(small_net, batch):

@@ -46,11 +46,32 @@ def test_convolutions_of_every_kind(layer):
     torch.testing.assert_close(compress(model, masks)(x), model(x).detach())
 
 
-@pytest.mark.parametrize("shape", [(5, 8), (2, 3, 8)])
+@pytest.mark.parametrize("shape", [(5, 8), (2, 3, 8), (8,), (0, 8)])
 def test_a_linear_layer_takes_leading_dimensions(shape):
     model, masks = sparse(nn.Sequential(nn.Linear(8, 6)), 0.5)
     x = torch.randn(shape)
     torch.testing.assert_close(compress(model, masks)(x), model(x).detach())
+
+
+@pytest.mark.parametrize("shape", [(4, 9, 7), (0, 4, 9, 7)])
+def test_a_convolution_takes_one_image_and_none(shape):
+    model, masks = sparse(nn.Sequential(nn.Conv2d(4, 6, 3)), 0.5)
+    x = torch.randn(shape)
+    torch.testing.assert_close(compress(model, masks)(x), model(x).detach())
+
+
+def test_autocast_and_torchs_encoder_work_as_before():
+    model, masks = sparse(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 0.5)
+    small, x = compress(model, masks), torch.randn(2, 5, 16)
+    torch.testing.assert_close(small(x), model(x).detach())
+    model, masks = sparse(nn.Sequential(nn.Linear(16, 8)), 0.5)
+    with torch.autocast("cpu"):
+        torch.testing.assert_close(compress(model, masks)(x), model(x).detach().float(), rtol=0.02, atol=0.02)
+
+
+def test_wrapped_models_have_the_names_of_bare_ones():
+    model, masks = sparse(nn.Sequential(nn.Linear(8, 6)), 0.5)
+    assert isinstance(compress(torch.compile(model, backend="eager"), masks)[0], CSR)
 
 
 def test_a_neuron_without_weights_gives_its_bias():

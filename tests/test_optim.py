@@ -7,6 +7,7 @@ from math import atan, cos, exp, pi, sqrt
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.optim import Lookahead
 from torch import nn
 
 from sparse_train.errors import ConfigError
@@ -144,6 +145,14 @@ def test_clipping_goes_by_the_norm_of_weights_that_exist(small_net, batch, spars
         torch.testing.assert_close(grad, before[name] * 0.01 / norm, rtol=1e-3, atol=0)
     dense, *_ = clipped(model, topology, batch, 0.01, by=torch.nn.utils.clip_grad_norm_)
     assert dense / norm == pytest.approx(1.0) if sparsity == 0 else dense / norm > 1.1
+
+
+def test_clipping_takes_one_tensor_as_torchs_does():
+    layer = nn.Linear(4, 3, bias=False)
+    topology = Topology(layer, 0.5)
+    layer.weight.grad = torch.ones(3, 4)
+    assert clip_grad_norm_(layer.weight, topology, 0.1) == pytest.approx(6**0.5)
+    assert layer.weight.grad.unique().tolist() == pytest.approx([0.1 / 6**0.5])
 
 
 def test_clipping_below_the_bound_changes_nothing(small_net, batch):
@@ -598,7 +607,7 @@ def test_model_and_optimizer_copied_together_go_on_together(small_net, batch, co
 def test_a_model_copied_after_its_topology_is_refused(small_net):
     model = small_net()
     topology = Topology(model, 0.6)
-    with pytest.raises(ValueError, match="was the model copied or sharded after it"):
+    with pytest.raises(ConfigError, match="was the model copied, sharded or loaded with assign=True after"):
         SparseSGD(copy.deepcopy(model).parameters(), topology, lr=0.1)
 
 
@@ -833,6 +842,59 @@ def test_what_a_step_cannot_work_on_is_named():
     layer.bias = nn.Parameter(torch.zeros(4, dtype=torch.complex64))
     with pytest.raises(ValueError, match="complex parameters cannot be trained"):
         SparseSGD(layer.parameters(), Topology(layer, 0.5), lr=0.1)
+
+
+@pytest.mark.parametrize("changed", ["layer replaced", "weight parametrized"])
+def test_a_static_topology_whose_weights_are_not_all_trained_is_refused(small_net, changed):
+    model = small_net()
+    topology = Topology(model, 0.6)
+    if changed == "layer replaced":
+        model.fc = nn.Linear(*reversed(model.fc.weight.shape))
+    else:
+        nn.utils.parametrizations.weight_norm(model.fc)
+    with pytest.raises(ConfigError, match=r"does not train fc\.weight"):
+        SparseSGD(model.parameters(), topology, lr=0.1)
+
+
+def test_gradients_with_gaps_in_memory_are_stepped_by():
+    """`torch.autograd.grad` gives such: of a sum the stride is 0."""
+    layer = nn.Linear(2, 5)
+    before = layer.bias.detach().clone()
+    optimizer = SparseSGD(layer.parameters(), Topology(layer, 0.0), lr=1.0)
+    for grad in (torch.arange(10.0).view(5, 2)[:, 1], torch.tensor(3.0).expand(5)):
+        layer.bias.grad = grad
+        optimizer.step()
+        before -= grad
+    assert torch.equal(layer.bias, before)
+
+
+@pytest.mark.parametrize("slots", [{}, {"renorm": Renorm(1e9)}, {"mirror": HAM(0.0)}], ids=["none", "renorm", "mirror"])
+def test_a_large_weight_may_lie_transposed_in_memory(slots):
+    """Weights that come from another framework do. No slot here changes the step."""
+    weights = []
+    for ours in (True, False):
+        torch.manual_seed(0)
+        layer = nn.Linear(1024, 768, bias=False)
+        layer.weight.data = layer.weight.data.t().contiguous().t()
+        params = layer.parameters()
+        optimizer = SparseSGD(params, Topology(layer, 0), 1.0, **slots) if ours else torch.optim.SGD(params, 1.0)
+        layer(torch.randn(3, 1024)).pow(2).mean().backward()
+        optimizer.step()
+        weights.append(layer.weight.detach())
+    assert torch.equal(*weights)
+
+
+def test_what_lookahead_writes_is_sparse():
+    model = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 4))
+    topology = Topology(model, 0.8)
+    base = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9)
+    Updater(topology, base, RigL(), 100, every=5).attach()
+    optimizer, images = Lookahead(base, k=3), torch.randn(8, 16)
+    for _ in range(25):
+        optimizer.zero_grad()
+        model(images).pow(2).mean().backward()
+        optimizer.step()
+        assert not any(weight[~topology.masks[name]].any() for name, weight in topology.weights.items())
 
 
 # --- schedules, Appendix E.2 ---

@@ -6,9 +6,11 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from sparse_train.errors import MaskMismatchError
 from sparse_train.optim import HAM, SparseOpt, SparseSGD
+from sparse_train.sparsity.methods.gmp import GMP
 from sparse_train.sparsity.parts.growth import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
@@ -65,6 +67,40 @@ def test_model_and_optimizer_are_all_that_a_restart_needs(kind, small_net, batch
     again.load(saved)
     assert again.topology.itop_rate() == visited > 0.31
     assert equal(whole.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())
+
+
+def test_an_updater_may_be_made_after_its_optimizer_is_loaded():
+    """A gradual method too: it counts on, from the weights that it began with."""
+
+    def made():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 4))
+        topology = Topology(model, 0.9, initial="dense")
+        return model, topology, SparseSGD(model.parameters(), topology, lr=0.05)
+
+    def pruned(topology, optimizer):
+        return Updater(topology, optimizer, None, 60, every=5, budget=GMP()).attach()
+
+    def train(model, optimizer, steps):
+        for step in steps:
+            optimizer.zero_grad()
+            model(torch.randn(8, 16, generator=torch.Generator().manual_seed(step))).pow(2).mean().backward()
+            optimizer.step()
+
+    model, topology, optimizer = made()
+    pruned(topology, optimizer)
+    train(model, optimizer, range(20))
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    train(model, optimizer, range(20, 60))
+    expected, counts = copy.deepcopy(model.state_dict()), dict(topology.counts)
+
+    model, topology, optimizer = made()
+    model.load_state_dict(saved[0])
+    optimizer.load_state_dict(saved[1])
+    pruned(topology, optimizer)
+    train(model, optimizer, range(20, 60))
+    assert topology.counts == counts == topology.targets
+    assert equal(tensors(model.state_dict()), tensors(expected))
 
 
 @KINDS

@@ -205,6 +205,17 @@ def test_others_are_sparse_if_they_are_named():
         SparseOpt(layers=["0.weight"]).scales(topology)
 
 
+def test_rows_of_a_layer_that_is_not_torchs_are_taken_for_neurons_with_a_warning():
+    class Conv1D(nn.Module):  # of GPT-2: (in, out)
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(8, 4))
+
+    model = nn.Sequential(Conv1D(), nn.Linear(4, 4), nn.LSTM(4, 4))
+    with pytest.warns(UserWarning, match=r"^0\.weight: are weights .* SparseOpt and constant fan-in take each row"):
+        Topology(model, 0.5, include=["0.weight", "2.weight_*"])
+
+
 def test_the_first_convolution_by_one_word():
     assert next(iter(Topology(ResNet20(10), 0.9).masks)) == "conv1.weight"
     assert next(iter(Topology(ResNet20(10), 0.9, exclude="first_conv").masks)) == "layer1.0.conv1.weight"
@@ -305,6 +316,7 @@ def test_densities_of_ones_own():
         (None, "erk", "sparsity=None: must be a number"),
         (None, {"fc.*": 0.1}, "gives no density to conv1.weight"),
         (None, {"head.*": 0.1, "*": 0.1}, "distribution=head.*: matches no sparse weight"),
+        (None, {"*": 0.1, "fc.*": 1.0}, "distribution=fc.*: matches only weights that an earlier pattern takes"),
         (None, {"*": 0.0}, r"distribution.*=0.0: must be a density"),
         (None, {"*": 1e-4}, "leaves no weight in"),
     ],

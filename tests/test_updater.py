@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from timm.optim import Lookahead
+from timm.optim import Lamb, Lookahead
 from torch import nn
 
 from sparse_train.errors import ConfigError, DivergedError
@@ -366,7 +366,7 @@ def test_timms_lookahead_trains_what_exists(small_net, batch):
     inner = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9)
     lookahead, updater = Lookahead(inner, k=2), Updater(topology, inner, RigL(), 40, 0.5, every=3)
     for step in range(13):
-        inner.zero_grad()
+        lookahead.zero_grad()
         F.cross_entropy(model(batch(step)[0]), batch(step)[1]).backward()
         updater.update(step) if updater.due(step) else lookahead.step()
     for name, mask in topology.masks.items():
@@ -413,11 +413,9 @@ def test_a_layer_that_is_no_longer_the_models_is_named():
 def test_weights_of_two_optimizers_need_two_topologies():
     model = Twins()
     topology = Topology(model, 0.5)
-    first = SparseSGD(model.first.parameters(), topology, lr=0.1)
-    with pytest.raises(
-        ConfigError, match="optimizer=SparseSGD: does not train second.weight: .* each needs a topology"
-    ):
-        Updater(topology, first, RigL(), 100)
+    for optimizer in (SparseSGD, lambda params, _, lr: Updater(topology, torch.optim.AdamW(params, lr), RigL(), 100)):
+        with pytest.raises(ConfigError, match="does not train second.weight: .* each needs a topology"):
+            optimizer(model.first.parameters(), topology, lr=0.1)
 
 
 # --- an optimizer that knows of no topology ---
@@ -506,6 +504,37 @@ def test_any_optimizer_keeps_what_does_not_exist_at_zero(kind, options, growth, 
                 assert (value[~mask] == 0).all()
     assert any(not torch.equal(mask, begun[name]) for name, mask in topology.masks.items())
     assert sum(losses[-4:]) < sum(losses[:4]), "and it learns"
+
+
+@pytest.mark.parametrize("attached", [True, False])
+@pytest.mark.parametrize("kind", [Lamb, torch.optim.Adafactor], ids=lambda kind: kind.__name__)
+def test_an_optimizer_that_takes_norms_sees_existing_weights_alone(kind, attached):
+    """Its steps are those on gradients that somebody masked before, and an update still looks at dense ones."""
+
+    def trained(masked):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
+        topology = Topology(model, 0.8)
+        optimizer = kind(model.parameters(), lr=0.01)
+        updater = Updater(topology, optimizer, RigL(), 60, 0.5, every=4)
+        if attached:
+            updater.attach()
+        for step in range(20):
+            optimizer.zero_grad()
+            model(torch.randn(8, 16, generator=torch.Generator().manual_seed(step))).pow(2).mean().backward()
+            if updater.due(step):
+                if not attached:
+                    updater.update(step)
+                    continue
+            elif masked:
+                for name, weight in topology.weights.items():
+                    weight.grad.mul_(topology.masks[name])
+            optimizer.step()
+        return [*model.parameters(), *topology.masks.values()], topology.version
+
+    (one, version), (other, _) = trained(masked=True), trained(masked=False)
+    assert version == 8
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _per_weight(optimizer, weight):

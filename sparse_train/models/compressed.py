@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparse_train.errors import require
+from sparse_train.sparsity.layers import parameters, unwrapped
 
 
 def compress(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
@@ -16,17 +17,19 @@ def compress(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
     Its outputs are those of the model up to the rounding of sums. It is smaller than the dense model below half
     density. Whether it is faster depends on layer, density and hardware: results/performance.md has a CPU's times.
-    Layers of other kinds, grouped convolutions and padding other than zeros stay dense.
+    Layers of other kinds, grouped convolutions, padding other than zeros, and the layers within torch's own Transformer
+    encoder, which reads their weights itself, stay dense. Products are in the weights' dtype, under autocast too.
 
     Args:
-        model: whose masked weights are 0, such as `sparse_train.load(run_dir)`; it is left as it is.
+        model: whose masked weights are 0, such as `sparse_train.load(run_dir)`; it is left as it is. DDP's and
+            `torch.compile`'s wrappers are left out of the copy.
         masks: parameter name -> BoolTensor, True where the weight exists, such as `sparse_train.load_masks(run_dir)`.
 
     Raises:
         ConfigError: for a mask of no parameter, or a weight that its mask says does not exist and that is not 0.
     """
-    copy = deepcopy(model).eval().requires_grad_(False)
-    weights = dict(copy.named_parameters())
+    copy = deepcopy(unwrapped(model)).eval().requires_grad_(False)
+    weights = parameters(copy)
     for name, mask in masks.items():
         right = "is no weight of this model" if name not in weights else "has another shape than its weight"
         require(name in weights and weights[name].shape == mask.shape, "masks", name, right)
@@ -34,7 +37,10 @@ def compress(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
             not weights[name][~mask].any(), "masks", name, "leaves out weights that are not 0; apply the masks first"
         )
         path, _, key = name.rpartition(".")
-        if path and key == "weight" and (made := _made(copy.get_submodule(path), mask)):
+        within = copy.get_submodule(path.rpartition(".")[0])
+        if not path or key != "weight" or isinstance(within, nn.TransformerEncoderLayer):
+            continue
+        if made := _made(copy.get_submodule(path), mask):
             copy.set_submodule(path, made)
     return copy
 
@@ -62,7 +68,10 @@ class CSR(nn.Module):
 
     def product(self, columns: Tensor) -> Tensor:
         """weight @ columns (+ bias): (in * kernel, n) -> (out, n)."""
-        product = self.weight @ columns
+        if not columns.numel():
+            return columns.new_zeros(len(self.weight), columns.shape[1])
+        with torch.autocast(columns.device.type, enabled=False):  # it has no such products in lower precision
+            product = self.weight @ columns.to(self.weight.dtype)
         return product if self.bias is None else product + self.bias[:, None]
 
 
@@ -70,7 +79,7 @@ class CSRLinear(CSR):
     """`nn.Linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.product(x.flatten(0, -2).T).T.reshape(*x.shape[:-1], -1)
+        return self.product(x.reshape(-1, x.shape[-1]).T).T.reshape(*x.shape[:-1], len(self.weight))
 
 
 class CSRConv2d(CSR):
@@ -85,12 +94,16 @@ class CSRConv2d(CSR):
         self.padding = [side for pad in reversed(layer.padding) for side in (pad, pad)]
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.images(x) if x.dim() == 4 else self.images(x[None])[0]
+
+    def images(self, x: Tensor) -> Tensor:
+        """Of a batch of them."""
         windows = F.pad(x.transpose(0, 1), self.padding)  # (in, images, height, width)
         for dim, (kernel, stride, dilation) in enumerate(zip(self.kernel, self.stride, self.dilation, strict=True), 2):
             windows = windows.unfold(dim, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
         images_and_places = windows.shape[1:4]
         columns = windows.permute(0, 4, 5, 1, 2, 3).reshape(self.weight.shape[1], -1)
-        return self.product(columns).view(-1, *images_and_places).transpose(0, 1)
+        return self.product(columns).view(len(self.weight), *images_and_places).transpose(0, 1)
 
 
 def _made(layer: nn.Module, mask: Tensor) -> CSR | None:

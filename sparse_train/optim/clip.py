@@ -11,7 +11,7 @@ from sparse_train.sparsity.topology import Topology
 
 
 @torch.no_grad()
-def clip_grad_norm_(parameters: Iterable[Tensor], topology: Topology, max_norm: float) -> Tensor:
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], topology: Topology, max_norm: float) -> Tensor:
     """`torch.nn.utils.clip_grad_norm_` by the norm over weights that exist and dense parameters.
 
     torch's function also counts the gradients of masked weights, which are the majority. Its norm is then several times
@@ -29,7 +29,8 @@ def clip_grad_norm_(parameters: Iterable[Tensor], topology: Topology, max_norm: 
     require(max_norm > 0, "max_norm", max_norm, "must be above 0")
     topology.follow()
     masks = {weight: topology.masks[name] for name, weight in topology.weights.items()}
-    trained = [p for p in parameters if p.grad is not None]
+    given = [parameters] if isinstance(parameters, Tensor) else parameters
+    trained = [p for p in given if p.grad is not None]
     norm = get_total_norm([torch.where(masks[p], p.grad, 0) if p in masks else p.grad for p in trained])
     clip_grads_with_norm_(trained, max_norm, norm)
     return norm

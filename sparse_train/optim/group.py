@@ -38,8 +38,8 @@ class Part:
         return list(tensors) if self.rows is None else [t[self.rows] if t.ndim else t for t in tensors]
 
     def grads(self, factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The gradients of the weights times `factors`, and those of the other parameters."""
-        grads, others = self.of([p.grad for p in self.group.weights]), [p.grad for p in self.others]
+        """The gradients of the weights times `factors`, and those of the other parameters, without gaps in memory."""
+        grads, others = self.of([p.grad for p in self.group.weights]), [p.grad.contiguous() for p in self.others]
         if self.group.large:
             return [torch.mul(factors[0], grads[0], out=self.group.scratch(self.weights[0]))], others
         return list(torch._foreach_mul(factors, grads)) if grads else [], others
@@ -83,7 +83,7 @@ class Group:
         masks, count: of the weights, and how many exist.
         momentum: of weights and others, as found or made at the last step.
         whole: all of it as one part, for its norm.
-        large: whether it is one weight that does not fit the cache; on a CPU alone.
+        large: whether it is one weight that does not fit the cache and whose rows are blocks of memory; on a CPU alone.
         parts: what a step takes one after the other; several if it is large.
     """
 
@@ -97,7 +97,7 @@ class Group:
         self.masks: list[Tensor] = []
         self.count = 0
         self.momentum: list[Tensor] = []
-        self.large = any(p.device.type == "cpu" and p.numel() > CACHED for p in self.weights)  # it is alone
+        self.large = any(map(_is_large, self.weights))  # it is alone
         self.whole = Part(self, None, self.others)
         self.parts = list(self._rows()) if self.large else [self.whole]
         self._addresses = [p.data_ptr() for p in self.weights]
@@ -167,6 +167,10 @@ def stretches(params: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
         size, kind = size + weights, (p.device, p.dtype)
     if params:
         yield params[start:]
+
+
+def _is_large(p: Tensor) -> bool:
+    return p.device.type == "cpu" and p.numel() > CACHED and p.stride(0) == p[0].numel()
 
 
 def _limit(p: Tensor) -> int:

@@ -11,6 +11,8 @@ from sparse_train.optim.group import Group, Part, identical, stretches
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
 from sparse_train.optim.sparseopt import SparseOpt
+from sparse_train.sparsity.adopt import mask_state, require_trains
+from sparse_train.sparsity.attached import KEY
 from sparse_train.sparsity.topology import Topology
 
 Grads = tuple[list[Tensor], list[Tensor]]  # of the weights, and of other parameters
@@ -48,6 +50,8 @@ class SparseSGD(torch.optim.SGD):
         precondition, renorm, mirror: the slots.
     """
 
+    loaded: dict | None = None  # what an Updater left in the state that was loaded last
+
     def __init__(
         self,
         params: Iterable,
@@ -65,8 +69,7 @@ class SparseSGD(torch.optim.SGD):
         self._prepare()
         if any(p.is_complex() for group in self.param_groups for p in group["params"]):
             raise ValueError("complex parameters cannot be trained: give the optimizer real ones")
-        if not any(p in self._names for group in self.param_groups for p in group["params"]):
-            raise ValueError("no parameter is a weight of the topology: was the model copied or sharded after it?")
+        require_trains(self, topology)
         self.corrections()  # raises now if a layer cannot be corrected
 
     def _prepare(self) -> None:
@@ -110,10 +113,11 @@ class SparseSGD(torch.optim.SGD):
 
     @torch.no_grad()
     def mask_momentum(self) -> None:
-        """Zero the momentum of weights that do not exist; to be called after the masks have changed."""
-        for name, weight in self.topology.weights.items():
-            if (momentum := self.state.get(weight, {}).get("momentum_buffer")) is not None:
-                momentum.mul_(self.topology.masks[name])
+        """Zero the momentum of weights that do not exist, and what wrappers such as Lookahead keep beside it.
+
+        To be called after the masks have changed.
+        """
+        mask_state(self.state, self.topology)
 
     @torch.no_grad()
     def multiply(self, weight: Tensor, factor: Tensor) -> None:
@@ -132,6 +136,7 @@ class SparseSGD(torch.optim.SGD):
         Momentum off the mask, which another optimizer may have left, becomes 0 here, and stays there.
         """
         self.topology.restore(state_dict.get("topology"))
+        self.loaded = state_dict.get(KEY)
         super().load_state_dict(deepcopy({key: value for key, value in state_dict.items() if key != "topology"}))
         self.mask_momentum()
 

@@ -1,5 +1,6 @@
 """Optimizers that know of no topology."""
 
+from collections.abc import Mapping
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 class Adopted:
     """Makes an optimizer such as `torch.optim.AdamW` train the weights of a topology and no others.
 
-    After each of its steps, weights that do not exist are 0, and so is what it keeps for each of them (tensors of the
-    weight's shape: momentum, Adam's moments). So a weight that is grown starts as it does under `SparseSGD`. Counters
-    that a tensor's weights share, such as Adam's `step`, go on: its bias correction is not begun anew.
+    Before each of its steps, the gradients of weights that do not exist become 0: optimizers that take norms over a
+    tensor, such as LAMB, Muon and Adafactor, see the network that there is. A step's closure comes too late for this.
+    After the step these weights are 0, and so is what it keeps for each of them (tensors of the weight's shape:
+    momentum, Adam's moments). So a weight that is grown starts as it does under `SparseSGD`. Counters that a tensor's
+    weights share, such as Adam's `step`, go on: its bias correction is not begun anew.
 
     Masks are part of its `state_dict`, and come back with it (`Topology.restore`).
 
@@ -40,13 +43,28 @@ class Adopted:
         right = "needs a closure, so it cannot train sparse weights; use SparseSGD, or one such as AdamW"
         require(not needed, "optimizer", name, right)
         right = "runs no hooks after its step, as it wraps another optimizer; give the updater that one"
-        require(hasattr(type(optimizer).step, "hooked"), "optimizer", name, right)
+        hooked = hasattr(type(optimizer).step, "hooked") and hasattr(optimizer, "_optimizer_state_dict_post_hooks")
+        require(hooked, "optimizer", name, right)
         require_trains(optimizer, topology)
         self.optimizer, self.topology = optimizer, topology
         optimizer.register_step_pre_hook(lambda *_: topology.require_agreement())
+        self._gradients = optimizer.register_step_pre_hook(self.mask_gradients)
         optimizer.register_step_post_hook(lambda *_: self.mask())
         optimizer.register_state_dict_post_hook(lambda _, state: {**state, "topology": topology.state_dict()})
         optimizer.register_load_state_dict_pre_hook(lambda _, state: topology.restore(state.get("topology")))
+
+    def run_last(self) -> None:
+        """Mask gradients after the hooks that are there by now, since a mask update looks at dense ones."""
+        self._gradients.remove()
+        self._gradients = self.optimizer.register_step_pre_hook(self.mask_gradients)
+
+    @torch.no_grad()
+    def mask_gradients(self, *_) -> None:
+        """Zero the gradients of weights that do not exist."""
+        self.topology.follow()
+        for name, weight in self.topology.weights.items():
+            if weight.grad is not None:
+                weight.grad.masked_fill_(~self.topology.masks[name], 0)
 
     @torch.no_grad()
     def mask(self) -> None:
@@ -57,10 +75,15 @@ class Adopted:
     @torch.no_grad()
     def mask_momentum(self) -> None:
         """Zero the state of weights that do not exist."""
-        for name, weight in self.topology.weights.items():
-            for value in self.optimizer.state.get(weight, {}).values():
-                if isinstance(value, torch.Tensor) and value.shape == weight.shape:
-                    value.mul_(self.topology.masks[name])
+        mask_state(self.optimizer.state, self.topology)
+
+
+def mask_state(state: Mapping[torch.Tensor, dict], topology: "Topology") -> None:
+    """Zero what an optimizer keeps for weights that do not exist: tensors of a weight's shape."""
+    for name, weight in topology.weights.items():
+        for value in state.get(weight, {}).values():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                value.mul_(topology.masks[name])
 
 
 def require_trains(optimizer: torch.optim.Optimizer, topology: "Topology") -> None:

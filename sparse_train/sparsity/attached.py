@@ -1,9 +1,13 @@
 """A method's hooks in its optimizer: mask updates inside `step`, for unmodified training loops, and saved state."""
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+
+from sparse_train.sparsity.adopt import Adopted
 
 if TYPE_CHECKING:
     from sparse_train.sparsity.updater import Updater
@@ -14,19 +18,22 @@ KEY = "updater"  # in the optimizer's state, as masks are: model and optimizer a
 def saved_with(optimizer: torch.optim.Optimizer, name: str, part: Any, lacks: str | None = None) -> None:
     """Save what `part.state_dict()` gives with the optimizer, and load it with it.
 
-    Loading raises ValueError for a state without it, from which the method could not resume; `lacks` says what that
-    state is without.
+    If a `SparseSGD` has loaded its state before, the part takes its own over now. Loading raises ValueError for a state
+    without it, from which the method could not resume; `lacks` says what that state is without.
     """
     lacks = lacks or f"an Updater's {name}, so it cannot resume"
+    others = "; torch.distributed.checkpoint leaves it out: save optimizer.state_dict() itself"
 
     def save(_: torch.optim.Optimizer, state: dict) -> dict:
         return {**state, KEY: {**state.get(KEY, {}), name: part.state_dict()}}
 
     def load(_: torch.optim.Optimizer, state: dict) -> None:
         if name not in state.get(KEY, {}):
-            raise ValueError(f"this optimizer's state was saved without {lacks}")
+            raise ValueError(f"this optimizer's state was saved without {lacks}{others}")
         part.load_state_dict(state[KEY][name])
 
+    if name in (getattr(optimizer, "loaded", None) or {}):
+        part.load_state_dict(optimizer.loaded[name])
     optimizer.register_state_dict_post_hook(save)
     optimizer.register_load_state_dict_pre_hook(load)
 
@@ -35,7 +42,8 @@ class Attached:
     """Hooks that count an optimizer's steps from 0, and update the masks before the step where an update is due.
 
     With `skip_step` the gradients are then removed, so this step changes no parameter and no momentum. A closure is
-    called first, since its gradients decide. The count is saved in the optimizer's `state_dict`, under `updater`.
+    called first, since its gradients decide. The count is saved in the optimizer's `state_dict`, under `updater`. A
+    `SparseSGD` may have loaded that before it gets the hooks; another optimizer must load it after.
 
     Args:
         optimizer: whose `step` is called once per step of the training.
@@ -44,14 +52,24 @@ class Attached:
 
     def __init__(self, optimizer: torch.optim.Optimizer, updater: "Updater"):
         self.updater, self.steps = updater, 0
+        if updater.last_update == 0 < updater.drop_fraction:
+            warnings.warn(f"every={updater.every}: leaves no mask update in this run, so its masks stay", stacklevel=3)
         optimizer.register_step_pre_hook(self.before)
+        if isinstance(updater.optimizer, Adopted):
+            updater.optimizer.run_last()
         saved_with(optimizer, "steps", self, "an attached Updater, and has no count of steps")
 
     def before(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         """Before a step; `args` has the optimizer itself first, as torch passes them."""
+        if _trains_nothing(optimizer):
+            return None
         step, self.steps = self.steps, self.steps + 1
         if not (self.updater.due(step) or self.updater.observes(step)):
             return None
+        if getattr(optimizer, "grad_scale", None) is not None:
+            raise ValueError(
+                "gradients are still scaled: call scaler.unscale_(optimizer) before scaler.step(optimizer)"
+            )
         closure: Callable | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is not None:
             with torch.enable_grad():
@@ -72,3 +90,10 @@ class Attached:
 
     def load_state_dict(self, steps: int) -> None:
         self.steps = steps
+
+
+def _trains_nothing(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it is a step for show, as torch.distributed.checkpoint takes it to have a state to save or fill."""
+    grads = (p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
+    rates = [group["lr"] for group in optimizer.param_groups]  # reading a tensor would wait for its device
+    return not any(isinstance(rate, Tensor) or rate for rate in rates) and not any(grad.any() for grad in grads)

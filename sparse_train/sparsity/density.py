@@ -94,9 +94,13 @@ def allotted(shapes: Shapes, distribution: str | Mapping[str, float], sparsity: 
     )
     for pattern, density in distribution.items():
         require(0 < density <= 1, f"distribution.{pattern}", density, "must be a density, above 0 and at most 1")
+    chosen = {name: next((p for p in distribution if fnmatchcase(name, p)), None) for name in shapes}
+    for pattern in distribution:
         used = any(fnmatchcase(name, pattern) for name in shapes)
         require(used, "distribution", pattern, f"matches no sparse weight; there are {', '.join(shapes)}")
-    found = {name: next((d for p, d in distribution.items() if fnmatchcase(name, p)), None) for name in shapes}
+        right = "matches only weights that an earlier pattern takes; name special layers before general ones"
+        require(pattern in chosen.values(), "distribution", pattern, right)
+    found = {name: distribution.get(pattern) for name, pattern in chosen.items()}
     without = [name for name, density in found.items() if density is None]
     require(not without, "distribution", dict(distribution), f"gives no density to {', '.join(without)}; '*' is all")
     size = {name: prod(shape) for name, shape in shapes.items()}

@@ -47,7 +47,7 @@ def sparse_parameters(model: nn.Module, include: Sequence[str], exclude: Sequenc
         for pattern in patterns:
             right = f"matches no weight of the model; there are {', '.join(candidates)}"
             require(any(fnmatchcase(name, pattern) for name in candidates), key, pattern, right)
-    sparse, unknown = {}, []
+    sparse, unknown, taken = {}, [], []
     for name, p in candidates.items():
         if _matches(name, exclude):
             continue
@@ -55,10 +55,14 @@ def sparse_parameters(model: nn.Module, include: Sequence[str], exclude: Sequenc
         if _matches(name, include) or all(_is_weight(*owner) for owner in owners[p]):
             _require_plain(name, p)
             sparse[name] = p
+            taken += [] if any(_has_known_rows(*owner) for owner in owners[p]) else [name]
         elif p.shape[0] > 1 and not any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module, _ in owners[p]):
             unknown.append(name)
     right = f"leaves no sparse layer; `include` may name others: {', '.join(candidates) or 'there are none'}"
     require(bool(sparse), "exclude", list(exclude), right)
+    if taken:
+        said = "are weights of layers that are not torch's; SparseOpt and constant fan-in take each row for a neuron"
+        warnings.warn(f"{', '.join(taken)}: {said}", stacklevel=3)
     if unknown:
         said = "are not the weights of linear or convolution layers and stay dense; name them in include or exclude"
         warnings.warn(f"{', '.join(unknown)}: {said}", stacklevel=3)
@@ -86,6 +90,10 @@ def _is_weight(module: nn.Module, key: str) -> bool:
     if isinstance(module, nn.MultiheadAttention):
         return key in PACKED
     return isinstance(module, WEIGHTED) and key == "weight"
+
+
+def _has_known_rows(module: nn.Module, key: str) -> bool:
+    return _is_weight(module, key) or isinstance(module, (*BY_INPUT, nn.Bilinear, nn.RNNBase, nn.RNNCellBase))
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -34,7 +34,8 @@ class Topology:
         seed: of the initial masks.
         exclude: names or patterns (`fnmatch`) of parameters to keep dense and out of the count; "first_conv" is the
             first convolution.
-        include: the same of other parameters to make sparse, with two or more dimensions.
+        include: the same of other parameters to make sparse, with two or more dimensions. If their layer is not one of
+            torch's, each of their rows is taken for a neuron, with a warning.
         initial: the first masks (`sparsity.parts.initial`): "random", with exactly as many weights as asked for;
             "constant_fan_in", as many in every neuron; or "dense", all, for methods that prune.
 
@@ -201,7 +202,8 @@ class Topology:
             return
         if name := next((n for n, lost in self._lost(self.masks).items() if lost), None):
             found = f"{name} has weights that do not exist by its mask, which a step would set to 0"
-            right = "load model and optimizer from one checkpoint, or call topology.apply() to set them to 0"
+            right = "load model and optimizer from one checkpoint, another optimizer than SparseSGD once its Updater is"
+            right += " made; or call topology.apply() to set them to 0"
             raise MaskMismatchError(f"{found}: {right}")
         self.agreed = True
 

@@ -1,6 +1,7 @@
 """Dynamic sparse training: drop, then grow, every so often."""
 
 from math import ceil
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,7 +43,7 @@ class Updater:
             `GradScaler`, call its `unscale_(optimizer)` before `update`. An optimizer that is not a `SparseSGD` is
             made to keep masked weights, and its state of them, at 0 (`sparsity.adopt`).
         growth: the score, such as `RigL()` or `SET()` (`sparsity.parts.growth`); None for a method that only prunes.
-        total_steps: steps of the whole run.
+        total_steps: steps of the whole run, at least 1.
         drop_fraction: f_0 in [0, 1].
         every: steps between updates, at least 1.
         stop_fraction: share of the run after which the topology stays, in [0, 1].
@@ -87,6 +88,8 @@ class Updater:
         scored = callable(growth) or (growth is None and not self.budget.grows)
         require(scored, "growth", growth, "must be a growth score, such as RigL() or SET()")
         require(0 <= drop_fraction <= 1, "drop_fraction", drop_fraction, "must be in [0, 1]: active weights to replace")
+        whole = isinstance(total_steps, Integral) and total_steps > 0
+        require(whole, "total_steps", total_steps, "must be a whole number above 0")
         require(every >= 1, "every", every, "must be at least 1: steps between mask updates")
         require(0 <= stop_fraction <= 1, "stop_fraction", stop_fraction, "must be in [0, 1]: a share of the run")
         require_one_of("decay", decay, DECAYS)
@@ -95,17 +98,16 @@ class Updater:
         begins = "dense" if self.budget.gradual else self.selection.begins
         right = f"must be {begins} for this method"
         require(begins in (None, topology.initial), "topology.initial", topology.initial, right)
-        self._stepped, self._attached = optimizer, None
+        self._stepped, self._attached, self.average, self.plan = optimizer, None, average, {}
         if not hasattr(optimizer, "mask_momentum"):
             require(not rescale, "rescale", rescale, "needs SparseSGD, whose momentum can be brought along")
             optimizer = Adopted(optimizer, topology)
         else:
             require_trains(optimizer, topology)
         corrects = optimizer.precondition is not None and bool(optimizer.corrections())
-        if gradient == "corrected":
-            right = "needs an optimizer that corrects gradients, such as optimizer=sparseopt"
-            require(corrects, "gradient", gradient, right)
-        self.rank_as, self.rescale = rank_as, rescale
+        right = "needs an optimizer that corrects gradients, such as optimizer=sparseopt"
+        require(corrects or gradient == "raw", "gradient", gradient, right)
+        self.rank_as, self.rescale, self.decay, self.skip_step = rank_as, rescale, DECAYS[decay], skip_step
         self.lengths_of = rank_as if rank_as != "invariant" else "sgd" if corrects else "sparseopt"
         self.topology, self.optimizer, self.seed = topology, optimizer, seed
         self.growth, self.drop_fraction, self.every, self.gradient = growth, drop_fraction, every, gradient
@@ -113,8 +115,7 @@ class Updater:
         self.last_update = max(ceil(self.last_step / every) - 1, 0) * every
         right = f"leaves no mask update in {total_steps} steps, so nothing would be pruned"
         require(self.last_update > 0 or not self.budget.gradual, "every", every, right)
-        self.decay, self.skip_step = DECAYS[decay], skip_step
-        self.average, self.first, self.plan = average, dict(topology.counts), {}
+        self.first = {n: m.numel() if self.budget.gradual else topology.counts[n] for n, m in topology.masks.items()}
         for name, part in (("average", average), ("budget", self.budget)):
             if hasattr(part, "state_dict"):
                 saved_with(self._stepped, name, part)
