@@ -119,7 +119,7 @@ OPTIONS = {
     "optimizer.precondition.per": {"layer": "its mean in each layer"},
     "optimizer.precondition.layers": {"normalized": "normalized layers alone"},
     "optimizer.precondition.scale_decay": {"True": "decay scaled too"},
-    "optimizer.precondition.radians": {"": "{} radians per step"},
+    "optimizer.precondition.radians": {"": "{} radians per unit of learning rate"},
     "optimizer.mirror.beta": {"": "HAM's beta {}"},
     "one_dimensional_lr": {"": "{} times the rate on one-dimensional parameters"},
     "weight_decay_on": {"weights": "decay on weights alone"},
