@@ -55,14 +55,22 @@ def resnet50(device: torch.device) -> nn.Module:
 
 
 def optimizer_steps(device: torch.device) -> dict[str, list[float]]:
-    """Optimizer and masking of one step, gradients given."""
-    cases = _steps(network, device) | {name: step for name, (step, _) in _others(device).items()}
+    """Optimizer and masking of one step, gradients given; and the product of gradients and masks alone, which no step
+    of ours can do without."""
+    cases = _steps(network, device) | {"gradients times masks, alone": _product(network(device))}
+    cases |= {name: step for name, (step, _) in _others(device).items()}
     return interleaved(cases, device, rounds=40, calls=10)
 
 
 def optimizer_steps_50(device: torch.device) -> dict[str, list[float]]:
     """The same of ResNet50, 25.5 million weights; ours and dense ones alone."""
     return interleaved(_steps(resnet50, device), device, rounds=9)
+
+
+def _product(model: nn.Module) -> Callable[[], object]:
+    weights = [p.detach() for p in model.parameters() if p.ndim > 1]
+    masks, grads = [torch.ones_like(p) for p in weights], [torch.randn_like(p) for p in weights]
+    return lambda: torch._foreach_mul(masks, grads)
 
 
 def _steps(make: Callable[[torch.device], nn.Module], device: torch.device) -> dict[str, Callable[[], object]]:
