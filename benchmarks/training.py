@@ -18,6 +18,7 @@ from sparse_train.__main__ import CONF
 from sparse_train.data.memory import Batch, Loading, Split
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.options.targets import make
+from sparse_train.process.console import RunBar
 from sparse_train.process.signals import SignalHandler
 from sparse_train.record.record import Record
 from sparse_train.train.build import build
@@ -48,7 +49,11 @@ def entrypoint(device: torch.device, data_dir: str, *overrides: str) -> Callable
         run = build(compose("config", overrides=options))
     run = replace(run, data=run.data._replace(train=Stretch(run.data.train)))
     keeper = Checkpointing(run, Record(tempfile.mkdtemp(), "benchmark"), Interval(), SignalHandler())
-    return lambda: train_epoch(run, 0, Progress([], 0, run.meter(), 0.0), keeper, time.perf_counter())
+
+    def train() -> object:
+        return train_epoch(run, 0, Progress([], 0, run.meter(), 0.0), keeper, time.perf_counter(), RunBar(1, STEPS))
+
+    return train
 
 
 def plain_loop(device: torch.device, data_dir: str, workers: int) -> Callable[[], object]:
