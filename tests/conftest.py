@@ -1,4 +1,6 @@
+import hashlib
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from torch import nn
+from torchvision.datasets import CIFAR100
 
 from sparse_train.__main__ import CONF
 from support.progress import ByFile
@@ -147,3 +150,22 @@ def server(wandb_home, monkeypatch):
             monkeypatch.setenv(name, value)
         yield server
         end_service()
+
+
+@pytest.fixture
+def cifar_dir(tmp_path, monkeypatch):
+    """CIFAR-100: files of the right form with other images; their MD5s stand in for the official ones."""
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    md5 = {}
+    for name, count in (("train", 40), ("test", 20), ("meta", 0)):
+        content = {"data": random.integers(0, 256, (count, 3072), dtype=np.uint8)}
+        content["fine_labels"] = list(range(count))
+        content["fine_label_names"] = [f"class {i}" for i in range(100)]
+        (folder / name).write_bytes(pickle.dumps(content))
+        md5[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    monkeypatch.setattr(CIFAR100, "train_list", [["train", md5["train"]]])
+    monkeypatch.setattr(CIFAR100, "test_list", [["test", md5["test"]]])
+    monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": md5["meta"]})
+    return tmp_path

@@ -2,6 +2,7 @@ import time
 
 import torch
 
+from benchmarks import training
 from benchmarks.__main__ import SECTIONS, _table
 from benchmarks.measure import interleaved
 from benchmarks.others import OTHERS, present
@@ -43,3 +44,11 @@ def test_others_that_are_not_to_be_had_are_left_out_with_a_line(monkeypatch, tmp
     assert not found
     assert [line.split(" is left out: ")[0] for line in missing] == list(OTHERS)
     assert all("nowhere" in line or "repository" in line for line in missing), missing
+
+
+def test_the_projects_own_training_is_timed_as_the_entrypoint_trains(cifar_dir, monkeypatch):
+    monkeypatch.setattr(training, "BATCH", 8)
+    monkeypatch.setattr(training, "STEPS", 2)
+    trained = training.entrypoint(torch.device("cpu"), str(cifar_dir))()
+    assert trained["train_loss"] > 0
+    assert training.plain_loop(torch.device("cpu"), str(cifar_dir), 0)() > 0

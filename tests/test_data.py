@@ -1,6 +1,5 @@
 import hashlib
 import os
-import pickle
 import shutil
 import sys
 from functools import partial
@@ -168,25 +167,7 @@ def test_held_out_images_are_never_trained_on_and_the_same_for_every_seed(reques
             data(0, count)
 
 
-# --- CIFAR-100: files of the right form with other images; their MD5s stand in for the official ones ---
-
-
-@pytest.fixture
-def cifar_dir(tmp_path, monkeypatch):
-    folder = tmp_path / "cifar-100-python"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    md5 = {}
-    for name, count in (("train", 40), ("test", 20), ("meta", 0)):
-        content = {"data": random.integers(0, 256, (count, 3072), dtype=np.uint8)}
-        content["fine_labels"] = list(range(count))
-        content["fine_label_names"] = [f"class {i}" for i in range(100)]
-        (folder / name).write_bytes(pickle.dumps(content))
-        md5[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
-    monkeypatch.setattr(CIFAR100, "train_list", [["train", md5["train"]]])
-    monkeypatch.setattr(CIFAR100, "test_list", [["test", md5["test"]]])
-    monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": md5["meta"]})
-    return tmp_path
+# --- CIFAR-100 ---
 
 
 def test_cifar_is_read_as_torchvision_has_it(cifar_dir):
