@@ -617,8 +617,8 @@ function forest(one) {
   return svg;
 }
 
-const GLOSSARY = "D alone: SparseOpt's correction without s_avg, the paper's for a bounded norm. ITOP rate: the share of " +
-  "weights that training has ever activated.";
+const GLOSSARY = "D alone: SparseOpt's factor without its layer average s_avg, as Appendix F has it under a bound on the " +
+  "norm. ITOP rate: the share of weights that training has ever activated.";
 const BOARD = ["Statement", `−${REACH} to +${REACH} points`, "Ours", "Paper", "Seeds", "Scale", "How sure"];
 
 function board() {
