@@ -5,14 +5,6 @@ from collections.abc import Mapping
 
 from sparse_train.report import sweeps
 
-OPTIMIZERS = {
-    "sgd": "SGD",
-    "sparseopt": "SparseOpt",
-    "sparseopt_decay_scaled": "SparseOpt, decay scaled",
-    "gd": "gradient descent",
-    "ham": "HAM",
-    "ham_flow": "HAM flow",
-}
 LABELS = {
     "optimizer": {
         "sgd": "Baseline",
@@ -39,7 +31,14 @@ LABELS = {
     },
     "model": {"resnet20": "ResNet20", "resnet50": "ResNet50", "mlp": "MLP"},
     # The theory's.
-    "task.optimizer": OPTIMIZERS,
+    "task.optimizer": {
+        "sgd": "SGD",
+        "sparseopt": "SparseOpt",
+        "sparseopt_decay_scaled": "SparseOpt, decay scaled",
+        "gd": "gradient descent",
+        "ham": "HAM",
+        "ham_flow": "HAM flow",
+    },
     "task.norm": {"batch": "with BN", "none": "without BN"},
     "task.init": {"library_default": "torch's initialization", "kaiming_normal": "Kaiming normal"},
     "task.scaling": {"none": "not scaled", "d": "scaled by √(1-s)", "eq12": "scaled by Eq. 12"},
@@ -84,11 +83,6 @@ NAMES = {
     "update_every": "Update frequency",
     # The theory's.
     "task": "Measurement",
-    "task.sparsity": "Sparsity",
-    "task.optimizer": "Method",
-    "task.lr": "Learning rate",
-    "task.weight_decay": "Weight decay",
-    "task.momentum": "Momentum",
     "task.norm": "Normalization",
     "task.init": "Initial weights",
     "task.law": "Std of initial weights",
@@ -139,7 +133,7 @@ OPTIONS = {
 
 def label(factor: str, value: object, methods: Mapping[str, str] | None = None) -> str:
     """The word for one value of a factor; `methods` are those of a sweep that has other words for its optimizers."""
-    if factor in ("sparsity", "task.sparsity"):
+    if factor.removeprefix("task.") == "sparsity":
         return f"{100 * float(value):g}%"
     text = str(value)
     if methods and factor == "optimizer" and text in methods:
@@ -161,8 +155,8 @@ def option(factor: str, value: object) -> str:
 
 
 def name(factor: str) -> str:
-    """The word for a factor or a metric."""
-    return NAMES.get(factor, factor)
+    """The word for a factor or a metric; the theory's have that of the factor they are named after, or their own."""
+    return NAMES.get(factor, NAMES.get(factor.removeprefix("task."), factor))
 
 
 def titled(title: str, scale: str) -> str:
