@@ -156,11 +156,11 @@ def test_gradients_that_are_still_scaled_are_refused(small_net, batch):
     Updater(topology, optimizer, RigL(), 40, 0.5, every=3).attach()
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
 
-    def step(at):
+    def step(at, unscale=False):
         optimizer.zero_grad()
         images, labels = batch(at)
         scaler.scale(F.cross_entropy(model(images), labels)).backward()
-        if at == 4:
+        if unscale:
             scaler.unscale_(optimizer)
         scaler.step(optimizer)
         scaler.update()
@@ -171,6 +171,10 @@ def test_gradients_that_are_still_scaled_are_refused(small_net, batch):
     with pytest.raises(ValueError, match=r"still scaled: call scaler\.unscale_"):
         step(3)
     assert topology.version == version
+    del optimizer.grad_scale, optimizer.found_inf  # torch leaves them where a step raises
+    scaler.update(8.0)
+    step(3, unscale=True)
+    assert topology.version > version, "the step that was refused is not counted"
 
 
 def test_a_scaler_that_skips_its_step_skips_the_update(small_net, batch):

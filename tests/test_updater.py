@@ -413,9 +413,13 @@ def test_a_layer_that_is_no_longer_the_models_is_named():
 def test_weights_of_two_optimizers_need_two_topologies():
     model = Twins()
     topology = Topology(model, 0.5)
-    for optimizer in (SparseSGD, lambda params, _, lr: Updater(topology, torch.optim.AdamW(params, lr), RigL(), 100)):
-        with pytest.raises(ConfigError, match="does not train second.weight: .* each needs a topology"):
-            optimizer(model.first.parameters(), topology, lr=0.1)
+    with pytest.raises(
+        ConfigError, match="optimizer=SparseSGD: does not train second.weight: .* each needs a topology"
+    ):
+        SparseSGD(model.first.parameters(), topology, lr=0.1)
+    first = torch.optim.AdamW(model.first.parameters())
+    with pytest.raises(ConfigError, match="optimizer=AdamW: does not train second.weight: .* each needs a topology"):
+        Updater(topology, first, RigL(), 100)
 
 
 # --- an optimizer that knows of no topology ---

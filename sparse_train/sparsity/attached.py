@@ -22,14 +22,16 @@ def saved_with(optimizer: torch.optim.Optimizer, name: str, part: Any, lacks: st
     without it, from which the method could not resume; `lacks` says what that state is without.
     """
     lacks = lacks or f"an Updater's {name}, so it cannot resume"
-    others = "; torch.distributed.checkpoint leaves it out: save optimizer.state_dict() itself"
 
     def save(_: torch.optim.Optimizer, state: dict) -> dict:
         return {**state, KEY: {**state.get(KEY, {}), name: part.state_dict()}}
 
     def load(_: torch.optim.Optimizer, state: dict) -> None:
         if name not in state.get(KEY, {}):
-            raise ValueError(f"this optimizer's state was saved without {lacks}{others}")
+            raise ValueError(
+                f"this optimizer's state was saved without {lacks}; torch.distributed.checkpoint leaves it out: save"
+                " optimizer.state_dict() itself"
+            )
         part.load_state_dict(state[KEY][name])
 
     if name in (getattr(optimizer, "loaded", None) or {}):
@@ -63,13 +65,15 @@ class Attached:
         """Before a step; `args` has the optimizer itself first, as torch passes them."""
         if _trains_nothing(optimizer):
             return None
-        step, self.steps = self.steps, self.steps + 1
-        if not (self.updater.due(step) or self.updater.observes(step)):
-            return None
-        if getattr(optimizer, "grad_scale", None) is not None:
+        step = self.steps
+        looks = self.updater.due(step) or self.updater.observes(step)
+        if looks and getattr(optimizer, "grad_scale", None) is not None:
             raise ValueError(
                 "gradients are still scaled: call scaler.unscale_(optimizer) before scaler.step(optimizer)"
             )
+        self.steps += 1
+        if not looks:
+            return None
         closure: Callable | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is not None:
             with torch.enable_grad():

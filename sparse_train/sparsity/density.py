@@ -92,10 +92,9 @@ def allotted(shapes: Shapes, distribution: str | Mapping[str, float], sparsity: 
     require(
         sparsity is None, "sparsity", sparsity, "must be null where distribution has densities: it follows from them"
     )
+    chosen = {name: next((p for p in distribution if fnmatchcase(name, p)), None) for name in shapes}
     for pattern, density in distribution.items():
         require(0 < density <= 1, f"distribution.{pattern}", density, "must be a density, above 0 and at most 1")
-    chosen = {name: next((p for p in distribution if fnmatchcase(name, p)), None) for name in shapes}
-    for pattern in distribution:
         used = any(fnmatchcase(name, pattern) for name in shapes)
         require(used, "distribution", pattern, f"matches no sparse weight; there are {', '.join(shapes)}")
         right = "matches only weights that an earlier pattern takes; name special layers before general ones"

@@ -55,7 +55,8 @@ def sparse_parameters(model: nn.Module, include: Sequence[str], exclude: Sequenc
         if _matches(name, include) or all(_is_weight(*owner) for owner in owners[p]):
             _require_plain(name, p)
             sparse[name] = p
-            taken += [] if any(_has_known_rows(*owner) for owner in owners[p]) else [name]
+            if not any(_has_known_rows(*owner) for owner in owners[p]):
+                taken.append(name)
         elif p.shape[0] > 1 and not any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module, _ in owners[p]):
             unknown.append(name)
     right = f"leaves no sparse layer; `include` may name others: {', '.join(candidates) or 'there are none'}"
