@@ -617,9 +617,9 @@ function forest(one) {
   return svg;
 }
 
-const GLOSSARY = "D alone: SparseOpt's factor without its layer average s_avg, as Appendix F has it under a bound on the " +
-  "norm. ITOP rate: the share of weights that training has ever activated.";
-const BOARD = ["Statement", `−${REACH} to +${REACH} points`, "Ours", "Paper", "Seeds", "Scale", "How sure"];
+const GLOSSARY = " Filled: ours, with 95% intervals. Hollow: the paper. D alone: SparseOpt's factor without its layer " +
+  "average. ITOP rate: the share of weights ever active. ";
+const BOARD = ["Statement", `±${REACH} points`, "Ours", "Paper", "Seeds", "Scale", "How sure"];
 
 function board() {
   if (!data.statements.length) return null;
@@ -630,7 +630,7 @@ function board() {
   const seeds = done ? `, ${most === 1 ? "one seed" : `up to ${most} seeds`} each` : "";
   const reduced = [...new Set(data.statements.map((one) => one.scale))].filter((scale) => scale !== FULL);
   const line = (one) => {
-    const scale = one.scale === FULL ? "full" : element("span", { class: "tag" }, `REDUCED ${one.scale}`);
+    const scale = one.scale === FULL ? "the paper's" : element("span", { class: "tag" }, `REDUCED ${one.scale}`);
     const [says, drawn, ...rest] = [element("a", { href: `#${one.at}` }, one.says), forest(one) ?? "", one.ours,
       one.paper, String(one.n), one.measured || scale, one.sure];
     return element("tr", {}, element("th", { scope: "row" }, says), [drawn, ...rest].map((part, i) =>
@@ -643,8 +643,7 @@ function board() {
   });
   return element("section", { "aria-labelledby": "found" }, element("h2", { id: "found" }, "What agrees, what does not, how sure"),
     element("p", {}, element("strong", {}, `Accuracy at the paper's protocol: ${done} of ${cells.length} numbers of its tables so far${seeds}.`),
-      " Filled: ours, with its 95% interval if there are several seeds. Hollow: the paper. A statement links to its numbers. ",
-      reduced.map((scale) => `REDUCED ${scale}: ${data.scales[scale]}. `), GLOSSARY),
+      GLOSSARY, reduced.map((scale) => `REDUCED ${scale}: ${data.scales[scale]}.`)),
     element("div", { class: "board stacked scroll", tabindex: 0, role: "region", "aria-label": "Statements" },
       element("table", { "aria-label": "Statements" }, element("thead", {}, headOf(BOARD)), bodies)));
 }
