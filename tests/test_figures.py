@@ -140,13 +140,13 @@ def test_noise_does_not_fill_a_panel_of_itop_rates_and_an_empty_one_says_so():
 
 
 def test_the_front_picture_shows_every_statement_that_has_numbers_of_both(tmp_path):
-    shown = [one for one in stated(RESULTS) if one.effect and one.published is not None]
+    shown = [one for one in stated(RESULTS) if one.effect and len(one.published) == 1]
     assert shown
     rows = pd.read_csv(RESULTS / "records" / "fig2.rows.csv")
     measured, effects = front.drawn(rows, shown).axes
     papers = [line for line in effects.lines if line.get_markerfacecolor() == "none"]
     ours = [bar.lines[0] for bar in effects.containers]
-    assert [line.get_xydata().tolist() for line in papers] == [[[one.published, i]] for i, one in enumerate(shown)]
+    assert [line.get_xydata().tolist() for line in papers] == [[[*one.published, i]] for i, one in enumerate(shown)]
     assert [line.get_xydata().tolist() for line in ours] == [[[one.effect[0], i]] for i, one in enumerate(shown)]
     ends = [bar.lines[2][0].get_segments()[0][:, 0].tolist() for bar in effects.containers if bar.has_xerr]
     assert ends == [pytest.approx(one.effect[1:]) for one in shown if len(one.effect) == 3]

@@ -87,7 +87,7 @@ def test_what_is_said_of_the_papers_spread_is_in_its_tables(monkeypatch):
     assert {of for _, of in found.values()} == {24}
     text = re.sub(r"\s+", " ", PAGE.read_text())
     assert "| Tables 8, 9: 24 of 24; Tables 2, 3: 0 of 24 | 3 |" in text
-    assert "9 and 0 if it is a standard error" in text
+    assert "± read as SD; as standard error 9 and 0 of 24 |" in text
 
 
 def test_the_family_of_effects_is_that_of_the_records():
@@ -131,8 +131,10 @@ def test_a_statement_says_its_effect_with_the_interval_and_the_papers_number(tmp
     words = [
         {"says": "a", "paper": "Eq. 10", "ours": "yes", **rest},
         {"says": "b", "paper": "-1", "effect": [2], **rest},
+        {"says": "c", "paper": "+0.9 to +2.9", "effect": [2, 1, 3], **rest},
     ]
     (tmp_path / "statements.yaml").write_text(yaml.safe_dump(words))
-    first, second = statements.stated(tmp_path)
-    assert (first.words, first.published, second.words, second.published) == ("yes", None, "+2.00", -1.0)
+    first, second, third = statements.stated(tmp_path)
+    assert (first.words, first.published, second.words, second.published) == ("yes", (), "+2.00", (-1.0,))
+    assert (third.words, third.published) == ("+2.00 [+1.00, +3.00]", (0.9, 2.9))
     assert statements.stated(tmp_path / "nowhere") == []

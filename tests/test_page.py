@@ -646,7 +646,10 @@ def test_a_picture_keeps_its_size_and_its_look_in_fewer_bytes(tmp_path):
 def test_the_first_screen_says_what_agrees_and_how_sure(opened, stated):
     tab = opened(stated, viewport={"width": 1440, "height": 900})
     board = tab.locator(".board")
-    assert board.locator("[scope=rowgroup]").all_inner_texts() == ["Agrees (1)", "Disagrees (2)"]
+    assert board.locator("[scope=rowgroup]").all_inner_texts() == [
+        "Agrees (1) at least in sign",
+        "Disagrees (2) our runs say otherwise",
+    ]
     said = "Accuracy at the paper's protocol: 48 of 48 numbers of its tables so far, up to 3 seeds each."
     assert tab.locator("#found + p strong").inner_text() == said
     first, second, third = (board.locator("tbody tr:not(:has([scope=rowgroup]))").nth(i) for i in range(3))

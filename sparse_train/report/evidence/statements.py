@@ -11,6 +11,12 @@ from sparse_train.report.views.tables import aligned
 
 FILE = "statements.yaml"
 VERDICTS = {"agrees": "agrees", "disagrees": "disagrees", "open": "not known yet", "new": "not in the paper"}
+MEANINGS = {
+    "agrees": "at least in sign",
+    "disagrees": "our runs say otherwise",
+    "open": "our runs cannot decide",
+    "new": "",
+}
 HEAD = ["statement", "verdict", "paper", "ours", "n", "scale", "how sure"]
 
 
@@ -65,12 +71,12 @@ class Statement:
         return self.measured or self.scale
 
     @property
-    def published(self) -> float | None:
-        """The paper's effect in points, where it has one."""
+    def published(self) -> tuple[float, ...]:
+        """The paper's effect in points: one number, the two ends of `+0.9 to +2.9`, or none."""
         try:
-            return float(self.paper)
+            return tuple(map(float, self.paper.split(" to ")))
         except ValueError:
-            return None
+            return ()
 
 
 def stated(results_dir: Path) -> list[Statement]:

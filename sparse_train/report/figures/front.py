@@ -22,7 +22,7 @@ INKS = {"light": ("#1f2328", "#e8e8e8"), "dark": ("#e6edf3", "#30363d")}  # of t
 def write(results_dir: Path, stated: list[Statement]) -> None:
     """Write `overview-light.svg` and `overview-dark.svg`, where Figure 2 is measured and statements have numbers."""
     path = results_dir / "records" / f"{AMPLIFICATION}.rows.csv"
-    compared = [one for one in stated if one.effect and one.published is not None]
+    compared = [one for one in stated if one.effect and len(one.published) == 1]
     if not compared or (rows := collected.earlier(path, sweeps.load(AMPLIFICATION).factors)) is None:
         return
     with held(results_dir):
@@ -39,7 +39,7 @@ def drawn(rows: pd.DataFrame, compared: list[Statement]) -> Figure:
 
     Args:
         rows: the measured ones of Figure 2.
-        compared: statements with an effect of ours and a number of the paper's.
+        compared: statements with an effect of ours and one number of the paper's.
     """
     figure = style.sized(10.4, 3.9)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.05])
@@ -56,7 +56,7 @@ def _effects(axes: Axes, compared: list[Statement]) -> None:
         mean, *ends = one.effect
         reach = [[mean - ends[0]], [ends[1] - mean]] if ends else None
         paper, ours = ("paper", "ours") if not place else (None, None)
-        axes.plot(one.published, place, "o", color=style.BLUE, markerfacecolor="none", label=paper)
+        axes.plot(*one.published, place, "o", color=style.BLUE, markerfacecolor="none", label=paper)
         axes.errorbar(mean, place, xerr=reach, fmt="o", color=style.BLUE, label=ours)
     axes.axvline(0, color=ink, linewidth=0.8)
     axes.set_yticks(range(len(compared)), ["\n".join(wrap(_words(one), 40)) for one in compared], fontsize=7.5)

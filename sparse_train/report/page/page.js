@@ -600,18 +600,20 @@ function claimsSection() {
 // --- the first screen ---
 
 // points, at either end of the axis that all effects share
-const REACH = Math.ceil(Math.max(1, ...data.statements.flatMap((one) => [...one.effect, one.published ?? 0]).map(Math.abs)));
+const REACH = Math.ceil(Math.max(1, ...data.statements.flatMap((one) => [...one.effect, ...one.published]).map(Math.abs)));
 
 /** Our mean with its interval, filled; the paper's effect, hollow. */
 function forest(one) {
   if (!one.effect.length) return null;
   const [mean, low = mean, high = mean] = one.effect;
   const x = (value) => 90 + (80 / REACH) * value;
-  const theirs = one.published == null ? "" : `; the paper's: ${one.paper}`;
-  const svg = vector("svg", { viewBox: "0 0 180 18", class: "forest", role: "img", "aria-label": `ours: ${one.ours}${theirs}` });
+  const paper = one.published.length ? `; the paper's: ${one.paper}` : "";
+  const svg = vector("svg", { viewBox: "0 0 180 18", class: "forest", role: "img", "aria-label": `ours: ${one.ours}${paper}` });
   vector("line", { x1: 10, x2: 170, y1: 9, y2: 9, class: "axis" }, svg);
   vector("line", { x1: 90, x2: 90, y1: 0, y2: 18, class: "zero" }, svg);
-  if (one.published != null) vector("circle", { cx: x(one.published), cy: 9, r: 4, class: "theirs" }, svg);
+  const theirs = one.published.map(x);
+  if (theirs.length > 1) vector("line", { x1: theirs[0], x2: theirs[1], y1: 9, y2: 9, class: "range" }, svg);
+  theirs.forEach((cx) => vector("circle", { cx, cy: 9, r: 4, class: "theirs" }, svg));
   vector("line", { x1: x(low), x2: x(high), y1: 9, y2: 9, class: "interval" }, svg);
   vector("circle", { cx: x(mean), cy: 9, r: 4, class: "ours" }, svg);
   return svg;
@@ -639,7 +641,8 @@ function board() {
   const bodies = [...new Set(data.statements.map((one) => one.heading))].map((heading) => {
     const members = data.statements.filter((one) => one.heading === heading);
     return element("tbody", {}, element("tr", {},
-      element("th", { scope: "rowgroup", colspan: BOARD.length }, `${heading} (${members.length})`)), members.map(line));
+      element("th", { scope: "rowgroup", colspan: BOARD.length }, `${heading} (${members.length}) `,
+        element("span", { class: "soft" }, members[0].meaning))), members.map(line));
   });
   return element("section", { "aria-labelledby": "found" }, element("h2", { id: "found" }, "What agrees, what does not, how sure"),
     element("p", {}, element("strong", {}, `Accuracy at the paper's protocol: ${done} of ${cells.length} numbers of its tables so far${seeds}.`),
@@ -716,7 +719,7 @@ function main() {
     if (!members.length) continue;
     const heading = element("h2", {}, title), items = element("ul", {});
     $("main").append(heading, ...articlesOf(title, members));
-    $("links").append(element("b", {}, title), items);
+    $("links").append(element("b", {}, title, element("span", {}, "runs done")), items);
     for (const artifact of members) {
       const done = artifact.views[0];
       const scale = done.scale === FULL ? "" : ` ${done.scale}`;
