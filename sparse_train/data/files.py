@@ -1,10 +1,10 @@
 """Is a downloaded data set there and whole?"""
 
-import contextlib
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from torchvision.datasets.utils import check_integrity
@@ -47,7 +47,9 @@ def ensure(data_dir: str, files: Mapping[str, str], download: Callable[[str], ob
 def _download(root: Path, files: Mapping[str, str], download: Callable[[str], object]) -> None:
     """Download and unpack elsewhere, then move each complete file into place: no partial file is ever left."""
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as directory, _timeout(30):
+    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as directory, ExitStack() as after:
+        after.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())
+        socket.setdefaulttimeout(30)
         place = Path(directory)
         for folder in {Path(name).parent for name in files} | {Path()}:
             (place / folder).mkdir(parents=True, exist_ok=True)
@@ -58,13 +60,3 @@ def _download(root: Path, files: Mapping[str, str], download: Callable[[str], ob
             if check_integrity(place / name, md5):
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(place / name, root / name)
-
-
-@contextlib.contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

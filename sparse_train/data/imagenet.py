@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
@@ -61,23 +61,15 @@ def end_if_orphaned(run: int, worker: int) -> None:
         os._exit(1)
 
 
-class Batches(Sampler[list[Sample]]):
+def batches(order: Tensor, loading: Loading, epoch: int, start: int, train: bool) -> list[list[Sample]]:
     """This rank's part of the batches of one epoch, from the `start`-th on."""
-
-    def __init__(self, order: Tensor, loading: Loading, epoch: int, start: int, train: bool):
-        size, ranks = loading.batch_size, loading.ranks
-        if train:
-            count = len(order) // size
-            parts = [order[loading.share(first)] for first in range(start * size, count * size, size)]
-        else:
-            parts = order[ranks.rank :: ranks.world].split(size)[start:]
-        self.batches = [[(epoch, i) for i in part.tolist()] for part in parts]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[Sample]]:
-        return iter(self.batches)
+    size, ranks = loading.batch_size, loading.ranks
+    if train:
+        count = len(order) // size
+        parts = [order[loading.share(first)] for first in range(start * size, count * size, size)]
+    else:
+        parts = order[ranks.rank :: ranks.world].split(size)[start:]
+    return [[(epoch, i) for i in part.tolist()] for part in parts]
 
 
 class FolderSplit:
@@ -112,7 +104,7 @@ class FolderSplit:
         pinned = device.type == "cuda"
         loader = DataLoader(
             self.dataset,
-            batch_sampler=Batches(order, self.loading, epoch, start, self.train),
+            batch_sampler=batches(order, self.loading, epoch, start, self.train),
             collate_fn=collate,
             num_workers=self.loading.workers,
             worker_init_fn=partial(end_if_orphaned, os.getpid()),
@@ -120,16 +112,16 @@ class FolderSplit:
             generator=generator(self.loading.seed, "workers", epoch),
         )
         with sheltered():
-            batches = iter(loader)
+            loaded = iter(loader)
         wrong = None
-        for batch in batches:
+        for batch in loaded:
             if isinstance(batch, ConfigError):
                 wrong = batch
                 break
             images, labels = batch
             images, labels = images.to(device, non_blocking=pinned), labels.to(device, non_blocking=pinned)
             yield self.normalize(images.permute(0, 2, 3, 1)), labels
-        del batches  # ends the workers now: an error would keep them for as long as it is looked at
+        del loaded  # ends the workers now: an error would keep them for as long as it is looked at
         if wrong is not None:
             raise wrong
 
@@ -154,7 +146,7 @@ def imagenet(
 
     It must be fetched by hand, from https://image-net.org.
     """
-    return _folders(loading, "imagenet", "ImageNet's", mean, std, num_classes, image_size, resize, validation)
+    return imagefolder(loading, mean, std, "imagenet", num_classes, image_size, resize, validation)
 
 
 def imagefolder(
@@ -176,27 +168,15 @@ def imagefolder(
         num_classes: how many class folders there must be; null: as many as there are.
     """
     require(isinstance(folder, str) and folder != "", "folder", folder, "must be the name of a directory in data_dir")
-    return _folders(loading, folder, "its", mean, std, num_classes, image_size, resize, validation)
-
-
-def _folders(
-    loading: Loading,
-    name: str,
-    whose: str,
-    mean: Sequence[float],
-    std: Sequence[float],
-    num_classes: int | None,
-    image_size: int,
-    resize: int,
-    validation: int,
-) -> Data:
     require(image_size >= 1, "image_size", image_size, "must be at least 1")
     require(resize >= image_size, "resize", resize, f"must be at least image_size, {image_size}")
     folders = {}
     for part in ("train", "val"):
-        root = Path(loading.data_dir, name, part)
-        source = ", from https://image-net.org" if name == "imagenet" else ""
-        require(root.is_dir(), "data_dir", loading.data_dir, f"put {whose} class folders under {root}{source}")
+        root = Path(loading.data_dir, folder, part)
+        right = f"put its class folders under {root}"
+        if folder == "imagenet":
+            right = f"put ImageNet's class folders under {root}, from https://image-net.org"
+        require(root.is_dir(), "data_dir", loading.data_dir, right)
         try:
             folders[part] = ImageFolder(str(root), loader=read_image)
         except FileNotFoundError as error:

@@ -1,9 +1,10 @@
 """Initial weights, drawn from named generators: the same on every rank, device and library version."""
 
+from collections.abc import Callable
 from math import sqrt
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparse_train.randomness import generator
 from sparse_train.sparsity.lengths import lengths
@@ -12,30 +13,41 @@ from sparse_train.sparsity.topology import Topology
 CUT_STD = 0.87962566103423978  # the standard deviation of a standard normal that is cut off at -2 and 2
 
 
-@torch.no_grad()
 def kaiming_normal(model: nn.Module, seed: int) -> None:
     """Every weight with ndim > 1 from N(0, 2 / fan_in), fan_in = in x k_h x k_w (He et al. 2015); its biases to 0.
 
     Normalization parameters stay as the model made them.
     """
-    for name, weight in model.named_parameters():
-        if weight.ndim > 1:
-            std = sqrt(2 / weight[0].numel())
-            weight.copy_(torch.randn(weight.shape, generator=generator(seed, "init", name)) * std)
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
-            module.bias.zero_()
+    _fill(model, seed, lambda w, drawn_by: torch.randn(w.shape, generator=drawn_by) * sqrt(2 / w[0].numel()))
+
+
+def lecun_normal(model: nn.Module, seed: int) -> None:
+    """flax's default: variance 1 / fan_in, of a normal that is cut off at two of its standard deviations; biases 0."""
+
+    def drawn(weight: Tensor, drawn_by: torch.Generator) -> Tensor:
+        std = 1 / sqrt(weight[0].numel()) / CUT_STD
+        return nn.init.trunc_normal_(torch.empty(weight.shape), 0, std, -2 * std, 2 * std, drawn_by)
+
+    _fill(model, seed, drawn)
+
+
+def library_default(model: nn.Module, seed: int) -> None:
+    """torch's own default for linear layers and convolutions, U(-1, 1) / sqrt(fan_in); biases 0. Named generators."""
+
+    def drawn(weight: Tensor, drawn_by: torch.Generator) -> Tensor:
+        return (2 * torch.rand(weight.shape, generator=drawn_by) - 1) * (1 / sqrt(weight[0].numel()))
+
+    _fill(model, seed, drawn)
 
 
 @torch.no_grad()
-def lecun_normal(model: nn.Module, seed: int) -> None:
-    """flax's default: variance 1 / fan_in, of a normal that is cut off at two of its standard deviations; biases 0."""
-    kaiming_normal(model, seed)
+def _fill(model: nn.Module, seed: int, drawn: Callable[[Tensor, torch.Generator], Tensor]) -> None:
     for name, weight in model.named_parameters():
         if weight.ndim > 1:
-            std = 1 / sqrt(weight[0].numel()) / CUT_STD
-            drawn = torch.empty(weight.shape)
-            weight.copy_(nn.init.trunc_normal_(drawn, 0, std, -2 * std, 2 * std, generator(seed, "init", name)))
+            weight.copy_(drawn(weight, generator(seed, "init", name)))
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+            module.bias.zero_()
 
 
 @torch.no_grad()
@@ -58,13 +70,3 @@ def over_sqrt_c(topology: Topology) -> None:
     """
     for name, weight in topology.weights.items():
         weight.div_(lengths(topology.masks[name], "sparseopt"))
-
-
-@torch.no_grad()
-def library_default(model: nn.Module, seed: int) -> None:
-    """torch's own default for linear layers and convolutions, U(-1, 1) / sqrt(fan_in); biases 0. Named generators."""
-    kaiming_normal(model, seed)
-    for name, weight in model.named_parameters():
-        if weight.ndim > 1:
-            bound = 1 / sqrt(weight[0].numel())
-            weight.copy_((2 * torch.rand(weight.shape, generator=generator(seed, "init", name)) - 1) * bound)

@@ -102,13 +102,9 @@ def make(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
 def prefixed(cfg: DictConfig, section: str, error: ConfigError) -> ConfigError:
     """The error with its key as the configuration has it: `every` of section `dst` is `dst.every`."""
     name = error.key.split(".")[-1]
-    if name in cfg or not _has(cfg[section], name):
+    if name in cfg or not isinstance(cfg[section], DictConfig) or name not in cfg[section]:
         return error
     return ConfigError(f"{section}.{error.key}", error.value, error.right)
-
-
-def _has(section: Any, name: str) -> bool:
-    return isinstance(section, DictConfig) and name in section
 
 
 def check_targets(value: Any, where: str) -> None:
@@ -141,7 +137,8 @@ def foreign_targets(value: Any) -> Iterator[str]:
     """Every `_target_` in it that is not ours."""
     if isinstance(value, dict):
         target = str(value.get("_target_", OURS))
-        yield from () if target.startswith(OURS) else (target,)
+        if not target.startswith(OURS):
+            yield target
         value = list(value.values())
     if isinstance(value, list):
         for item in value:

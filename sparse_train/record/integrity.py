@@ -58,8 +58,12 @@ def _numbers(path: Path, record: dict) -> str | None:
         return None  # a measurement, whose result is not a row
     if len(lines) != record["final"]["epoch"]:
         return f"does not hold the {record['final']['epoch']} epochs that record.json says"
-    other = next((key for row in said.values() for key in _other(row, rows.get(row["epoch"], {}))), None)
-    return None if other is None else f"has a different {other} from record.json"
+    for row in said.values():
+        told = rows.get(row["epoch"], {})
+        for key in {**told, **row}:
+            if row.get(key) != told.get(key):
+                return f"has a different {key} from record.json"
+    return None
 
 
 def whole_history(directory: Path, record: dict) -> list[dict] | None:
@@ -76,10 +80,6 @@ def results(history: list[dict]) -> dict:
     if "test_acc" in history[-1]:
         found["best"] = max(history, key=lambda row: row["test_acc"])
     return found
-
-
-def _other(said: dict, told: dict) -> list[str]:
-    return [key for key in {**told, **said} if said.get(key) != told.get(key)]
 
 
 def _sha256(path: Path) -> str:

@@ -43,9 +43,12 @@ class Speeds:
         words = []
         for dataset in dict.fromkeys(cell.dataset for cell in cells if cell.epochs):
             here = [cell.workload in self.measured for cell in cells if cell.epochs and cell.dataset == dataset]
-            else_ = "stated" if dataset in STATED else "without a speed"
-            some = f"measured for {sum(here)} of {len(here)} runs, else {else_}"
-            words.append(f"{dataset} {'measured' if all(here) else some if any(here) else else_}")
+            word = "stated" if dataset in STATED else "without a speed"
+            if all(here):
+                word = "measured"
+            elif any(here):
+                word = f"measured for {sum(here)} of {len(here)} runs, else {word}"
+            words.append(f"{dataset} {word}")
         return ", ".join(words)
 
 

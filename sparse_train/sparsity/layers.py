@@ -1,7 +1,7 @@
 """Which parameters of a model are sparse, and what they are called."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
@@ -78,13 +78,10 @@ def by_input(model: nn.Module) -> set[nn.Parameter]:
 def _owners(model: nn.Module) -> dict[nn.Parameter, Owners]:
     """Parameter -> the modules that hold it, several if it is tied, and under which name."""
     found: dict[nn.Parameter, Owners] = {}
-    for module, key, p in _held(model):
-        found.setdefault(p, []).append((module, key))
+    for module in model.modules():
+        for key, p in module.named_parameters(recurse=False):
+            found.setdefault(p, []).append((module, key))
     return found
-
-
-def _held(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
-    return ((module, key, p) for module in model.modules() for key, p in module.named_parameters(recurse=False))
 
 
 def _is_weight(module: nn.Module, key: str) -> bool:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from sparse_train.errors import MaskMismatchError, require, require_one_of
 from sparse_train.randomness import generator
 from sparse_train.sparsity.density import allotted
-from sparse_train.sparsity.exploration import Exploration
 from sparse_train.sparsity.layers import by_input, parameters, sparse_parameters
 from sparse_train.sparsity.masks import checksum
 from sparse_train.sparsity.normalized import normalizations
@@ -49,7 +48,7 @@ class Topology:
         ablates: whether a neuron without weights is no longer one of its layer (constant fan-in).
         by_neuron: names of the sparse weights whose rows are neurons: all but embeddings and transposed convolutions.
         normalized: names of the sparse weights whose layer is followed by a normalization layer.
-        exploration: what has been active so far (`itop_rate`).
+        visited: parameter name -> which weights have been active so far, the initial masks included.
         version: grows by one whenever a mask is replaced, for those who cache what follows from the masks.
 
     Raises:
@@ -82,7 +81,7 @@ class Topology:
             mask, count = INITIAL[initial](shapes[name], self.targets[name], generator(seed, "mask", name))
             self.masks[name], self.counts[name] = _like(mask, weight), count
         self.normalized = [name for name in normalizations(model) if name in self.masks]
-        self.exploration = Exploration(self.masks)
+        self.visited = {name: mask.clone() for name, mask in self.masks.items()}
         self.version = 0
         self._require_untrained()
         self.apply()
@@ -100,7 +99,7 @@ class Topology:
         weight, old = self.weights[name], self.masks[name]
         self.masks[name] = _like(mask, weight)
         self.counts[name] = int(mask.sum()) if count is None else count
-        self.exploration.visit(name, self.masks[name])
+        self.visited[name] |= self.masks[name]
         self.version += 1
         with torch.no_grad():
             weight.mul_(self.masks[name] & old.to(weight.device))
@@ -138,7 +137,7 @@ class Topology:
             mask = self.masks[name]
             if mask.device != weight.device or mask.stride() != weight.stride():
                 self.masks[name] = _like(mask, weight)
-                self.exploration.visited[name] = _like(self.exploration.visited[name], weight)
+                self.visited[name] = _like(self.visited[name], weight)
                 self.version += 1
 
     def checksums(self) -> Tensor:
@@ -176,11 +175,15 @@ class Topology:
         return 1 - sum(int(mask.sum()) for mask in self.masks.values()) / total
 
     def itop_rate(self) -> float:
-        """R_m in [0, 1], see `Exploration`."""
-        return self.exploration.rate()
+        """In-time over-parameterization (Liu et al. 2021), in [0, 1]; a layer that is kept dense counts as explored.
+
+        R_m = |union of all masks so far, the initial one included| / |all weights of the sparse tensors|
+        """
+        total = sum(mask.numel() for mask in self.visited.values())
+        return sum(int(mask.sum()) for mask in self.visited.values()) / total
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        return {"masks": dict(self.masks), "visited": dict(self.exploration.visited)}
+        return {"masks": dict(self.masks), "visited": dict(self.visited)}
 
     def restore(self, state: dict[str, dict[str, Tensor]] | None) -> None:
         """Take over what an optimizer's state brings along. Weights stay; the model's state may come before or after.
@@ -218,7 +221,7 @@ class Topology:
         for name, weight in self.weights.items():
             self.masks[name] = _like(state["masks"][name], weight)
             self.counts[name] = int(self.masks[name].sum())
-            self.exploration.visited[name] = _like(state["visited"][name], weight)
+            self.visited[name] = _like(state["visited"][name], weight)
         self.version += 1
 
 

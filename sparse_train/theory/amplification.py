@@ -59,8 +59,12 @@ def _update(run: Run, step: int, images: Tensor, labels: Tensor) -> dict:
     _backward(run, images, labels)
     after = _gradients(run)
     stay = {name: masks[name] & run.topology.masks[name] for name in masks}
-    flat = [[torch.cat([g[n][kind][stay[n]] for n in stay]) for g in (before, after)] for kind in (0, 1)]
-    return {"angle_raw": angle(*flat[0]), "angle_corrected": angle(*flat[1]), "replaced": run.updater.fraction(step)}
+
+    def flat(gradients: dict[str, tuple[Tensor, Tensor]], kind: int) -> Tensor:
+        return torch.cat([gradients[name][kind][mask] for name, mask in stay.items()])
+
+    raw, corrected = (angle(flat(before, kind), flat(after, kind)) for kind in (0, 1))
+    return {"angle_raw": raw, "angle_corrected": corrected, "replaced": run.updater.fraction(step)}
 
 
 def _layers(run: Run, images: Tensor, labels: Tensor) -> list[dict]:

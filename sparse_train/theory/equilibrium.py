@@ -165,15 +165,12 @@ def _relaxation(model: nn.Module, optim: SparseSGD, batches: Iterator[Batch], re
     """
     longer = torch.ones(len(rest), dtype=rest.dtype)
     longer[::LONGER_EVERY] = LONGER
-    for weight, factor in zip(optim.topology.weights.values(), longer.split(_sizes(optim)), strict=True):
+    weights = optim.topology.weights.values()
+    for weight, factor in zip(weights, longer.split([len(weight) for weight in weights]), strict=True):
         optim.multiply(weight, factor[:, None])
     excess = torch.stack([length for length, _, _ in _steps(model, optim, batches)]) ** 4 / rest**4 - 1
     places = (torch.tensor(TIMES)[:, None] * time).round().long()
     return (excess.gather(0, places) / excess[0])[:, ::LONGER_EVERY]
-
-
-def _sizes(optim: SparseSGD) -> list[int]:
-    return [len(weight) for weight in optim.topology.weights.values()]
 
 
 def _summary(found: dict[str, Tensor], left: Tensor) -> dict:

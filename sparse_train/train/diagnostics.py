@@ -66,9 +66,11 @@ class Diagnostics:
     def trained(self, meter: Meter) -> dict[str, float | None]:
         """Of an epoch: means over the steps that were looked at (None without one), sums over its mask updates."""
         steps, count = meter.noted(STEPS)
-        step, weight, *gradients = steps if count else [[None] * len(self.groups)] * 4
-        ratios = [s / w if w else None for s, w in zip(step, weight, strict=True)]
-        raw, corrected = ([norm / count for norm in norms] if count else norms for norms in gradients)
+        ratios = raw = corrected = [None] * len(self.groups)
+        if count:
+            step, weight, *gradients = steps
+            ratios = [s / w if w else None for s, w in zip(step, weight, strict=True)]
+            raw, corrected = ([norm / count for norm in norms] for norms in gradients)
         updates, count = meter.noted(UPDATES)
         named = {"step_ratio": ratios, "grad_norm": raw, "corrected_norm": corrected}
         told = {f"{key}/{g}": v for key, values in named.items() for g, v in zip(self.groups, values, strict=True)}

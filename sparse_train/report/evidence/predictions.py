@@ -88,12 +88,17 @@ def _against(pair: dict, settings: dict[Setting, pd.DataFrame], value: str) -> p
 
 
 def _verdict(difference: pd.Series, pair: dict, within: float) -> str:
-    bound = {"at_least", "at_most"} & pair.keys()
-    low, high = (pair.get("at_least", -inf), pair.get("at_most", inf)) if bound else (-within, within)
+    bounded = "at_least" in pair or "at_most" in pair
+    low, high = (pair.get("at_least", -inf), pair.get("at_most", inf)) if bounded else (-within, within)
     found = statistics.mean(difference)
-    if found.n < 2:
-        judged = found.n and (bound or within)
-        return MISSED if judged and not low <= found.mean <= high else OPEN
-    kept = low <= found.low and found.high <= high if bound else statistics.equivalent(difference, within)
-    outside = found.high < low or high < found.low if bound else found.low > 0 or found.high < 0
+    if found.n == 0 or (found.n == 1 and not bounded and not within):
+        return OPEN
+    if found.n == 1:
+        return OPEN if low <= found.mean <= high else MISSED
+    if bounded:
+        kept = low <= found.low and found.high <= high
+        outside = found.high < low or high < found.low
+    else:
+        kept = statistics.equivalent(difference, within)
+        outside = found.low > 0 or found.high < 0
     return CONFIRMED if kept else REFUTED if outside else OPEN

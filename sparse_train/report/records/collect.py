@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError
+from sparse_train.record.files import read_json
 from sparse_train.record.integrity import HISTORY, numbers
 from sparse_train.record.lock import Lock
 from sparse_train.report.records import mixtures
@@ -92,7 +93,10 @@ def passed_over(path: Path, why: str) -> None:
 
 def read(path: Path) -> dict:
     """A run's record; raises ValueError for one that cannot be used, with the reason."""
-    record = _json(path)
+    try:
+        record = read_json(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from error
     if not isinstance(record, dict) or not {"id", "status", "format"} <= set(record):
         raise ValueError("is not a record")
     if record["format"] != FORMAT:
@@ -111,16 +115,6 @@ def read(path: Path) -> dict:
         passed_over(path.with_name(HISTORY), wrong)
         record |= {"status": DAMAGED, "reason": f"{HISTORY} {wrong}"}  # the same command mends it, or says what can
     return record
-
-
-def _json(path: Path) -> object:
-    """What a file holds; one that is no regular file, such as a pipe, would have its reader wait."""
-    if not path.is_file():
-        raise ValueError("is not a file")
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"cannot be read ({type(error).__name__})") from error
 
 
 def runs(sweep: Sweep, records: Records) -> pd.DataFrame:
@@ -149,8 +143,8 @@ def _row(record: dict) -> tuple[dict, dict]:
     """The last epoch's metrics of a complete run, and what else its row says; raises one of MALFORMED."""
     final = {key: _number(value) for key, value in record["final"].items()}
     metrics = {"trained_epochs" if key == "epoch" else key: final[key] for key in final if key not in TIMES}
-    shares = record.get("flops", {})
-    metrics |= {f"flops/{of}": _number(shares[f"{of}_ratio"]) for of in ("training", "inference") if shares}
+    if shares := record.get("flops"):
+        metrics |= {f"flops/{of}": _number(shares[f"{of}_ratio"]) for of in ("training", "inference")}
     facts = {"scale": record["config"]["scale"]}
     if "best" in record:
         best = _number(record["best"]["test_acc"])

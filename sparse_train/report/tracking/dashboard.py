@@ -104,7 +104,7 @@ def reports() -> list[Report]:
 
 def _report(table: Sweep, figures: list[Sweep]) -> Report:
     parts = [(table.artifact["title"], _about(table), _bars(table))]
-    parts += [(one.artifact["title"], _about(one), PANELS[one.artifact["figure"]["kind"]](one)) for one in figures]
+    parts += [(one.artifact["title"], _about(one), _panels(one)) for one in figures]
     return Report(table.name, table.artifact["title"], _numbers(table), parts)
 
 
@@ -131,39 +131,30 @@ def _bars(table: Sweep) -> list[Panel]:
     first, *others = [*shown["rows"], *([shown["columns"]] if shown.get("columns") else [])]
     series = tuple(config_key(factor) for factor in others)
     return [
-        _panel("bar", f"{name(first)} {label(first, value)}", None, shown["value"], series, cells)
+        _panel("bar", _title(first, value), None, shown["value"], series, cells)
         for value, cells in _split(table.cells, first)
     ]
 
 
-def _curves(figure: Sweep) -> list[Panel]:
-    """Over epochs, a panel per sparsity; optimizers and schedules are series."""
-    value, series = figure.artifact["figure"]["value"], (*METHOD, "epochs")
+# a figure's kind: kind of its panels, what runs along x, the factor with a panel for each value, the series
+PANELS = {
+    "curves": ("line", "epoch", "sparsity", (*METHOD, "epochs")),
+    "final": ("scatter", "epochs", "sparsity", METHOD),
+    "itop": ("scatter", "sparsity", "epochs", METHOD),
+}
+
+
+def _panels(figure: Sweep) -> list[Panel]:
+    shown = figure.artifact["figure"]
+    kind, x, factor, series = PANELS[shown["kind"]]
     return [
-        _panel("line", f"{name('sparsity')} {label('sparsity', s)}", "epoch", value, series, cells)
-        for s, cells in _split(figure.cells, "sparsity")
+        _panel(kind, _title(factor, value), x, metric(shown["value"]), series, cells)
+        for value, cells in _split(figure.cells, factor)
     ]
 
 
-def _final(figure: Sweep) -> list[Panel]:
-    """The last epoch's value over the length of training, a panel per sparsity."""
-    value = figure.artifact["figure"]["value"]
-    return [
-        _panel("scatter", f"{name('sparsity')} {label('sparsity', s)}", "epochs", value, METHOD, cells)
-        for s, cells in _split(figure.cells, "sparsity")
-    ]
-
-
-def _itop(figure: Sweep) -> list[Panel]:
-    """Over sparsity, a panel per length of training."""
-    value = metric(figure.artifact["figure"]["value"])
-    return [
-        _panel("scatter", f"{epochs} epochs", "sparsity", value, METHOD, cells)
-        for epochs, cells in _split(figure.cells, "epochs")
-    ]
-
-
-PANELS = {"curves": _curves, "final": _final, "itop": _itop}
+def _title(factor: str, value: str) -> str:
+    return f"{value} epochs" if factor == "epochs" else f"{name(factor)} {label(factor, value)}"
 
 
 def config_key(factor: str) -> str:

@@ -54,7 +54,8 @@ class Steady:
     keeps_counts, gradual, grows = True, False, True
 
     def __call__(self, at: Moment) -> Plan:
-        return {name: 2 * (whole(at.fraction * count),) for name, count in at.counts.items()}
+        changed = {name: whole(at.fraction * count) for name, count in at.counts.items()}
+        return {name: (count, count) for name, count in changed.items()}
 
 
 def whole(value: float) -> int:
