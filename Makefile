@@ -71,13 +71,13 @@ test: setup ## set up and run all tests (15 to 26 minutes on two cores)
 test-fast: setup ## run the tests that take a moment (one minute on two cores)
 	$(PYTEST) -m "not slow"
 
-reproduce-%: setup ## train what is missing of an artifact, draw it: make reproduce-table1, reproduce-fig26, reproduce-all
+reproduce-%: setup ## train an artifact's missing runs and draw it: make reproduce-table1, reproduce-fig26, reproduce-all
 	$(REPORT) $(if $(DRY),plan,reproduce) "$$NAME" $(WHERE) $(START)
 
-draw-%: setup ## draw an artifact from the records that are there
+draw-%: setup ## draw an artifact from the existing records
 	$(REPORT) draw "$$NAME" $(WHERE)
 
-rerun-%: setup ## train one committed run again and compare, to the bit on the same hardware: make rerun-why-static SCALE=cpu
+rerun-%: setup ## train one committed run again and compare, bit for bit on the same hardware: make rerun-why-static SCALE=cpu
 	$(REPORT) rerun "$$NAME" $(WHERE) $(call option,run,RUN) $(LAUNCH)
 
 status-%: setup ## count an artifact's complete, running, failed, diverged and missing runs
@@ -89,7 +89,7 @@ cancel-%: setup ## take an artifact's jobs out of SLURM's queue
 plan: setup ## count runs, GPU-hours and the time on so many GPUs: make plan ARTIFACT=table1 GPUS=8
 	$(REPORT) plan "$$ARTIFACT" $(WHERE) $(call option,gpus,GPUS)
 
-watch: setup ## show how the sweeps that are training get on; watch-table1: one artifact
+watch: setup ## show the progress of running sweeps; watch-table1: one artifact
 	$(REPORT) watch $(WHERE)
 
 watch-%: setup
@@ -104,13 +104,13 @@ report: setup ## write results/report.html, every table, figure, claim and run f
 dashboard: setup ## build the W&B workspace and a W&B report for every table: PROJECT=sparse_train ENTITY=
 	$(REPORT) dashboard $(WANDB)
 
-wandb-sync: setup ## upload what runs left offline under RUNS_DIR to W&B, each run once
+wandb-sync: setup ## upload runs logged offline under RUNS_DIR to W&B, each once
 	$(REPORT) wandb-sync $(call option,runs-dir,RUNS_DIR)
 
 wandb-backfill: setup ## make W&B runs out of the committed records, each once: PROJECT=sparse_train ENTITY=
 	$(REPORT) wandb-backfill $(call option,results-dir,RESULTS_DIR) $(WANDB)
 
-chaos: setup ## kill runs at random moments, strike one at every call, race for a dead lock: results/reliability.md
+chaos: setup ## kill runs at random moments, fail each system call, race for stale locks: results/reliability.md
 	PYTHONPATH=tests $(BIN)/python -m support.chaos --kills 64 --report results/reliability.md
 
 trainers: setup .venv/trainers/ready ## train in the loops of timm, accelerate, Lightning and Hugging Face: results/trainers.md
@@ -131,7 +131,7 @@ lint: setup ## check the style
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --no-cache --check .
 
-format: setup ## put the style right
+format: setup ## fix the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

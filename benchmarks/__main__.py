@@ -37,8 +37,8 @@ SECTIONS = {
 OWED = """\
 These need a GPU and are not measured yet: everything above on CUDA (by the same command), seconds per epoch
 of CIFAR-100 with and without `compile=reduce-overhead`, 1 to 16 runs at a time on one GPU with NVIDIA's MPS and
-without, ResNet50 at 224 in bf16 and how many images a second it wants of the loader. Runs side by side are processes
-(`LAUNCHER=local PACK=N`), which leaves every run the numbers it has alone;
+without, ResNet50 at 224 in bf16 and how many images a second it needs from the loader. Parallel runs are processes
+(`LAUNCHER=local PACK=N`), so every run has the numbers that it has alone;
 "Four networks in one process" has the other ways, without masks and optimizer.
 """
 
@@ -78,7 +78,7 @@ def _in_a_process(section: str, data_dir: str | None) -> dict[str, list[float]]:
 def _table(results: list[dict[str, list[float]]], unit: str = "ms", of_it: float = 1000) -> str:
     """Of each case the median over processes of their medians, and its ratio to the fastest dense case."""
     medians = [{name: median(times) for name, times in result.items()} for result in results]
-    lines = [f"| | {unit} | least to most | over fastest dense | least to most |", "|---|---|---|---|---|"]
+    lines = [f"| | {unit} | min to max | over fastest dense | min to max |", "|---|---|---|---|---|"]
     for name in medians[0]:
         times = [of_it * process[name] for process in medians]
         line = f"| {name} | {median(times):.4g} | {min(times):.4g} to {max(times):.4g} |"
@@ -100,8 +100,8 @@ def _head(device: torch.device) -> str:
 `make bench`, {date.today()}, revision {facts["git"]}; {hardware}, {facts["threads"]} threads; {versions}.
 
 The cases of a section are timed in turn, in several rounds and in several processes. A number is the median over
-processes of the medians within one; beside it stand the least and the most of these. Sparsity is 0.9 unless a row says
-otherwise.
+processes of each process's median; beside it stand the smallest and the largest of these. Sparsity is 0.9 unless a
+row says otherwise.
 """
 
 

@@ -16,10 +16,10 @@ PARTS = {"convolutions": "conv", "batch normalization": "batch_norm", "copies be
 
 
 def limits(device: torch.device) -> dict[str, list[float]]:
-    """RigL + SparseOpt on 256 images in bfloat16 with channels last: the operations of its matrices a second, dense as
-    they are computed, over those of a product of two 4096 x 4096 matrices in bfloat16; and where the time goes, by
-    torch.profiler. Sparse kernels would not help: see inference of 64 images below, where compressed rows lose to dense
-    bfloat16 at every sparsity. Alone: `python -m benchmarks --section limits`."""
+    """RigL + SparseOpt on 256 images in bfloat16 with channels last: its matrix operations per second, counted as
+    dense, relative to those of a 4096 x 4096 matrix product in bfloat16; and where the time goes, by torch.profiler.
+    Sparse kernels would not help: see inference of 64 images below, where compressed rows lose to dense bfloat16 at
+    every sparsity. Alone: `python -m benchmarks --section limits`."""
     a, b = (torch.randn(SIZE, SIZE, device=device, dtype=torch.bfloat16) for _ in range(2))
     step = _step(device)
     with FlopCounterMode(display=False) as counter:

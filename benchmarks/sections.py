@@ -63,7 +63,7 @@ def optimizer_steps(device: torch.device) -> dict[str, list[float]]:
 
 
 def optimizer_steps_50(device: torch.device) -> dict[str, list[float]]:
-    """The same of ResNet50, 25.5 million weights; ours and dense ones alone."""
+    """The same for ResNet50, 25.5 million weights; only ours and dense SGD."""
     return interleaved(_steps(resnet50, device), device, rounds=9)
 
 
@@ -178,8 +178,8 @@ def packed(device: torch.device, data_dir: str) -> dict[str, list[float]]:
 
 
 def stacked(device: torch.device) -> dict[str, list[float]]:
-    """Forward and backward of four ResNet20 x1 in one process, 64 images each, fp32: one after another, each in a CUDA
-    stream of its own, or stacked by `torch.func` into one network of grouped convolutions."""
+    """Forward and backward of four ResNet20 x1 in one process, 64 images each, fp32: one after another, on a
+    GPU also each in a CUDA stream of its own, or stacked by `torch.func` into one network of grouped convolutions."""
     models = [network(device) for _ in range(4)]
     images, labels = torch.randn(4, 64, 3, 32, 32, device=device), torch.randint(100, (4, 64), device=device)
     state = stack_module_state(models)

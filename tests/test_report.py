@@ -416,10 +416,12 @@ def test_the_index_keeps_what_is_written_above_it_and_labels_reduced_verdicts(tm
             gain = 3.0 if cell.factors["optimizer"] == "sparseopt" else 0.1 * int(cell.factors["seed"])
             leave_record(tmp_path / "runs", "table2", cell, accuracy=20.0 + gain)
     draw(sweep, Records([tmp_path / "runs"]), tmp_path / "results")
+    path = tmp_path / "results" / "README.md"
+    index.write(tmp_path / "results")
+    assert path.read_text().count("| not judged ") == 4 * len(claims.stated()), "no link to a page that is not there"
     for scale in (sweeps.PAPER, "cpu"):
         claims.write(tmp_path / "results", scale)
     index.write(tmp_path / "results")
-    path = tmp_path / "results" / "README.md"
     first = path.read_text()
     [head, row] = [line for line in first.splitlines() if line.startswith(("| Claim", "| sparseopt-beats-baseline "))]
     *others, reduced = [text.strip() for text in head.split("|")[3:-1]]

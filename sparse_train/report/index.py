@@ -88,7 +88,7 @@ def _index(held: dict[str, list[Entry]], judged: list[list[str]]) -> str:
     notes = [f"- `{scale}`: {about['note']}" for scale, about in sweeps.scales().items()]
     return "\n".join(
         [
-            "## What has been measured\n",
+            "## Measured\n",
             "Each line by its command, drawn from the records under `records/`.",
             "A scale other than `paper` is a rehearsal or a study at reduced size, not the paper's experiment:\n",
             *notes,
@@ -115,8 +115,9 @@ def _verdicts(results_dir: Path, scales: list[str]) -> list[list[str]]:
     for claim in claims.stated():
         row = [claim["id"], claim["where"]]
         for scale, words in columns:
-            said = judged[scale].get(claim["id"], {}).get(words, "not judged")
-            row.append(f"[{said}]({sweeps.scale_dir(Path(), scale) / 'claims.md'}#{claim['id']})")
+            said = judged[scale].get(claim["id"], {}).get(words)
+            page = sweeps.scale_dir(Path(), scale) / "claims.md"
+            row.append(f"[{said}]({page}#{claim['id']})" if said else "not judged")
         made.append(row)
     return made
 
