@@ -8,7 +8,7 @@ import yaml
 
 from sparse_train.errors import ConfigError
 from sparse_train.report import sweeps
-from sparse_train.report.evidence import claims, family, statements
+from sparse_train.report.evidence import claims, effects, family, statements
 from sparse_train.report.records import collected
 from sparse_train.report.views import statistics
 
@@ -72,6 +72,22 @@ def test_what_is_said_of_the_bound_at_the_papers_protocol_is_in_its_records():
     assert f"the baseline has {bounded['sgd']:.2f}" in text
     assert f"D alone has {bounded['sparseopt']:.2f}" in text
     assert f"by {41.01 - bounded['sgd']:.2f} and {48.50 - bounded['sparseopt']:.2f} points" in text
+
+
+def test_what_is_said_of_d_alone_after_more_epochs_is_in_its_records():
+    """Its effect without a bound after 30 epochs, minus that after 10."""
+    found = []
+    for name, renorm in (("why-longer", {"renorm": "none"}), ("why-readings", {})):
+        sweep = sweeps.load(name, "cpu")
+        runs = collected.load(RESULTS / "cpu" / "records" / f"{name}.csv", sweep.factors)
+        alone = {"optimizer": "sparseopt", "optimizer.precondition.average": "none", **renorm}
+        pair = {"says": name, "a": alone, "b": {"optimizer": "sgd", "dst": "rigl", "sparsity": "0.97", **renorm}}
+        pair["a"] |= {"dst": "rigl", "sparsity": "0.97"}
+        found.append(effects.contrasts(runs, sweep.factors, [pair], "test_acc")[name])
+    change = statistics.mean(found[0] - found[1])
+    assert change.n == 5
+    text = re.sub(r"\s+", " ", PAGE.read_text())
+    assert f"shrank by {change.mean:.2f} points, with an interval from {change.low:.2f} to {change.high:+.2f}" in text
 
 
 def test_what_is_said_of_the_papers_spread_is_in_its_tables(monkeypatch):
