@@ -103,7 +103,7 @@ def test_what_is_said_of_the_papers_spread_is_in_its_tables(monkeypatch):
     assert {of for _, of in found.values()} == {24}
     text = re.sub(r"\s+", " ", PAGE.read_text())
     assert "| Tables 8, 9: 24 of 24; Tables 2, 3: 0 of 24 | 3 |" in text
-    assert "± read as SD; as standard error 9 and 0 of 24 |" in text
+    assert "± as SD; as standard error 9, then 0 |" in text
 
 
 def test_the_family_of_effects_is_that_of_the_records():

@@ -648,7 +648,7 @@ def test_the_first_screen_says_what_agrees_and_how_sure(opened, stated):
     board = tab.locator(".board")
     assert board.locator("[scope=rowgroup]").all_inner_texts() == [
         "Agrees (1) at least in sign",
-        "Disagrees (2) our runs say otherwise",
+        "Disagrees (2) at the scale of the row",
     ]
     said = "Accuracy at the paper's protocol: 48 of 48 numbers of its tables so far, up to 3 seeds each."
     assert tab.locator("#found + p strong").inner_text() == said

@@ -51,6 +51,14 @@ def test_what_a_run_says_by_group_is_collected_for_those_that_ask(quickstart, tm
         assert {key for key in row.index if "/" in key} == expected
 
 
+def test_a_metric_of_a_group_has_words_and_no_key():
+    studies = [name for name in sweeps.names() if name.startswith("why-")]
+    every = [key for name in studies for key in sweeps.artifact(name)["effects"]["values"]]
+    assert "fan_in_spread/layer3" in every
+    assert labels.name("fan_in_spread/layer3") == "Spread of fan-in, layer3"
+    assert [key for key in every if labels.name(key) == key] == []
+
+
 # --- sweeps ---
 
 

@@ -13,7 +13,7 @@ FILE = "statements.yaml"
 VERDICTS = {"agrees": "agrees", "disagrees": "disagrees", "open": "not known yet", "new": "not in the paper"}
 MEANINGS = {
     "agrees": "at least in sign",
-    "disagrees": "our runs say otherwise",
+    "disagrees": "at the scale of the row",
     "open": "our runs cannot decide",
     "new": "",
 }

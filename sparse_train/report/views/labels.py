@@ -104,6 +104,13 @@ NAMES = {
     "iterations_high": "95% to",
 }
 
+# Metrics that a run has for each group of its parameters (`train.diagnostics`).
+OF_A_GROUP = {
+    "step_ratio": "Step over weights",
+    "fan_in_spread": "Spread of fan-in",
+    "unread_inputs": "Unread inputs",
+}
+
 # What studies ask for. A value that is not listed stands where {} is.
 OPTIONS = {
     "renorm": {"unit": "norm bounded", "none": "no bound"},
@@ -155,7 +162,13 @@ def option(factor: str, value: object) -> str:
 
 
 def name(factor: str) -> str:
-    """The word for a factor or a metric; the theory's have that of the factor they are named after, or their own."""
+    """The word for a factor or a metric; the theory's have that of the factor they are named after, or their own.
+
+    A metric of one group of parameters has its own word and the group: `Spread of fan-in, layer3`.
+    """
+    metric, _, group = factor.partition("/")
+    if metric in OF_A_GROUP:
+        return f"{OF_A_GROUP[metric]}, {group}"
     return NAMES.get(factor, NAMES.get(factor.removeprefix("task."), factor))
 
 
