@@ -80,9 +80,9 @@ def test_what_is_said_of_d_alone_after_more_epochs_is_in_its_records():
     for name, renorm in (("why-longer", {"renorm": "none"}), ("why-readings", {})):
         sweep = sweeps.load(name, "cpu")
         runs = collected.load(RESULTS / "cpu" / "records" / f"{name}.csv", sweep.factors)
-        alone = {"optimizer": "sparseopt", "optimizer.precondition.average": "none", **renorm}
-        pair = {"says": name, "a": alone, "b": {"optimizer": "sgd", "dst": "rigl", "sparsity": "0.97", **renorm}}
-        pair["a"] |= {"dst": "rigl", "sparsity": "0.97"}
+        both = {"dst": "rigl", "sparsity": "0.97", **renorm}
+        alone = {"optimizer": "sparseopt", "optimizer.precondition.average": "none"}
+        pair = {"says": name, "a": both | alone, "b": both | {"optimizer": "sgd"}}
         found.append(effects.contrasts(runs, sweep.factors, [pair], "test_acc")[name])
     change = statistics.mean(found[0] - found[1])
     assert change.n == 5

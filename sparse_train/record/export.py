@@ -1,6 +1,5 @@
 """A trained network as files that others can read, and back: `model.safetensors` and `masks.safetensors`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from sparse_train.errors import ConfigError, require
 from sparse_train.options.interpolations import strings
 from sparse_train.options.targets import make
-from sparse_train.record.files import write_whole
+from sparse_train.record.files import read_json, write_whole
 
 if TYPE_CHECKING:
     from sparse_train.sparsity.topology import Topology
@@ -45,7 +44,7 @@ def load(run_dir: str | Path) -> nn.Module:
     """
     directory = Path(run_dir)
     try:
-        record = json.loads((directory / "record.json").read_text())
+        record = read_json(directory / "record.json")
         complete, config, sizes = record["status"] == "complete", record["config"]["model"], record["model_arguments"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError("run_dir", str(directory), "holds no readable record.json") from error

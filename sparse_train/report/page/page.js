@@ -619,8 +619,8 @@ function forest(one) {
   return svg;
 }
 
-const GLOSSARY = " Filled: ours, with 95% intervals. Hollow: the paper. D alone: SparseOpt's factor without its layer " +
-  "average. ITOP rate: the share of weights ever active. ";
+const GLOSSARY = "Filled: ours, with 95% intervals. Hollow: the paper. D alone: SparseOpt's factor without its layer " +
+  "average. ITOP rate: the share of weights ever active.";
 const BOARD = ["Statement", `±${REACH} points`, "Ours", "Paper", "Seeds", "Scale", "How sure"];
 
 function board() {
@@ -646,7 +646,7 @@ function board() {
   });
   return element("section", { "aria-labelledby": "found" }, element("h2", { id: "found" }, "What agrees, what does not, how sure"),
     element("p", {}, element("strong", {}, `Accuracy at the paper's protocol: ${done} of ${cells.length} numbers of its tables so far${seeds}.`),
-      GLOSSARY, reduced.map((scale) => `REDUCED ${scale}: ${data.scales[scale]}.`)),
+      ` ${GLOSSARY} `, reduced.map((scale) => `REDUCED ${scale}: ${data.scales[scale]}.`)),
     element("div", { class: "board stacked scroll", tabindex: 0, role: "region", "aria-label": "Statements" },
       element("table", { "aria-label": "Statements" }, element("thead", {}, headOf(BOARD)), bodies)));
 }
