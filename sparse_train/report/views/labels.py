@@ -130,6 +130,7 @@ OPTIONS = {
     "topology.exclude": {"[fc.weight]": "dense classifier", "[conv1.weight]": "dense first convolution"},
     "topology.distribution": {"uniform": "uniform sparsity"},
     "model.shortcut": {"": "shortcut {}"},
+    "amp": {"none": "in float32"},
     "dst.decay": {"constant": "constant drop fraction"},
     "dst.skip_step": {"False": "a step at updates too"},
     "dst.stop_fraction": {"1.0": "updates until the end"},
