@@ -63,15 +63,16 @@ def instantiate(cfg: DictConfig, key: str) -> Any:
     """
     content = OmegaConf.to_container(cfg[key], resolve=True)
     check_targets(content, key)
-    _check_mappings(content, key)
-    _check_arguments(content, key)
+    for place, mapping in _mappings(content, key):
+        require("_target_" in mapping, place, mapping, "needs a _target_; choose an option of its group")
+        _check_arguments(mapping, place)
     try:
         return hydra.utils.instantiate(cfg[key])
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ConfigError):
             raise prefixed(cfg, key, cause) from None
-        if foreign := list(foreign_targets(content)):
+        if foreign := foreign_targets(content):
             raise ForeignError(key, foreign[0], cause) from cause
         raise ConfigError(key, cfg[key].get("_target_"), str(cause).splitlines()[0]) from None
 
@@ -92,7 +93,7 @@ def make(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
     except ConfigError as error:
         raise prefixed(cfg, key, error) from None
     except Exception as error:
-        if foreign := list(foreign_targets(OmegaConf.to_container(cfg[key], resolve=True))):
+        if foreign := foreign_targets(OmegaConf.to_container(cfg[key], resolve=True)):
             raise ForeignError(key, foreign[0], error) from error
         if not isinstance(error, TypeError | ValueError | ArithmeticError | RuntimeError | AttributeError):
             raise
@@ -113,15 +114,29 @@ def check_targets(value: Any, where: str) -> None:
     Raises:
         ConfigError: names the place, and what may stand there.
     """
+    for place, mapping in _mappings(value, where):
+        if "_target_" in mapping:
+            _check_target(mapping["_target_"], place)
+        for key, item in mapping.items():
+            _check_word(key, item, place)
+
+
+def foreign_targets(value: Any) -> list[str]:
+    """Every `_target_` in it that is not ours."""
+    targets = [str(mapping.get("_target_", OURS)) for _, mapping in _mappings(value, "")]
+    return [target for target in targets if not target.startswith(OURS)]
+
+
+def _mappings(value: Any, where: str) -> Iterator[tuple[str, dict]]:
+    """Every mapping in it, from the outside in, with the key under which it stands."""
+    items = []
     if isinstance(value, dict):
-        if "_target_" in value:
-            _check_target(value["_target_"], where)
-        for key, item in value.items():
-            _check_word(key, item, where)
-            check_targets(item, f"{where}.{key}")
+        yield where, value
+        items = [(f"{where}.{key}", item) for key, item in value.items()]
     elif isinstance(value, list):
-        for index, item in enumerate(value):
-            check_targets(item, f"{where}[{index}]")
+        items = [(f"{where}[{index}]", item) for index, item in enumerate(value)]
+    for place, item in items:
+        yield from _mappings(item, place)
 
 
 def _check_target(target: Any, where: str) -> None:
@@ -133,18 +148,6 @@ def _check_target(target: Any, where: str) -> None:
     require(fits, f"{where}._target_", target, right)
 
 
-def foreign_targets(value: Any) -> Iterator[str]:
-    """Every `_target_` in it that is not ours."""
-    if isinstance(value, dict):
-        target = str(value.get("_target_", OURS))
-        if not target.startswith(OURS):
-            yield target
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from foreign_targets(item)
-
-
 def _check_word(key: Any, value: Any, where: str) -> None:
     """`_partial_` is as the project's own options have it; `_args_` and its kind, and logging's `()`, are refused."""
     if key == "_partial_":
@@ -154,23 +157,11 @@ def _check_word(key: Any, value: Any, where: str) -> None:
     require(not special or key in ("_target_", "_partial_"), f"{where}.{key}", value, "is not allowed")
 
 
-def _check_mappings(value: Any, where: str) -> None:
-    if isinstance(value, dict):
-        require("_target_" in value, where, value, "needs a _target_; choose an option of its group")
-        for key, item in value.items():
-            _check_mappings(item, f"{where}.{key}")
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            _check_mappings(item, f"{where}[{index}]")
-
-
-def _check_arguments(value: Any, where: str) -> None:
+def _check_arguments(value: dict, where: str) -> None:
     """Refuse a key that its constructor does not take, and what cannot be called with what the run gives.
 
     The constructors' signatures are the groups' schema.
     """
-    if not isinstance(value, dict):
-        return
     place, target = PLACES[where], value["_target_"]
     found, ours = resolved(target, f"{where}._target_"), target.startswith(OURS)
     parameters = list(inspect.signature(found).parameters.values())
@@ -188,7 +179,6 @@ def _check_arguments(value: Any, where: str) -> None:
     for key, item in keys.items():
         known = key in rest and rest[key].kind is not inspect.Parameter.VAR_KEYWORD
         require(known or any_key, f"{where}.{key}", item, f"no such key{closest(key, rest)}")
-        _check_arguments(item, f"{where}.{key}")
     for key, one in rest.items():
         optional = one.default is not one.empty or one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
         require(optional or key in keys or key in place.named, f"{where}.{key}", None, "must be given")

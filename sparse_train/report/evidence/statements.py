@@ -10,12 +10,11 @@ from sparse_train.report import sweeps
 from sparse_train.report.views.tables import aligned
 
 FILE = "statements.yaml"
-VERDICTS = {"agrees": "agrees", "disagrees": "disagrees", "open": "not known yet", "new": "not in the paper"}
-MEANINGS = {
-    "agrees": "at least in sign",
-    "disagrees": "at the scale of the row",
-    "open": "our runs cannot decide",
-    "new": "",
+VERDICTS = {  # key -> how it reads, and what it means
+    "agrees": ("agrees", "at least in sign"),
+    "disagrees": ("disagrees", "at the scale of the row"),
+    "open": ("not known yet", "our runs cannot decide"),
+    "new": ("not in the paper", ""),
 }
 HEAD = ["statement", "verdict", "paper", "ours", "n", "scale", "how sure"]
 
@@ -56,6 +55,16 @@ class Statement:
         fits = bool(self.ours) != bool(self.effect) and len(self.effect) in (0, 1, 3)
         right = "must have one or three numbers, or be left out where `ours` says it in words"
         require(fits, f"{FILE}, {self.says!r}: effect", [*self.effect], right)
+
+    @property
+    def heading(self) -> str:
+        """The verdict, as it reads."""
+        return VERDICTS[self.verdict][0]
+
+    @property
+    def meaning(self) -> str:
+        """The sense in which the verdict holds."""
+        return VERDICTS[self.verdict][1]
 
     @property
     def words(self) -> str:
@@ -100,7 +109,6 @@ def stated(results_dir: Path) -> list[Statement]:
 def markdown(results_dir: Path) -> str:
     """The table at the head of the findings."""
     lines = [
-        [one.says, VERDICTS[one.verdict], one.paper, one.words, str(one.n), one.where, one.sure]
-        for one in stated(results_dir)
+        [one.says, one.heading, one.paper, one.words, str(one.n), one.where, one.sure] for one in stated(results_dir)
     ]
     return aligned([HEAD, *lines])
