@@ -150,17 +150,24 @@ def run(cfg: DictConfig) -> None:
     if ranks.main:
         say(closing_line(record.content))
         alone = trained and HydraConfig.get().mode == RunMode.RUN and ranks.world == 1
-        if alone and "test_acc" in record.content.get("final", {}):
-            say(f"next: {next_command(record.content, sys.argv[1:])}")
+        following = next_command(record.content, sys.argv[1:])
+        if alone and following and "test_acc" in record.content.get("final", {}):
+            say(f"next: {following}")
         print(record.dir, flush=True)
 
 
-def next_command(record: dict, arguments: list[str]) -> str:
-    """The command that trains this run's baseline. If this run is the baseline, the command trains its next seed."""
+def next_command(record: dict, arguments: list[str]) -> str | None:
+    """The command that trains this run's baseline. If this run is the baseline, the command trains its next seed.
+
+    None where there is no baseline: growth by corrected gradients needs a correction.
+    """
+    if (record["config"].get("dst") or {}).get("gradient") == "corrected":
+        return None
     optimizer = [word for word in arguments if METHOD.match(word)]
     baseline = record.get("choices", {}).get("optimizer") == "sgd" and optimizer in ([], ["optimizer=sgd"])
     change = f"seed={record['config']['seed'] + 1}" if baseline else "optimizer=sgd"
     dropped = [word for word in arguments if re.match(r"\+*seed=", word)] if baseline else optimizer
+    dropped += [word for word in arguments if re.match(r"\+*resume=", word)]  # fresh would delete a finished run
     return shlex.join(["python", "-m", "sparse_train", *(word for word in arguments if word not in dropped), change])
 
 

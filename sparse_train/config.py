@@ -65,6 +65,7 @@ AS_BEFORE: dict[str, Any] = {
     "dst.rank_as": "weights",
     "dst.rescale": False,
     "topology.initial": "random",
+    "topology.include": [],
     "optimizer.precondition.per": "neuron",
     "one_dimensional_lr": 1.0,
     "label_smoothing": 0.0,

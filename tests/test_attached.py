@@ -94,6 +94,24 @@ def test_a_closure_is_called_once_and_before_the_update(small_net, batch, kind, 
 
 
 @KINDS
+def test_a_first_step_at_rate_0_is_counted_with_a_closure_too(small_net, batch, kind):
+    """A warm-up begins at a learning rate of 0, and a closure has not made its gradients yet."""
+    model, optimizer, updater = made(small_net, kind)
+    updater.attach()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+
+    def closure():
+        optimizer.zero_grad()
+        images, labels = batch(0)
+        (loss := F.cross_entropy(model(images), labels)).backward()
+        return loss
+
+    optimizer.step(closure)
+    assert updater._attached.steps == 1
+
+
+@KINDS
 def test_a_restart_goes_on_counting(small_net, batch, kind):
     model, optimizer, updater = made(small_net, kind)
     updater.attach()

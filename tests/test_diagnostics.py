@@ -11,6 +11,7 @@ from sparse_train.train import loop
 from sparse_train.train.build import build
 from sparse_train.train.checkpointing import Interval
 from sparse_train.train.diagnostics import groups
+from sparse_train.train.meter import Meter
 from support.runs import history
 
 RUN = (
@@ -142,3 +143,22 @@ def test_groups_are_the_stages_of_a_network():
     assert list(found) == ["conv1", "affine", "layer1", "layer2", "layer3", "layer4", "classifier"]
     assert found["classifier"] == ["fc.weight"]
     assert sorted(name for names in found.values() for name in names) == sorted(dict(model.named_parameters()))
+
+
+def test_a_model_within_a_module_has_the_groups_of_the_bare_one(small_net):
+    model = small_net()
+    within = torch.nn.Module()
+    within.module = model
+    assert groups(within) == groups(model)
+
+
+def test_a_layer_that_is_left_out_in_a_step_counts_as_0(small_net):
+    model, meter = small_net(), Meter(torch.device("cpu"))
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    meter.look(torch.tensor(1.0), model, 0, 0)
+    left_out, *_, broken = model.parameters()
+    left_out.grad, broken.grad[0] = None, torch.nan
+    meter.look(torch.tensor(1.0), model, 1, 1)
+    *_, name = dict(model.named_parameters())
+    assert meter.broken(model) == f"the gradient of {name} is not finite at step 1"

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import sparse_train
 from sparse_train.errors import ConfigError
-from sparse_train.record.export import export
+from sparse_train.record.export import export, write
 from sparse_train.record.files import write_json
 from sparse_train.train.build import build
 
@@ -122,13 +122,20 @@ def test_a_record_allocates_no_more_than_its_weights_hold(exported):
         sparse_train.load(run_dir)
 
 
-def test_a_resnet_of_timms_comes_back(compose_config, tmp_path):
+@pytest.mark.parametrize("name", ["resnet18", "resnetblur18"])  # the second has buffers that no file holds
+def test_a_resnet_of_timms_comes_back(compose_config, tmp_path, name):
     from sparse_train.options.targets import make
 
-    cfg = compose_config("model=resnet50", "model.name=resnet18")
+    cfg = compose_config("model=resnet50", f"model.name={name}")
     model = make(cfg, "model", **SIZES)
     export(model, sparse_train.Topology(model, 0.9), tmp_path)
     config = OmegaConf.to_container(cfg, resolve=True)
     write_json(tmp_path / "record.json", {"status": "complete", "config": config, "model_arguments": SIZES})
     images = torch.randn(2, 1, 32, 32)
     assert torch.equal(sparse_train.load(tmp_path)(images), model.eval()(images))
+
+
+def test_tied_weights_are_written(tmp_path):
+    weight = torch.randn(3, 2)
+    write({"encoder": weight, "decoder": weight}, {}, tmp_path)
+    assert all(torch.equal(weight, one) for one in load_file(tmp_path / "model.safetensors").values())

@@ -1,3 +1,5 @@
+from functools import wraps
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -263,3 +265,29 @@ def test_resnet50_at_90_percent_costs_what_the_rigl_paper_says():
     assert len(flops) == 54
     ratio = relative_flops(flops, Topology(model, 0.9).densities())["inference_ratio"]
     assert ratio == pytest.approx(0.24, abs=0.01)
+
+
+def test_what_a_constructor_draws_follows_the_seed_alone(compose_config, monkeypatch):
+    """`init` sets weights; other parameters keep what their constructor drew, such as this gain."""
+    made = MLP.__init__
+
+    @wraps(made)
+    def with_gain(self, *args, **options):
+        made(self, *args, **options)
+        self.gain = torch.nn.Parameter(torch.randn(8))
+
+    monkeypatch.setattr(MLP, "__init__", with_gain)
+
+    def gain(seed):
+        torch.rand(3)  # whatever came before in this process
+        return build(compose_config("model=mlp", f"seed={seed}")).model.gain
+
+    assert torch.equal(gain(0), gain(0))
+    assert not torch.equal(gain(0), gain(1))
+
+
+def test_densities_by_pattern_may_stand_in_a_configuration(compose_config):
+    cfg = compose_config("model=mlp", "topology.sparsity=null")
+    cfg.topology.distribution = {"*": 0.25}
+    densities = build(cfg).topology.densities().values()
+    assert list(densities) == pytest.approx([0.25] * len(densities), abs=1e-3)

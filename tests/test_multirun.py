@@ -74,6 +74,7 @@ def test_a_run_ends_with_what_it_came_to_and_its_directory(tmp_path, monkeypatch
             ["renorm=unit", "optimizer.renorm.max_norm=5"],
             "renorm=unit optimizer.renorm.max_norm=5 optimizer=sgd",
         ),
+        ("sparseopt", ["dst=set", "resume=fresh"], "dst=set optimizer=sgd"),
         ("sparseopt", ["++optimizer.precondition.average=none", "~optimizer/mirror"], "optimizer=sgd"),
         (
             "sgd",
@@ -85,6 +86,23 @@ def test_a_run_ends_with_what_it_came_to_and_its_directory(tmp_path, monkeypatch
 def test_a_run_ends_with_the_command_to_compare_it_with(optimizer, arguments, expected):
     record = {"choices": {"optimizer": optimizer}, "config": {"seed": 3}}
     assert next_command(record, arguments) == f"python -m sparse_train {expected}"
+
+
+def test_growth_by_corrected_gradients_has_no_baseline_to_train_next():
+    record = {"choices": {"optimizer": "sparseopt"}, "config": {"seed": 3, "dst": {"gradient": "corrected"}}}
+    assert next_command(record, ["dst=rigl_corrected"]) is None
+
+
+def test_a_sweep_that_cannot_write_says_so_in_one_line(monkeypatch, capsys):
+    code, out, err = run_here(monkeypatch, capsys, "--multirun", "seed=0,1", "runs_dir=/etc/passwd")
+    assert (code, out) == (1, "")
+    assert err == "error: runs_dir=/etc/passwd: cannot be written (Not a directory)\n"
+
+
+def test_a_run_without_a_mask_update_warns(tmp_path, monkeypatch, capsys):
+    code, _, err = run_here(monkeypatch, capsys, *QUICK, "epochs=1", "update_every=5000", f"runs_dir={tmp_path}")
+    assert code == 0
+    assert "  warning: every=5000: leaves no mask update in this run, so its masks stay\n" in err
 
 
 def test_a_run_begins_with_its_weights_epochs_and_device(tmp_path, monkeypatch, capsys):

@@ -36,7 +36,7 @@ def timm_model(
         try:
             return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
         except TypeError as error:
-            refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            refused = re.search(r"unexpected keyword argument(?:\(s\): \[)? ?'(\w+)'", str(error))
             if refused is None or refused[1] not in options:
                 raise
             asked = options.pop(refused[1])

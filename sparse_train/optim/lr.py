@@ -1,6 +1,6 @@
 """Learning rates by step: linear warm-up, then cosine decay (Appendix E.2)."""
 
-from math import cos, pi
+from math import cos, inf, pi
 
 from sparse_train.errors import require
 
@@ -35,7 +35,9 @@ class WarmupCosine:
         end: float,
         reference_batch: int | None = None,
     ):
-        require(warmup_epochs >= 0, "warmup_epochs", warmup_epochs, "must be at least 0")
+        require(0 <= warmup_epochs < inf, "warmup_epochs", warmup_epochs, "must be at least 0")
+        for key, rate in (("init", init), ("end", end)):
+            require(0 <= rate < inf, key, rate, "must be at least 0: a learning rate")
         known = reference_batch is None or reference_batch >= 1
         require(known, "reference_batch", reference_batch, "must be at least 1, or null")
         self.peak = base_lr if reference_batch is None else base_lr * batch_size / reference_batch

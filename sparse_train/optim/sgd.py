@@ -35,7 +35,8 @@ class SparseSGD(torch.optim.SGD):
 
     A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. If masks have changed
     since the last step, or other code has written to the weights, a step first masks weights and momentum again.
-    Version counters show such writes, but not those to `weight.data`: call `topology.apply()` after these.
+    Version counters show such writes, but not those to `weight.data`: call `topology.apply()` after these. A gradient
+    that is inf or NaN spoils its weight, as in torch, also one that does not exist; `GradScaler` skips such a step.
 
         topology = Topology(model, sparsity=0.9)
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
@@ -158,7 +159,7 @@ class SparseSGD(torch.optim.SGD):
                 made = [Group(stretch, scratch) for stretch in stretches(self._usable(given))]
                 self._groups += made
                 self._options += [options] * len(made)
-            self._found, self._used = found, None
+            self._found, self._used, self._corrections = found, None, ((), {})  # the dtype may have changed
             self.topology.follow()
         corrections = self.corrections()
         changed = corrections is not self._used

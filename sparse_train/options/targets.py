@@ -6,7 +6,8 @@ by who runs the program (`trust`). Either must take what the run gives in its pl
 
 import inspect
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, get_args
 
 import hydra.utils
 from hydra.errors import InstantiationException
@@ -51,6 +52,8 @@ PLACES = {
     "logger": Place(("tracking.sinks",), ("record", "metadata")),
 }
 
+PLAIN = ("topology.distribution",)  # where a mapping is a value: densities by pattern
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", NoneType: "null"}
 FUNCTIONS = ("task", "dataset", "model")  # places where a function of ours may stand; elsewhere it must be a class
 
 
@@ -64,8 +67,9 @@ def instantiate(cfg: DictConfig, key: str) -> Any:
     content = OmegaConf.to_container(cfg[key], resolve=True)
     check_targets(content, key)
     for place, mapping in _mappings(content, key):
-        require("_target_" in mapping, place, mapping, "needs a _target_; choose an option of its group")
-        _check_arguments(mapping, place)
+        if place not in PLAIN:
+            require("_target_" in mapping, place, mapping, "needs a _target_; choose an option of its group")
+            _check_arguments(mapping, place)
     try:
         return hydra.utils.instantiate(cfg[key])
     except InstantiationException as error:
@@ -101,11 +105,18 @@ def make(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
 
 
 def prefixed(cfg: DictConfig, section: str, error: ConfigError) -> ConfigError:
-    """The error with its key as the configuration has it: `every` of section `dst` is `dst.every`."""
+    """The error with its key as the configuration has it: `every` of section `dst` is `dst.every`.
+
+    A value that the section takes from a key of the same name, as `topology.sparsity` does, keeps that key.
+    """
     name = error.key.split(".")[-1]
-    if name in cfg or not isinstance(cfg[section], DictConfig) or name not in cfg[section]:
+    content = OmegaConf.to_container(cfg[section]) if isinstance(cfg[section], DictConfig) else None
+    places = [place for place, mapping in _mappings(content, section) if name in mapping]
+    if not places or error.key.startswith(f"{section}."):
         return error
-    return ConfigError(f"{section}.{error.key}", error.value, error.right)
+    if name in cfg and OmegaConf.is_interpolation(OmegaConf.select(cfg, places[0]), name):
+        return error
+    return ConfigError(f"{places[0]}.{name}", error.value, error.right)
 
 
 def check_targets(value: Any, where: str) -> None:
@@ -179,6 +190,19 @@ def _check_arguments(value: dict, where: str) -> None:
     for key, item in keys.items():
         known = key in rest and rest[key].kind is not inspect.Parameter.VAR_KEYWORD
         require(known or any_key, f"{where}.{key}", item, f"no such key{closest(key, rest)}")
+        if known and ours:
+            _check_kind(item, rest[key].annotation, f"{where}.{key}")
     for key, one in rest.items():
         optional = one.default is not one.empty or one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
         require(optional or key in keys or key in place.named, f"{where}.{key}", None, "must be given")
+
+
+def _check_kind(item: Any, annotation: Any, where: str) -> None:
+    """Refuse a value that is not of the parameter's kind, which Python would take for another: `no` is true to it."""
+    if where in PLACES:
+        option = f"must be an option of its group: {where.replace('.', '/')}={item}"
+        require(item is None or isinstance(item, dict), where, item, option)
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    if all(isinstance(kind, type) and kind in KINDS for kind in kinds):
+        fits = type(item) in kinds or (float in kinds and type(item) is int)
+        require(fits, where, item, f"must be {' or '.join(KINDS[kind] for kind in kinds)}")

@@ -31,8 +31,9 @@ def export(model: nn.Module, topology: "Topology", directory: Path) -> None:
 def write(weights: dict[str, Tensor], masks: dict[str, Tensor], directory: Path) -> None:
     """The same, of weights and masks as a checkpoint holds them."""
     for name, tensors in ((MODEL, weights), (MASKS, masks)):
-        plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        write_whole(directory / name, safetensors.torch.save(plain))
+        # A copy of each: tied weights share their storage, and the file's format takes none that do.
+        own = {key: t.detach().cpu().clone(memory_format=torch.contiguous_format) for key, t in tensors.items()}
+        write_whole(directory / name, safetensors.torch.save(own))
 
 
 def load(run_dir: str | Path) -> nn.Module:
@@ -54,6 +55,9 @@ def load(run_dir: str | Path) -> nn.Module:
         model = _described(config, sizes)
     try:
         model.load_state_dict(_tensors(directory / MODEL), assign=True)
+        if any(buffer.is_meta for buffer in model.buffers()):  # no file holds it: its constructor alone fills it
+            model = _described(config, sizes)
+            model.load_state_dict(_tensors(directory / MODEL))
     except RuntimeError as error:
         raise ConfigError("run_dir", str(directory), f"{MODEL} is not of the model in record.json") from error
     return model.eval()

@@ -54,8 +54,8 @@ class Attached:
 
     def __init__(self, optimizer: torch.optim.Optimizer, updater: "Updater"):
         self.updater, self.steps = updater, 0
-        if updater.last_update == 0 < updater.drop_fraction:
-            warnings.warn(f"every={updater.every}: leaves no mask update in this run, so its masks stay", stacklevel=3)
+        if warning := idle(updater):
+            warnings.warn(warning, stacklevel=3)
         optimizer.register_step_pre_hook(self.before)
         if isinstance(updater.optimizer, Adopted):
             updater.optimizer.run_last()
@@ -63,7 +63,8 @@ class Attached:
 
     def before(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         """Before a step; `args` has the optimizer itself first, as torch passes them."""
-        if _trains_nothing(optimizer):
+        closure: Callable | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None and _trains_nothing(optimizer):
             return None
         step = self.steps
         looks = self.updater.due(step) or self.updater.observes(step)
@@ -74,7 +75,6 @@ class Attached:
         self.steps += 1
         if not looks:
             return None
-        closure: Callable | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -94,6 +94,12 @@ class Attached:
 
     def load_state_dict(self, steps: int) -> None:
         self.steps = steps
+
+
+def idle(updater: "Updater") -> str:
+    """A warning if no mask update falls into the run, though there are weights to replace; else nothing."""
+    none = updater.last_update == 0 < updater.drop_fraction
+    return f"every={updater.every}: leaves no mask update in this run, so its masks stay" if none else ""
 
 
 def _trains_nothing(optimizer: torch.optim.Optimizer) -> bool:

@@ -165,6 +165,11 @@ class Topology:
         """How many weights these masks would set to 0; what is not a number is none."""
         return {n: int((w.isfinite() & (w != 0) & ~masks[n].to(w.device)).sum()) for n, w in self.weights.items()}
 
+    def require_pruned(self, gradual: bool) -> None:
+        """Raise a `ConfigError` if it starts from dense masks that no `gradual` method prunes to its sparsity."""
+        pruned = gradual or self.initial != "dense" or self.counts == self.targets
+        require(pruned, "topology.initial", "dense", "needs a method that prunes, such as dst=gmp; choose random")
+
     def densities(self) -> dict[str, float]:
         """The realised density of each sparse tensor, counted in its mask."""
         return {name: int(mask.sum()) / mask.numel() for name, mask in self.masks.items()}

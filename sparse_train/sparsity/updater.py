@@ -95,9 +95,9 @@ class Updater:
         require_one_of("decay", decay, DECAYS)
         require_one_of("gradient", gradient, ("raw", "corrected"))
         require_one_of("rank_as", rank_as, RANKINGS)
-        begins = "dense" if self.budget.gradual else self.selection.begins
-        right = f"must be {begins} for this method"
-        require(begins in (None, topology.initial), "topology.initial", topology.initial, right)
+        begins = ("dense" if self.budget.gradual else self.selection.begins) or topology.initial
+        topology.require_pruned(self.budget.gradual)
+        require(topology.initial == begins, "topology.initial", topology.initial, f"must be {begins} for this method")
         self._stepped, self._attached, self.average, self.plan = optimizer, None, average, {}
         if not hasattr(optimizer, "mask_momentum"):
             require(not rescale, "rescale", rescale, "needs SparseSGD, whose momentum can be brought along")

@@ -16,6 +16,7 @@ from sparse_train.optim.sgd import SparseSGD
 from sparse_train.options.targets import make
 from sparse_train.process.distributed import Ranks
 from sparse_train.process.slots import slot
+from sparse_train.randomness import derive
 from sparse_train.record.metadata import choices, metadata
 from sparse_train.sparsity.flops import layer_flops, relative_flops
 from sparse_train.sparsity.topology import Topology
@@ -50,7 +51,9 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
     memory_format = torch.channels_last if cfg.channels_last else torch.contiguous_format
 
     sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels}
-    model = make(cfg, "model", **sizes)
+    with torch.random.fork_rng(devices=[]):  # `init` leaves some parameters as a constructor draws them
+        torch.manual_seed(derive(cfg.seed, "model"))
+        model = make(cfg, "model", **sizes)
     DRAWN.get(cfg.init, kaiming_normal)(model, cfg.seed)
     if cfg.sync_bn and ranks.world > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -66,6 +69,8 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
     updater = None
     if cfg.dst is not None:
         updater = make(cfg, "dst", topology, optimizer, total_steps=cfg.epochs * steps, seed=cfg.seed)
+    else:
+        topology.require_pruned(gradual=False)
 
     forward = model
     if ranks.world > 1:  # running statistics are averaged where they are used; until then each rank has its own

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import torch
 
+from sparse_train.sparsity.attached import idle
 from sparse_train.train.run import Run
 
 SLOW_BF16 = "this CPU has no fast bfloat16 (AVX-512 has): a step takes several times as long as with amp=none"
 
 
 def card(run: Run, run_dir: Path) -> list[str]:
-    """The run's directory and name, then what is trained and on what; a warning where bfloat16 is slow."""
+    """The run's directory and name, then what is trained and on what; warnings of slow numbers and idle methods."""
     kept = sum(run.topology.counts.values())
     sparse = sum(mask.numel() for mask in run.topology.masks.values())
     dense = sum(parameter.numel() for parameter in run.model.parameters()) - sparse
@@ -28,4 +29,5 @@ def card(run: Run, run_dir: Path) -> list[str]:
         f"  {type(run.model).__name__}: {weights}",
         f"  {epochs} of {steps} on {where}{processes}, {numbers}{compiled}",
         *([f"  warning: {SLOW_BF16}"] if slow else []),
+        *([f"  warning: {warning}"] if run.updater is not None and (warning := idle(run.updater)) else []),
     ]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_train.optim.sgd import SparseSGD
+from sparse_train.sparsity.layers import parameters
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.train.meter import Meter
@@ -19,10 +20,10 @@ def groups(model: nn.Module) -> dict[str, list[str]]:
     """Group -> names of its parameters: `affine` has those of one dimension (normalization's, and biases),
     `classifier` the last weight, and a stage such as `layer1` the weights whose names begin with it.
     """
-    parameters = dict(model.named_parameters())
-    *_, last = (name for name, p in parameters.items() if p.ndim > 1)
+    named = parameters(model)
+    *_, last = (name for name, p in named.items() if p.ndim > 1)
     found: dict[str, list[str]] = {}
-    for name, p in parameters.items():
+    for name, p in named.items():
         group = AFFINE if p.ndim <= 1 else CLASSIFIER if name == last else name.split(".")[0]
         found.setdefault(group, []).append(name)
     return found
@@ -38,8 +39,8 @@ class Diagnostics:
     def __init__(self, model: nn.Module, topology: Topology, optimizer: SparseSGD):
         self.topology, self.optimizer = topology, optimizer
         self.groups = groups(model)
-        parameters = dict(model.named_parameters())
-        self.params = {name: parameters[name] for names in self.groups.values() for name in names}
+        named = parameters(model)
+        self.params = {name: named[name] for names in self.groups.values() for name in names}
         self.group_of = torch.tensor([i for i, names in enumerate(self.groups.values()) for _ in names])
 
     @contextmanager

@@ -83,7 +83,7 @@ def train_epoch(
         loss, correct = run.loss(images, labels)
         loss.backward()
         meter.add(loss, correct, len(labels))
-        meter.look(loss, [p.grad for p in run.model.parameters() if p.grad is not None], step, step - first)
+        meter.look(loss, run.model, step, step - first)
 
         update = run.updater is not None and run.updater.due(step)
         if run.updater is not None:

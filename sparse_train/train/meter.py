@@ -30,9 +30,12 @@ class Meter:
         self.correct += correct
         self.samples += samples
 
-    def look(self, loss: Tensor, grads: list[Tensor], step: int, step_in_epoch: int) -> None:
-        """Look at all gradients of a step, before anything changes them."""
-        norms = torch.stack(torch._foreach_norm(grads))
+    def look(self, loss: Tensor, model: nn.Module, step: int, step_in_epoch: int) -> None:
+        """Look at all gradients of a step, before anything changes them. A parameter without one counts as 0."""
+        params = list(model.parameters())
+        found = torch._foreach_norm([p.grad for p in params if p.grad is not None])
+        zero, found = found[0].new_zeros(()), iter(found)
+        norms = torch.stack([zero if p.grad is None else next(found) for p in params])
         norm = torch.linalg.vector_norm(norms)
         if step_in_epoch % NORM_EVERY == 0:
             self.norm += norm
@@ -56,7 +59,7 @@ class Meter:
         step = int(self.ranks.max(self.bad_step))
         if step < 0:
             return None
-        names = [name for name, p in model.named_parameters() if p.grad is not None]
+        names = [name for name, _ in model.named_parameters()]
         layers = [name for name, bad in zip(names, self.bad.tolist(), strict=True) if bad]
         which = f"the gradient of {layers[0]}" if layers else "the loss"
         return f"{which}{f' and {len(layers) - 1} others' if len(layers) > 1 else ''} is not finite at step {step}"

@@ -57,8 +57,11 @@ class Multirun(Sweeper):
         self.launcher, self.basic.launcher = self.basic.launcher, self
 
     def sweep(self, arguments: list[str]) -> Sequence[Sequence[JobReturn]]:
-        with _passing_on(self.asked) if self.job.workers else nullcontext():
-            return self.basic.sweep(arguments)
+        try:
+            with _passing_on(self.asked) if self.job.workers else nullcontext():
+                return self.basic.sweep(arguments)
+        except OSError as error:  # its runs say their own; this is of the sweep's directory
+            _fail(f"error: runs_dir={self.basic.config.runs_dir}: cannot be written ({error.strerror})")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What the basic sweeper calls: the launcher's, with all failures written down, then told together."""
