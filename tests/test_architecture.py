@@ -26,7 +26,7 @@ LAYERS = [
     ["__main__"],
 ]
 REPORT = [
-    ["report.workload", "report.screen"],
+    ["report.workload", "report.screen", "report.settings"],
     ["report.sweeps"],
     ["report.records"],
     ["report.cost", "report.views"],

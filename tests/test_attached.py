@@ -147,7 +147,7 @@ def test_a_run_too_short_for_an_update_is_warned_of(small_net):
     model = small_net()
     topology = Topology(model, 0.7)
     optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
-    with pytest.warns(UserWarning, match="every=100: leaves no mask update"):
+    with pytest.warns(UserWarning, match="every=100: no mask update of this run replaces a weight"):
         Updater(topology, optimizer, RigL(), 130).attach()
 
 

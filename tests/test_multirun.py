@@ -102,7 +102,7 @@ def test_a_sweep_that_cannot_write_says_so_in_one_line(monkeypatch, capsys):
 def test_a_run_without_a_mask_update_warns(tmp_path, monkeypatch, capsys):
     code, _, err = run_here(monkeypatch, capsys, *QUICK, "epochs=1", "update_every=5000", f"runs_dir={tmp_path}")
     assert code == 0
-    assert "  warning: every=5000: leaves no mask update in this run, so its masks stay\n" in err
+    assert "  warning: every=5000: no mask update of this run replaces a weight, so its masks stay\n" in err
 
 
 def test_a_run_begins_with_its_weights_epochs_and_device(tmp_path, monkeypatch, capsys):

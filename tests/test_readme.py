@@ -26,8 +26,8 @@ def test_the_snippet_is_at_most_ten_lines_and_trains():
     model = nn.Sequential(nn.Linear(20, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 4))
     inputs = torch.randn(400, 20)
     labels = (inputs[:, :4]).argmax(1)
-    batches = [(inputs[i : i + 40], labels[i : i + 40]) for _ in range(30) for i in range(0, 400, 40)]
-    names = {"model": model, "batches": batches, "loss": nn.CrossEntropyLoss()}
+    batches = [(inputs[i : i + 40], labels[i : i + 40]) for i in range(0, 400, 40)]
+    names = {"model": model, "epochs": 30, "batches": batches, "loss": nn.CrossEntropyLoss()}
     before = nn.functional.cross_entropy(model(inputs), labels).item()
     exec(code, names)
     assert nn.functional.cross_entropy(model(inputs), labels).item() < before / 2

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from sparse_train.config import check, run_id
 from sparse_train.errors import ConfigError
 from sparse_train.report import draw as drawing
-from sparse_train.report import sweeps
+from sparse_train.report import settings, sweeps
 from sparse_train.report.draw import draw
 from sparse_train.report.records.collect import Records
 from support.records import leave_record
@@ -214,3 +214,40 @@ def test_where_gradients_are_renormalized_sparseopt_is_d_alone(name):
             assert cfg.optimizer.precondition.average == ("layer" if name == "table2" else "none")
         else:
             assert run_id(cfg) == run_id(OmegaConf.merge(cfg, {"s_avg": "global"}))
+
+
+GRID = [{"optimizer": o, "dst": d, "seed": "0"} for o in ("sgd", "sparseopt") for d in ("rigl", "set")]
+RIGL, SET = ({"optimizer": "sgd", "dst": dst} for dst in ("rigl", "set"))
+STUDY = {
+    "title": "A study",
+    "table": {"rows": ["dst"], "columns": "optimizer", "value": "test_acc"},
+    "effects": {"reference": RIGL, "values": ["test_acc"]},
+    "predictions": {
+        "values": ["test_acc"],
+        "within": {"test_acc": 1.0},
+        "equal": [{"says": "SET, minus RigL", "a": SET, "b": RIGL, "at_least": 0.5}],
+    },
+}
+
+
+def test_a_study_that_names_its_settings_is_taken():
+    settings.check("mine", STUDY, GRID)
+
+
+@pytest.mark.parametrize(
+    ("section", "content", "said"),
+    [
+        ("efects", {}, "artifact=efects: no such key; did you mean effects?"),
+        ("predictions", {"equl": []}, "predictions=equl: no such key; did you mean equal?"),
+        ("predictions", {"equal": [{"at_lest": 0.5}]}, "predictions=at_lest: no such key; did you mean at_least?"),
+        ("predictions", {"values": ["test_acc"], "within": {"tst_acc": 1}}, "within=tst_acc: must be one of"),
+        ("predictions", {"equal": [{"a": SET, "b": {"dst": "rigl"}}]}, "and is 2: name more"),
+        ("contrasts", {"pairs": [{"a": SET, "b": {"dst": "snip"}}]}, "and is 0: name more of its factors, or others"),
+        ("effects", {"reference": {"dst": "rigl"}}, "must name an optimizer"),
+        ("table", {"rows": ["sparsty"]}, "table=sparsty: must be a factor of the grid: dst, optimizer, seed"),
+    ],
+)
+def test_a_study_that_cannot_be_drawn_is_refused_before_it_is_trained(section, content, said):
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        settings.check("mine", {**STUDY, section: content}, GRID)
+    assert str(caught.value).startswith("sweeps/mine.yaml: ")

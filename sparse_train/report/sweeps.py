@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, require, require_one_of
 from sparse_train.options.composition import check_composed
+from sparse_train.report import settings
 from sparse_train.report.workload import workload
 from sparse_train.source import PACKAGE, ROOT
 
@@ -164,6 +165,7 @@ def _load(name: str, scale: str, references: bool) -> Sweep:
         grids = [_grid(name, values, scale) for values in products if values]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"sweeps/{name}.yaml", scale, str(error).splitlines()[0]) from error
+    settings.check(name, shown, [cell.factors for grid in grids for cell in grid])
     return Sweep(name, scale, shown, grids)
 
 

@@ -97,9 +97,10 @@ class Attached:
 
 
 def idle(updater: "Updater") -> str:
-    """A warning if no mask update falls into the run, though there are weights to replace; else nothing."""
-    none = updater.last_update == 0 < updater.drop_fraction
-    return f"every={updater.every}: leaves no mask update in this run, so its masks stay" if none else ""
+    """A warning if no mask update of the run replaces a weight, though some are to be replaced; else nothing."""
+    most = updater.fraction(updater.every) * max(updater.topology.counts.values())  # of all updates: f_t decays
+    none = updater.drop_fraction > 0 and not (updater.due(updater.every) and most >= 1)
+    return f"every={updater.every}: no mask update of this run replaces a weight, so its masks stay" if none else ""
 
 
 def _trains_nothing(optimizer: torch.optim.Optimizer) -> bool:

@@ -4,12 +4,11 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from sparse_train.report.settings import Setting, find
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import label, name, option
 from sparse_train.report.views.spread import mean_std
 from sparse_train.report.views.tables import HOLE
-
-Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a setting has, seed aside
 
 
 def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> list[list[str]]:
@@ -17,7 +16,7 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
 
     Args:
         factors: of the sweep.
-        reference: factors of the setting that the others are compared with; its remaining factors are the commonest.
+        reference: factors of the setting that the others are compared with (`settings.find`).
         values: metrics; the effect is that on the first, with its 95% interval over paired seeds (Student's t).
     """
     settings = settings_of(runs, factors)
@@ -96,13 +95,6 @@ def settings_of(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.Data
         key = tuple((f, str(row[f])) for f in factors if f != "seed" and pd.notna(row.get(f)))
         found.setdefault(key, []).append(place)
     return {key: runs.loc[places] for key, places in found.items()}
-
-
-def find(settings: dict[Setting, pd.DataFrame], factors: dict[str, object]) -> Setting:
-    """The setting that has these factors, and no more keys than it must."""
-    asked = {key: str(value) for key, value in factors.items()}
-    having = [setting for setting in settings if asked.items() <= dict(setting).items()]
-    return min(having, key=len)
 
 
 def _options(settings: Iterable[Setting]) -> dict[Setting, str]:

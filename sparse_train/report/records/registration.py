@@ -32,8 +32,9 @@ def status(name: str, pair: dict, within: dict[str, float], revisions: Iterable[
 
 @cache
 def _predictions(name: str, revision: str) -> dict | None:
-    """Those of the sweep file at that revision; None where git does not have it."""
-    if not revision.isalnum() or _git("cat-file", "-e", f"{revision}^{{commit}}") is None:
+    """Those of the sweep file at that revision; None where this repository does not have the one or the other."""
+    ours = (ROOT / "sweeps" / f"{name}.yaml").exists()
+    if not ours or not revision.isalnum() or _git("cat-file", "-e", f"{revision}^{{commit}}") is None:
         return None
     text = _git("show", f"{revision}:sweeps/{name}.yaml")
     return (yaml.safe_load(text or "") or {}).get("artifact", {}).get("predictions") or {}
