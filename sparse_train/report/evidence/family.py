@@ -23,21 +23,21 @@ would show in four of five repetitions; a smaller one is more likely to be misse
 
 
 def markdown(results_dir: Path, scale: str) -> str:
-    """One line per effect with two seeds or more, the most certain first; of equal ones the first study's.
+    """One line per effect with two seeds or more, the most certain first; equal ones in one line, in the first's words.
 
     Empty where no study of that scale has an effect, and for a rehearsal, which is evidence of nothing.
     """
     if sweeps.is_rehearsal(scale):
         return ""
-    found: dict[tuple[float, ...], tuple[str, str, pd.Series]] = {}
+    found: dict[tuple[float, ...], tuple[list[str], str, pd.Series]] = {}
     for study, says, difference in _differences(results_dir, scale):
         if len(difference) > 1:
-            found.setdefault(tuple(difference.sort_index()), (study, says, difference))
+            found.setdefault(tuple(difference.sort_index()), ([], says, difference))[0].append(study)
     known = sorted(((*one, statistics.mean(one[2])) for one in found.values()), key=lambda one: one[3].p)
     adjusted = statistics.holm([estimate.p for *_, estimate in known])
     lines = [
         [
-            study,
+            ", ".join(dict.fromkeys(studies)),
             says,
             effects.with_interval(e),
             str(e.n),
@@ -45,7 +45,7 @@ def markdown(results_dir: Path, scale: str) -> str:
             f"{p:.4f}",
             f"{effects.visible(difference):.2f}",
         ]
-        for (study, says, difference, e), p in zip(known, adjusted, strict=True)
+        for (studies, says, difference, e), p in zip(known, adjusted, strict=True)
     ]
     if not lines:
         return ""
