@@ -99,8 +99,9 @@ class Attached:
 def idle(updater: "Updater") -> str:
     """A warning if no mask update of the run replaces a weight, though some are to be replaced; else nothing."""
     most = updater.fraction(updater.every) * max(updater.topology.counts.values())  # of all updates: f_t decays
-    none = updater.drop_fraction > 0 and not (updater.due(updater.every) and most >= 1)
-    return f"every={updater.every}: no mask update of this run replaces a weight, so its masks stay" if none else ""
+    if not updater.drop_fraction or updater.budget.gradual or (updater.due(updater.every) and most >= 1):
+        return ""
+    return f"every={updater.every}: no mask update of this run replaces a weight, so its masks stay"
 
 
 def _trains_nothing(optimizer: torch.optim.Optimizer) -> bool:
