@@ -159,7 +159,7 @@ class SparseSGD(torch.optim.SGD):
                 made = [Group(stretch, scratch) for stretch in stretches(self._usable(given))]
                 self._groups += made
                 self._options += [options] * len(made)
-            self._found, self._used, self._corrections = found, None, ((), {})  # the dtype may have changed
+            self._found, self._used = found, None
             self.topology.follow()
         corrections = self.corrections()
         changed = corrections is not self._used
