@@ -150,8 +150,8 @@ def run(cfg: DictConfig) -> None:
     if ranks.main:
         say(closing_line(record.content))
         alone = trained and HydraConfig.get().mode == RunMode.RUN and ranks.world == 1
-        following = next_command(record.content, sys.argv[1:])
-        if alone and following and "test_acc" in record.content.get("final", {}):
+        scored = alone and "test_acc" in record.content.get("final", {})
+        if scored and (following := next_command(record.content, sys.argv[1:])):
             say(f"next: {following}")
         print(record.dir, flush=True)
 
