@@ -91,3 +91,19 @@ def test_a_table_says_that_some_of_its_runs_were_compiled(drawn, quickstart):
     line, runs = drawn({"config": config | {"compile": True}})
     assert line == "24 of 24 runs complete. Made by torch.compile, which rounds differently: 1 of 24 runs."
     assert list(runs["compile"].dropna()) == [True]
+
+
+def test_a_table_says_that_its_cpus_have_different_instructions(drawn):
+    plain = {"hardware": {"device": "cpu", "instructions": "avx2"}}
+    line, runs = drawn({"hardware": {"device": "cpu", "instructions": "avx2 avx512f"}}, plain=plain)
+    assert line == (
+        "24 of 24 runs complete. Made by CPUs with different instructions, which round differently: "
+        "avx2 (23 runs), avx2 avx512f (1 run)."
+    )
+    assert runs["instructions"].value_counts().to_dict() == {"avx2": 23, "avx2 avx512f": 1}
+
+
+def test_a_gpus_run_does_not_say_what_its_cpu_can_do(drawn):
+    line, runs = drawn({"hardware": {"device": "a GPU", "instructions": "avx2"}})
+    assert line == "24 of 24 runs complete."
+    assert "instructions" not in runs

@@ -25,6 +25,8 @@ def test_a_run_leaves_its_record(tmp_path):
     assert content["name"] == "digits resnet20 rigl sparseopt_ham renormalized 0.8 seed 0"
     assert content["threads"] == 1
     assert content["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert content["hardware"]["cpu"]
+    assert content["hardware"]["instructions"]
     assert {"git", "hardware", "seconds", "started", "ended", "peak_memory_mib"} <= set(content)
     assert 0 < content["flops"]["inference_ratio"] < content["flops"]["training_ratio"] < 1
     assert content["layers"]["fc.weight"] == pytest.approx(0.8, abs=0.3)

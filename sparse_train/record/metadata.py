@@ -15,6 +15,7 @@ from sparse_train.options.targets import foreign_targets
 from sparse_train.source import foreign, training_code
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", "scikit-learn")
+ROUNDING = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # instruction sets, as Linux calls them
 
 
 def metadata(cfg: DictConfig, name: str, device: torch.device) -> dict:
@@ -51,7 +52,7 @@ def describe(device: torch.device) -> dict:
         "versions": versions(),
         "git": _revision(),
         "code": training_code(),
-        "hardware": {"device": _device_name(device), "cpu": _cpu_name(), "system": platform.system()},
+        "hardware": {"device": _device_name(device), **_cpu(), "system": platform.system()},
         "threads": torch.get_num_threads(),
     }
 
@@ -93,9 +94,13 @@ def _device_name(device: torch.device) -> str:
 
 
 @cache
-def _cpu_name() -> str:
+def _cpu() -> dict[str, str]:
+    """Its name, and the instruction sets that decide how sums are rounded: CPUs of one name can differ in them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    except OSError:
+        lines = []
+    about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = about.get("model name") or platform.processor() or platform.machine()
+    found = [one for one in ROUNDING if one in about.get("flags", "").split()]
+    return {"cpu": name, "instructions": " ".join(found) or torch.backends.cpu.get_cpu_capability()}

@@ -14,7 +14,7 @@ from sparse_train.report.records import collect, collected, mixtures
 from sparse_train.report.records.collect import COMPLETE, TIMES, Records
 from sparse_train.report.sweeps import Sweep
 
-PLACE = ("device", "torch", "threads", "compile")  # with these the same, so is every bit
+PLACE = ("device", "instructions", "torch", "threads", "compile")  # with these the same, so is every bit
 OTHERS = ("git", "status", "scale", *PLACE, *TIMES, *mixtures.COLUMNS)
 
 
@@ -22,7 +22,8 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
     """Train one committed run anew, in a directory of its own that is removed again.
 
     Where hardware, torch and threads are those of the committed run, all its metrics must come out the same to the bit;
-    elsewhere its accuracy must lie within twice the standard deviation over the committed seeds.
+    elsewhere its accuracy must lie within twice the standard deviation over the committed seeds. An older record does
+    not name the CPU's instructions. That excuses nothing, and is told.
 
     Args:
         run: its id; None for the first complete one of the artifact.
@@ -42,19 +43,31 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
         after = collect.runs(sweep, Records([Path(runs_dir)])).set_index("id", drop=False).loc[cell.id]
     if after["status"] != COMPLETE:
         return False, f"{sweep.name} {cell.id}: {after['status']}, while the committed run is complete"
+    fine, told = verdict(before, after, spread_over_seeds(before, rows, sweep) if "test_acc" in before else None)
+    return fine, f"{sweep.name} {cell.id}: {told}"
+
+
+def verdict(before: pd.Series, after: pd.Series, spread: float | None) -> tuple[bool, str]:
+    """Whether a run's row is as it was before, and why not.
+
+    Args:
+        spread: the standard deviation of the accuracy over seeds; None for a measurement, which has no accuracy.
+    """
     changed = [key for key in before.index if key in after and key not in OTHERS and not _same(before[key], after[key])]
     told = ", ".join(f"{key} {before[key]} committed, {after[key]} now" for key in changed) or "the same to the bit"
     elsewhere = [key for key in PLACE if not _same(before.get(key), after.get(key))]
+    unnamed = "instructions" in elsewhere and pd.isna(before.get("instructions"))
+    if unnamed:
+        elsewhere.remove("instructions")
     if elsewhere:
         told += "; made with " + ", ".join(f"{key} {before.get(key)}, not {after.get(key)}" for key in elsewhere)
-    if elsewhere and changed and "test_acc" in before:
-        spread = spread_over_seeds(before, rows, sweep)
+    if changed and unnamed:
+        told += "; the committed record does not name its CPU's instructions, which may be others"
+    if elsewhere and changed and spread is not None:
         fine = abs(after["test_acc"] - before["test_acc"]) <= 2 * spread
-        told += (
-            f"; test accuracy {'within' if fine else 'not within'} twice the seeds' standard deviation, {spread:.2f}"
-        )
-        return bool(fine), f"{sweep.name} {cell.id}: {told}"
-    return not changed, f"{sweep.name} {cell.id}: {told}"
+        within = "within" if fine else "not within"
+        return bool(fine), f"{told}; test accuracy {within} twice the seeds' standard deviation, {spread:.2f}"
+    return not changed, told
 
 
 def _committed(sweep: Sweep, results_dir: Path, run: str | None) -> tuple[pd.Series, pd.DataFrame]:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from sparse_train.record import segments
 
-COLUMNS = ("code", "processes", "compile", "mixture")
+COLUMNS = ("code", "processes", "compile", "instructions", "mixture")
 NAMED = 3  # so many runs are named
 
 
@@ -14,13 +14,14 @@ def columns(record: dict) -> dict:
     """What a collected row says of it, where there is something to say.
 
     `code`: the hash of the training code, or several, joined by "+". `processes`: if more than one. `compile`: if used.
-    `mixture`: what changed on the way.
+    `instructions`: the CPU's, where it computed. `mixture`: what changed on the way.
     """
     processes = record.get("processes", 1)
     said = {
         "code": "+".join(segments.codes(record)),
         "processes": processes if processes > 1 else None,
         "compile": record["config"].get("compile"),
+        "instructions": record["hardware"].get("instructions") if record["hardware"]["device"] == "cpu" else None,
         "mixture": segments.mixture(record),
     }
     return {key: value for key, value in said.items() if value}
@@ -39,6 +40,8 @@ def _sentences(complete: pd.DataFrame) -> Iterator[str]:
         yield f"Made by different numbers of processes, each normalizing its share of a batch: {_counted(counts)}."
     if "compile" in complete and 0 < (compiled := complete["compile"].notna().sum()) < len(complete):
         yield f"Made by torch.compile, which rounds differently: {compiled} of {len(complete)} runs."
+    if "instructions" in complete and len(counts := complete["instructions"].value_counts()) > 1:
+        yield f"Made by CPUs with different instructions, which round differently: {_counted(counts)}."
     if "mixture" in complete and len(mixed := complete.dropna(subset="mixture")):
         named = [f"{run['id']} ({run['mixture']})" for run in mixed.to_dict("records")]
         more = [f"{len(named) - NAMED} more"] if len(named) > NAMED else []
