@@ -6,6 +6,7 @@ by who runs the program (`trust`). Either must take what the run gives in its pl
 
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args
 
@@ -54,6 +55,7 @@ PLACES = {
 
 PLAIN = ("topology.distribution",)  # where a mapping is a value: densities by pattern
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", NoneType: "null"}
+REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError, AssertionError)  # timm asserts
 FUNCTIONS = ("task", "dataset", "model")  # places where a function of ours may stand; elsewhere it must be a class
 
 
@@ -92,14 +94,26 @@ def make(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
     for name in kwargs:
         require(name not in cfg[key], f"{key}.{name}", cfg[key].get(name), "is set by the run itself; leave it out")
     partial = instantiate(cfg, key)
-    try:
+    with blamed(cfg, key):
         return partial(*args, **kwargs)
+
+
+@contextmanager
+def blamed(cfg: DictConfig, key: str) -> Iterator[None]:
+    """What fails within is the fault of `cfg[key]`.
+
+    Raises:
+        ConfigError: as `instantiate`; the error names the key as it is written on the command line.
+        ForeignError: as `instantiate`.
+    """
+    try:
+        yield
     except ConfigError as error:
         raise prefixed(cfg, key, error) from None
     except Exception as error:
         if foreign := foreign_targets(OmegaConf.to_container(cfg[key], resolve=True)):
             raise ForeignError(key, foreign[0], error) from error
-        if not isinstance(error, TypeError | ValueError | ArithmeticError | RuntimeError | AttributeError):
+        if not isinstance(error, REFUSALS):
             raise
         raise ConfigError(key, cfg[key].get("_target_"), str(error)) from error
 

@@ -10,6 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 def layer_flops(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
     """Dense FLOPs of one sample's forward pass per weight, 2 per multiply-accumulate; biases and norms count nothing.
 
+    A weight is that of a module without children. So products without one count nothing, such as attention's of queries
+    and keys, and neither do weights of other names, such as an LSTM's.
+
     Args:
         model: any module; its mode and buffers are left as they were.
         example: one input, with a batch dimension of 1.

@@ -13,7 +13,7 @@ from sparse_train.data.memory import Loading
 from sparse_train.errors import require
 from sparse_train.models.init import kaiming_normal, lecun_normal, over_sqrt_c, own_fan_in
 from sparse_train.optim.sgd import SparseSGD
-from sparse_train.options.targets import make
+from sparse_train.options.targets import blamed, make
 from sparse_train.process.distributed import Ranks
 from sparse_train.process.slots import slot
 from sparse_train.randomness import derive
@@ -79,8 +79,10 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
         forward = torch.compile(forward, mode=None if cfg.compile is True else cfg.compile)
     share = dense_gradient_share(optimizer, updater, cfg.epochs * steps)
     example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
-    if cfg.batch_size == (1 if cfg.sync_bn else ranks.world):
-        require_more_than_one_value(model, example, cfg.batch_size)
+    with blamed(cfg, "model"):  # it may not take images of this size
+        flops = layer_flops(model, example)
+        if cfg.batch_size == (1 if cfg.sync_bn else ranks.world):
+            require_more_than_one_value(model, example, cfg.batch_size)
     layers, during = final_densities(topology, updater), average_densities(topology, updater, cfg.epochs * steps)
     return Run(
         epochs=cfg.epochs,
@@ -101,7 +103,7 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
             "processes": ranks.world,
             "model_arguments": sizes,
             "layers": layers,
-            "flops": relative_flops(layer_flops(model, example), layers, share, during),
+            "flops": relative_flops(flops, layers, share, during),
         },
         ranks=ranks,
     )
