@@ -61,6 +61,7 @@ def test_the_page_runs_as_it_stands(tmp_path, monkeypatch):
     done = shell(lab.built(tmp_path), "\n".join(lab.COMMANDS))
     assert done.returncode == 0, done.stderr
     assert "4 of 4 runs complete" in done.stdout
+    assert (tmp_path / "results" / "drawn-or-largest.md").exists(), "not among the results of this project"
     rows = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("| ")]
     assert rows[-2:] == ["RigL", "drawn"]
     first = record(tmp_path / done.stdout.splitlines()[0])

@@ -29,7 +29,8 @@ def main() -> None:
     parser.add_argument("--config-dir", type=Path, help="a directory of your own, with groups and sweep files")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where runs are and go")
     parser.add_argument("--more-runs", type=Path, nargs="*", default=[], help="other places to read records from")
-    parser.add_argument("--results-dir", type=Path, default=sweeps.RESULTS)
+    where = "where tables and figures go; default: the project's, with --config-dir the working directory's results"
+    parser.add_argument("--results-dir", type=Path, help=where)
     parser.add_argument("--launch", default="", help="further overrides for the training runs, space-separated")
     parser.add_argument("--run", metavar="ID", help="rerun: which; default: the first that is complete")
     parser.add_argument("--launcher", choices=("serial", "local", "slurm"), default="serial", help="how runs start")
@@ -56,6 +57,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.config_dir is not None:
         require(args.config_dir.is_dir(), "--config-dir", args.config_dir, "must be a directory")
         sweeps.OWN[:] = [args.config_dir.resolve()]
+    if args.results_dir is None:
+        args.results_dir = sweeps.RESULTS if args.config_dir is None else Path("results")
     require_one_of("scale", args.scale, sweeps.every_scale())
     _names(args)
 
