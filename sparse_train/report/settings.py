@@ -61,8 +61,13 @@ def check(name: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str,
         asked.append(reference)
     table, predictions = artifact.get("table") or {}, artifact.get("predictions") or {}
     factors = sorted({factor for cell in cells for factor in cell})
-    for factor in [*table.get("rows", []), *filter(None, [table.get("columns")])]:
+    named = [*table.get("rows", []), *filter(None, [table.get("columns")])]
+    for factor in named:
         require(factor in factors, f"{file}: table", factor, f"must be a factor of the grid: {', '.join(factors)}")
+    for factor in factors if table else []:
+        varies = len({cell.get(factor) for cell in cells}) > 1
+        right = "varies, and a cell is a mean over seeds alone: name it in rows or columns"
+        require(not varies or factor in (*named, "seed"), f"{file}: table", factor, right)
     for value in predictions.get("within") or {}:
         require_one_of(f"{file}: predictions.within", value, predictions.get("values", []))
     settings = {tuple((key, value) for key, value in cell.items() if key != "seed") for cell in cells}
