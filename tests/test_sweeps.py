@@ -245,7 +245,7 @@ def test_a_study_that_names_its_settings_is_taken():
         ("contrasts", {"pairs": [{"a": SET, "b": {"dst": "snip"}}]}, "and is 0: name more of its factors, or others"),
         ("effects", {"reference": {"dst": "rigl"}}, "must name an optimizer"),
         ("table", {"rows": ["sparsty"]}, "table=sparsty: must be a factor of the grid: dst, optimizer, seed"),
-        ("table", {"rows": ["dst"], "columns": "seed"}, "table=optimizer: varies, and a cell is a mean over seeds alone"),
+        ("table", {"rows": ["dst"], "columns": "seed"}, "table=optimizer: varies, and a cell is a mean"),
     ],
 )
 def test_a_study_that_cannot_be_drawn_is_refused_before_it_is_trained(section, content, said):
