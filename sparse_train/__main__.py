@@ -148,7 +148,7 @@ def run(cfg: DictConfig) -> None:
             raise
         no_result(f"rank {ranks.rank} of {ranks.world}: {first}")
     if ranks.main:
-        say(closing_line(record.content))
+        say(closing_line(record.content) + ("" if trained else "; trained earlier"))
         alone = trained and HydraConfig.get().mode == RunMode.RUN and ranks.world == 1
         scored = alone and "test_acc" in record.content.get("final", {})
         if scored and (following := next_command(record.content, sys.argv[1:])):

@@ -58,7 +58,7 @@ def test_a_run_ends_with_what_it_came_to_and_its_directory(tmp_path, monkeypatch
         accuracy = record(left.parent)["final"]["test_acc"]
         last, *following = err[err.index("complete: ") :].splitlines()
         assert re.match(rf"complete: test accuracy {accuracy:.2f}% after 1 epoch in \d\d:\d\d \(ITOP 1", last)
-        assert last.endswith(", sparsity 90.00%)")
+        assert last.endswith(", sparsity 90.00%); trained earlier" if again else ", sparsity 90.00%)")
         assert [line[:27] for line in following] == ([] if again else ["next: python -m sparse_trai"])
 
 
