@@ -52,7 +52,7 @@ def test_what_is_said_of_the_papers_protocol_is_in_its_records():
     corrected = dense.loc[("sparseopt", "0"), columns] - dense.loc[("sgd", "0"), columns]
     assert f"| {corrected['test_acc']:+.2f} | {seed} | paper |" in text
     accuracy = dense.loc["sparseopt", "0"]["test_acc"]
-    assert f"a dense classifier has {accuracy:.2f}, which is {corrected['test_acc']:+.2f} points" in text
+    assert f"With a dense classifier SparseOpt has {accuracy:.2f}, {-corrected['test_acc']:.2f} points below SGD" in text
     assert f"SparseOpt's ITOP rate is {100 * corrected['itop_rate']:+.2f} points above" in text
     assert f"{100 * (ours['itop_rate'] - sgd['itop_rate']):+.2f} with a sparse classifier" in text
     classifier = dense.loc["sgd", "0"]["test_acc"]
@@ -68,7 +68,7 @@ def test_what_is_said_of_the_bound_at_the_papers_protocol_is_in_its_records():
     text = re.sub(r"\s+", " ", PAGE.read_text())
     for cost, paper in ((bounded["sgd"] - free, "-11.52"), (bounded["sparseopt"] - bounded["sgd"], "+7.49")):
         assert f"| {paper} | {cost:+.2f} | 1 | paper |" in text
-        assert f"{cost:+.2f} points" in text
+        assert f"{abs(cost):.2f} {'below' if cost < 0 else 'points above'} the" in text
     assert f"the baseline has {bounded['sgd']:.2f}" in text
     assert f"D alone has {bounded['sparseopt']:.2f}" in text
     assert f"by {41.01 - bounded['sgd']:.2f} and {48.50 - bounded['sparseopt']:.2f} points" in text
@@ -87,7 +87,7 @@ def test_what_is_said_of_d_alone_after_more_epochs_is_in_its_records():
     change = statistics.mean(found[0] - found[1])
     assert change.n == 5
     text = re.sub(r"\s+", " ", PAGE.read_text())
-    assert f"shrank by {change.mean:.2f} points, with an interval from {change.low:.2f} to {change.high:+.2f}" in text
+    assert f"The deficit shrank by {change.mean:.2f} points, with an interval from {change.low:.2f} to {change.high:+.2f}" in text
 
 
 def test_what_is_said_of_the_papers_spread_is_in_its_tables(monkeypatch):
@@ -103,7 +103,7 @@ def test_what_is_said_of_the_papers_spread_is_in_its_tables(monkeypatch):
     assert {of for _, of in found.values()} == {24}
     text = re.sub(r"\s+", " ", PAGE.read_text())
     assert "| Tables 8, 9: 24 of 24; Tables 2, 3: 0 of 24 | 3 |" in text
-    assert "± as SD; as standard error 9, then 0 |" in text
+    assert "± read as SD; as SE: 9 of 24, 0 of 24 |" in text
 
 
 def test_the_family_of_effects_is_that_of_the_records():
