@@ -133,6 +133,8 @@ def test_a_run_is_called_by_its_preset_or_by_its_slots(compose_config):
     name = config.run_name(cfg, {**called, "optimizer/precondition": "equal_angle"})
     assert name == "digits ham equal_angle 0.9 seed 0"
     assert config.run_name(cfg, called) == "digits ham 0.9 seed 0"
+    cfg.topology.sparsity = None
+    assert config.run_name(cfg, called) == "digits ham own densities seed 0"
 
 
 def test_table_4_is_the_default_of_cifar(compose_config):

@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from sparse_train.data import cifar, mnist
 from sparse_train.data.digits import digits
 from sparse_train.data.imagenet import imagefolder, imagenet
-from sparse_train.data.memory import EvalSplit, Loading, TrainSplit, average_pool
+from sparse_train.data.memory import EvalSplit, Loading, TrainSplit, average_pool, in_memory
 from sparse_train.errors import ConfigError
 from sparse_train.process.distributed import Ranks
 from sparse_train.randomness import derive, generator
@@ -104,6 +104,19 @@ def test_another_seed_shifts_and_mirrors_otherwise():
 def test_without_augmentation_images_pass_through():
     images, labels = next(iter(train_split().epoch(0)))
     assert torch.equal(pixels(images), numbered()[0][labels].int())
+
+
+@pytest.mark.parametrize("make", [lambda x: x[..., :4], lambda x: x / 255, lambda x: x[:, :2]])
+@pytest.mark.parametrize("place", [0, 1])
+def test_own_images_of_another_kind_or_shape_are_refused(make, place):
+    """A crop of the width's size would train on a corner of taller images."""
+    images, labels = numbered()
+    given = [(images, labels), (images, labels)]
+    options = {"num_classes": 10, "mean": [0.0] * 3, "std": [1.0] * 3, "pad": 0, "flip": False}
+    assert in_memory(*given, loading(), **options).image_size == 6
+    given[place] = (make(images), labels)
+    with pytest.raises(ConfigError, match="must be uint8|must have one number per channel"):
+        in_memory(*given, loading(), **options)
 
 
 def test_the_test_set_comes_in_order_and_whole():

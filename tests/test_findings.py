@@ -52,7 +52,9 @@ def test_what_is_said_of_the_papers_protocol_is_in_its_records():
     corrected = dense.loc[("sparseopt", "0"), columns] - dense.loc[("sgd", "0"), columns]
     assert f"| {corrected['test_acc']:+.2f} | {seed} | paper |" in text
     accuracy = dense.loc["sparseopt", "0"]["test_acc"]
-    assert f"With a dense classifier SparseOpt has {accuracy:.2f}, {-corrected['test_acc']:.2f} points below SGD" in text
+    assert (
+        f"With a dense classifier SparseOpt has {accuracy:.2f}, {-corrected['test_acc']:.2f} points below SGD" in text
+    )
     assert f"SparseOpt's ITOP rate is {100 * corrected['itop_rate']:+.2f} points above" in text
     assert f"{100 * (ours['itop_rate'] - sgd['itop_rate']):+.2f} with a sparse classifier" in text
     classifier = dense.loc["sgd", "0"]["test_acc"]
@@ -87,7 +89,10 @@ def test_what_is_said_of_d_alone_after_more_epochs_is_in_its_records():
     change = statistics.mean(found[0] - found[1])
     assert change.n == 5
     text = re.sub(r"\s+", " ", PAGE.read_text())
-    assert f"The deficit shrank by {change.mean:.2f} points, with an interval from {change.low:.2f} to {change.high:+.2f}" in text
+    assert (
+        f"The deficit shrank by {change.mean:.2f} points, with an interval from {change.low:.2f} to {change.high:+.2f}"
+        in text
+    )
 
 
 def test_what_is_said_of_the_papers_spread_is_in_its_tables(monkeypatch):

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from sparse_train.errors import ConfigError
 from sparse_train.record.lock import Lock
 from sparse_train.report import cost, sweeps
 from sparse_train.report.launch import reproduce
-from sparse_train.report.launch.local import Launcher
+from sparse_train.report.launch.local import Launcher, launch, require_same_runs
 from sparse_train.report.launch.reproduce import plan
 from sparse_train.report.records.collect import TIMES, Records
 from sparse_train.report.workload import workload
@@ -114,6 +115,19 @@ def test_what_the_training_command_is_told():
     assert Launcher("slurm").overrides() == ["hydra/launcher=slurm"]
     told = Launcher("local", gpus=(0, 1), pack=2).overrides()
     assert told == ["hydra/launcher=local", "hydra.launcher.n_jobs=4", "threads=1", "gpus=[0,1]"]
+
+
+@pytest.mark.parametrize("word", ["batch_size=7", "+seed=7", "dst=set", "colour=red"])
+def test_an_override_that_makes_other_runs_is_refused_before_one_is_trained(tmp_path, word):
+    """They would be trained under ids that the sweep does not look for. Rounding and places are free."""
+    sweep = sweeps.load("table6", "smoke")
+    require_same_runs(
+        sweep, sweep.cells, ["compile=true", "data_dir='/my data'", "threads=2", "hydra.launcher.n_jobs=2"]
+    )
+    key, value = word.lstrip("+").split("=")
+    with pytest.raises(ConfigError, match=f"^{key}={value}: "):
+        launch(sweep, tmp_path, Records([tmp_path]), Launcher(), ["threads=2", word])
+    assert not [*tmp_path.iterdir()]
 
 
 def test_processes_side_by_side_have_different_slots():

@@ -13,6 +13,7 @@ from torch import nn
 
 from sparse_train.errors import ConfigError
 from sparse_train.optim import SparseOpt, SparseSGD
+from sparse_train.sparsity.lengths import lengths
 from sparse_train.sparsity.methods.dsr import DSR
 from sparse_train.sparsity.methods.gmp import GMP
 from sparse_train.sparsity.methods.granet import GraNet
@@ -150,6 +151,32 @@ def test_srigl_takes_a_neuron_away():
         assert flat(topology)[0] == expected
         factors = optimizer.corrections()["layers.0.weight"].flatten().tolist()
         assert factors == ([1.0, 1.0] if last else [1.0, 0.0]), "a neuron that was taken away is in no mean"
+
+
+def test_srigl_keeps_the_outputs_and_no_other_layer_where_the_classifier_is_dense():
+    """Then no sparse layer is the last: the first one loses a neuron, as in the test above."""
+    model = Layers((2, 4), (2, 2))
+    topology = Topology(model, 5 / 8, "uniform", exclude=["layers.1.weight"], initial="constant_fan_in")
+    [weight] = topology.weights.values()
+    topology.replace("layers.0.weight", torch.tensor([[1, 0, 0, 0], [0, 0, 1, 0]]).bool())
+    weight.data.copy_(torch.tensor([[0.4, 0, 0, 0], [0, 0, -0.2, 0]]))
+    weight.grad = torch.tensor([[-9.0, 1, 2, -3], [0.5, 4, 7, -5]])
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
+    Updater(topology, optimizer, RigL(), 100, 0.5, 1, decay="constant", selection=SRigL(1.0)).update(1)
+    assert flat(topology) == ["10110000"]
+
+
+def test_only_a_method_that_takes_neurons_away_leaves_them_out_of_the_mean():
+    """RigL from a constant fan-in may empty a neuron too: it stays one of its layer, in Eq. 12 and in rankings."""
+    topology, optimizer = prepared(EIGHT, MASKS, GRADS, initial="constant_fan_in", precondition=SparseOpt())
+    assert topology.ablates
+    Updater(topology, optimizer, RigL(), 100)
+    assert not topology.ablates
+    topology.replace("layers.0.weight", torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]]).bool())
+    assert optimizer.corrections()["layers.0.weight"].flatten().tolist() == pytest.approx([2**0.5, 0.0])
+    [mask] = topology.masks.values()
+    found = [lengths(mask, "sparseopt", ablates)[0].item() for ablates in (False, True)]
+    assert found == pytest.approx([2**0.25, 1.0])
 
 
 # --- averages ---

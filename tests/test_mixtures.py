@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from sparse_train.report import sweeps
 from sparse_train.report.draw import draw
 from sparse_train.report.launch import reproduce
-from sparse_train.report.records import collected
+from sparse_train.report.records import collected, mixtures
 from sparse_train.report.records.collect import Records
 from sparse_train.source import training_code
 from support.records import leave_record
@@ -84,6 +84,17 @@ def test_a_table_says_that_its_runs_were_made_by_several_numbers_of_processes(dr
         "1 (23 runs), 2 (1 run)."
     )
     assert runs["processes"].sum() == 2
+
+
+def test_a_table_says_which_of_several_processes_normalized_together(drawn, quickstart):
+    config = OmegaConf.to_container(sweeps.configuration("quickstart", quickstart.cells[0].options), resolve=True)
+    line, runs = drawn({"processes": 2, "config": config | {"sync_bn": True}}, {"processes": 2})
+    assert line.endswith(
+        "normalizing its share of a batch: 1 (22 runs), 2 (2 runs). "
+        "Of these, normalizing over the whole batch (sync_bn): 1 run."
+    )
+    assert runs["sync_bn"].count() == 1
+    assert "sync_bn" not in mixtures.columns({"config": {"sync_bn": True}, "hardware": {"device": "cpu"}})
 
 
 def test_a_table_says_that_some_of_its_runs_were_compiled(drawn, quickstart):

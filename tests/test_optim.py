@@ -1,6 +1,7 @@
 import copy
 import io
 import pickle
+from contextlib import nullcontext
 from functools import partial
 from math import atan, cos, exp, pi, sqrt
 
@@ -842,6 +843,18 @@ def test_what_a_step_cannot_work_on_is_named():
     layer.bias = nn.Parameter(torch.zeros(4, dtype=torch.complex64))
     with pytest.raises(ValueError, match="complex parameters cannot be trained"):
         SparseSGD(layer.parameters(), Topology(layer, 0.5), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "mirror", "key"),
+    [({"dampening": 0.5}, None, "dampening=0.5"), ({"maximize": True}, HAM(), "maximize=True"), ({}, HAM(), None)],
+)
+def test_options_of_a_group_that_a_step_does_not_have_are_refused(small_net, options, mirror, key):
+    model = small_net()
+    topology = Topology(model, 0.5)
+    given = [{"params": list(model.parameters()), **options}]
+    with nullcontext() if key is None else pytest.raises(ConfigError, match=f"^{key}: must be"):
+        SparseSGD(given, topology, lr=0.1, mirror=mirror)
 
 
 @pytest.mark.parametrize("changed", ["layer replaced", "weight parametrized"])

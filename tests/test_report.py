@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from math import nan
 
 import pandas as pd
 import pytest
@@ -24,7 +25,7 @@ from sparse_train.report.launch.rerun import spread_over_seeds
 from sparse_train.report.page import views
 from sparse_train.report.records import collect, collected, paper, registration
 from sparse_train.report.records.collect import Records
-from sparse_train.report.views import hyperparameters, labels, methods, tables
+from sparse_train.report.views import best, hyperparameters, labels, methods, tables
 from support.records import leave_record
 
 
@@ -173,6 +174,14 @@ def test_a_search_says_what_it_selects_on(tmp_path, value, rate, caption, number
     assert cells == f"Baseline | {rate} | 0.3 | 100 | {numbers} | 3 of 27"
 
 
+def test_a_search_chooses_among_settings_with_all_their_seeds():
+    """Also over a single factor."""
+    found = {"0.1": (50.0, 52.0, 51.0), "0.2": (51.5, nan, nan), "0.05": (49.0, 50.0, 51.0)}
+    rows = [{"optimizer": "sgd", "lr": lr, "test_acc": acc} for lr, accs in found.items() for acc in accs]
+    _, line = best.lines(pd.DataFrame(rows), "optimizer", ["lr"], "test_acc")
+    assert line == ["Baseline", "0.1", "51.00", "2 of 3"]
+
+
 # --- drawing ---
 
 
@@ -238,6 +247,27 @@ def test_committed_rows_count_where_the_runs_are_not(quickstart, tmp_path):
     again = draw(quickstart, Records([tmp_path / "mine"]), tmp_path / "results")
     assert "24 of 24 runs complete" in again
     assert "**60.00 ± 17.32** (n=3)" in again
+
+
+def test_committed_rows_have_the_factors_that_the_sweep_now_has(quickstart, tmp_path):
+    """A sweep file may gain a factor whose default the committed runs had: the same ids."""
+    for cell in quickstart.cells:
+        leave_record(tmp_path / "theirs", "quickstart", cell, accuracy=50.0)
+    draw(quickstart, Records([tmp_path / "theirs"]), tmp_path / "results")
+    grids = [[dataclasses.replace(c, factors={**c.factors, "momentum": "0.9"}) for c in g] for g in quickstart.grids]
+    draw(dataclasses.replace(quickstart, grids=grids), Records([tmp_path / "nothing"]), tmp_path / "results")
+    runs = pd.read_csv(tmp_path / "results" / "records" / "quickstart.csv", dtype=str)
+    assert set(runs["momentum"]) == {"0.9"}
+
+
+def test_a_cell_that_the_grid_does_not_have_is_a_hole(quickstart, tmp_path):
+    absent = {"optimizer": "sparseopt", "sparsity": "0.99"}
+    grid = [cell for cell in quickstart.cells if not absent.items() <= cell.factors.items()]
+    for cell in grid:
+        leave_record(tmp_path / "runs", "quickstart", cell, accuracy=50.0)
+    page = draw(dataclasses.replace(quickstart, grids=[grid]), Records([tmp_path / "runs"]), tmp_path / "results")
+    assert "21 of 21 runs complete" in page
+    assert page.count(f"| {tables.HOLE}") == 1
 
 
 def test_a_directory_that_cannot_be_written_is_named(quickstart, tmp_path):

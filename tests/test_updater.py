@@ -584,6 +584,14 @@ def test_an_optimizer_that_cannot_train_the_weights_is_refused(make, message):
         Updater(topology, make(model), RigL(), 100)
 
 
+def test_an_optimizer_with_a_topology_of_its_own_is_refused():
+    """Equal masks at first: the updater would change its own, and the optimizer would step by the others."""
+    model = Eight()
+    optimizer = SparseSGD(model.parameters(), Topology(model, 0.5), lr=0.1)
+    with pytest.raises(ConfigError, match="topology=Topology: must be the optimizer's own"):
+        Updater(Topology(model, 0.5), optimizer, RigL(), 100)
+
+
 def test_what_only_ours_can_do_is_refused_to_others():
     model = Eight()
     topology = Topology(model, 0.5)

@@ -160,12 +160,19 @@ def in_memory(
     flip: bool,
     validation: int = 0,
 ) -> Data:
-    """A data set of uint8 images (N, C, H, W) and labels, held on the device.
+    """A data set of square uint8 images (N, C, H, W) and labels, held on the device.
 
     Args:
         validation: how many of the training images are held out (`held_out`) and tested on as they are.
+
+    Raises:
+        ConfigError: for images of another kind or shape, and for constants that do not fit them.
     """
     channels, size = train[0].shape[1], train[0].shape[-1]
+    for images, _ in (train, test):
+        found = f"{images.dtype} {tuple(images.shape)}"
+        fits = images.dtype == torch.uint8 and images.shape[1:] == (channels, size, size)
+        require(fits, "images", found, "must be uint8 (N, C, H, H): square pixels from 0 to 255, alike in both sets")
     for key, values in (("mean", mean), ("std", std)):
         require(len(values) == channels, key, list(values), f"must have one number per channel, {channels}")
     if loading.ranks.world > 1:

@@ -180,3 +180,14 @@ def _limit(p: Tensor) -> int:
 def identical(first: Sequence, second: Sequence) -> bool:
     """Whether two sequences hold the same objects."""
     return len(first) == len(second) and all(map(is_, first, second))
+
+
+def usable(params: list[Tensor], names: Mapping[Tensor, str]) -> list[Tensor]:
+    """Return `params`; raise if one of them cannot be stepped."""
+    for p in params:
+        name = names.get(p, f"a parameter of shape {tuple(p.shape)}")
+        if p.grad.layout != torch.strided:
+            raise ValueError(f"the gradient of {name} is sparse: SparseSGD needs dense ones, from sparse=False")
+        if torch.empty_like(p).stride() != p.stride():
+            raise ValueError(f"{name} lies in memory with gaps: make it contiguous, by p.data.contiguous()")
+    return params

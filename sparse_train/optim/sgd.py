@@ -6,8 +6,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
+from sparse_train.errors import require
 from sparse_train.optim.equal_angle import EqualAngle
-from sparse_train.optim.group import Group, Part, identical, stretches
+from sparse_train.optim.group import Group, Part, identical, stretches, usable
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
 from sparse_train.optim.sparseopt import SparseOpt
@@ -65,8 +66,8 @@ class SparseSGD(torch.optim.SGD):
         renorm: Renorm | None = None,
         mirror: HAM | None = None,
     ):
-        super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
         self.topology, self.precondition, self.renorm, self.mirror = topology, precondition, renorm, mirror
+        super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
         self._prepare()
         if any(p.is_complex() for group in self.param_groups for p in group["params"]):
             raise ValueError("complex parameters cannot be trained: give the optimizer real ones")
@@ -81,6 +82,13 @@ class SparseSGD(torch.optim.SGD):
         self._options: list[dict] = []
         self._found: list = []
         self._used: dict[str, Tensor] | None = None  # the corrections that the groups have
+
+    def add_param_group(self, param_group: dict) -> None:
+        """As torch's; refuses options of a group that SGD has and the order of effects above does not."""
+        dampening, maximize = (param_group.get(key, 0) for key in ("dampening", "maximize"))
+        require(not dampening, "dampening", dampening, "must be 0: momentum here starts at 0, undamped")
+        require(not (maximize and self.mirror), "maximize", maximize, "must be false with HAM: negate the loss instead")
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
@@ -156,7 +164,7 @@ class SparseSGD(torch.optim.SGD):
         if not identical(found, self._found) or not all(map(Group.same_storage, self._groups)):
             self._groups, self._options, scratch = [], [], {}
             for options, given in zip(self.param_groups, params, strict=True):
-                made = [Group(stretch, scratch) for stretch in stretches(self._usable(given))]
+                made = [Group(stretch, scratch) for stretch in stretches(usable(given, self._names))]
                 self._groups += made
                 self._options += [options] * len(made)
             self._found, self._used = found, None
@@ -193,16 +201,6 @@ class SparseSGD(torch.optim.SGD):
             grads = self._corrected(group.whole, group.scales if dense else group.factors)
             norms += torch._foreach_norm(group.in_order(*grads))
         return self.renorm.of_norms(norms) if norms else None
-
-    def _usable(self, params: list[Tensor]) -> list[Tensor]:
-        """Return `params`; raise if one of them cannot be stepped."""
-        for p in params:
-            name = self._names.get(p, f"a parameter of shape {tuple(p.shape)}")
-            if p.grad.layout != torch.strided:
-                raise ValueError(f"the gradient of {name} is sparse: SparseSGD needs dense ones, from sparse=False")
-            if torch.empty_like(p).stride() != p.stride():
-                raise ValueError(f"{name} lies in memory with gaps: make it contiguous, by p.data.contiguous()")
-        return params
 
     @torch.compiler.disable  # it cannot compile this operation
     def _descend(self, part: Part, grads: list[Tensor], options: dict) -> None:

@@ -19,7 +19,7 @@ ROUNDING = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # instruction sets, a
 
 
 def metadata(cfg: DictConfig, name: str, device: torch.device) -> dict:
-    """Name, configuration, options taken, the sweep, versions, git revision, hardware, threads and `compile`.
+    """Name, configuration, options taken, sweep, versions, git revision, hardware, threads, `compile` and `sync_bn`.
 
     Where the configuration names classes that are not ours: of each its package, version and code, as `foreign`.
     """
@@ -29,7 +29,7 @@ def metadata(cfg: DictConfig, name: str, device: torch.device) -> dict:
     named = foreign(foreign_targets(config))
     theirs = {"foreign": named} if named else {}
     known = {"name": name, "config": config, "choices": choices(), "sweep": sweep(), **theirs, **describe(device)}
-    return known | {"compile": config["compile"]}
+    return known | {key: config[key] for key in ("compile", "sync_bn")}
 
 
 def choices() -> dict[str, str]:

@@ -4,7 +4,7 @@ from itertools import groupby
 
 from sparse_train.record.lease import now
 
-PROVENANCE = ("git", "code", "versions", "hardware", "threads", "compile", "processes")
+PROVENANCE = ("git", "code", "versions", "hardware", "threads", "compile", "processes", "sync_bn")
 UNKNOWN = "not recorded"
 
 
@@ -60,6 +60,6 @@ def _segment(started: str, metadata: dict, epochs: int, steps: int) -> dict:
 
 def _flat(segment: dict) -> dict:
     """Provenance without its two levels."""
-    known = {"compile": False} | provenance(segment)  # before segments had it, it was part of the id
+    known = {"compile": False, "sync_bn": False} | provenance(segment)  # older segments have neither
     inner = {key: value for value in known.values() if isinstance(value, dict) for key, value in value.items()}
     return {key: value for key, value in (known | inner).items() if not isinstance(value, dict)}

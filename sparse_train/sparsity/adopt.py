@@ -87,11 +87,13 @@ def mask_state(state: Mapping[torch.Tensor, dict], topology: "Topology") -> None
 
 
 def require_trains(optimizer: torch.optim.Optimizer, topology: "Topology") -> None:
-    """All weights of the topology that are trained must be the optimizer's.
+    """All weights of the topology that are trained must be the optimizer's, and its topology, if it has one, this one.
 
     Raises:
         ConfigError: names those that are not.
     """
+    own = getattr(optimizer, "topology", topology) is topology
+    require(own, "topology", type(topology).__name__, "must be the optimizer's own: give both the same object")
     trained = {p for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name, p in topology.weights.items() if p.requires_grad and p not in trained]
     asked = "was the model copied, sharded or loaded with assign=True after the topology was made, or a layer replaced?"

@@ -17,17 +17,23 @@ POWERS = {"sparseopt": 1, "sgd": -1}
 RANKINGS = ("weights", *POWERS, "invariant")
 
 
-def lengths(mask: Tensor, of: str) -> Tensor:
+def lengths(mask: Tensor, of: str, ablates: bool = False) -> Tensor:
     """sqrt(c) or its inverse per neuron, broadcastable over the weight; 1 for a neuron without inputs.
 
     Args:
         of: "sparseopt", by which an SGD run's weights become those that SparseOpt would have; "sgd" for the reverse.
+        ablates: as `neuron_scale` has it.
     """
-    c = neuron_scale(mask)
+    c = neuron_scale(mask, ablates=ablates)
     return torch.where(c > 0, c, 1.0) ** (POWERS[of] / 2)
 
 
-def ranked(weight: Tensor, grad: Tensor, mask: Tensor, rank_as: str) -> tuple[Tensor, Tensor]:
+def rescaling(old: Tensor, new: Tensor, of: str, ablates: bool, dtype: torch.dtype) -> Tensor:
+    """The factor on weights that stay, as a mask update changes the lengths: the old ones over the new, by neuron."""
+    return lengths(old, of, ablates).to(dtype) / lengths(new, of, ablates).to(dtype)
+
+
+def ranked(weight: Tensor, grad: Tensor, mask: Tensor, rank_as: str, ablates: bool) -> tuple[Tensor, Tensor]:
     """The weight and the gradient that a mask update compares.
 
     "invariant": w_ij / |w_i| and g_ij |w_i|, neither of which changes when neuron i is rescaled before a normalization.
@@ -37,11 +43,12 @@ def ranked(weight: Tensor, grad: Tensor, mask: Tensor, rank_as: str) -> tuple[Te
     Args:
         weight: 0 off the mask.
         rank_as: one of `RANKINGS`.
+        ablates: as `neuron_scale` has it.
     """
     if rank_as == "weights":
         return weight, grad
     if rank_as == "invariant":
         length = neuron_norms(weight)
         return weight / torch.where(length > 0, length, 1.0), grad * length
-    length = lengths(mask, rank_as).to(weight.dtype)
+    length = lengths(mask, rank_as, ablates).to(weight.dtype)
     return weight * length, grad / length

@@ -45,7 +45,9 @@ class Topology:
             `torch.compile` and DDP are left out.
         targets: parameter name -> active weights that sparsity and distribution ask for.
         counts: parameter name -> active weights, which only some methods' updates change.
-        ablates: whether a neuron without weights is no longer one of its layer (constant fan-in).
+        ablates: whether a neuron without weights is no longer one of its layer (constant fan-in), unless an `Updater`
+            trains it by another method.
+        outputs: name of the model's last weight, whose neurons are its outputs.
         by_neuron: names of the sparse weights whose rows are neurons: all but embeddings and transposed convolutions.
         normalized: names of the sparse weights whose layer is followed by a normalization layer.
         visited: parameter name -> which weights have been active so far, the initial masks included.
@@ -71,6 +73,7 @@ class Topology:
         self.weights = sparse_parameters(model, _listed(include), _listed(exclude))
         shapes = {name: tuple(weight.shape) for name, weight in self.weights.items()}
         transposed = by_input(model)
+        self.outputs = [name for name, p in parameters(model).items() if p.ndim > 1][-1]
         self.by_neuron = [name for name, weight in self.weights.items() if weight not in transposed]
         self.initial, self.ablates = initial, initial == "constant_fan_in"
         others = [name for name in self.weights if name not in self.by_neuron]

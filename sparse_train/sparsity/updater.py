@@ -12,7 +12,7 @@ from sparse_train.process.distributed import present
 from sparse_train.randomness import generator
 from sparse_train.sparsity.adopt import Adopted, require_trains
 from sparse_train.sparsity.attached import Attached, saved_with
-from sparse_train.sparsity.lengths import RANKINGS, lengths, ranked
+from sparse_train.sparsity.lengths import RANKINGS, ranked, rescaling
 from sparse_train.sparsity.parts.averages import Average
 from sparse_train.sparsity.parts.budget import Budget, Moment, Steady
 from sparse_train.sparsity.parts.growth import DropScore, GrowthScore, Magnitude
@@ -97,6 +97,7 @@ class Updater:
         require_one_of("rank_as", rank_as, RANKINGS)
         begins = ("dense" if self.budget.gradual else self.selection.begins) or topology.initial
         topology.require_pruned(self.budget.gradual)
+        topology.ablates &= self.selection.begins == "constant_fan_in"
         require(topology.initial == begins, "topology.initial", topology.initial, f"must be {begins} for this method")
         self._stepped, self._attached, self.average, self.plan = optimizer, None, average, {}
         if not hasattr(optimizer, "mask_momentum"):
@@ -176,10 +177,7 @@ class Updater:
         """Drop and grow in every layer, then clear the momentum of what was dropped.
 
         Frozen weights keep their masks. All masks stay where a gradient is not finite, as a `GradScaler` leaves out its
-        step there.
-
-        Returns:
-            Whether the masks were updated.
+        step there. Returns whether the masks were updated.
 
         Raises:
             DivergedError: a weight is not finite. Masks are as they were.
@@ -187,7 +185,7 @@ class Updater:
         """
         self.topology.require_agreement()
         self.topology.follow()
-        masks, peaks, last = {}, Peaks(), [*self.topology.weights][-1]
+        masks, peaks = {}, Peaks()
         self.plan = self.budget(self._moment(step))
         for name, (dropped, grown) in self.plan.items():
             mask, (weight, grad) = self.topology.masks[name], self._seen(name, step)
@@ -198,7 +196,8 @@ class Updater:
                 peaks.score(name, growth.amax(), growth.amin())
             if not isinstance(self.drop, Magnitude):
                 peaks.score(name, score.amax())
-            layer = Layer(mask, score, growth, dropped, grown, self.topology.targets[name], name == last)
+            target, last = self.topology.targets[name], name == self.topology.outputs
+            layer = Layer(mask, score, growth, dropped, grown, target, last)
             masks[name] = self.selection(layer)
         if self.average is not None:
             self.average.updated()
@@ -239,12 +238,12 @@ class Updater:
             raise RuntimeError(f"{name} has no average of gradients at step {step}: call observe in every step")
         if self.gradient == "corrected" and name in (corrections := self.optimizer.corrections()):
             grad = grad * corrections[name]
-        return ranked(weight, grad, self.topology.masks[name], self.rank_as)
+        return ranked(weight, grad, self.topology.masks[name], self.rank_as, self.topology.ablates)
 
     def _replace(self, name: str, mask: Tensor) -> None:
         weight, old, (dropped, grown) = self.topology.weights[name], self.topology.masks[name], self.plan[name]
         count = self.topology.counts[name] - dropped + grown if self.selection.keeps_counts else None
         self.topology.replace(name, mask, count)
         if self.rank_as != "weights" and self.rescale:
-            old, new = (lengths(mask, self.lengths_of).to(weight.dtype) for mask in (old, self.topology.masks[name]))
-            self.optimizer.multiply(weight, old / new)
+            masks = (old, self.topology.masks[name])
+            self.optimizer.multiply(weight, rescaling(*masks, self.lengths_of, self.topology.ablates, weight.dtype))

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from sparse_train.config import run_id
+from sparse_train.errors import ConfigError, require
 from sparse_train.report.launch import slurm
 from sparse_train.report.launch.child import attend, option
 from sparse_train.report.records.collect import COMPLETE, INTERRUPTED, MISSING, Records
-from sparse_train.report.sweeps import Cell, Sweep, covering, sweep_dir
+from sparse_train.report.sweeps import Cell, Sweep, configuration, covering, sweep_dir
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,10 @@ def launch(
         The records as they are afterwards; and the reason of each run that failed, by its id, as the multirun told it.
 
     Raises:
-        ConfigError: for jobs that SLURM does not take.
+        ConfigError: for jobs that SLURM does not take, and for an override that makes other runs of these.
         SystemExit: for a signal, once the child has saved.
     """
+    require_same_runs(sweep, sweep.cells, extra)
     reasons: dict[str, str] = {}
     for grid in sweep.grids:
         while todo := missing(grid, records):
@@ -98,3 +104,21 @@ def command(sweep: Sweep, cells: list[Cell], runs_dir: Path, options: Sequence[s
     values = [f"{key}={','.join(values)}" for key, values in covering(cells).items()]
     place = ["--config-dir", str(sweep_dir(sweep.name)), "--config-name", sweep.name]
     return [sys.executable, "-m", "sparse_train", *place, option("runs_dir", runs_dir), *values, *options]
+
+
+def require_same_runs(sweep: Sweep, cells: Sequence[Cell], extra: Sequence[str]) -> None:
+    """Refuse an override that changes the ids of runs: they would be trained, and their results not found.
+
+    Raises:
+        ConfigError: names the first such override.
+    """
+    words = (word.lstrip("+").partition("=") for word in extra)
+    given = {key: value for key, equals, value in words if equals and not key.startswith(("hydra", "~"))}
+    right = f"changes the ids of these runs, so their results would not count: write it into sweeps/{sweep.name}.yaml"
+    for cell in cells if given else ():
+        for key, value in given.items():
+            try:
+                same = run_id(configuration(sweep.name, cell.options | {key: value})) == cell.id
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ConfigError(key, value, str(error).splitlines()[0]) from error
+            require(same, key, value, right)

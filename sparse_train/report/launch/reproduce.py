@@ -102,7 +102,7 @@ def reproduce(
         missing; and the records as they are now.
 
     Raises:
-        ConfigError: for jobs that SLURM does not take.
+        ConfigError: for jobs that SLURM does not take, and for an override that makes other runs of these.
     """
     if launcher.name == "slurm" and (queued := slurm.queue(slurm.jobs_dir(runs_dir, sweep.name))):
         words = f"{sweep.name}: {queued.total()} jobs are in the queue already; `make cancel-{sweep.name}` ends them"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sparse_train.errors import ConfigError, require
 from sparse_train.report.launch.child import attend
-from sparse_train.report.launch.local import command
+from sparse_train.report.launch.local import command, require_same_runs
 from sparse_train.report.records import collect, collected, mixtures
 from sparse_train.report.records.collect import COMPLETE, TIMES, Records
 from sparse_train.report.sweeps import Sweep
@@ -33,10 +33,11 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
         Whether it does, and what was found.
 
     Raises:
-        ConfigError: for an artifact or id without a committed complete run.
+        ConfigError: for an artifact or id without a committed complete run, and an override that makes it another run.
     """
     before, rows = _committed(sweep, results_dir, run)
     cell = next(cell for cell in sweep.cells if cell.id == before["id"])
+    require_same_runs(sweep, [cell], extra)
     with tempfile.TemporaryDirectory() as runs_dir:
         training = command(sweep, [cell], Path(runs_dir), [*_as_before(before), *extra])
         attend(training, stdout=sys.stderr)

@@ -67,7 +67,8 @@ def kept(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:
     factors = {row["id"]: {f: row[f] for f in sweep.factors if f in row} for row in fresh.to_dict("records")}
     complete = {id_: {**row, **factors[id_]} for id_, row in elsewhere(path, sweep).items()}
     if before is not None:
-        complete |= {row["id"]: row for row in before[before["status"] == COMPLETE].to_dict("records")}
+        committed = before[before["status"] == COMPLETE].to_dict("records")
+        complete |= {row["id"]: {**row, **factors.get(row["id"], {})} for row in committed}
     rows = [row if row["status"] == COMPLETE else complete.get(row["id"], row) for row in fresh.to_dict("records")]
     others = [row for id_, row in complete.items() if id_ not in set(fresh["id"])]
     if others:

@@ -105,6 +105,8 @@ def _place(runs: pd.DataFrame, rows: list[str]):
 
 
 def _cell(runs: pd.DataFrame, value: str, paper: str | None) -> Cell:
+    if runs.empty:  # the grid is no full product
+        return Cell(None, None, 0, 0, None)
     present = runs[value].dropna() if value in runs else pd.Series(dtype=float)
     mean = float(present.mean()) if len(present) else None
     std = float(present.std()) if len(present) > 1 else None

@@ -32,7 +32,10 @@ class Average(Protocol):
 
 
 class Mean:
-    """The mean over the last `batches` steps before an update, its own included: as of one large batch."""
+    """The mean over the last `batches` steps before an update, its own included: as of one large batch.
+
+    Steps before the last update do not count, since the masks were others: `batches` above `every` changes nothing.
+    """
 
     def __init__(self, batches: int):
         require(batches >= 1, "batches", batches, "must be at least 1: gradients to average before a mask update")

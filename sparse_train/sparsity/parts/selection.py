@@ -16,7 +16,7 @@ class Layer(NamedTuple):
         growth: by which positions are grown, the highest first; None where nothing is.
         drop, grow: how many, by the budget.
         target: how many weights the sparsity asks for in this layer.
-        last: whether it is the model's last, whose neurons are its outputs.
+        last: whether its neurons are the model's outputs (`Topology.outputs`).
     """
 
     mask: Tensor
