@@ -230,6 +230,14 @@ STUDY = {
 }
 
 
+def test_settings_that_are_one_run_are_refused():
+    """SGD's id does not know s_avg."""
+    cells = [("one", {"optimizer": "sgd", "s_avg": "layer"}), ("two", {"optimizer": "sparseopt", "s_avg": "layer"})]
+    settings.check_distinct("mine", [*cells, cells[0]])
+    with pytest.raises(ConfigError, match=r"^sweeps/mine\.yaml=s_avg: changes nothing of some runs"):
+        settings.check_distinct("mine", [*cells, ("one", {"optimizer": "sgd", "s_avg": "none"})])
+
+
 def test_a_study_that_names_its_settings_is_taken():
     settings.check("mine", STUDY, GRID)
 

@@ -75,6 +75,23 @@ def check(name: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str,
         find(settings, setting, f"{file}: setting")
 
 
+def check_distinct(name: str, cells: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+    """Refuse two settings that are one run, such as two of s_avg under SGD: only one of them would have its result.
+
+    Args:
+        cells: the id and the factors of every cell.
+
+    Raises:
+        ConfigError: names the file and the factors.
+    """
+    seen: dict[str, Mapping[str, str]] = {}
+    for run, factors in cells:
+        before = seen.setdefault(run, factors)
+        alike = sorted(key for key in {*before, *factors} if before.get(key) != factors.get(key))
+        right = "changes nothing of some runs: give it a grid of its own in `also`, with the settings that it changes"
+        require(not alike, f"sweeps/{name}.yaml", ", ".join(alike), right)
+
+
 def _check_keys(where: str, content: Iterable[str], known: Collection[str]) -> None:
     for key in content:
         require(key in known, where, key, f"no such key{closest(key, known)}")

@@ -166,6 +166,8 @@ def _load(name: str, scale: str, references: bool) -> Sweep:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"sweeps/{name}.yaml", scale, str(error).splitlines()[0]) from error
     settings.check(name, shown, [cell.factors for grid in grids for cell in grid])
+    if scale == PAPER and not references:  # elsewhere several settings may be one
+        settings.check_distinct(name, [(cell.id, cell.factors) for grid in grids for cell in grid])
     return Sweep(name, scale, shown, grids)
 
 
@@ -184,8 +186,7 @@ def _grid(name: str, values: dict[str, str], scale: str) -> list[Cell]:
             bases[groups] = _compose(name, groups).copy()
         cfg = _with_values(bases[groups], options)  # over the last cell's, which has the same keys
         dataset = cfg.dataset._target_.rsplit(".", 1)[-1]
-        trains = cfg.task._target_.endswith(".train")
-        epochs, work = (cfg.epochs, workload(cfg)) if trains else (0, "")
+        epochs, work = (cfg.epochs, workload(cfg)) if cfg.task._target_.endswith(".train") else (0, "")
         cells.append(Cell(run_id(cfg), factors, options, dataset, epochs, work))
     return cells
 
