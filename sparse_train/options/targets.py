@@ -100,7 +100,7 @@ def make(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def blamed(cfg: DictConfig, key: str) -> Iterator[None]:
-    """What fails within is the fault of `cfg[key]`.
+    """Report a failure within as one of `cfg[key]`.
 
     Raises:
         ConfigError: as `instantiate`; the error names the key as it is written on the command line.
