@@ -345,6 +345,6 @@ def test_an_option_may_hold_a_space(monkeypatch, tmp_path):
         "sparse_train.report.__main__.reproduce", lambda *given: told.append(given[-1]) or ([], given[2])
     )
     monkeypatch.setattr(index, "write", lambda place: None)
-    words = ("reproduce", "table6", "--launch", "data_dir='a b' compile=true", "--results-dir", tmp_path)
+    words = ("reproduce", "table6", "--launch", "data_dir='a b' amp=bf16", "--results-dir", tmp_path)
     assert command(monkeypatch, *words, "--runs-dir", tmp_path / "runs") == 0
-    assert told == [["data_dir='a b'", "compile=true"]], "Hydra reads the quotes"
+    assert told == [["data_dir='a b'", "amp=bf16"]], "Hydra reads the quotes"

@@ -31,6 +31,11 @@ def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {bare(name): p for name, p in unwrapped(model).named_parameters()}
 
 
+def last_weight(model: nn.Module) -> str:
+    """The name of the model's last parameter with two or more dimensions, whose neurons are its outputs."""
+    return [name for name, p in parameters(model).items() if p.ndim > 1][-1]
+
+
 def bare(name: str) -> str:
     """The name without what `torch.compile` puts into it where a part of a model is compiled."""
     return name.replace("_orig_mod.", "")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sparse_train.errors import MaskMismatchError, require, require_one_of
 from sparse_train.randomness import generator
 from sparse_train.sparsity.density import allotted
-from sparse_train.sparsity.layers import by_input, parameters, sparse_parameters
+from sparse_train.sparsity.layers import by_input, last_weight, parameters, sparse_parameters
 from sparse_train.sparsity.masks import checksum
 from sparse_train.sparsity.normalized import normalizations
 from sparse_train.sparsity.parts.initial import INITIAL
@@ -73,7 +73,7 @@ class Topology:
         self.weights = sparse_parameters(model, _listed(include), _listed(exclude))
         shapes = {name: tuple(weight.shape) for name, weight in self.weights.items()}
         transposed = by_input(model)
-        self.outputs = [name for name, p in parameters(model).items() if p.ndim > 1][-1]
+        self.outputs = last_weight(model)
         self.by_neuron = [name for name, weight in self.weights.items() if weight not in transposed]
         self.initial, self.ablates = initial, initial == "constant_fan_in"
         others = [name for name in self.weights if name not in self.by_neuron]

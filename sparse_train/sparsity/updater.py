@@ -97,8 +97,8 @@ class Updater:
         require_one_of("rank_as", rank_as, RANKINGS)
         begins = ("dense" if self.budget.gradual else self.selection.begins) or topology.initial
         topology.require_pruned(self.budget.gradual)
-        topology.ablates &= self.selection.begins == "constant_fan_in"
         require(topology.initial == begins, "topology.initial", topology.initial, f"must be {begins} for this method")
+        topology.ablates &= self.selection.begins == "constant_fan_in"
         self._stepped, self._attached, self.average, self.plan = optimizer, None, average, {}
         if not hasattr(optimizer, "mask_momentum"):
             require(not rescale, "rescale", rescale, "needs SparseSGD, whose momentum can be brought along")

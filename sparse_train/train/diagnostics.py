@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_train.optim.sgd import SparseSGD
-from sparse_train.sparsity.layers import parameters
+from sparse_train.sparsity.layers import last_weight, parameters
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.train.meter import Meter
@@ -20,8 +20,7 @@ def groups(model: nn.Module) -> dict[str, list[str]]:
     """Group -> names of its parameters: `affine` has those of one dimension (normalization's, and biases),
     `classifier` the last weight, and a stage such as `layer1` the weights whose names begin with it.
     """
-    named = parameters(model)
-    *_, last = (name for name, p in named.items() if p.ndim > 1)
+    named, last = parameters(model), last_weight(model)
     found: dict[str, list[str]] = {}
     for name, p in named.items():
         group = AFFINE if p.ndim <= 1 else CLASSIFIER if name == last else name.split(".")[0]
