@@ -646,7 +646,7 @@ function board() {
   });
   return element("section", { "aria-labelledby": "found" }, element("h2", { id: "found" }, "What agrees, what does not, how sure"),
     element("p", {}, element("strong", {}, `Accuracy at the paper's protocol: ${done} of ${cells.length} numbers of its tables so far${seeds}.`),
-      ` ${GLOSSARY} `, reduced.map((scale) => `REDUCED ${scale}: ${data.scales[scale]}.`)),
+      ` ${GLOSSARY} `, reduced.map((scale) => `REDUCED ${scale}: ${data.scales[scale]}.`).join(" ")),
     element("div", { class: "board stacked scroll", tabindex: 0, role: "region", "aria-label": "Statements" },
       element("table", { "aria-label": "Statements" }, element("thead", {}, headOf(BOARD)), bodies)));
 }
