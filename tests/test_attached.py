@@ -108,7 +108,7 @@ def test_a_first_step_at_rate_0_is_counted_with_a_closure_too(small_net, batch, 
         return loss
 
     optimizer.step(closure)
-    assert updater._attached.steps == 1
+    assert optimizer.state_dict()["updater"]["steps"] == 1
 
 
 @KINDS
@@ -138,9 +138,11 @@ def test_a_state_without_a_count_is_refused(small_net):
 
 
 def test_twice_is_once_too_often(small_net):
-    updater = made(small_net, SparseSGD)[-1].attach()
-    with pytest.raises(ConfigError, match="has been called before"):
-        updater.attach()
+    _, optimizer, updater = made(small_net, SparseSGD)
+    updater.attach()
+    for again in (updater, Updater(updater.topology, optimizer, RigL(), 40)):
+        with pytest.raises(ConfigError, match="updater=attach: this optimizer has an attached Updater already"):
+            again.attach()
 
 
 def test_a_run_too_short_for_an_update_is_warned_of(small_net):
@@ -161,7 +163,7 @@ def test_a_step_for_show_is_not_counted(small_net, batch, kind):
     optimizer.state.clear()
     version = updater.topology.version
     get_optimizer_state_dict(model, optimizer)
-    assert (updater._attached.steps, updater.topology.version) == (3, version)
+    assert (optimizer.state_dict()["updater"]["steps"], updater.topology.version) == (3, version)
     train(model, optimizer, batch, [3])
     assert updater.topology.version > version
 

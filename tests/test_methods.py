@@ -327,6 +327,7 @@ def test_a_state_without_the_methods_is_refused(method, made):
         ({"selection": SRigL(), "growth": RigL()}, "topology.initial=random: must be constant_fan_in"),
         ({"budget": SNFS(), "growth": None}, "growth=None: must be a growth score"),
         ({"growth": None}, "growth=None: must be a growth score"),
+        ({"growth": RigL}, "growth=<class .*RigL'>: must be a growth score, such as RigL()"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(options, message):

@@ -261,6 +261,32 @@ def test_a_new_method_is_a_score():
     assert flat(topology.masks["weight"]) == "11001010"  # drops 1 and grows it back: |g| = 1 is the least inactive
 
 
+@pytest.mark.parametrize("slot", ["growth", "drop"])
+@pytest.mark.parametrize(
+    ("score", "given"),
+    [
+        (lambda grad: grad.abs().flatten(), r"\(8,\)"),  # as many numbers as weights
+        (lambda grad: grad.abs().sum(), r"\(\)"),  # would rank by position
+        (lambda grad: grad.abs().sum(1), r"\(2,\)"),
+        (lambda grad: None, "NoneType"),
+    ],
+)
+def test_a_score_of_another_shape_changes_nothing(slot, score, given):
+    class Mine:
+        needs_gradient = True
+
+        def __call__(self, weight, grad, generator=None):
+            return score(grad)
+
+    _, topology, optimizer = eight_weights()
+    before = topology.masks["weight"].clone()
+    updater = Updater(topology, optimizer, **{"growth": RigL(), slot: Mine()}, total_steps=4, drop_fraction=1, every=1)
+    message = rf"^{slot}=Mine: must score each weight of weight, a tensor of \(2, 4\), not {given}$"
+    with pytest.raises(ConfigError, match=message):
+        updater.update(1)
+    assert torch.equal(topology.masks["weight"], before)
+
+
 # --- what is not a number ---
 
 BAD = pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])

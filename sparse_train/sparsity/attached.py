@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sparse_train.errors import require
 from sparse_train.sparsity.adopt import Adopted
 
 if TYPE_CHECKING:
@@ -50,9 +51,15 @@ class Attached:
     Args:
         optimizer: whose `step` is called once per step of the training.
         updater: of the topology that it trains.
+
+    Raises:
+        ConfigError: the optimizer has an attached Updater already: two would each change the masks.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, updater: "Updater"):
+        hooks = optimizer._optimizer_step_pre_hooks.values()
+        taken = any(isinstance(getattr(hook, "__self__", None), Attached) for hook in hooks)
+        require(not taken, "updater", "attach", "this optimizer has an attached Updater already: once is enough")
         self.updater, self.steps = updater, 0
         if warning := idle(updater):
             warnings.warn(warning, stacklevel=3)

@@ -19,7 +19,7 @@ from sparse_train.sparsity.parts.growth import DropScore, GrowthScore, Magnitude
 from sparse_train.sparsity.parts.schedule import DECAYS, cubic
 from sparse_train.sparsity.parts.selection import ByLayer, Layer, Selection
 from sparse_train.sparsity.topology import Topology
-from sparse_train.sparsity.verified import Peaks, require_same_masks
+from sparse_train.sparsity.verified import Peaks, require_same_masks, scored
 
 if TYPE_CHECKING:
     from sparse_train.optim.sgd import SparseSGD
@@ -85,8 +85,9 @@ class Updater:
         average: Average | None = None,
     ):
         self.drop, self.budget, self.selection = drop or Magnitude(), budget or Steady(), selection or ByLayer()
-        scored = callable(growth) or (growth is None and not self.budget.grows)
-        require(scored, "growth", growth, "must be a growth score, such as RigL() or SET()")
+        scores = callable(growth) and not isinstance(growth, type)
+        fits = scores or (growth is None and not self.budget.grows)
+        require(fits, "growth", growth, "must be a growth score, such as RigL() or SET()")
         require(0 <= drop_fraction <= 1, "drop_fraction", drop_fraction, "must be in [0, 1]: active weights to replace")
         whole = isinstance(total_steps, Integral) and total_steps > 0
         require(whole, "total_steps", total_steps, "must be a whole number above 0")
@@ -99,7 +100,7 @@ class Updater:
         topology.require_pruned(self.budget.gradual)
         require(topology.initial == begins, "topology.initial", topology.initial, f"must be {begins} for this method")
         topology.ablates &= self.selection.begins == "constant_fan_in"
-        self._stepped, self._attached, self.average, self.plan = optimizer, None, average, {}
+        self._stepped, self.average, self.plan = optimizer, average, {}
         if not hasattr(optimizer, "mask_momentum"):
             require(not rescale, "rescale", rescale, "needs SparseSGD, whose momentum can be brought along")
             optimizer = Adopted(optimizer, topology)
@@ -126,8 +127,7 @@ class Updater:
 
         Do not call `update` then. `Attached` says what happens in a step; the optimizer's state has the count of steps.
         """
-        require(self._attached is None, "updater", "attach", "has been called before: once is enough")
-        self._attached = Attached(self._stepped, self)
+        Attached(self._stepped, self)
         return self
 
     def due(self, step: int) -> bool:
@@ -189,10 +189,11 @@ class Updater:
         self.plan = self.budget(self._moment(step))
         for name, (dropped, grown) in self.plan.items():
             mask, (weight, grad) = self.topology.masks[name], self._seen(name, step)
-            score, growth = self.drop(weight, grad), None
+            score, growth = scored("drop", self.drop, self.drop(weight, grad), name, weight), None
             peaks.weight(name, (score if isinstance(self.drop, Magnitude) else weight.abs()).amax())
             if self.growth is not None:
                 growth = self.growth(self.topology.weights[name], grad, generator(self.seed, "growth", name, step))
+                scored("growth", self.growth, growth, name, weight)
                 peaks.score(name, growth.amax(), growth.amin())
             if not isinstance(self.drop, Magnitude):
                 peaks.score(name, score.amax())

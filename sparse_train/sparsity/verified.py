@@ -1,13 +1,25 @@
-"""What is checked at a mask update: that all scores are finite, and that all processes have the same masks."""
+"""What is checked at a mask update: that scores fit and are finite, and that all processes have the same masks."""
 
 import warnings
 
 import torch
 from torch import Tensor
 
-from sparse_train.errors import DivergedError, MaskMismatchError
+from sparse_train.errors import DivergedError, MaskMismatchError, require
 from sparse_train.process.distributed import Ranks
 from sparse_train.sparsity.topology import Topology
+
+
+def scored(kind: str, by: object, score: Tensor, name: str, weight: Tensor) -> Tensor:
+    """The score of a layer that a method gave. Any other shape would rank other weights, without an error.
+
+    Raises:
+        ConfigError: for another shape than the weight's; `kind` is the argument that the method is.
+    """
+    shape, right = getattr(score, "shape", None), f"must score each weight of {name}, a tensor of {tuple(weight.shape)}"
+    given = tuple(shape) if shape is not None else type(score).__name__
+    require(shape == weight.shape, kind, type(by).__name__, f"{right}, not {given}")
+    return score
 
 
 class Peaks:
