@@ -8,7 +8,7 @@
 #   LAUNCHER=slurm   runs as SLURM jobs (conf/hydra/launcher/slurm.yaml); returns once they are in the queue
 #   PROJECT, ENTITY  of W&B
 #   PEERS="..."      a URL or path with {owner} and {name} in it, for `make parity`; GitHub's if not given
-#   WORKERS=2        tests run in so many processes
+#   WORKERS=2        processes that run the tests
 #   OPTIONS="..."    further overrides of the training runs, such as OPTIONS="data_dir=/data"
 
 PYTHON ?= python3
@@ -35,7 +35,7 @@ REPORT := $(BIN)/python -m sparse_train.report
 PYTEST = tests/scratch $(BIN)/python -m pytest --numprocesses "$$WORKERS" --dist loadfile --no-loadscope-reorder
 COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-# What is given goes through the environment, where neither make nor a shell reads what is in it.
+# Variables go through the environment, so neither make nor a shell interprets their contents.
 GIVEN := SCALE RUNS_DIR RESULTS_DIR DRY REFERENCES LAUNCHER JOBS GPUS PACK ARTIFACT RUN OPTIONS PROJECT ENTITY DATA_DIR WORKERS PEERS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
@@ -68,7 +68,7 @@ quickstart: setup ## train RigL on digits at four sparsities (3 to 8 minutes on 
 test: setup ## set up and run all tests (15 to 26 minutes on two cores)
 	$(PYTEST)
 
-test-fast: setup ## run the tests that take a moment (one minute on two cores)
+test-fast: setup ## run the quick tests (one minute on two cores)
 	$(PYTEST) -m "not slow"
 
 reproduce-%: setup ## train an artifact's missing runs and draw it: make reproduce-table1, reproduce-fig26, reproduce-all
@@ -86,7 +86,7 @@ status-%: setup ## count an artifact's complete, running, failed, diverged and m
 cancel-%: setup ## take an artifact's jobs out of SLURM's queue
 	$(REPORT) cancel "$$NAME" $(WHERE)
 
-plan: setup ## count runs, GPU-hours and the time on so many GPUs: make plan ARTIFACT=table1 GPUS=8
+plan: setup ## count runs, GPU-hours and the time on GPUS GPUs: make plan ARTIFACT=table1 GPUS=8
 	$(REPORT) plan "$$ARTIFACT" $(WHERE) $(call option,gpus,GPUS)
 
 watch: setup ## show the progress of running sweeps; watch-table1: one artifact
