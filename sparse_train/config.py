@@ -16,7 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from sparse_train.errors import closest, require, require_one_of
 from sparse_train.source import OURS, foreign_code
 
-# Raised when a change of the code alters results, so that old and new records never pass for the same run.
+# Incremented when a change of the code alters results, so that old and new records never pass for the same run.
 NUMERICS = 1
 
 # What decides a result, and so a run's id. Never here: paths, workers, device, threads, logger, checkpoint intervals.
@@ -42,12 +42,11 @@ SCIENCE = (
     "scale",
 )
 
-# Like the number of threads, this changes only how a result is rounded. Every id has it with this value.
+# Like the number of threads, this changes only how a result is rounded. Ids are computed as if it had this value.
 LAST_BITS = {"compile": False}
 
 # Of a task that does not train by recipe, only these decide the result, besides the task's own options, scale and seed.
 SCIENCE_OF = {
-    "amplification": tuple(key for key in SCIENCE if key != "task"),
     "balance": (),
     "bn_gradient": ("dataset", "batch_size"),
     "equilibrium": ("dataset", "batch_size"),
@@ -187,7 +186,7 @@ def check(cfg: DictConfig) -> None:
     require(not dense, "sparsity", cfg.sparsity, "dst=dense trains every weight: leave sparsity out, or use dst=static")
     for path, key in ALIASES.items():
         value = OmegaConf.select(cfg, path)
-        require(value is None or value == cfg[key], path, value, f"is {key} and must equal it: give {key} instead")
+        require(value is None or value == cfg[key], path, value, f"mirrors {key} and must equal it: give {key} instead")
 
 
 def run_id(cfg: DictConfig, foreign: Mapping[str, Mapping] | None = None) -> str:

@@ -24,11 +24,11 @@ class ConfigError(ValueError):
 
 
 class DivergedError(RuntimeError):
-    """The loss of a run is no longer a number."""
+    """A loss, gradient or weight of a run is not finite."""
 
 
 class MaskMismatchError(RuntimeError):
-    """The processes of a run no longer train the same network, or a checkpoint holds another than was asked for."""
+    """Masks do not fit: ranks differ, a checkpoint has others than configured, or they would zero trained weights."""
 
 
 class ForeignError(Exception):
@@ -57,6 +57,11 @@ def require(condition: bool, key: str, value: object, right: str) -> None:
 def require_one_of(key: str, value: object, options: Collection[str]) -> None:
     """Raise a `ConfigError` that lists the options unless the value is one of them."""
     require(value in options, key, value, f"must be one of {', '.join(options)}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; its name where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def closest(word: str, known: Iterable[object]) -> str:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent
 # Holds conf/, sweeps/ and the paper's numbers: the package itself where a wheel brought it, else its checkout.
 ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 OURS = f"{PACKAGE.name}."
-# What no number of a run depends on: what shows results, and what writes, sends, locks and speaks.
+# No number of a run depends on these: they show results, write, send, lock and print.
 ASIDE = (
     "errors.py",
     "options/command_line.py",
@@ -42,7 +42,7 @@ def training_code() -> str:
 
 @cache
 def foreign_code(target: str) -> str | None:
-    """The same of the package that holds `target`, a dotted path; None where there is none.
+    """The hash of the package that holds `target`, a dotted path; None if there is no such package.
 
     Nothing is imported. A directory without `__init__.py` is looked through for the part of it that is named.
     """

@@ -1,6 +1,7 @@
 """Claims judged on numbers whose verdict is known, and on the paper's own."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -199,4 +200,5 @@ def test_the_committed_verdicts_are_those_of_the_records(scale):
     place = sweeps.scale_dir(results, scale)
     (_, *lines), page = claims.pages(results, scale)
     assert (place / "claims.md").read_text() == page
+    assert not re.search(r"; but\n\n(?!- )", page), "a head announces exceptions that do not follow"
     assert pd.read_csv(place / "claims.csv", dtype=str).to_numpy().tolist() == lines

@@ -125,7 +125,7 @@ def test_masks_are_told_by_fan_ins_corrections_and_holes(compose_config):
     mask = torch.zeros_like(run.topology.weights[name], dtype=torch.bool)
     mask[:4, 0], mask[4:6, 1, 0] = True, True  # fan-ins 9, 9, 9, 9, 3, 3, 0, 0; inputs 2 and 3 are not read
     run.topology.replace(name, mask)
-    told = run.diagnostics().masks()
+    told = run.diagnostics.masks()
     assert (told["dead_neurons/layer2"], told["unread_inputs/layer2"]) == (2, 2)
     assert told["dead_neurons/layer1"] == told["unread_inputs/layer1"] == told["fan_in_spread/layer1"] == 0
     neurons = sum(len(weight) for other, weight in run.topology.weights.items() if other.startswith("layer2"))

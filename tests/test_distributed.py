@@ -1,5 +1,6 @@
 """Two gloo processes, started as users start them, against one process that does the same."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -198,7 +199,7 @@ def test_ranks_share_every_image_once(world, compose_config):
 def test_a_batch_that_cannot_be_shared_is_refused():
     from sparse_train.data.memory import Loading, require_batches
 
-    with pytest.raises(ConfigError, match="batch_size=10: is that of all processes together: must divide by their 4"):
+    with pytest.raises(ConfigError, match="batch_size=10: must be divisible by the number of processes, 4"):
         require_batches(Loading("", 10, 0, torch.device("cpu"), ranks=Ranks(0, 4)), 100)
 
 
@@ -223,3 +224,21 @@ def test_what_processes_may_differ_in(compose_config):
         assert settings(compose_config("optimizer=sparseopt", other)) != mine
     keys = list(settings(compose_config("lr=0.3")))
     assert keys.index("lr") < keys.index("optimizer.lr"), "the key that was given is the one that is named"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        ({"lr": 0.1, "seed": 0}, None),
+        ({"lr": 0.2, "seed": 0}, "lr=0.2: on process 1, but 0.1 on process 0"),
+        ({"lr": 0.1}, "seed=None: on process 1, but 0 on process 0"),
+        ({"lr": 0.1, "seed": 0, "amp": "bf16"}, "amp=bf16: on process 1, but None on process 0"),
+    ],
+)
+def test_a_key_of_one_process_alone_is_named(monkeypatch, theirs, message):
+    ours = {"lr": 0.1, "seed": 0}
+    monkeypatch.setattr(
+        torch.distributed, "all_gather_object", lambda found, _: found.__setitem__(slice(2), [ours, theirs])
+    )
+    with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
+        Ranks(0, 2, 0).require_same(ours)

@@ -437,7 +437,7 @@ def test_a_run_whose_loss_is_no_number_is_diverged(task):
     assert isinstance(error, DivergedError)
     assert (record["status"], record["reason"]) == (
         "diverged",
-        "the gradient of layers.1.weight and 5 others is not finite at step 1",
+        "the gradients of layers.1.weight and 5 others are not finite at step 1",
     )
     assert (sink.epochs, sink.ends) == ([], ["diverged"])
 

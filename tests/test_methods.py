@@ -338,7 +338,8 @@ def test_parts_that_do_not_fit_are_refused(options, message):
 
 def test_a_run_too_short_to_prune_is_refused():
     topology, optimizer = prepared(EIGHT, initial="dense")
-    with pytest.raises(ConfigError, match="every=100: leaves no mask update in 100 steps, so nothing would be pruned"):
+    message = r"every=100: must leave a mask update before step 75 \(stop_fraction\), or nothing is pruned"
+    with pytest.raises(ConfigError, match=message):
         Updater(topology, optimizer, None, 100, budget=GMP())
 
 

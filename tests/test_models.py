@@ -1,8 +1,10 @@
+import contextlib
 from functools import wraps
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from sparse_train.errors import ConfigError
 from sparse_train.models.imagenet import timm_model
@@ -291,3 +293,13 @@ def test_densities_by_pattern_may_stand_in_a_configuration(compose_config):
     cfg.topology.distribution = {"*": 0.25}
     densities = build(cfg).topology.densities().values()
     assert list(densities) == pytest.approx([0.25] * len(densities), abs=1e-3)
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_counting_flops_leaves_every_module_in_its_mode(channels):
+    """A batch normalization that is kept in evaluation stays so, also where the forward pass fails."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).train()
+    model[1].eval()
+    with contextlib.suppress(RuntimeError):
+        layer_flops(model, torch.zeros(1, channels, 8, 8))
+    assert [module.training for module in model.modules()] == [True, True, False, True]

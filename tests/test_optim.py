@@ -41,6 +41,13 @@ def test_the_control_per_layer_gives_every_neuron_the_mean_of_the_factors():
     assert scale.tolist() == [[0.75], [0.75]], "the mean of sqrt(4/4) and sqrt(1/4)"
 
 
+def test_the_mean_of_a_layer_leaves_ablated_neurons_out():
+    topology = Topology(nn.Linear(4, 2, bias=False), 0.5, initial="constant_fan_in")
+    topology.replace("weight", torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool))
+    [scale] = SparseOpt(per="layer").scales(topology).values()
+    assert scale.flatten().tolist() == [1, 1], "a constant fan-in needs no correction"
+
+
 def test_neuron_scale_counts_channels_and_kernel():
     mask = torch.zeros(2, 3, 2, 2, dtype=torch.bool)
     mask[0, 0] = True  # 4 of 12

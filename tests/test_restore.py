@@ -95,8 +95,8 @@ def test_a_checkpoint_without_numbers_is_not_called_good(run, spoiled):
     reason = record(run_dir)["reason"]
     assert record(run_dir)["status"] == "diverged"
     assert reason in err
-    named = f"; the checkpoint from before, whose weights are all finite, is {run_dir / 'checkpoint.previous.pt'}"
-    assert reason.endswith(named if spoiled == ["checkpoint.pt"] else "is not finite at step 10")
+    named = f"; the last checkpoint with finite weights is {run_dir / 'checkpoint.previous.pt'}"
+    assert reason.endswith(named if spoiled == ["checkpoint.pt"] else "are not finite at step 10")
 
 
 def test_weights_without_numbers_are_not_saved(run, monkeypatch):
@@ -115,8 +115,8 @@ def test_weights_without_numbers_are_not_saved(run, monkeypatch):
     good = read(run_dir / "checkpoint.pt")
     assert all(value.isfinite().all() for value in good["model"].values())
     assert record(run_dir)["reason"] == (
-        f"layers.1.weight is not finite after epoch 0, {good['steps'] + 2} steps; the checkpoint from before, whose"
-        f" weights are all finite, is {run_dir / 'checkpoint.pt'}"
+        f"layers.1.weight is not finite after epoch 0, {good['steps'] + 2} steps; the last checkpoint with finite"
+        f" weights is {run_dir / 'checkpoint.pt'}"
     )
 
 

@@ -107,7 +107,7 @@ def test_a_sweep_goes_on_after_a_failing_cell(tmp_path):
 def test_a_diverging_run_says_so(tmp_path):
     code, _, err = command(*QUICK, f"runs_dir={tmp_path}", "lr=1e30", "lr_schedule.warmup_epochs=0")
     assert code == 1
-    assert re.search(r"the gradient of conv1.weight and \d+ others is not finite at step \d", err)
+    assert re.search(r"the gradients of conv1.weight and \d+ others are not finite at step \d", err)
     assert record(only(tmp_path))["status"] == "diverged"
 
 
@@ -181,9 +181,9 @@ BAD_INPUT = {
     "model.width=wide": "model.width=wide: ",
     "dataset.pad=-1": "dataset.pad=-1: must be",
     "dataset.mean=[0.5,0.5]": "dataset.mean=",
-    "optimizer.lr=0.9": "optimizer.lr=0.9: is lr and must equal it",
-    "topology.sparsity=0.5": "topology.sparsity=0.5: is sparsity and must equal it",
-    "lr_schedule.base_lr=0.5": "lr_schedule.base_lr=0.5: is lr and must equal it",
+    "optimizer.lr=0.9": "optimizer.lr=0.9: mirrors lr and must equal it",
+    "topology.sparsity=0.5": "topology.sparsity=0.5: mirrors sparsity and must equal it",
+    "lr_schedule.base_lr=0.5": "lr_schedule.base_lr=0.5: mirrors lr and must equal it",
     "lr=inf": "lr=inf: must be",
     "seed=-1": "seed=-1: must be at least 0",
     "workers=-1": "workers=-1: must be at least 0",

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sparse_train.errors import ConfigError
 from sparse_train.options.targets import instantiate
 from sparse_train.randomness import generator
 from sparse_train.record.record import Record
@@ -227,6 +228,52 @@ def test_every_task_leaves_a_complete_record(compose_config, tmp_path, task):
     assert len(rows) >= 2
     if task in ("bn_gradient", "layer_norm"):
         assert rows[0]["ratio"] == 1.0, "a dense layer gives exactly 1"
+
+
+@pytest.mark.parametrize(
+    ("task", "key"),
+    [
+        ("bn_gradient", "init"),
+        ("layer_norm", "place"),
+        ("layer_norm", "fan_ins"),
+        ("gradient_skew", "fan_ins"),
+        ("student_teacher", "neurons"),
+        ("student_teacher", "optimizer"),
+        ("student_teacher", "scaling"),
+        ("sign_flips", "optimizer"),
+        ("equivalence", "variant"),
+        ("neuron_steps", "optimizer"),
+        ("equilibrium", "optimizer"),
+    ],
+)
+def test_an_unknown_word_is_refused_before_a_record_is_begun(compose_config, tmp_path, task, key):
+    cfg = compose_config(f"task={task}", f"task.{key}=other")
+    with pytest.raises(ConfigError, match=f"^{key}=other: must be one of "):
+        instantiate(cfg, "task")(cfg, Record(str(tmp_path), "abc"))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_curve_without_a_point_at_zero_is_refused(compose_config, tmp_path):
+    cfg = compose_config("task=balance", "task.points=10")
+    with pytest.raises(ConfigError, match="points=10: must be odd"):
+        instantiate(cfg, "task")(cfg, Record(str(tmp_path), "abc"))
+
+
+def measured(cfg, tmp_path):
+    """The final numbers of a task."""
+    instantiate(cfg, "task")(cfg, Record(str(tmp_path), "abc"))
+    return Record(str(tmp_path), "abc").content["final"]
+
+
+@pytest.mark.parametrize("task", ["equilibrium", "neuron_steps"])
+def test_a_network_fits_the_configured_images(compose_config, tmp_path, task):
+    assert measured(compose_config(f"task={task}", "batch_size=50", *TASKS[task], "dataset.image_size=4"), tmp_path)
+
+
+def test_amplification_is_that_of_batch_normalization_alone(compose_config, tmp_path):
+    """Eq. 10's formula is not that of group normalization."""
+    cfg = compose_config("task=amplification", "batch_size=50", *TASKS["amplification"], "model=resnet20_group")
+    assert measured(cfg, tmp_path)["exponent_first"] is None
 
 
 def test_a_small_layer_is_told_weight_by_weight(compose_config, tmp_path):

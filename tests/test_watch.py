@@ -156,6 +156,14 @@ def test_jobs_in_the_queue_are_waited_for(tmp_path, monkeypatch):
     assert len(waits) > 10
 
 
+@pytest.mark.parametrize("every", ["0", "-1", "inf", "often"])
+def test_looks_are_some_seconds_apart(runs, monkeypatch, capsys, every):
+    monkeypatch.setattr("sys.argv", ["report", "watch", "--runs-dir", str(runs), f"--every={every}"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "--every: must be a number of seconds above 0" in capsys.readouterr().err
+
+
 def test_a_measurement_has_no_epochs(tmp_path):
     sweep = sweeps.load("fig6")
     leave(tmp_path, sweep.cells[0], epochs=30)

@@ -16,7 +16,7 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
 from sparse_train.data.memory import Batch, Data, Loading, Normalize, held_out, require_batches
-from sparse_train.errors import ConfigError, require
+from sparse_train.errors import ConfigError, first_line, require
 from sparse_train.process.signals import sheltered
 from sparse_train.randomness import derive, generator
 
@@ -35,7 +35,7 @@ class Augmented(Dataset):
         try:
             image, label = self.folder[sample[1]]
         except Exception as error:  # whatever a decoder may raise
-            path, reason = self.folder.samples[sample[1]][0], str(error).splitlines()[0] if str(error) else repr(error)
+            path, reason = self.folder.samples[sample[1]][0], first_line(error)
             return ConfigError("data_dir", self.data_dir, f"{path} cannot be read as an image ({reason})")
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms read the ambient state
             torch.manual_seed(derive(self.seed, "augment", *sample))

@@ -15,7 +15,7 @@ Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 normalized, labels 
 
 
 class Loading(NamedTuple):
-    """How a data set is loaded, whichever it is. All but `batch_size` and `seed` leave the batches as they are.
+    """How any data set is loaded. Of a given one, `batch_size` and `seed` alone decide the global batches.
 
     Attributes:
         data_dir: where the files are.
@@ -42,7 +42,7 @@ class Loading(NamedTuple):
 
 
 class Split(Protocol):
-    """What the loop needs of a training or test set."""
+    """A training or test set."""
 
     samples: int  # in one epoch, as trained or tested on
 
@@ -215,7 +215,7 @@ def require_batches(loading: Loading, images: int) -> None:
     """An epoch must have at least one whole batch, and each rank the same share of it."""
     size, world = loading.batch_size, loading.ranks.world
     require(1 <= size <= images, "batch_size", size, f"must be between 1 and the {images} training images")
-    require(size % world == 0, "batch_size", size, f"is that of all processes together: must divide by their {world}")
+    require(size % world == 0, "batch_size", size, f"must be divisible by the number of processes, {world}")
 
 
 def average_pool(images: Tensor, size: int) -> Tensor:

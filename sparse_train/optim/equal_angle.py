@@ -13,8 +13,8 @@ class EqualAngle:
         g_i <- radians * |w_i| * g_i / |g_i|
 
     with w_i and g_i the existing weights of neuron i and their gradients. A gradient before normalization is orthogonal
-    to its weight, so without momentum each neuron turns by arctan(lr * radians). Momentum sums such steps: of gradients
-    that have nothing in common the angle is 1 / sqrt(1 - momentum^2) of it, of equal ones 1 / (1 - momentum).
+    to its weight, so without momentum each neuron turns by arctan(lr * radians). Momentum multiplies
+    that by 1 / sqrt(1 - momentum^2) for uncorrelated gradients, by 1 / (1 - momentum) for equal ones.
 
     A correction such as SparseOpt's is meant to make steps of neurons comparable. Here they are equal at every step, so
     if this does not help, equalizing neurons does not. Other layers, such as the classifier, keep their gradients. So
@@ -33,7 +33,7 @@ class EqualAngle:
         self.radians = radians
 
     def scales(self, topology: Topology) -> dict[str, Tensor]:
-        """None that follow from masks alone."""
+        """Empty: no factor follows from the masks alone."""
         return {}
 
     @torch.no_grad()

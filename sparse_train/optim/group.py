@@ -34,7 +34,7 @@ class Part:
         self._existing: Existing | None = None
 
     def of(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Of tensors that belong to the group's weights, the rows meant; of a scalar, itself."""
+        """This part's rows of tensors that belong to the group's weights; a scalar stays as it is."""
         return list(tensors) if self.rows is None else [t[self.rows] if t.ndim else t for t in tensors]
 
     def grads(self, factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -131,7 +131,7 @@ class Group:
     def set_factors(
         self, masks: Mapping[Tensor, Tensor], scales: Mapping[Tensor, Tensor], counts: Mapping[Tensor, int]
     ) -> None:
-        """Take over masks, scales and how many weights exist, by weight; one without has 1. Waits for no device."""
+        """Take over masks, scales and counts by weight; a missing mask or scale counts as 1. Waits for no device."""
         ones = [p.new_ones(()) for p in self.weights]
         self.scales = [scales.get(p, one) for p, one in zip(self.weights, ones, strict=True)]
         self.masks = [masks.get(p, one.bool()).expand_as(p) for p, one in zip(self.weights, ones, strict=True)]

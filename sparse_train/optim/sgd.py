@@ -92,7 +92,10 @@ class SparseSGD(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
-        """One step in the order above; returns the closure's loss, if there is a closure."""
+        """One step in the order above; returns the closure's loss, if there is a closure.
+
+        Raises MaskMismatchError if the masks would zero nonzero weights, ValueError for a sparse gradient.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -150,7 +153,7 @@ class SparseSGD(torch.optim.SGD):
         self.mask_momentum()
 
     def __getstate__(self) -> dict:
-        """Copies keep topology and slots; as with torch's SGD, no hooks, and not the `step` a scheduler put here."""
+        """Copies keep topology and slots, but no hooks (as in torch) and not the `step` that a scheduler wrapped."""
         return {k: v for k, v in vars(self).items() if not (k.startswith("_") or hasattr(type(self), k))}
 
     def __setstate__(self, state: dict) -> None:
@@ -194,7 +197,7 @@ class SparseSGD(torch.optim.SGD):
         return grads
 
     def _bound(self, groups: list[Group]) -> Tensor | None:
-        """What renormalizes, from all corrected gradients together, dense or masked."""
+        """The renormalization factor, from the norm of all corrected gradients, dense or masked."""
         dense = self.renorm.over == "dense"
         norms = []
         for group in groups:

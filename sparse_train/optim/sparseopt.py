@@ -71,7 +71,8 @@ class SparseOpt:
         average = self._average(list(masks.values()), topology.ablates)
         scales = {name: neuron_scale(mask, average, topology.ablates) for name, mask in masks.items()}
         if self.per == "layer":
-            scales = {name: scale.mean().expand_as(scale) for name, scale in scales.items()}
+            kept = {name: scale[scale > 0] if topology.ablates else scale for name, scale in scales.items()}
+            scales = {name: kept[name].mean().expand_as(scale) for name, scale in scales.items()}
         return scales
 
     def _corrected(self, topology: Topology) -> Sequence[str]:

@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sparse_train.errors import closest
+from sparse_train.errors import closest, first_line
 from sparse_train.options.targets import PLACES
 from sparse_train.source import ROOT
 
@@ -61,7 +61,7 @@ def usage(own: str | None = None) -> str:
 
 
 def options(group: str, own: str | None = None) -> list[str]:
-    """Those of a group that may be chosen; with those of a directory of one's own."""
+    """The options of a group, with those in a directory of one's own."""
     return sorted(files(group, own))
 
 
@@ -143,7 +143,7 @@ def _unknown_option(text: str, cause: BaseException | None) -> str | None:
 def _wrong_value(text: str, cause: BaseException | None) -> str | None:
     if not text.startswith("Error merging override ") or cause is None:
         return None
-    return f"{text.removeprefix('Error merging override ')}: {str(cause).splitlines()[0]}"
+    return f"{text.removeprefix('Error merging override ')}: {first_line(cause)}"
 
 
 def _list(text: str, cause: BaseException | None) -> str | None:

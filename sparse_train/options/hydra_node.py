@@ -13,7 +13,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sparse_train.errors import ConfigError, require
+from sparse_train.errors import ConfigError, first_line, require
 
 # Free: words and numbers that Hydra prints, counts with or makes directories of.
 FREE = ("run", "sweep", "mode", "verbose", "searchpath", "help", "hydra_help", "overrides", "runtime")
@@ -116,7 +116,7 @@ def _keep(node: Any, fixed: dict[str, tuple], known: set[str], where: str) -> No
     require(isinstance(node, dict), where, node, "must be a mapping")
     for key, values in fixed.items():
         value = node.get(key, values[0])
-        require(value in values, f"{where}.{key}", value, "must stay as it is; see SECURITY.md")
+        require(value in values, f"{where}.{key}", value, f"must stay {values[0]}; see SECURITY.md")
     for key, value in node.items():
         require(key in known, f"{where}.{key}", value, "is not allowed; see SECURITY.md")
 
@@ -126,7 +126,7 @@ def _check_words(node: DictConfig, keys: tuple[str, ...], where: str) -> None:
         try:
             value = None if key not in node or OmegaConf.is_missing(node, key) else node[key]
         except OmegaConfBaseException as error:
-            raise ConfigError(f"{where}.{key}", "", str(error).splitlines()[0]) from error
+            raise ConfigError(f"{where}.{key}", "", first_line(error)) from error
         plain = value is None or isinstance(value, bool | int | float)
         plain = plain or (isinstance(value, str) and WORD.fullmatch(value) is not None)
         require(plain, f"{where}.{key}", repr(value), "must be a number or plain words")

@@ -14,7 +14,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from sparse_train.errors import ConfigError, ForeignError, closest, require
+from sparse_train.errors import ConfigError, ForeignError, closest, first_line, require
 from sparse_train.options.trust import require_known, resolved
 from sparse_train.source import OURS
 
@@ -80,7 +80,7 @@ def instantiate(cfg: DictConfig, key: str) -> Any:
             raise prefixed(cfg, key, cause) from None
         if foreign := foreign_targets(content):
             raise ForeignError(key, foreign[0], cause) from cause
-        raise ConfigError(key, cfg[key].get("_target_"), str(cause).splitlines()[0]) from None
+        raise ConfigError(key, cfg[key].get("_target_"), first_line(cause)) from None
 
 
 def make(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: a progress bar on a terminal, plain lines elsewhere."""
+"""The output of a run: a progress bar on a terminal, plain lines elsewhere."""
 
 import math
 import sys

@@ -41,7 +41,7 @@ class Ranks:
 
     @property
     def gpu(self) -> int:
-        """Of this process: one each of those on the machine, or the only one that SLURM lets it see."""
+        """The index of this process's GPU: its own among the machine's, or 0 if SLURM shows it only one."""
         return self.local % torch.cuda.device_count()
 
     def sum(self, value: Tensor) -> Tensor:
@@ -69,12 +69,11 @@ class Ranks:
             return
         found: list = [None] * self.world
         dist.all_gather_object(found, dict(what))
-        for key in found[0]:
+        for key in dict.fromkeys(key for theirs in found for key in theirs):
+            first = found[0].get(key)
             for rank, theirs in enumerate(found):
-                right = f"on process {rank}, but {found[0][key]} on process 0; all processes of a run need the same"
-                require(theirs.get(key) == found[0][key], key, theirs.get(key), right)
-        keys = [sorted(theirs) for theirs in found]
-        require(keys.count(keys[0]) == self.world, "keys", keys, "are not those of process 0 on every process")
+                right = f"on process {rank}, but {first} on process 0; all processes of a run need the same"
+                require(theirs.get(key) == first, key, theirs.get(key), right)
 
     def from_main(self, choice: Callable[[], T]) -> T:
         """Call `choice` on rank 0 and return its result on every rank; its error is raised on every rank."""

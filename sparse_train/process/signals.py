@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-TWICE = 1.0  # a second Ctrl-C counts after so many seconds: torchrun passes the terminal's first one on once more
+TWICE = 1.0  # seconds in which a second Ctrl-C is ignored: torchrun forwards the terminal's first one again
 
 
 class SignalHandler:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from sparse_train.errors import ConfigError
+from sparse_train.errors import ConfigError, first_line
 from sparse_train.process.console import say
 from sparse_train.record.files import check, read_whole, temporary_name, write_whole
+from sparse_train.record.integrity import CHECKPOINT
 
 FORMAT = 3
 MAGIC = "sparse_train checkpoint"
@@ -28,10 +29,10 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path):
-        self.newest, self.previous = directory / "checkpoint.pt", directory / "checkpoint.previous.pt"
+        self.newest, self.previous = directory / CHECKPOINT, directory / "checkpoint.previous.pt"
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write `state`; what was newest becomes the previous one. If this fails, both stay as they are."""
+        """Write `state`; the newest file becomes the previous one first, so a failed write leaves that one whole."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         payload = buffer.getvalue()
@@ -64,7 +65,7 @@ class Checkpoints:
         """The newest that can be read and whose weights are all finite."""
         for path in (self.newest, self.previous):
             with contextlib.suppress(ValueError):
-                if infinite(read(path)["model"]) is None:
+                if first_not_finite(read(path)["model"]) is None:
                     return path
         return None
 
@@ -94,16 +95,16 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except Exception as error:  # whatever an unpickler may raise
-        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
 
 
-def infinite(weights: dict[str, torch.Tensor]) -> str | None:
+def first_not_finite(weights: dict[str, torch.Tensor]) -> str | None:
     """The first of the weights and running statistics that is not finite; None if all are."""
     return next((name for name, value in weights.items() if not value.isfinite().all()), None)
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make `target` another name of `source`, in one step; a copy of the name where links are not known."""
+    """Make `target` another name of `source`, in one step. Without hard links, `source` is moved there."""
     temporary = temporary_name(target)
     check(target)
     try:

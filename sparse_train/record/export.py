@@ -12,11 +12,10 @@ from sparse_train.errors import ConfigError, require
 from sparse_train.options.interpolations import strings
 from sparse_train.options.targets import make
 from sparse_train.record.files import read_json, write_whole
+from sparse_train.record.integrity import MASKS, MODEL
 
 if TYPE_CHECKING:
     from sparse_train.sparsity.topology import Topology
-
-MODEL, MASKS = "model.safetensors", "masks.safetensors"
 
 
 def export(model: nn.Module, topology: "Topology", directory: Path) -> None:
@@ -79,7 +78,7 @@ def load_masks(run_dir: str | Path) -> dict[str, Tensor]:
     """Parameter name -> BoolTensor, True where the weight exists.
 
     Raises:
-        ConfigError: as `load`.
+        ConfigError: `masks.safetensors` is missing or cannot be read.
     """
     return _tensors(Path(run_dir) / MASKS)
 

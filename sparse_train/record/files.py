@@ -19,16 +19,25 @@ def write_whole(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        create(temporary, data)
         check(path)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):  # the first reason is the one to mend
             temporary.unlink(missing_ok=True)
         raise
+
+
+def create(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet, flushed to the disk.
+
+    Raises:
+        FileExistsError: it is there.
+    """
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def temporary_name(path: Path) -> Path:

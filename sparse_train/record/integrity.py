@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 HISTORY, CHECKPOINT = "history.jsonl", "checkpoint.pt"
-EXPORTS = ("model.safetensors", "masks.safetensors")
+EXPORTS = MODEL, MASKS = ("model.safetensors", "masks.safetensors")
 
 
 def digests(directory: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from sparse_train.errors import ConfigError, HeldError
 from sparse_train.process.console import say
 from sparse_train.record import lease
+from sparse_train.record.files import create, temporary_name
 from sparse_train.record.lease import Lease
 
 BEAT = 20.0  # seconds between signs of life
@@ -138,10 +139,10 @@ class Lock:
 
     def _put(self, target: Path, token: str) -> Path | None:
         """Put a lease there, whole at once, and only if there is none; returns where, or None if there is one."""
-        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}.tmp")
+        temporary = temporary_name(self.path)
         said = lease.text(token)
         try:
-            _create(temporary, said)
+            create(temporary, said)
             os.link(temporary, target)
         except FileExistsError:
             return None
@@ -153,7 +154,7 @@ class Lock:
             if error.errno not in NO_LINKS:
                 raise
             try:
-                _create(target, said)
+                create(target, said)
             except FileExistsError:
                 return None
         finally:
@@ -209,10 +210,3 @@ class Lock:
 
 def _tokens(chain: list[Lease]) -> list[str]:
     return [one.token for one in chain]
-
-
-def _create(path: Path, said: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(said)
-        file.flush()
-        os.fsync(file.fileno())

@@ -51,11 +51,11 @@ class Record:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[contextlib.ExitStack]:
-        """Make the directory, for this process alone; read what others may have written before it was.
+        """Create and lock the directory; read the record again, which others may have written since.
 
         A run that breaks off with an exception inside is recorded as failed, with the reason. Before each file is put
-        in place the lock is verified: a process that has lost the run writes nothing more. What is to be done once
-        the record has its last word, while the run is still held, goes onto the stack that this gives.
+        in place the lock is verified: a process that has lost the run writes nothing more. Yields a stack of callbacks,
+        called after the record is final and before the lock is released.
 
         Raises:
             HeldError: for a run that another process is training.
@@ -152,7 +152,7 @@ class Record:
             self.content |= integrity.results(self.history)
         if self.ranks.main:
             if self.history:  # first: a record that says complete has all its epochs beside it
-                write_json_lines(self.dir / "history.jsonl", self.history)
+                write_json_lines(self.dir / integrity.HISTORY, self.history)
             write_json(self.dir / "record.json", self.content)
 
     def _read(self) -> dict:

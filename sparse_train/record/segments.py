@@ -44,9 +44,13 @@ def mixture(record: dict) -> str:
 
 def code(segment: dict) -> str:
     """The code of a segment, or of a whole record, in words."""
-    revision, _, dirty = (segment.get("git") or UNKNOWN).partition("-")
-    short = revision if revision == UNKNOWN else revision[:8] + ("-dirty" if dirty else "")
-    return f"revision {short}, hash {segment.get('code') or UNKNOWN}"
+    revision = short(segment["git"]) if segment.get("git") else UNKNOWN
+    return f"revision {revision}, hash {segment.get('code') or UNKNOWN}"
+
+
+def short(revision: str) -> str:
+    """The first digits of a commit; "-dirty" stays."""
+    return revision[:8] + ("-dirty" if revision.endswith("-dirty") else "")
 
 
 def codes(record: dict) -> list[str]:

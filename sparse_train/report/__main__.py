@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from math import inf
 from pathlib import Path
 
 from sparse_train.errors import ConfigError, closest, require, require_one_of
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--pack", type=_count, default=1, help="local: concurrent runs per GPU")
     parser.add_argument("--gpus", type=_numbers, default=(), help="local: which, such as 0,1,2,3; plan: how many")
     parser.add_argument("--once", action="store_true", help="watch: look once")
-    parser.add_argument("--every", type=float, default=5.0, help="watch: seconds between two looks")
+    parser.add_argument("--every", type=_seconds, default=5.0, help="watch: seconds between two looks")
     parser.add_argument("--project", default="sparse_train", help="of W&B")
     parser.add_argument("--entity", help="of W&B: a team, where it is not your own")
     parser.add_argument("--replace", action="store_true", help="drop committed rows that are not among the records")
@@ -215,8 +216,18 @@ def _records(args: argparse.Namespace) -> Records:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+        raise argparse.ArgumentTypeError("must be a whole number, at least 1")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < inf:
+        raise argparse.ArgumentTypeError("must be a number of seconds above 0")
+    return seconds
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = Fals
     Files go to `results_dir`, those of a smaller scale to a directory of their own in it.
 
     Args:
-        replace: by what `records` hold alone; else complete runs that only an earlier CSV has stay.
+        replace: keep only what `records` hold; otherwise, keep complete runs of an earlier CSV too.
 
     Raises:
         ConfigError: for a directory that cannot be written.

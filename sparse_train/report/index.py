@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from sparse_train.record.segments import short
 from sparse_train.report import sweeps
 from sparse_train.report.evidence import claims
 from sparse_train.report.records import collected
@@ -145,11 +146,6 @@ def _gallery(here: list[Entry], scale: str) -> str:
             pictures.append(f"![{title}]({entry.name}.png)\n")
     head = f"# Gallery {sweeps.reduced(scale)}".rstrip()
     return "\n".join([f"{head}\n", aligned([HEAD, *(entry.line() for entry in here)]), *pictures])
-
-
-def short(revision: str) -> str:
-    """The first digits of a commit; "-dirty" stays."""
-    return revision[:8] + ("-dirty" if revision.endswith("-dirty") else "")
 
 
 def _several(values) -> str:

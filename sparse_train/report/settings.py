@@ -1,4 +1,4 @@
-"""What a sweep file says of the settings of its grid, checked before a run is trained."""
+"""Checks of the settings that a sweep file names, before a run is trained."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -30,7 +30,7 @@ def find(settings: Iterable[Setting], factors: Mapping[str, object], where: str 
     asked = {key: str(value) for key, value in factors.items()}
     having = [setting for setting in settings if asked.items() <= dict(setting).items()]
     fewest = [setting for setting in having if len(setting) == min(map(len, having))]
-    right = f"must be one setting of the study, and is {len(fewest)}: name more of its factors, or others"
+    right = f"must match one setting of the study, but matches {len(fewest)}: name more factors, or others"
     require(len(fewest) == 1, where, asked, right)
     return fewest[0]
 

@@ -1,7 +1,7 @@
 """What a sweep file asks for: the runs it expects, without launching any."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import run_id
-from sparse_train.errors import ConfigError, require, require_one_of
+from sparse_train.errors import ConfigError, first_line, require, require_one_of
 from sparse_train.options.composition import check_composed
 from sparse_train.report import settings
 from sparse_train.report.workload import workload
@@ -60,12 +60,12 @@ class Sweep:
     artifact: dict[str, Any]
     grids: list[list[Cell]]
 
-    @property
+    @cached_property
     def cells(self) -> list[Cell]:
         """All cells, in the order they are launched, each once."""
         return list({cell.id: cell for grid in self.grids for cell in grid}.values())
 
-    @property
+    @cached_property
     def factors(self) -> list[str]:
         """Every key of the grids, in their order."""
         return list(dict.fromkeys(key for cell in self.cells for key in cell.factors))
@@ -164,7 +164,7 @@ def _load(name: str, scale: str, references: bool) -> Sweep:
         products = [main, *({**main, **{key: str(value) for key, value in grid.items()}} for grid in more)]
         grids = [_grid(name, values, scale) for values in products if values]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError(f"sweeps/{name}.yaml", scale, str(error).splitlines()[0]) from error
+        raise ConfigError(f"sweeps/{name}.yaml", scale, first_line(error)) from error
     settings.check(name, shown, [cell.factors for grid in grids for cell in grid])
     if scale == PAPER and not references:  # elsewhere several settings may be one
         settings.check_distinct(name, [(cell.id, cell.factors) for grid in grids for cell in grid])

@@ -19,7 +19,7 @@ class Adopted:
     tensor, such as LAMB, Muon and Adafactor, see the network that there is. A step's closure comes too late for this.
     After the step these weights are 0, and so is what it keeps for each of them (tensors of the weight's shape:
     momentum, Adam's moments). So a weight that is grown starts as it does under `SparseSGD`. Counters that a tensor's
-    weights share, such as Adam's `step`, go on: its bias correction is not begun anew.
+    weights share, such as Adam's `step`, continue: its bias correction does not restart.
 
     Masks are part of its `state_dict`, and come back with it (`Topology.restore`).
 
@@ -42,7 +42,7 @@ class Adopted:
         needed = closure is not None and closure.default is Parameter.empty
         right = "needs a closure, so it cannot train sparse weights; use SparseSGD, or one such as AdamW"
         require(not needed, "optimizer", name, right)
-        right = "runs no hooks after its step, as it wraps another optimizer; give the updater that one"
+        right = "runs no step hooks, because it wraps another optimizer; give the updater the wrapped one"
         hooked = hasattr(type(optimizer).step, "hooked") and hasattr(optimizer, "_optimizer_state_dict_post_hooks")
         require(hooked, "optimizer", name, right)
         require_trains(optimizer, topology)
@@ -97,5 +97,6 @@ def require_trains(optimizer: torch.optim.Optimizer, topology: "Topology") -> No
     trained = {p for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name, p in topology.weights.items() if p.requires_grad and p not in trained]
     asked = "was the model copied, sharded or loaded with assign=True after the topology was made, or a layer replaced?"
-    right = f"does not train {', '.join(missing)}: {asked} Of two optimizers each needs a topology, with `exclude`"
+    two = "With two optimizers, give each a topology that excludes the other's weights"
+    right = f"does not train {', '.join(missing)}: {asked} {two}"
     require(not missing, "optimizer", type(optimizer).__name__, right)

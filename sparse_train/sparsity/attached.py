@@ -30,7 +30,7 @@ def saved_with(optimizer: torch.optim.Optimizer, name: str, part: Any, lacks: st
     def load(_: torch.optim.Optimizer, state: dict) -> None:
         if name not in state.get(KEY, {}):
             raise ValueError(
-                f"this optimizer's state was saved without {lacks}; torch.distributed.checkpoint leaves it out: save"
+                f"this optimizer's state was saved without {lacks}; torch.distributed.checkpoint drops {name!r}: save"
                 " optimizer.state_dict() itself"
             )
         part.load_state_dict(state[KEY][name])

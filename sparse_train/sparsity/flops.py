@@ -14,14 +14,17 @@ def layer_flops(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
     and keys, and neither do weights of other names, such as an LSTM's.
 
     Args:
-        model: any module; its mode and buffers are left as they were.
+        model: any module; modes and buffers are left as they were.
         example: one input, with a batch dimension of 1.
     """
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(example)
-    model.train(training)
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(example)
+    finally:
+        for module, training in modes.items():
+            module.training = training
     per_module = counter.get_flop_counts()
     root = type(model).__name__
     leaves = [name for name, module in model.named_modules() if not any(module.children())]

@@ -38,7 +38,7 @@ def ranked(weight: Tensor, grad: Tensor, mask: Tensor, rank_as: str, ablates: bo
 
     "invariant": w_ij / |w_i| and g_ij |w_i|, neither of which changes when neuron i is rescaled before a normalization.
     A neuron of length 0, one without weights say, has neither: its weights count as 0 and are dropped before others,
-    its gradients count as 0 and are grown after others. (What gradient it has is that of the normalization's eps.)
+    its gradients count as 0 and are grown after others. (Any gradient it has comes from the normalization's eps.)
 
     Args:
         weight: 0 off the mask.

@@ -77,7 +77,8 @@ class Topology:
         self.by_neuron = [name for name, weight in self.weights.items() if weight not in transposed]
         self.initial, self.ablates = initial, initial == "constant_fan_in"
         others = [name for name in self.weights if name not in self.by_neuron]
-        require(not (self.ablates and others), "initial", initial, f"needs rows that are neurons: {', '.join(others)}")
+        right = f"needs rows that are neurons; exclude {', '.join(others)}"
+        require(not (self.ablates and others), "initial", initial, right)
         self.targets = allotted(shapes, distribution, sparsity)
         self.masks, self.counts = {}, {}
         for name, weight in self.weights.items():
@@ -212,9 +213,9 @@ class Topology:
         if self.agreed or self._shapes_alone():
             return
         if name := next((n for n, lost in self._lost(self.masks).items() if lost), None):
-            found = f"{name} has weights that do not exist by its mask, which a step would set to 0"
-            right = "load model and optimizer from one checkpoint, another optimizer than SparseSGD once its Updater is"
-            right += " made; or call topology.apply() to set them to 0"
+            found = f"{name} has nonzero weights off its mask"
+            right = "load model and optimizer from one checkpoint (an optimizer other than SparseSGD after making its"
+            right += " Updater), or call topology.apply() to set these weights to 0"
             raise MaskMismatchError(f"{found}: {right}")
         self.agreed = True
 

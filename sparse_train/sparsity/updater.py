@@ -102,7 +102,7 @@ class Updater:
         topology.ablates &= self.selection.begins == "constant_fan_in"
         self._stepped, self.average, self.plan = optimizer, average, {}
         if not hasattr(optimizer, "mask_momentum"):
-            require(not rescale, "rescale", rescale, "needs SparseSGD, whose momentum can be brought along")
+            require(not rescale, "rescale", rescale, "needs SparseSGD, which can rescale its momentum too")
             optimizer = Adopted(optimizer, topology)
         else:
             require_trains(optimizer, topology)
@@ -115,7 +115,7 @@ class Updater:
         self.growth, self.drop_fraction, self.every, self.gradient = growth, drop_fraction, every, gradient
         self.last_step = stop_fraction * total_steps
         self.last_update = max(ceil(self.last_step / every) - 1, 0) * every
-        right = f"leaves no mask update in {total_steps} steps, so nothing would be pruned"
+        right = f"must leave a mask update before step {self.last_step:g} (stop_fraction), or nothing is pruned"
         require(self.last_update > 0 or not self.budget.gradual, "every", every, right)
         self.first = {n: m.numel() if self.budget.gradual else topology.counts[n] for n, m in topology.masks.items()}
         for name, part in (("average", average), ("budget", self.budget)):
@@ -176,12 +176,13 @@ class Updater:
     def update(self, step: int) -> bool:
         """Drop and grow in every layer, then clear the momentum of what was dropped.
 
-        Frozen weights keep their masks. All masks stay where a gradient is not finite, as a `GradScaler` leaves out its
-        step there. Returns whether the masks were updated.
+        Frozen weights keep their masks. All masks stay if a gradient is not finite. Returns whether masks were updated.
 
         Raises:
             DivergedError: a weight is not finite. Masks are as they were.
-            MaskMismatchError: the processes have different masks now, as their gradients were not averaged. On all.
+            ConfigError: a score has another shape than its weight.
+            RuntimeError: a weight has no gradient, or no average of gradients.
+            MaskMismatchError: on every rank, if their masks differ now, as their gradients were not averaged.
         """
         self.topology.require_agreement()
         self.topology.follow()
@@ -189,17 +190,16 @@ class Updater:
         self.plan = self.budget(self._moment(step))
         for name, (dropped, grown) in self.plan.items():
             mask, (weight, grad) = self.topology.masks[name], self._seen(name, step)
-            score, growth = scored("drop", self.drop, self.drop(weight, grad), name, weight), None
-            peaks.weight(name, (score if isinstance(self.drop, Magnitude) else weight.abs()).amax())
+            peaks.weight(name, weight.abs().amax())
+            score = scored("drop", self.drop, self.drop(weight, grad), name, weight)
+            peaks.score(name, score.amax())
+            growth = None
             if self.growth is not None:
                 growth = self.growth(self.topology.weights[name], grad, generator(self.seed, "growth", name, step))
                 scored("growth", self.growth, growth, name, weight)
                 peaks.score(name, growth.amax(), growth.amin())
-            if not isinstance(self.drop, Magnitude):
-                peaks.score(name, score.amax())
             target, last = self.topology.targets[name], name == self.topology.outputs
-            layer = Layer(mask, score, growth, dropped, grown, target, last)
-            masks[name] = self.selection(layer)
+            masks[name] = self.selection(Layer(mask, score, growth, dropped, grown, target, last))
         if self.average is not None:
             self.average.updated()
         ranks = present()

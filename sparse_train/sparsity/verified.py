@@ -1,4 +1,4 @@
-"""What is checked at a mask update: that scores fit and are finite, and that all processes have the same masks."""
+"""Checks of a mask update: scores fit and are finite, and all processes have the same masks."""
 
 import warnings
 
@@ -53,7 +53,7 @@ class Peaks:
             if is_weight:
                 raise DivergedError(f"{name} is not finite at the mask update of step {step}")
         if found:
-            said = "its gradient, or its growth score, is not finite: masks stay as they are"
+            said = "its gradient or a score is not finite: masks stay as they are"
             warnings.warn(f"{found[0][0]}: {said}, as under a GradScaler that skips the step", stacklevel=3)
         return not found
 

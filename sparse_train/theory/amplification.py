@@ -3,6 +3,7 @@
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparse_train.optim.sparseopt import SparseOpt
 from sparse_train.record.record import Record
@@ -18,7 +19,7 @@ def amplification(cfg: DictConfig, record: Record, steps: int) -> None:
 
     `update`: at each mask update, on the same batch before and after it, the angle in degrees between the gradients of
     the weights that stay, raw and corrected by Eq. 12 with the masks of the moment (Section 3.3's claim).
-    `layer`: at the first and at the last step, for each normalized layer, the exponent of (1 - s_i) in
+    `layer`: at the first and at the last step, for each layer before batch normalization, the exponent of (1 - s_i) in
     ||dL/dx_i|| / ||dL/dxhat_i||, which Eq. 10 says is -1/2.
     """
 
@@ -68,15 +69,22 @@ def _update(run: Run, step: int, images: Tensor, labels: Tensor) -> dict:
 
 
 def _layers(run: Run, images: Tensor, labels: Tensor) -> list[dict]:
-    pairs = {name: norm for name, norm in normalizations(run.model).items() if name in run.topology.masks}
+    module = run.model.get_submodule
+    pairs = {
+        name: norm
+        for name, norm in normalizations(run.model).items()
+        if name in run.topology.masks and isinstance(module(norm), _BatchNorm)
+    }
+    if not pairs:
+        return []
     with watched(run.model, *pairs.values()) as seen:
         loss = run.loss(images, labels)[0]
     grads = torch.autograd.grad(loss, [seen[norm][1] for norm in pairs.values()])
     rows = []
     for (name, norm), grad_y in zip(pairs.items(), grads, strict=True):
         x, grad = (t.detach().float().movedim(1, -1).flatten(0, -2) for t in (seen[norm][0], grad_y))
-        grad_xhat = grad * run.model.get_submodule(norm).weight.detach()
-        amplified = batch_norm_input_gradient(x, grad_xhat, 1e-5).norm(dim=0) / grad_xhat.norm(dim=0)
+        grad_xhat = grad * module(norm).weight.detach()
+        amplified = batch_norm_input_gradient(x, grad_xhat, module(norm).eps).norm(dim=0) / grad_xhat.norm(dim=0)
         density = run.topology.masks[name].flatten(1).double().mean(1)
         use = (density > 0) & amplified.isfinite() & (amplified > 0) & (x.std(0) > 1e-3)
         if density[use].unique().numel() > 2:

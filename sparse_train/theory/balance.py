@@ -3,6 +3,7 @@
 import torch
 from omegaconf import DictConfig
 
+from sparse_train.errors import require
 from sparse_train.record.record import Record
 from sparse_train.theory.invariants import invariant
 from sparse_train.theory.measurement import measure
@@ -16,7 +17,9 @@ def balance(cfg: DictConfig, record: Record, alpha: float, a0: list[float], reac
 
     Args:
         reach: largest |a| drawn.
+        points: an odd number, so that one of them is a = 0.
     """
+    require(points % 2 == 1, "points", points, "must be odd: the middle one is a = 0")
 
     def work() -> tuple[list[dict], dict]:
         a = torch.linspace(-reach, reach, points, dtype=torch.float64)

@@ -7,6 +7,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from sparse_train.errors import require_one_of
 from sparse_train.models.init import kaiming_normal, library_default
 from sparse_train.models.mlp import MLP
 from sparse_train.randomness import generator
@@ -38,6 +39,7 @@ def bn_gradient(
         hidden: its units.
         init: "library_default", torch's own, or "kaiming_normal"; biases are 0. It moves the curve without BN.
     """
+    require_one_of("init", init, INITS)
 
     def work() -> tuple[list[dict], dict]:
         data = load_data(cfg)

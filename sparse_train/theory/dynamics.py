@@ -16,6 +16,7 @@ from sparse_train.randomness import generator
 from sparse_train.theory.gradients import batch_norm_input_gradient
 
 EPS = 1e-5
+OPTIMIZERS = ("gd", "ham", "ham_flow")
 
 
 @dataclass

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from sparse_train.data.memory import Batch
+from sparse_train.data.memory import Batch, Data
 from sparse_train.errors import require_one_of
 from sparse_train.models.init import kaiming_normal
 from sparse_train.models.mlp import MLP
@@ -27,6 +27,7 @@ from sparse_train.optim.sgd import SparseSGD
 from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
 from sparse_train.randomness import generator
 from sparse_train.record.record import Record
+from sparse_train.sparsity.layers import last_weight
 from sparse_train.sparsity.masks import random_mask
 from sparse_train.sparsity.normalized import normalizations
 from sparse_train.sparsity.topology import Topology
@@ -34,7 +35,7 @@ from sparse_train.theory.gradients import slope
 from sparse_train.theory.measurement import first_batches, load_data, measure
 
 OPTIMIZERS = {"sgd": (0, 0), "sparseopt": (1, 0), "sparseopt_decay_scaled": (1, 1)}  # powers of c in p and q
-LONGER_EVERY, LONGER = 8, 2.0  # of so many neurons one is made so many times longer
+LONGER_EVERY, LONGER = 8, 2.0  # one neuron in LONGER_EVERY is made LONGER times as long
 TIMES = [i / 10 for i in range(16)]  # since then, in time constants
 
 
@@ -96,7 +97,8 @@ def equilibrium(
     require_one_of("optimizer", optimizer, OPTIMIZERS)
 
     def work() -> tuple[list[dict], dict]:
-        model, topology = _sparse_mlp(hidden, fan_ins, cfg.seed)
+        data = load_data(cfg)
+        model, topology = _sparse_mlp(data, hidden, fan_ins, cfg.seed)
         c = torch.cat([neuron_scale(mask).flatten() for mask in topology.masks.values()])
         law = Law(lr, momentum, weight_decay, *(c**power for power in OPTIMIZERS[optimizer]))
         correction = SparseOpt(scale_decay=optimizer == "sparseopt_decay_scaled") if optimizer != "sgd" else None
@@ -104,7 +106,7 @@ def equilibrium(
         others = {"params": [p for p in model.parameters() if p.ndim <= 1]}
         optim = SparseSGD([weights, others], topology, lr=lr, momentum=momentum, precondition=correction)
         more = ceil(TIMES[-1] * float(law.time().max())) + 1
-        batches = first_batches(load_data(cfg).train, steps + more)
+        batches = first_batches(data.train, steps + more)
         seen = list(_steps(model, optim, islice(batches, steps)))[steps // 2 :]
         length, k, angle = map(torch.stack, zip(*seen, strict=True))
         length, k, angle = (length**4).mean(0) ** 0.25, k.square().mean(0).sqrt(), angle.square().mean(0).sqrt()
@@ -132,10 +134,10 @@ def equilibrium(
     measure(work, cfg, record, f"equilibrium, {optimizer}")
 
 
-def _sparse_mlp(hidden: Sequence[int], fan_ins: Sequence[int], seed: int) -> tuple[nn.Module, Topology]:
-    model = MLP(10, 1, 8, hidden)
+def _sparse_mlp(data: Data, hidden: Sequence[int], fan_ins: Sequence[int], seed: int) -> tuple[nn.Module, Topology]:
+    model = MLP(data.num_classes, data.in_channels, data.image_size, hidden)
     kaiming_normal(model, seed)
-    topology = Topology(model.double(), 0.5, "uniform", seed, exclude=[f"layers.{len(model.layers) - 1}.weight"])
+    topology = Topology(model.double(), 0.5, "uniform", seed, exclude=[last_weight(model)])
     for name, weight in topology.weights.items():
         draw, (low, high) = generator(seed, "mask", name), torch.tensor(list(fan_ins), dtype=torch.float64).log()
         counts = torch.linspace(low, high, len(weight)).exp().round().int().tolist()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from sparse_train.data.memory import Data
 from sparse_train.errors import require_one_of
 from sparse_train.models.init import kaiming_normal, over_sqrt_c
 from sparse_train.models.resnet_cifar import ResNet20
@@ -34,6 +35,7 @@ RANKINGS: dict[str, tuple[dict, dict]] = {
     "rigl_invariant": ({"rank_as": "invariant"}, {"rank_as": "invariant"}),
     "rigl_invariant_rescaled": ({"rank_as": "invariant"}, {"rank_as": "invariant", "rescale": True}),
 }
+OPTIMIZERS = ("sgd", "sparseopt", "sparseopt_decay_scaled")
 VARIANTS = ("exact", "eps", "decay_scaled", "classifier", *RANKINGS, "ham", "clipped")
 
 
@@ -52,9 +54,10 @@ def equivalence(
     require_one_of("variant", variant, VARIANTS)
 
     def work() -> tuple[list[dict], dict]:
-        twins = [_prepared(cfg, variant, sparsity, lr, weight_decay, steps, corrected) for corrected in (True, False)]
+        data, options = load_data(cfg), (variant, sparsity, lr, weight_decay, steps)
+        twins = [_prepared(cfg, data, *options, corrected) for corrected in (True, False)]
         rows = []
-        for step, (images, labels) in enumerate(_batches(cfg, steps)):
+        for step, (images, labels) in enumerate(_batches(data, steps)):
             losses = []
             for model, optimizer, updater in twins:
                 optimizer.zero_grad()
@@ -83,24 +86,27 @@ def neuron_steps(
     Args:
         optimizer: "sgd", "sparseopt" (decay added after the correction) or "sparseopt_decay_scaled".
     """
+    require_one_of("optimizer", optimizer, OPTIMIZERS)
 
     def work() -> tuple[list[dict], dict]:
         variant = "decay_scaled" if optimizer == "sparseopt_decay_scaled" else "eps"
-        model, optim, _ = _prepared(cfg, variant, sparsity, lr, weight_decay, steps, optimizer != "sgd", rescale=False)
+        data, options = load_data(cfg), (variant, sparsity, lr, weight_decay, steps)
+        model, optim, _ = _prepared(cfg, data, *options, optimizer != "sgd", rescale=False)
         weights = optim.topology.weights
         turned = {name: torch.zeros(len(weight), dtype=weight.dtype) for name, weight in weights.items()}
+        last = range(steps - max(steps // 10, 1), steps)
         length = {name: torch.zeros_like(value) for name, value in turned.items()}
-        for step, (images, labels) in enumerate(_batches(cfg, steps)):
+        for step, (images, labels) in enumerate(_batches(data, steps)):
             before = {name: weight.detach().flatten(1).clone() for name, weight in weights.items()}
             optim.zero_grad()
             F.cross_entropy(model(images), labels).backward()
             optim.step()
-            if step >= 0.9 * steps:
+            if step in last:
                 for name, weight in weights.items():
                     now = weight.detach().flatten(1)
                     cosine = F.cosine_similarity(before[name], now).clamp(-1, 1)
-                    turned[name] += torch.rad2deg(torch.arccos(cosine)) / (0.1 * steps)
-                    length[name] += now.norm(dim=1) / (0.1 * steps)
+                    turned[name] += torch.rad2deg(torch.arccos(cosine)) / len(last)
+                    length[name] += now.norm(dim=1) / len(last)
         rows = [
             row for name in weights for row in _neurons(name, optim.topology.masks[name], turned[name], length[name])
         ]
@@ -119,6 +125,7 @@ def _neurons(name: str, mask: Tensor, degrees: Tensor, length: Tensor) -> Iterat
 
 def _prepared(
     cfg: DictConfig,
+    data: Data,
     variant: str,
     sparsity: float,
     lr: float,
@@ -128,7 +135,7 @@ def _prepared(
     rescale: bool = True,
 ) -> tuple[nn.Module, SparseSGD, Updater | None]:
     """A sparse ResNet20 x{0.5} in float64 with its optimizer; SGD starts from w / sqrt(c) where `rescale`."""
-    model = ResNet20(10, in_channels=1, width=0.5)
+    model = ResNet20(data.num_classes, in_channels=data.in_channels, width=0.5)
     kaiming_normal(model, cfg.seed)
     model.double()
     for module in model.modules():
@@ -156,6 +163,6 @@ def _prepared(
     return model, optimizer, Updater(topology, optimizer, RigL(), steps, every=50, seed=cfg.seed, **ranking)
 
 
-def _batches(cfg: DictConfig, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, labels in first_batches(load_data(cfg).train, steps):
+def _batches(data: Data, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for images, labels in first_batches(data.train, steps):
         yield images.double(), labels

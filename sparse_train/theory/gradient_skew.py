@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from sparse_train.errors import require_one_of
 from sparse_train.models.init import kaiming_normal
 from sparse_train.optim.sparseopt import neuron_scale
 from sparse_train.options.targets import make
 from sparse_train.record.record import Record
 from sparse_train.theory.gradients import angle, batch_norm_input_gradient
-from sparse_train.theory.layer_norm import masks
+from sparse_train.theory.layer_norm import FAN_INS, masks
 from sparse_train.theory.measurement import load_data, masked, measure, watched
 
 
@@ -36,10 +37,11 @@ def gradient_skew(
     Args:
         layer, norm: names of a convolution or linear layer of the model and of the batch normalization after it.
         sparsity: of that layer.
-        fan_ins: "random" or "graded" (`layer_norm.masks`).
-        weights: rows are weights instead, also those that the mask leaves out: what a drawing of a small layer
-            needs, as it does the gradients' lengths over that of ideal.
+        fan_ins: "uniform", "random" or "graded" (`layer_norm.masks`).
+        weights: a row per weight instead, masked ones too, and each gradient's length over that of ideal, to draw a
+            small layer.
     """
+    require_one_of("fan_ins", fan_ins, FAN_INS)
 
     def work() -> tuple[list[dict], dict]:
         data = load_data(cfg)
@@ -83,34 +85,31 @@ def _by_weight(mask: Tensor, gradients: dict[str, Tensor]) -> list[dict]:
 
 def _gradients(dense: nn.Module, sparse: nn.Module, layer: str, norm: str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """`ideal`, `raw`, and `fixed`: the dense gradient with each neuron's sigma replaced by that of the masked layer."""
-    ideal, inputs, before, grad_xhat = _look(dense, layer, norm, x, y)
-    raw, _, before_masked, _ = _look(sparse, layer, norm, x, y)
+    ideal, inputs, output, grad_xhat = _look(dense, layer, norm, x, y)
+    raw, _, masked_output, _ = _look(sparse, layer, norm, x, y)
+    before, before_masked = _by_neuron(output), _by_neuron(masked_output)
     amplified = before.std(0) / before_masked.std(0)
     neurons = len(amplified)
     grad_x = (batch_norm_input_gradient(before, grad_xhat) * amplified).view(len(x), -1, neurons)
     conv = dense.get_submodule(layer)
     if isinstance(conv, nn.Linear):
         return {"ideal": ideal, "raw": raw, "fixed": grad_x.flatten(0, 1).T @ inputs}
-    shape = (len(x), neurons, *_spatial(inputs, conv))
-    fixed = torch.nn.grad.conv2d_weight(
-        inputs, conv.weight.shape, grad_x.transpose(1, 2).reshape(shape), conv.stride, conv.padding
-    )
+    grad_output = grad_x.transpose(1, 2).reshape(output.shape)
+    options = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    fixed = torch.nn.grad.conv2d_weight(inputs, conv.weight.shape, grad_output, *options)
     return {"ideal": ideal, "raw": raw, "fixed": fixed}
 
 
 def _look(model: nn.Module, layer: str, norm: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """dL/dW, the layer's input, its output (samples, neurons), and dL/dxhat of the normalization after it."""
+    """dL/dW, the layer's input and output, and dL/dxhat (samples, neurons) of the normalization after it."""
     with watched(model, layer, norm) as seen:
         loss = F.cross_entropy(model(x), y)
     (inputs, output), (_, after) = seen[layer], seen[norm]
     grad_weight, grad_after = torch.autograd.grad(loss, (model.get_submodule(layer).weight, after))
     gamma = model.get_submodule(norm).weight.detach()
-    before, grad = (t.movedim(1, -1).flatten(0, -2) for t in (output.detach(), grad_after))
-    return grad_weight, inputs.detach(), before, grad * gamma
+    return grad_weight, inputs.detach(), output.detach(), _by_neuron(grad_after) * gamma
 
 
-def _spatial(inputs: Tensor, conv: nn.Conv2d) -> tuple[int, ...]:
-    return tuple(
-        (size + 2 * pad - kernel) // stride + 1
-        for size, pad, kernel, stride in zip(inputs.shape[2:], conv.padding, conv.kernel_size, conv.stride, strict=True)
-    )
+def _by_neuron(values: Tensor) -> Tensor:
+    """(samples, neurons), each position of an image a sample."""
+    return values.movedim(1, -1).flatten(0, -2)

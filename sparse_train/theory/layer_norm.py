@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from sparse_train.errors import require_one_of
 from sparse_train.models.init import kaiming_normal
 from sparse_train.models.mlp import MLP
 from sparse_train.randomness import generator
@@ -18,7 +19,7 @@ from sparse_train.theory.measurement import load_data, masked, measure, watched
 
 
 class Block(nn.Module):
-    """A post-LN transformer block on rows of pixels: its embedding feeds a layer norm, its output one by a residual."""
+    """A post-LN transformer block on rows of pixels: its embedding feeds a layer norm, its output via a residual."""
 
     def __init__(self, num_classes: int, image_size: int, width: int = 64, heads: int = 4):
         super().__init__()
@@ -47,6 +48,9 @@ PLACES = {
 }
 
 
+FAN_INS = ("uniform", "random", "graded")
+
+
 def layer_norm(
     cfg: DictConfig, record: Record, place: str, fan_ins: str, sparsities: Sequence[float], batches: int
 ) -> None:
@@ -63,6 +67,8 @@ def layer_norm(
         fan_ins: "uniform", every neuron with the same fan-in, as Appendix D assumes; "random", a random mask;
             "graded", fan-ins spread evenly between 0 and twice the mean, which the paper leaves to future work.
     """
+    require_one_of("place", place, PLACES)
+    require_one_of("fan_ins", fan_ins, FAN_INS)
 
     def work() -> tuple[list[dict], dict]:
         data = load_data(cfg)

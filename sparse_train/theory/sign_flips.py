@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from omegaconf import DictConfig
 
+from sparse_train.errors import require_one_of
 from sparse_train.record.record import Record
 from sparse_train.theory.dynamics import problem, step, students
 from sparse_train.theory.invariants import flip_forbidden
@@ -29,6 +30,7 @@ def sign_flips(
     Args:
         optimizer: "gd" or "ham_flow", whose invariants hold (`dynamics.step`).
     """
+    require_one_of("optimizer", optimizer, ("gd", "ham_flow"))
 
     def work() -> tuple[list[dict], dict]:
         cells = torch.cartesian_prod(*(torch.tensor(list(v), dtype=torch.float64) for v in (a0, gamma0, beta0)))

@@ -7,14 +7,16 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from sparse_train.errors import require_one_of
 from sparse_train.optim.sparseopt import neuron_scale
 from sparse_train.record.record import Record
-from sparse_train.theory.dynamics import Students, loss, problem, step, students
+from sparse_train.theory.dynamics import OPTIMIZERS, Students, loss, problem, step, students
 from sparse_train.theory.invariants import invariant
 from sparse_train.theory.measurement import measure
 
 SPARSE, REDUNDANT = [1, 1, *[0] * 8], [0, 0, *[1] * 8]  # what a neuron sees: the useful inputs, or the others
 NEURONS = {"one": [SPARSE], "two": [REDUNDANT, SPARSE]}
+SCALINGS = ("none", "d", "eq12")
 CONVERGED = 1e-4
 
 
@@ -41,6 +43,9 @@ def student_teacher(
         alpha: HAM's.
         points: rows to keep.
     """
+    require_one_of("neurons", neurons, NEURONS)
+    require_one_of("optimizer", optimizer, OPTIMIZERS)
+    require_one_of("scaling", scaling, SCALINGS)
 
     def work() -> tuple[list[dict], dict]:
         on = problem(seeds, cfg.seed, NEURONS[neurons])

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sparse_train.errors import first_line
+
 PATIENCE = 20.0  # seconds at the end of a run for what is still to be sent
 BEST = "best/"
 ABOUT = (
@@ -135,4 +137,4 @@ def end(run: Any, record: dict) -> None:
 
 def words(error: Exception) -> str:
     """One line for whatever wandb raised."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return f"{type(error).__name__}: {first_line(error)}"

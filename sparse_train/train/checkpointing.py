@@ -10,13 +10,13 @@ import torch
 from sparse_train.errors import DivergedError, MaskMismatchError
 from sparse_train.process.console import say
 from sparse_train.process.signals import SignalHandler
-from sparse_train.record.checkpoint import Checkpoints, infinite
+from sparse_train.record.checkpoint import Checkpoints, first_not_finite
 from sparse_train.record.record import Record
 from sparse_train.train.meter import SUMS, Meter
 from sparse_train.train.run import Run
 
 AGREE = 20  # several ranks agree every so many steps on whether to save
-COST = 100  # after an epoch a checkpoint may come once a hundred times its own cost has passed
+COST = 100  # after an epoch, save only if 100 times the cost of the last checkpoint has passed
 
 
 class Interval(NamedTuple):
@@ -63,7 +63,7 @@ class Checkpointing:
             return Progress([], 0, meter, 0.0)
         asked = dict(self.run.topology.counts)
         self.run.load_state_dict(state)
-        self._require(asked)
+        self._require_counts(asked)
         self.record.content.setdefault("segments", state.get("segments"))
         meter.load_state_dict(state["meter"])
         self._take_own(state.get("own", {}), meter)
@@ -72,7 +72,7 @@ class Checkpointing:
         say(f"{self.record.dir}: resuming after epoch {len(state['history'])} of {self.run.epochs}{within}")
         return Progress(state["history"], state["steps"], meter, state["seconds"])
 
-    def _require(self, asked: dict[str, int]) -> None:
+    def _require_counts(self, asked: dict[str, int]) -> None:
         """If no update changes the counts of layers, a checkpoint with other counts than configured is foreign."""
         if self.run.updater is not None and not self.run.updater.keeps_counts:
             return
@@ -114,14 +114,14 @@ class Checkpointing:
     def diverged(self, reason: str) -> None:
         """The run has no result; its last checkpoint, from before, stays."""
         good = self.run.ranks.from_main(self.files.good)
-        kept = f"; the checkpoint from before, whose weights are all finite, is {good}" if good else ""
+        kept = f"; the last checkpoint with finite weights is {good}" if good else ""
         self.record.finish("diverged", reason=f"{reason}{kept}")
         raise DivergedError(f"{self.record.dir}: {self.record.content['reason']}")
 
     def _save(self, steps: int, meter: Meter, seconds: float) -> None:
         started = time.monotonic()
         self.check(meter)
-        name = infinite(self.run.model.state_dict())
+        name = first_not_finite(self.run.model.state_dict())
         if self._somebody(name is not None):
             self.diverged(f"{name or 'a weight'} is not finite after epoch {len(self.record.history)}, {steps} steps")
         state = {"id": self.record.id, "history": self.record.history, "steps": steps, "seconds": seconds}

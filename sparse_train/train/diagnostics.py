@@ -1,4 +1,4 @@
-"""What a run says of itself: how far a step goes, what the correction does to it, and what masks are like, by group."""
+"""Diagnostics of a run: how far a step goes, what the correction does to it, and what masks are like, by group."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,7 +78,7 @@ class Diagnostics:
 
     @torch.no_grad()
     def masks(self) -> dict[str, float]:
-        """Of the masks as they are, over the neurons of each group; a neuron without inputs counts with a c of 0."""
+        """Metrics of the masks per group of neurons; in a corrected layer, c is 0 for a neuron without inputs."""
         masks, factors, count = self.topology.masks, self.optimizer.corrections(), len(self.groups)
         fan_in = torch.cat([mask.flatten(1).sum(1) for mask in masks.values()]).double()
         c = [factors[n].flatten() if n in factors else torch.ones(len(m), device=m.device) for n, m in masks.items()]

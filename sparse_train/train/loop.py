@@ -32,7 +32,7 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
     """Train to the last epoch, from the checkpoint if there is one; leaves a finished record.
 
     Raises:
-        DivergedError: a loss or gradient is not finite; the record says where.
+        DivergedError: a loss, gradient or weight is not finite; the record says where.
     """
     with SignalHandler() as signals:
         checkpointing = Checkpointing(run, record, interval, signals)
@@ -74,7 +74,7 @@ def train_epoch(
     if progress.steps == 0:  # for models with dropout: torch knows no other source; in mid-epoch it is restored
         torch.manual_seed(derive(run.seed, "forward", epoch))
     run.forward.train()
-    diagnostics = run.diagnostics()
+    diagnostics = run.diagnostics
     meter, first, last = progress.meter, epoch * len(run.data.train), (epoch + 1) * len(run.data.train) - 1
     batches = run.data.train.epoch(epoch, progress.steps)
     for step, (images, labels) in enumerate(batches, start=first + progress.steps):
@@ -130,7 +130,7 @@ def evaluate(run: Run) -> dict:
 def topology_metrics(run: Run) -> dict:
     """What the topology is like now."""
     shares = {"realised_sparsity": run.topology.sparsity(), "itop_rate": run.topology.itop_rate()}
-    return {**shares, **run.diagnostics().masks()}
+    return {**shares, **run.diagnostics.masks()}
 
 
 def tell(sinks: list[Sink], row: dict, topology: Topology | None = None) -> None:

@@ -61,8 +61,10 @@ class Meter:
             return None
         names = [name for name, _ in model.named_parameters()]
         layers = [name for name, bad in zip(names, self.bad.tolist(), strict=True) if bad]
-        which = f"the gradient of {layers[0]}" if layers else "the loss"
-        return f"{which}{f' and {len(layers) - 1} others' if len(layers) > 1 else ''} is not finite at step {step}"
+        if len(layers) > 1:
+            others = f"{len(layers) - 1} others" if len(layers) > 2 else "1 other"
+            return f"the gradients of {layers[0]} and {others} are not finite at step {step}"
+        return f"{f'the gradient of {layers[0]}' if layers else 'the loss'} is not finite at step {step}"
 
     def mean_loss(self) -> float:
         return (self.ranks.sum(self.loss) / self.ranks.sum(self.samples)).item()

@@ -28,6 +28,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import run_id
+from sparse_train.errors import first_line
 from sparse_train.process.console import say, speak_as
 
 ENDS = {signal.SIGINT, signal.SIGTERM}
@@ -64,7 +65,7 @@ class Multirun(Sweeper):
             _fail(f"error: runs_dir={self.basic.config.runs_dir}: cannot be written ({error.strerror})")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """What the basic sweeper calls: the launcher's, with all failures written down, then told together."""
+        """The basic sweeper calls this: it launches the runs, writes down all failures, then reports them together."""
         self.job.of = sum(map(len, self.basic.overrides))
         self.job.common = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
         try:
@@ -83,7 +84,7 @@ class Multirun(Sweeper):
 
 
 def _fail(words: str) -> NoReturn:
-    """The sweep's last words; where a signal asked for its end, its status stays that of the signal."""
+    """End the sweep with these words and status 1; after a signal, `_passing_on` sets the signal's status."""
     print(words, file=sys.stderr)
     sys.exit(1)
 
@@ -124,7 +125,7 @@ class Job:
 
 def reason(error: Exception) -> str:
     """One line for what ended a run."""
-    said = str(error).splitlines()[0] if str(error) else ""
+    said = first_line(error)
     expected = isinstance(error, CompactHydraException)
     return said.removeprefix("error: ") if expected else f"{type(error).__name__}: {said}"
 
@@ -145,7 +146,7 @@ def _id(cfg: DictConfig) -> str:
 
 
 class _Worker:
-    """What this worker process knows of signals: an end was asked for, here or before it began; and it is training."""
+    """Signals of this worker: whether an end was asked for (here or before it began), and whether it is training."""
 
     asked = ASKED in os.environ
     busy = False

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,7 @@ class Run:
     def meter(self) -> Meter:
         return Meter(self.device, self.ranks)
 
+    @cached_property
     def diagnostics(self) -> Diagnostics:
         return Diagnostics(self.model, self.topology, self.optimizer)
 

@@ -17,7 +17,7 @@ from sparse_train.report.views.tables import HOLE, aligned
 def beside(sweep: Sweep, results_dir: Path, committed: Path) -> str:
     """A table of every setting: the mean here, the committed one, and their difference.
 
-    Empty where `results_dir` is the committed place itself, or that has no records of this artifact at this scale.
+    Empty if both directories are the same, or either has no records of this artifact at this scale.
     """
     tables = [_runs(sweep, place) for place in (results_dir, committed)]
     if results_dir.resolve() == committed.resolve() or any(table is None for table in tables):

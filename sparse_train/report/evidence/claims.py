@@ -10,7 +10,7 @@ import yaml
 
 from sparse_train.report import sweeps
 from sparse_train.report.evidence import verdicts
-from sparse_train.report.evidence.effects import unit
+from sparse_train.report.evidence.effects import complete, unit
 from sparse_train.report.evidence.verdicts import Comparison
 from sparse_train.report.records import collected, paper
 from sparse_train.report.records.results import held, write_table, write_text
@@ -46,7 +46,7 @@ def our_numbers(tables: list[str], value: str, results_dir: Path, scale: str) ->
         frame = collected.earlier(collected.path(results_dir, scale, name), (*FACTORS, "seed"))
         if frame is not None and value in frame:
             asked = collected.asked(frame, sweeps.load(name, scale))
-            done = asked[asked["status"] == "complete"]
+            done = complete(asked)
             frames.append(done.assign(value=unit(value) * done[value]))
     return _tidy(frames)
 
@@ -222,7 +222,7 @@ def _listed(whose: str, shown: list[Comparison], every: list[Comparison]) -> lis
         return []
     mean = sum(c.found.mean for c in every) / len(every)
     cells = "1 cell" if len(every) == 1 else f"{len(every)} cells"
-    head = f"{whose}: mean effect {mean:+.2f} over {cells}" + ("" if len(shown) == len(every) else "; but")
+    head = f"{whose}: mean effect {mean:+.2f} over {cells}" + ("; but" if 0 < len(shown) < len(every) else "")
     return [f"{head}\n", *(f"- {c.verdict}: {c.words}: {_effect(c)}" for c in shown), *([""] if shown else [])]
 
 

@@ -4,6 +4,7 @@ from math import inf
 
 import pandas as pd
 
+from sparse_train.errors import require
 from sparse_train.report.evidence.effects import complete, in_a_sentence, paired, settings_of, shown, unit
 from sparse_train.report.records import paper, registration
 from sparse_train.report.settings import Setting, find
@@ -75,7 +76,7 @@ def _against(pair: dict, settings: dict[Setting, pd.DataFrame], value: str) -> p
     if "paper" not in pair:
         return paired(ours, complete(settings[find(settings, pair["b"])]), value)
     published = paper.value(pair["paper"]["table"], **{k: str(v) for k, v in pair["paper"].items() if k != "table"})
-    assert published is not None, f"the paper has no cell {pair['paper']}"
+    require(published is not None, "predictions.paper", pair["paper"], "must be a cell of the paper's tables")
     return unit(value) * ours[value].dropna() - published[0] if value in ours else pd.Series(dtype=float)
 
 

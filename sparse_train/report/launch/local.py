@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import run_id
-from sparse_train.errors import ConfigError, require
+from sparse_train.errors import ConfigError, first_line, require
 from sparse_train.report.launch import slurm
 from sparse_train.report.launch.child import attend, option
 from sparse_train.report.records.collect import COMPLETE, INTERRUPTED, MISSING, Records
@@ -120,5 +120,5 @@ def require_same_runs(sweep: Sweep, cells: Sequence[Cell], extra: Sequence[str])
             try:
                 same = run_id(configuration(sweep.name, cell.options | {key: value})) == cell.id
             except (HydraException, OmegaConfBaseException) as error:
-                raise ConfigError(key, value, str(error).splitlines()[0]) from error
+                raise ConfigError(key, value, first_line(error)) from error
             require(same, key, value, right)

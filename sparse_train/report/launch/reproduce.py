@@ -1,4 +1,4 @@
-"""What is there of a sweep, what is missing, and launching that."""
+"""The state of a sweep's runs, and launching the missing ones."""
 
 from collections import Counter
 from collections.abc import Sequence

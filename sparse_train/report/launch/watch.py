@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparse_train.record.integrity import HISTORY
 from sparse_train.report.launch import reproduce, slurm
 from sparse_train.report.records import collect
 from sparse_train.report.records.collect import INTERRUPTED, MALFORMED, MISSING, UNREADABLE, Records
@@ -49,7 +50,7 @@ def watch(
     or when for a minute no run was training and no job was in the queue.
 
     Args:
-        chosen: the sweeps; of many, those with a run that is training, from then on.
+        chosen: the sweeps; one of several is shown from the first look at which one of its runs trains.
         runs_dir, more: where runs are.
         every: seconds between two looks.
     """
@@ -101,7 +102,7 @@ def progress(cell: Cell, records: Records) -> Progress:
 
 def _seconds(run_dir: Path) -> list[float]:
     try:
-        rows = collect.lines(run_dir / "history.jsonl", ("seconds",))
+        rows = collect.lines(run_dir / HISTORY, ("seconds",))
         return [float(row["seconds"]) for row in rows]
     except (OSError, *MALFORMED):
         return []

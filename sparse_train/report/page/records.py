@@ -54,7 +54,7 @@ class Committed:
 def scales_of(name: str, results_dir: Path) -> list[str]:
     """Where to look: the scale that the artifact is made for, and every one with records."""
     stated = sweeps.artifact(name).get("at", PAPER)
-    here = [scale for scale in sweeps.every_scale() if (_records(results_dir, scale) / f"{name}.csv").exists()]
+    here = [scale for scale in sweeps.every_scale() if collected.path(results_dir, scale, name).exists()]
     return [scale for scale in sweeps.every_scale() if scale in (*here, stated)]
 
 
@@ -62,7 +62,7 @@ def committed(name: str, scale: str, results_dir: Path) -> Committed:
     """Read one artifact; a table that is not one of records counts as none."""
     sweep = sweeps.load(name, scale)
     cells, factors = sweep.cells, sweep.factors
-    held = collected.earlier(_records(results_dir, scale) / f"{name}.csv", factors)
+    held = collected.earlier(collected.path(results_dir, scale, name), factors)
     known = {}
     if held is not None:
         known = {row["id"]: row for row in held.to_dict("records")}
@@ -74,11 +74,7 @@ def committed(name: str, scale: str, results_dir: Path) -> Committed:
         {**_factors(cell), "id": cell.id, "status": MISSING, **_metrics(known.get(cell.id, {}), factors)}
         for cell in cells
     ]
-    return Committed(name, scale, cells, factors, pd.DataFrame(rows), _records(results_dir, scale).parent)
-
-
-def _records(results_dir: Path, scale: str) -> Path:
-    return sweeps.scale_dir(results_dir, scale) / "records"
+    return Committed(name, scale, cells, factors, pd.DataFrame(rows), sweeps.scale_dir(results_dir, scale))
 
 
 def _factors(cell: Cell) -> dict[str, str]:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from sparse_train.record.segments import short
 from sparse_train.report import cost, sweeps
 from sparse_train.report.evidence.listings import listings
 from sparse_train.report.figures import KINDS
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.index import short
 from sparse_train.report.page import charts
 from sparse_train.report.page.records import Committed, committed
 from sparse_train.report.records import mixtures
@@ -32,7 +32,8 @@ def view(name: str, scale: str, results_dir: Path) -> dict:
         blocks = [_lines(hyperparameters.lines(artifact["hyperparameters"], name))]
         return {"scale": scale, "facets": [{"dataset": overrides["dataset"]}], "blocks": blocks}
     held = committed(name, scale, results_dir)
-    missing = [cell for cell in held.cells if cell.id not in set(held.complete["id"])]
+    done = set(held.complete["id"])
+    missing = [cell for cell in held.cells if cell.id not in done]
     others = held.runs.loc[held.runs["status"] != COMPLETE, "status"].value_counts()
     return {
         "scale": scale,

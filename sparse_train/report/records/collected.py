@@ -44,7 +44,7 @@ def load(path: Path, factors: Iterable[str]) -> pd.DataFrame:
 
 
 def earlier(path: Path, factors: Iterable[str]) -> pd.DataFrame | None:
-    """The same; None where there is none, or none that can be read, of which it says so."""
+    """As `load`; None for a missing file, and for one that cannot be read, which is reported."""
     if not path.exists():
         return None
     try:
@@ -70,7 +70,8 @@ def kept(fresh: pd.DataFrame, path: Path, sweep: Sweep) -> pd.DataFrame:
         committed = before[before["status"] == COMPLETE].to_dict("records")
         complete |= {row["id"]: {**row, **factors.get(row["id"], {})} for row in committed}
     rows = [row if row["status"] == COMPLETE else complete.get(row["id"], row) for row in fresh.to_dict("records")]
-    others = [row for id_, row in complete.items() if id_ not in set(fresh["id"])]
+    present = set(fresh["id"])
+    others = [row for id_, row in complete.items() if id_ not in present]
     if others:
         words = f"{path}: {len(others)} complete runs that this sweep does not ask for stay; --replace takes them out"
         print(words, file=sys.stderr)

@@ -131,7 +131,7 @@ def _bars(table: Sweep) -> list[Panel]:
     first, *others = [*shown["rows"], *([shown["columns"]] if shown.get("columns") else [])]
     series = tuple(config_key(factor) for factor in others)
     return [
-        _panel("bar", _title(first, value), None, shown["value"], series, cells)
+        _panel("bar", _title(first, value), None, metric(shown["value"]), series, cells)
         for value, cells in _split(table.cells, first)
     ]
 

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from sparse_train.config import run_name
 from sparse_train.errors import ConfigError, require
+from sparse_train.record.integrity import HISTORY
 from sparse_train.report import sweeps
 from sparse_train.report.page.records import Committed, committed, scales_of
 from sparse_train.report.records.collect import INTERRUPTED, passed_over, read
@@ -78,7 +79,7 @@ def _marked(file: Path) -> bool:
 
 def _send_record(run_dir: Path) -> None:
     record = json.loads((run_dir / "record.json").read_text())
-    rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run_dir / HISTORY).read_text().splitlines()]
     logger = record["config"]["logger"]
     described = wandb_run.options(
         record["id"], record, logger["project"], logger["entity"], logger["group"], logger["tags"]
@@ -89,8 +90,8 @@ def _send_record(run_dir: Path) -> None:
 def backfill(names: Sequence[str], results_dir: Path, project: str, entity: str | None) -> Iterator[str]:
     """Make a W&B run of every committed training run, once; gives a line for each.
 
-    A run that W&B has, from here or from its training, gets what it lacks. One of several artifacts is in the group of
-    the first; where none of them commits its epochs, its last one is all there is.
+    A run that W&B has, from here or from its training, gets what it lacks. A run of several artifacts joins the
+    group of the first. If none of them commits its epochs, only its last one is sent.
 
     Raises:
         ConfigError: for records that cannot be read, and where W&B cannot be reached: at once where there is no key.

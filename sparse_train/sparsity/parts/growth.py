@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class GrowthScore(Protocol):
-    """What `Updater` needs of a method."""
+    """A growth score, as `Updater` calls it."""
 
     needs_gradient: bool  # whether the dense gradient is looked at, which costs FLOPs
 
@@ -20,7 +20,7 @@ class GrowthScore(Protocol):
 
 
 class DropScore(Protocol):
-    """The same of a drop score."""
+    """A drop score, as `Updater` calls it."""
 
     def __call__(self, weight: Tensor, grad: Tensor) -> Tensor: ...
 
