@@ -13,6 +13,7 @@ from statistics import median
 import torch
 
 from benchmarks import inference, limits, sections
+from sparse_train.record.files import write_whole
 from sparse_train.record.metadata import describe
 
 # title, processes, what it needs of the data directory, unit and how many of it make one
@@ -62,7 +63,7 @@ def main() -> None:
         results = [_in_a_process(name, arguments.data_dir) for _ in range(processes)]
         text.append(f"## {title}\n\n{getdoc(_section(name))}\n\n{_table(results, *unit)}")
         print(text[-1], flush=True)
-    arguments.out.write_text("\n".join([*text, "## Owed\n", OWED]))
+    write_whole(arguments.out, "\n".join([*text, "## Owed\n", OWED]).encode())
 
 
 def _section(name: str) -> Callable[..., dict[str, list[float]]]:

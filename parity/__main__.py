@@ -13,6 +13,7 @@ from parity import traces
 from parity.ours import SPARSITIES, UPDATES, mirrored, more, steps, trace
 from parity.peers import HAM, PEERS, PLACE, ROOT, answer
 from parity.updates import Update, save, unpack
+from sparse_train.record.files import write_whole
 from sparse_train.record.metadata import describe
 
 TAIL = """
@@ -42,7 +43,7 @@ def main() -> None:
     masks = {case: unpack(answers[case], updates) for peer in PEERS for case in peer.cases if case in answers}
     lines = [peer.row(case, _counts(updates, masks, reasons, case)) for peer in PEERS for case in peer.cases]
     ham = _not_compared(reasons["HAM"]) if "HAM" in reasons else _difference(mirrored(given), answers["HAM"])
-    arguments.out.write_text(_head(updates) + "\n".join(lines) + _ham(len(given.grads), ham) + TAIL)
+    write_whole(arguments.out, (_head(updates) + "\n".join(lines) + _ham(len(given.grads), ham) + TAIL).encode())
     if reasons:
         sys.exit("\n".join(f"{case}: {_not_compared(reason)}" for case, reason in reasons.items()))
     traces.write(arguments.traces, updates, masks, answers["HAM"])

@@ -20,6 +20,7 @@ from parity.networks import ABLATION, GAMMA, UPDATES, moments
 from parity.peers import METHODS, PLACE, ROOT, answer
 from parity.updates import Update, pack, save, torch_layer, unpack
 from sparse_train import RigL, SparseSGD, Topology, Updater
+from sparse_train.record.files import write_whole
 from sparse_train.sparsity.masks import drop, grow
 from sparse_train.sparsity.methods.gmp import GMP
 from sparse_train.sparsity.methods.granet import GraNet
@@ -191,7 +192,7 @@ def main() -> None:
             bits |= {case: packed ^ pack(mine), f"{case}.sha256": np.array(digest(packed))}
     if reasons:
         sys.exit("\n".join(reasons))
-    arguments.out.write_text(HEAD + "\n".join(rows) + "\n" + TAIL)
+    write_whole(arguments.out, (HEAD + "\n".join(rows) + "\n" + TAIL).encode())
     np.savez_compressed(arguments.stored, **bits)
 
 

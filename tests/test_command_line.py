@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import sparse_train
+from sparse_train.errors import first_line
 from support.runs import ROOT, command, run_here
 
 GROUPS = ("dataset", "model", "dst", "optimizer", "renorm", "task", "logger")
@@ -161,3 +162,8 @@ def test_reports_name_what_does_not_exist_and_make_nothing(words, line, tmp_path
     [said] = capsys.readouterr().err.splitlines()
     assert said.startswith(f"error: {line}")
     assert [path.name for path in tmp_path.rglob("*")] == ["in"]
+
+
+def test_an_error_is_told_in_one_line():
+    assert first_line(ValueError("this\nthat")) == "this"
+    assert first_line(EOFError()) == "EOFError", "it says nothing"

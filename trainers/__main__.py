@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from sparse_train.record.files import write_whole
 from trainers.loops import LOOPS
 from trainers.problem import Parts, reference
 
@@ -35,7 +36,9 @@ def main() -> None:
             print(line, flush=True)
     head = "| Trainer | version | optimizer | largest difference of a weight | masks |\n|---|---|---|---|---|"
     versions = f"`make trainers`, {date.today()}; torch {version('torch')}, on the CPU."
-    out.write_text(f"# Other people's trainers\n\n{versions}\n\n{ABOUT}\n" + "\n".join([head, *lines]) + "\n")
+    write_whole(
+        out, (f"# Other people's trainers\n\n{versions}\n\n{ABOUT}\n" + "\n".join([head, *lines]) + "\n").encode()
+    )
     sys.exit(not right)
 
 
