@@ -69,5 +69,5 @@ def _effects(axes: Axes, compared: list[Statement]) -> None:
 
 
 def _words(one: Statement) -> str:
-    size = "" if one.scale == PAPER else ", reduced scale"
+    size = "" if one.scale == PAPER else f", reduced scale {one.scale}"
     return f"{one.says} (n={one.n}{size})"
