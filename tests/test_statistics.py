@@ -8,11 +8,13 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
+from sparse_train.report.evidence import effects
 from sparse_train.report.figures import KINDS, gradients, style
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.figures.series import over_seeds
 from sparse_train.report.page import charts
 from sparse_train.report.views import statistics
+from sparse_train.report.views.tables import HOLE
 
 PAIRS = pd.Series([0.5, 1.5, -0.25, 1.0, 0.75])
 
@@ -145,3 +147,16 @@ def test_the_bars_of_the_itop_rate_are_one_standard_deviation():
     mean, std = (100 * f(VALUES[0.5]) for f in (np.mean, lambda drawn: np.std(drawn, ddof=1)))
     assert (bar[0][1], bar[1][1]) == pytest.approx((mean - std, mean + std))
     assert (series["y"][0], series["sd"][0]) == pytest.approx((mean, std), abs=0.005)
+
+
+def test_a_metric_that_no_record_of_a_setting_has_is_a_hole():
+    """Records may be older than a metric: some seeds lack it, or all of a setting."""
+    flops = {"sgd": (None, None), "sparseopt": (None, 0.05)}
+    runs = [
+        {"optimizer": optimizer, "seed": seed, "status": "complete", "test_acc": 50.0 + seed, "flops/training": share}
+        for optimizer, shares in flops.items()
+        for seed, share in enumerate(shares)
+    ]
+    values = ["test_acc", "flops/training"]
+    _, sgd, sparseopt = effects.lines(pd.DataFrame(runs), ["optimizer", "seed"], {"optimizer": "sgd"}, values)
+    assert (sgd[-1], sparseopt[-1]) == (HOLE, "5.00")

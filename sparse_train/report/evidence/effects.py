@@ -34,7 +34,7 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
                 "reference" if setting == base else _difference(done, complete(settings[base]), values[0]),
                 _difference(done, complete(settings[own]), values[0]) if own in settings and own != setting else "",
                 f"{len(done)} of {len(group)}",
-                *(HOLE if v not in done or done.empty else _mean(done[v], v) for v in values),
+                *(HOLE if v not in done else _mean(done[v], v) for v in values),
             ]
         )
     return made
@@ -119,8 +119,8 @@ def unit(value: str) -> float:
 
 
 def _mean(values: pd.Series, value: str) -> str:
-    values = unit(value) * values
-    return mean_std(values.mean(), values.std())
+    values = unit(value) * values.dropna()  # a record may be older than a metric
+    return HOLE if values.empty else mean_std(values.mean(), values.std())
 
 
 def paired(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> pd.Series:
