@@ -125,10 +125,7 @@ class SparseSGD(torch.optim.SGD):
 
     @torch.no_grad()
     def mask_momentum(self) -> None:
-        """Zero the momentum of weights that do not exist, and what wrappers such as Lookahead keep beside it.
-
-        To be called after the masks have changed.
-        """
+        """Zero the momentum of weights that do not exist, and what wrappers keep beside it, after a mask change."""
         mask_state(self.state, self.topology)
 
     @torch.no_grad()

@@ -85,8 +85,7 @@ class Updater:
         average: Average | None = None,
     ):
         self.drop, self.budget, self.selection = drop or Magnitude(), budget or Steady(), selection or ByLayer()
-        scores = callable(growth) and not isinstance(growth, type)
-        fits = scores or (growth is None and not self.budget.grows)
+        fits = not self.budget.grows if growth is None else callable(growth) and not isinstance(growth, type)
         require(fits, "growth", growth, "must be a growth score, such as RigL() or SET()")
         require(0 <= drop_fraction <= 1, "drop_fraction", drop_fraction, "must be in [0, 1]: active weights to replace")
         whole = isinstance(total_steps, Integral) and total_steps > 0
