@@ -33,8 +33,7 @@ def neuron_scale(mask: Tensor, average: float | Tensor | None = None, ablates: b
     """
     fan_in = mask.flatten(1).sum(1, dtype=torch.float64)
     # Counts of weights are exact in float64, so equal fan-ins give the ratio 1.0 to the bit.
-    mean = fan_in.sum() / (fan_in > 0).sum() if ablates else fan_in.mean()
-    reference = mean if average is None else average * mask[0].numel()
+    reference = _mean(fan_in, ablates) if average is None else average * mask[0].numel()
     return torch.where(fan_in > 0, fan_in / reference, 0.0).sqrt().view(-1, *[1] * (mask.ndim - 1))
 
 
@@ -71,8 +70,7 @@ class SparseOpt:
         average = self._average(list(masks.values()), topology.ablates)
         scales = {name: neuron_scale(mask, average, topology.ablates) for name, mask in masks.items()}
         if self.per == "layer":
-            kept = {name: scale[scale > 0] if topology.ablates else scale for name, scale in scales.items()}
-            scales = {name: kept[name].mean().expand_as(scale) for name, scale in scales.items()}
+            scales = {name: _mean(scale, topology.ablates).expand_as(scale) for name, scale in scales.items()}
         return scales
 
     def _corrected(self, topology: Topology) -> Sequence[str]:
@@ -92,4 +90,9 @@ class SparseOpt:
         if self.average == "none":
             return 1.0
         densities = torch.cat([mask.flatten(1).mean(1, dtype=torch.float64) for mask in masks])
-        return densities.sum() / (densities > 0).sum() if ablates else densities.mean()
+        return _mean(densities, ablates)
+
+
+def _mean(of_neurons: Tensor, ablates: bool) -> Tensor:
+    """Over all neurons, or over those that have weights."""
+    return of_neurons.sum() / (of_neurons > 0).sum() if ablates else of_neurons.mean()

@@ -195,7 +195,7 @@ class Updater:
             growth = None
             if self.growth is not None:
                 growth = self.growth(self.topology.weights[name], grad, generator(self.seed, "growth", name, step))
-                scored("growth", self.growth, growth, name, weight)
+                growth = scored("growth", self.growth, growth, name, weight)
                 peaks.score(name, growth.amax(), growth.amin())
             target, last = self.topology.targets[name], name == self.topology.outputs
             masks[name] = self.selection(Layer(mask, score, growth, dropped, grown, target, last))

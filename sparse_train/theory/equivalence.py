@@ -24,6 +24,7 @@ from sparse_train.record.record import Record
 from sparse_train.sparsity.parts.growth import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
+from sparse_train.theory.equilibrium import OPTIMIZERS
 from sparse_train.theory.gradients import slope
 from sparse_train.theory.measurement import first_batches, load_data, measure
 
@@ -35,7 +36,6 @@ RANKINGS: dict[str, tuple[dict, dict]] = {
     "rigl_invariant": ({"rank_as": "invariant"}, {"rank_as": "invariant"}),
     "rigl_invariant_rescaled": ({"rank_as": "invariant"}, {"rank_as": "invariant", "rescale": True}),
 }
-OPTIMIZERS = ("sgd", "sparseopt", "sparseopt_decay_scaled")
 VARIANTS = ("exact", "eps", "decay_scaled", "classifier", *RANKINGS, "ham", "clipped")
 
 
