@@ -292,7 +292,7 @@ def test_thirty_steps_of_a_resnet_in_parts_have_the_bits_of_plain_ones(monkeypat
 
 
 @pytest.mark.parametrize("largest", [True, False])
-def test_the_masked_top_k_are_the_first_of_all_sorted(largest):
+def test_the_masked_top_k_are_the_first_of_all_sorted_and_those_of_topk_among_ties(largest):
     generator = torch.Generator().manual_seed(0)
     tied = 0
     for case in range(200):
@@ -302,7 +302,9 @@ def test_the_masked_top_k_are_the_first_of_all_sorted(largest):
         among = torch.rand(300, generator=generator) < 0.6
         count = int(torch.randint(0, int(among.sum()) + 1, (1,), generator=generator))
         expected = scores[among].sort(descending=largest).values[:count]
-        found = masked_top_k(scores.view(20, 15), among.view(20, 15), count, largest)
+        found = masked_top_k(scores.view(20, 15).requires_grad_(), among.view(20, 15), count, largest)
+        candidates = torch.where(among, scores, -torch.inf if largest else torch.inf)
+        assert set(found.tolist()) == set(candidates.topk(count, largest=largest, sorted=False).indices.tolist())
         assert among[found].all()
         assert len(found.unique()) == count
         assert torch.equal(scores[found].sort(descending=largest).values, expected)

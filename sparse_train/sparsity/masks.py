@@ -1,5 +1,6 @@
 """Pure functions from scores to masks. All ranks that see the same scores make the same mask."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,15 +33,24 @@ def grow(mask: Tensor, score: Tensor, count: int) -> Tensor:
 
 
 def masked_top_k(score: Tensor, among: Tensor, count: int, largest: bool) -> Tensor:
-    """Positions of the `count` largest or smallest scores among some, in any order.
+    """Positions of the `count` largest or smallest scores among some, in any order: those that `torch.topk` takes.
 
-    numpy's partition, with `topk` for ties, saves 0.3 of 9 ms in an update of ResNet20, so once in 100 steps of 85 ms.
+    On the CPU numpy's partition finds them sooner: an update of ResNet20 takes 4.6 instead of 7.2 ms with AVX-512, and
+    8.6 instead of 8.9 ms on another CPU. `topk` decides where a score left out equals the last one taken.
 
     Args:
         score, among: of one shape; `among` is boolean.
         count: at most the number of candidates.
     """
-    score, among = score.reshape(-1), among.reshape(-1)
+    score, among = score.detach().reshape(-1), among.reshape(-1)
+    if count and score.device.type == "cpu" and score.dtype in (torch.float32, torch.float64):
+        places = np.flatnonzero(among.numpy())
+        values = score.numpy()[places]
+        cut = len(values) - count if largest else count - 1
+        order = np.argpartition(values, cut)
+        last = values[order[cut]]
+        if np.count_nonzero(values >= last if largest else values <= last) == count:
+            return torch.from_numpy(places[order[cut:] if largest else order[: cut + 1]])
     others = -torch.inf if largest else torch.inf
     return torch.where(among, score, others).topk(count, largest=largest, sorted=False).indices
 

@@ -189,14 +189,14 @@ class Updater:
         self.plan = self.budget(self._moment(step))
         for name, (dropped, grown) in self.plan.items():
             mask, (weight, grad) = self.topology.masks[name], self._seen(name, step)
-            peaks.weight(name, weight.abs().amax())
+            peaks.weight(name, *weight.aminmax())
             score = scored("drop", self.drop, self.drop(weight, grad), name, weight)
             peaks.score(name, score.amax())
             growth = None
             if self.growth is not None:
                 growth = self.growth(self.topology.weights[name], grad, generator(self.seed, "growth", name, step))
                 growth = scored("growth", self.growth, growth, name, weight)
-                peaks.score(name, growth.amax(), growth.amin())
+                peaks.score(name, *growth.aminmax())
             target, last = self.topology.targets[name], name == self.topology.outputs
             masks[name] = self.selection(Layer(mask, score, growth, dropped, grown, target, last))
         if self.average is not None:
