@@ -1,4 +1,4 @@
-"""All effects of SparseOpt that our studies measure, as one family of tests: `effects.md` of a scale."""
+"""All effects that our studies measure, as one family of tests: `effects.md` of a scale."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +18,15 @@ ABOUT = """\
 An effect is a difference in test accuracy over paired seeds, with its 95% interval (Student's t): of a setting
 from its own baseline, or a contrast that the study names. Holm's procedure adjusts p for all lines of this table: where
 nothing has an effect, one such table in twenty has a line below 0.05. The last column is the effect that as many seeds
-would show in four of five repetitions; a smaller one is more likely to be missed.
+would show in four of five repetitions; a smaller one is more likely to be missed. A difference of exactly 0 in all
+seeds, such as SRigL's, is no test and is left out.
 """
 
 
 def markdown(results_dir: Path, scale: str) -> str:
     """One line per effect with two seeds or more, the most certain first; equal ones in one line, in the first's words.
+
+    A sweep that has `effects` is a study.
 
     Empty where no study of that scale has an effect, and for a rehearsal, which is evidence of nothing.
     """
@@ -31,7 +34,7 @@ def markdown(results_dir: Path, scale: str) -> str:
         return ""
     found: dict[tuple[float, ...], tuple[list[str], str, pd.Series]] = {}
     for study, says, difference in _differences(results_dir, scale):
-        if len(difference) > 1:
+        if len(difference) > 1 and difference.any():
             found.setdefault(tuple(difference.sort_index()), ([], says, difference))[0].append(study)
     known = sorted(((*one, statistics.mean(one[2])) for one in found.values()), key=lambda one: one[3].p)
     adjusted = statistics.holm([estimate.p for *_, estimate in known])
@@ -49,12 +52,12 @@ def markdown(results_dir: Path, scale: str) -> str:
     ]
     if not lines:
         return ""
-    title = f"# {titled('Every effect of SparseOpt in our studies, as one family', scale)}"
+    title = f"# {titled('Every effect in our studies, as one family', scale)}"
     return f"{title}\n\n{ABOUT}\n{aligned([HEAD, *lines])}\n"
 
 
 def _differences(results_dir: Path, scale: str) -> Iterator[tuple[str, str, pd.Series]]:
-    for study in (name for name in sweeps.names() if name.startswith("why-")):
+    for study in sweeps.names():
         sweep = sweeps.load(study, scale)
         path = collected.path(results_dir, scale, study)
         if path.exists() and (spec := sweep.artifact.get("effects")):
