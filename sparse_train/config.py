@@ -205,16 +205,6 @@ def run_id(cfg: DictConfig, foreign: Mapping[str, Mapping] | None = None) -> str
     return hashlib.sha256(json.dumps({"numerics": NUMERICS, **science}, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def run_name(cfg: DictConfig, choices: dict[str, str]) -> str:
-    """Like `digits resnet20 rigl sparseopt 0.9 seed 0`, wherever it is launched; `choices` are options by group."""
-    parts = [choices.get(group, "") for group in ("dataset", "model", "dst", "optimizer")]
-    slots = {choices.get(f"optimizer/{slot}", "none") for slot in ("precondition", "mirror")} - {"none"}
-    parts += sorted(option for option in slots if option not in parts[-1])  # presets name their own
-    parts.append("renormalized" if cfg.optimizer.renorm is not None else "")
-    parts.append("own densities" if cfg.topology.get("sparsity", 0) is None else f"{cfg.sparsity:g}")
-    return " ".join([*filter(None, parts), f"seed {cfg.seed}"])
-
-
 def _resolved(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 

@@ -10,6 +10,7 @@ from sparse_train import config
 from sparse_train.__main__ import CONF
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError
+from sparse_train.options.names import PRESETS, called, run_name
 from sparse_train.options.targets import instantiate, make
 
 SLOTS = ("optimizer/precondition", "optimizer/mirror")
@@ -129,12 +130,34 @@ def test_a_preset_is_sgd_with_options_of_its_slots(compose_config, preset, preco
 
 def test_a_run_is_called_by_its_preset_or_by_its_slots(compose_config):
     cfg = compose_config("optimizer=ham", "optimizer/precondition=equal_angle")
-    called = {"dataset": "digits", "optimizer": "ham", "optimizer/mirror": "ham"}
-    name = config.run_name(cfg, {**called, "optimizer/precondition": "equal_angle"})
+    options = {"dataset": "digits", "optimizer": "ham", "optimizer/mirror": "ham"}
+    name = run_name(cfg, {**options, "optimizer/precondition": "equal_angle"})
     assert name == "digits ham equal_angle 0.9 seed 0"
-    assert config.run_name(cfg, called) == "digits ham 0.9 seed 0"
+    assert run_name(cfg, options) == "digits ham 0.9 seed 0"
     cfg.topology.sparsity = None
-    assert config.run_name(cfg, called) == "digits ham own densities seed 0"
+    assert run_name(cfg, options) == "digits ham own densities seed 0"
+    cfg = compose_config("model=timm", "model.name=vgg11_bn")
+    assert run_name(cfg, {"dataset": "digits", "model": "timm"}) == "digits vgg11_bn 0.9 seed 0"
+
+
+@pytest.mark.parametrize(
+    ("taken", "name"),
+    [
+        (("sparseopt", "none", "none"), "sgd"),
+        (("sgd", "sparseopt", "none"), "sparseopt"),
+        (("sparseopt", "sparseopt", "ham"), "sparseopt_ham"),
+        (("ham", "equal_angle", "ham"), "equal_angle_ham"),
+        (("mine", "none", "none"), "mine"),
+    ],
+)
+def test_a_record_calls_a_preset_with_other_slots_by_those(taken, name):
+    groups = dict(zip(("optimizer", "optimizer/precondition", "optimizer/mirror"), taken, strict=True))
+    assert called({**groups, "hydra/launcher": "basic"}) == {**groups, "optimizer": name}
+    assert called({"optimizer": "theirs", "dataset": "digits"}) == {"optimizer": "theirs", "dataset": "digits"}
+
+
+def test_every_preset_of_the_optimizer_is_called_by_its_slots():
+    assert set(PRESETS) == set(GROUPS["optimizer"])
 
 
 def test_table_4_is_the_default_of_cifar(compose_config):

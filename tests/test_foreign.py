@@ -15,7 +15,7 @@ import sparse_train
 from sparse_train import source
 from sparse_train.errors import ConfigError, ForeignError
 from sparse_train.options import trust
-from sparse_train.options.targets import instantiate
+from sparse_train.options.targets import instantiate, raise_foreign
 from sparse_train.options.trust import GROUP, VARIABLE, require_known
 from sparse_train.train.agreement import require_same_settings
 from support import lab
@@ -279,8 +279,25 @@ def test_a_strangers_constructor_keeps_its_traceback(body, shown, mylab, monkeyp
             run_here(monkeypatch, capsys, *OWN, "runs_dir=runs")
         [*_, frame] = _frames(error.value.__cause__)
         assert (frame, type(error.value.__cause__).__name__) == (f"{name}.py", shown), at
-        assert at.partition(".")[0] in str(error.value)
+        assert str(error.value).startswith(f"{at}=mylab.{name}."), "where it stands, not what holds it"
         path.write_text(before)
+
+
+class Fails:
+    def __init__(self):
+        raise KeyError("mine")
+
+
+@pytest.mark.parametrize("raised", [Fails, lambda: {}["mine"]])
+def test_of_several_strangers_the_one_that_failed_is_named(raised):
+    fails = f"{Fails.__module__}.Fails"
+    content = {"_target_": "theirs.Budget", "growth": {"_target_": fails}, "drop": {"_target_": "theirs.Drop"}}
+    with pytest.raises(KeyError) as error:
+        raised()
+    outermost = ("dst.budget", "theirs.Budget") if raised is not Fails else ("dst.budget.growth", fails)
+    with pytest.raises(ForeignError, match=f"^{'='.join(outermost)}: KeyError: 'mine'"):
+        raise_foreign(content, "dst.budget", error.value)
+    raise_foreign({"_target_": "sparse_train.sparsity.methods.gmp.GMP"}, "dst.budget", error.value)
 
 
 def _frames(error):

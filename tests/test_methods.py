@@ -21,8 +21,9 @@ from sparse_train.sparsity.methods.mest import MEST
 from sparse_train.sparsity.methods.snfs import SNFS
 from sparse_train.sparsity.methods.srigl import SRigL
 from sparse_train.sparsity.parts.averages import Mean, Running
-from sparse_train.sparsity.parts.budget import apportioned
-from sparse_train.sparsity.parts.growth import SET, RigL
+from sparse_train.sparsity.parts.budget import Steady, apportioned
+from sparse_train.sparsity.parts.growth import SET, Magnitude, RigL
+from sparse_train.sparsity.parts.selection import ByLayer
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.train.build import dense_gradient_share
@@ -334,6 +335,113 @@ def test_parts_that_do_not_fit_are_refused(options, message):
     topology, optimizer = prepared(EIGHT, MASKS)
     with pytest.raises(ConfigError, match=message):
         Updater(topology, optimizer, options.pop("growth", None), 100, **options)
+
+
+class Counting(RigL):
+    turns = 0
+
+    def state_dict(self):
+        return {"turns": self.turns}
+
+    def load_state_dict(self, state):
+        self.turns = state["turns"]
+
+
+class CountingDrop(Magnitude):
+    turns, state_dict, load_state_dict = 0, Counting.state_dict, Counting.load_state_dict
+
+
+class CountingSelection(ByLayer):
+    turns, state_dict, load_state_dict = 0, Counting.state_dict, Counting.load_state_dict
+
+
+def test_the_state_of_every_part_is_saved_and_loaded():
+    def made():
+        topology, optimizer = prepared(EIGHT, MASKS, GRADS)
+        drop, selection = CountingDrop(), CountingSelection()
+        return optimizer, Updater(topology, optimizer, Counting(), 100, every=5, drop=drop, selection=selection)
+
+    optimizer, updater = made()
+    updater.growth.turns, updater.drop.turns, updater.selection.turns = 3, 4, 5
+    other, again = made()
+    other.load_state_dict(optimizer.state_dict())
+    assert (again.growth.turns, again.drop.turns, again.selection.turns) == (3, 4, 5)
+
+
+class Lacking:
+    keeps_counts, grows = True, True
+
+
+class Stateless(Mean):
+    @property
+    def state_dict(self):
+        raise AttributeError
+
+
+class HalfSaved(Counting):
+    @property
+    def load_state_dict(self):
+        raise AttributeError
+
+
+class Pruning:
+    keeps_counts, gradual, grows = False, True, False
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"budget": Lacking()}, "budget=Lacking: must have gradual, as its protocol in sparsity.parts says"),
+        ({"budget": Pruning(), "growth": None}, "budget=Pruning: must have left"),
+        ({"average": Stateless(2)}, "average=Stateless: must have state_dict"),
+        ({"growth": HalfSaved()}, "growth=HalfSaved: must have load_state_dict"),
+        ({"growth": lambda weight, grad, generator: grad.abs()}, "growth=function: must have needs_gradient"),
+    ],
+)
+def test_a_part_that_lacks_something_is_refused(parts, message):
+    topology, optimizer = prepared(EIGHT, MASKS)
+    with pytest.raises(ConfigError, match=message):
+        Updater(topology, optimizer, **{"growth": RigL(), "total_steps": 100, **parts})
+
+
+class Planned(Steady):
+    def __init__(self, plan, keeps_counts=True):
+        self.plan, self.keeps_counts = plan, keeps_counts
+
+    def __call__(self, at):
+        return self.plan
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (Planned({"layers.0.weight": (2, 1)}), "grow as many as it drops, since it keeps_counts, in whole numbers"),
+        (Planned({"layers.0.weight": (5, 5)}), "must drop at most 4 weights of layers.0.weight and grow"),
+        (Planned({"layers.0.weight": (1.0, 1.0)}), "in whole numbers, not drop 1.0 and grow 1.0"),
+        (Planned({"layers.0.weight": (1, 6)}, False), "grow 4 more than it drops, .*, not drop 1 and grow 6"),
+        (Planned({"layers.0.weight": (-1, 0)}, False), "not drop -1 and grow 0"),
+        (Planned({"layer": (1, 1)}), "must drop at most 0 weights of layer and"),
+    ],
+)
+def test_a_plan_that_a_layer_cannot_follow_is_refused(budget, message):
+    topology, optimizer = prepared(EIGHT, MASKS, GRADS)
+    with pytest.raises(ConfigError, match=f"^budget=Planned: .*{message}"):
+        Updater(topology, optimizer, RigL(), 100, every=5, budget=budget).update(5)
+    assert flat(topology) == ["11001010"], "masks are as they were"
+
+
+def test_a_schedule_of_ones_own_is_counted():
+    class Linear(GMP):
+        @staticmethod
+        def left(first, target, progress):
+            return first + (target - first) * progress
+
+    topology, optimizer = prepared(EIGHT, initial="dense")
+    updater = Updater(topology, optimizer, None, 40, every=10, stop_fraction=1.0, budget=Linear())
+    for step in (10, 20, 30):
+        updater.update(step)
+        assert topology.counts == {name: round(left) for name, left in updater.planned(step).items()}
+    assert topology.counts == {"layers.0.weight": 4}
 
 
 def test_a_run_too_short_to_prune_is_refused():

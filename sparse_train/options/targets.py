@@ -7,6 +7,7 @@ by who runs the program (`trust`). Either must take what the run gives in its pl
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args
 
@@ -78,8 +79,7 @@ def instantiate(cfg: DictConfig, key: str) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, ConfigError):
             raise prefixed(cfg, key, cause) from None
-        if foreign := foreign_targets(content):
-            raise ForeignError(key, foreign[0], cause) from cause
+        raise_foreign(content, key, cause)
         raise ConfigError(key, cfg[key].get("_target_"), first_line(cause)) from None
 
 
@@ -111,8 +111,7 @@ def blamed(cfg: DictConfig, key: str) -> Iterator[None]:
     except ConfigError as error:
         raise prefixed(cfg, key, error) from None
     except Exception as error:
-        if foreign := foreign_targets(OmegaConf.to_container(cfg[key], resolve=True)):
-            raise ForeignError(key, foreign[0], error) from error
+        raise_foreign(OmegaConf.to_container(cfg[key], resolve=True), key, error)
         if not isinstance(error, REFUSALS):
             raise
         raise ConfigError(key, cfg[key].get("_target_"), str(error)) from error
@@ -148,8 +147,26 @@ def check_targets(value: Any, where: str) -> None:
 
 def foreign_targets(value: Any) -> list[str]:
     """Every `_target_` in it that is not ours."""
-    targets = [str(mapping.get("_target_", OURS)) for _, mapping in _mappings(value, "")]
-    return [target for target in targets if not target.startswith(OURS)]
+    return [target for target, _ in _foreign(value, "")]
+
+
+def _foreign(value: Any, where: str) -> list[tuple[str, str]]:
+    targets = [(str(mapping.get("_target_", OURS)), place) for place, mapping in _mappings(value, where)]
+    return [(target, place) for target, place in targets if not target.startswith(OURS)]
+
+
+def raise_foreign(value: Any, where: str, error: Exception) -> None:
+    """Raise what happened as a failure of the target that is not ours, if there is one below `where`.
+
+    Of several it is the one whose code failed, by the traceback; of several of these, or of none, the outermost.
+
+    Raises:
+        ForeignError: names it.
+    """
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    failed = {f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}".split(".__init__")[0] for frame in frames}
+    for target, place in sorted(_foreign(value, where), key=lambda found: found[0] not in failed)[:1]:
+        raise ForeignError(place, target, error) from error
 
 
 def _mappings(value: Any, where: str) -> Iterator[tuple[str, dict]]:

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_train.options.interpolations import PATHS
+from sparse_train.options.names import called
 from sparse_train.options.targets import foreign_targets
 from sparse_train.source import foreign, training_code
 
@@ -36,8 +37,7 @@ def choices() -> dict[str, str]:
     """The option taken of each group, by which people call a run."""
     if not HydraConfig.initialized():
         return {}
-    taken = HydraConfig.get().runtime.choices
-    return {group: option for group, option in taken.items() if not group.startswith("hydra/")}
+    return called(HydraConfig.get().runtime.choices)
 
 
 def sweep() -> str | None:

@@ -16,10 +16,10 @@ from sparse_train.sparsity.lengths import RANKINGS, ranked, rescaling
 from sparse_train.sparsity.parts.averages import Average
 from sparse_train.sparsity.parts.budget import Budget, Moment, Steady
 from sparse_train.sparsity.parts.growth import DropScore, GrowthScore, Magnitude
-from sparse_train.sparsity.parts.schedule import DECAYS, cubic
+from sparse_train.sparsity.parts.schedule import DECAYS
 from sparse_train.sparsity.parts.selection import ByLayer, Layer, Selection
 from sparse_train.sparsity.topology import Topology
-from sparse_train.sparsity.verified import Peaks, require_same_masks, scored
+from sparse_train.sparsity.verified import Peaks, planned, require_parts, require_same_masks, scored
 
 if TYPE_CHECKING:
     from sparse_train.optim.sgd import SparseSGD
@@ -61,7 +61,7 @@ class Updater:
         budget: another number of weights than RigL's (`parts.budget`).
         selection: another choice than the layer's lowest and highest scores (`parts.selection`).
         average: of gradients over steps, instead of that of the update's own (`parts.averages`); call `observe` in
-            every step then. Its state, and the budget's, is part of the optimizer's `state_dict`.
+            every step then. The optimizer's `state_dict` has the state of every part that has one.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class Updater:
         average: Average | None = None,
     ):
         self.drop, self.budget, self.selection = drop or Magnitude(), budget or Steady(), selection or ByLayer()
-        fits = not self.budget.grows if growth is None else callable(growth) and not isinstance(growth, type)
-        require(fits, "growth", growth, "must be a growth score, such as RigL() or SET()")
+        parts = {"growth": growth, "drop": self.drop, "budget": self.budget, "selection": self.selection}
+        require_parts(parts := parts | {"average": average})
         require(0 <= drop_fraction <= 1, "drop_fraction", drop_fraction, "must be in [0, 1]: active weights to replace")
         whole = isinstance(total_steps, Integral) and total_steps > 0
         require(whole, "total_steps", total_steps, "must be a whole number above 0")
@@ -117,7 +117,7 @@ class Updater:
         right = f"must leave a mask update before step {self.last_step:g} (stop_fraction), or nothing is pruned"
         require(self.last_update > 0 or not self.budget.gradual, "every", every, right)
         self.first = {n: m.numel() if self.budget.gradual else topology.counts[n] for n, m in topology.masks.items()}
-        for name, part in (("average", average), ("budget", self.budget)):
+        for name, part in parts.items():
             if hasattr(part, "state_dict"):
                 saved_with(self._stepped, name, part)
 
@@ -157,7 +157,7 @@ class Updater:
         if not self.budget.gradual:
             return self.first
         done = min(step - step % self.every, self.last_update) / self.last_update
-        return {name: cubic(count, self.topology.targets[name], done) for name, count in self.first.items()}
+        return {name: self.budget.left(count, self.topology.targets[name], done) for name, count in self.first.items()}
 
     def observes(self, step: int) -> bool:
         """Whether `observe` has anything to do in this step."""
@@ -179,14 +179,14 @@ class Updater:
 
         Raises:
             DivergedError: a weight is not finite. Masks are as they were.
-            ConfigError: a score has another shape than its weight.
+            ConfigError: a score has another shape than its weight; a layer cannot drop and grow as the budget says.
             RuntimeError: a weight has no gradient, or no average of gradients.
             MaskMismatchError: on every rank, if their masks differ now, as their gradients were not averaged.
         """
         self.topology.require_agreement()
         self.topology.follow()
         masks, peaks = {}, Peaks()
-        self.plan = self.budget(self._moment(step))
+        self.plan = planned(self.budget, self._moment(step))
         for name, (dropped, grown) in self.plan.items():
             mask, (weight, grad) = self.topology.masks[name], self._seen(name, step)
             peaks.weight(name, *weight.aminmax())

@@ -1,13 +1,58 @@
-"""Checks of a mask update: scores fit and are finite, and all processes have the same masks."""
+"""Checks of a mask update: plans and scores fit, scores are finite, and all processes have the same masks."""
 
 import warnings
 
 import torch
 from torch import Tensor
 
-from sparse_train.errors import DivergedError, MaskMismatchError, require
+from sparse_train.errors import ConfigError, DivergedError, MaskMismatchError, require
 from sparse_train.process.distributed import Ranks
+from sparse_train.sparsity.parts.budget import Budget, Moment, Plan
 from sparse_train.sparsity.topology import Topology
+
+NEEDS = {
+    "growth": {"needs_gradient"},
+    "drop": set(),
+    "budget": {"keeps_counts", "gradual", "grows"},
+    "selection": {"keeps_counts", "begins"},
+    "average": {"wants", "see", "of", "updated", "state_dict", "load_state_dict"},
+}
+
+
+def require_parts(parts: dict[str, object]) -> None:
+    """Every part of a method must have what its protocol in `sparsity.parts` names.
+
+    Raises:
+        ConfigError: names the part and what it lacks.
+    """
+    growth = parts["growth"]
+    fits = callable(growth) and not isinstance(growth, type)
+    fits = fits or (growth is None and not getattr(parts["budget"], "grows", True))
+    require(fits, "growth", growth, "must be a growth score, such as RigL() or SET()")
+    for key, part in parts.items():
+        named = {"state_dict", "load_state_dict"} if hasattr(part, "state_dict") else set()
+        named |= {"left"} if getattr(part, "gradual", False) else set()
+        lacks = sorted(name for name in named | NEEDS[key] if part is not None and not hasattr(part, name))
+        right = f"must have {', '.join(lacks)}, as its protocol in sparsity.parts says"
+        require(not lacks, key, type(part).__name__, right)
+
+
+def planned(budget: Budget, at: Moment) -> Plan:
+    """The budget's plan of an update.
+
+    Raises:
+        ConfigError: for numbers that a layer cannot drop or grow, and other counts after them where it keeps them.
+    """
+    plan = budget(at)
+    for name, (dropped, grown) in plan.items():
+        count = at.counts.get(name, 0)
+        room = at.masks[name].numel() - count if name in at.counts else 0
+        fits = type(dropped) is type(grown) is int and 0 <= dropped <= count and 0 <= grown <= room + dropped
+        if not fits or (budget.keeps_counts and dropped != grown):
+            rule = "as many as it drops, since it keeps_counts" if budget.keeps_counts else f"{room} more than it drops"
+            right = f"must drop at most {count} weights of {name} and grow {rule}, in whole numbers"
+            raise ConfigError("budget", type(budget).__name__, f"{right}, not drop {dropped!r} and grow {grown!r}")
+    return plan
 
 
 def scored(kind: str, by: object, score: Tensor, name: str, weight: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparse_train.config import run_name
 from sparse_train.data.memory import Loading
 from sparse_train.errors import require
 from sparse_train.models.init import kaiming_normal, lecun_normal, over_sqrt_c, own_fan_in
 from sparse_train.optim.sgd import SparseSGD
+from sparse_train.options.names import run_name
 from sparse_train.options.targets import blamed, make
 from sparse_train.process.distributed import Ranks
 from sparse_train.process.slots import slot

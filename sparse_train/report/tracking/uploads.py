@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from sparse_train.config import run_name
 from sparse_train.errors import ConfigError, require
+from sparse_train.options.names import called, run_name
 from sparse_train.record.integrity import HISTORY
 from sparse_train.report import sweeps
 from sparse_train.report.page.records import Committed, committed, scales_of
@@ -119,7 +119,7 @@ def committed_record(here: Committed, cell: Cell) -> dict[str, Any]:
     """What is committed of a run, as its record would say it."""
     known = here.runs.set_index("id").loc[cell.id].dropna().to_dict()
     cfg = sweeps.composed(here.name, cell)
-    choices = {key: option for key, option in cfg.hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    choices = called(cfg.hydra.runtime.choices)
     kept = [key for key in cfg if key not in ("hydra", "artifact", "logger")]
     metrics = {key: value for key, value in known.items() if key in METRICS}
     return {

@@ -13,7 +13,8 @@ class GMP:
     """
 
     keeps_counts, gradual, grows = False, True, False
+    left = staticmethod(cubic)
 
     def __call__(self, at: Moment) -> Plan:
-        left = {name: round(cubic(count, at.targets[name], at.progress)) for name, count in at.first.items()}
+        left = {name: round(self.left(count, at.targets[name], at.progress)) for name, count in at.first.items()}
         return {name: (max(count - left[name], 0), 0) for name, count in at.counts.items()}

@@ -16,9 +16,10 @@ class GraNet:
     """
 
     keeps_counts, gradual, grows = False, True, True
+    left = staticmethod(cubic)
 
     def __call__(self, at: Moment) -> Plan:
-        left = round(cubic(sum(at.first.values()), sum(at.targets.values()), at.progress))
+        left = round(self.left(sum(at.first.values()), sum(at.targets.values()), at.progress))
         pruned = lowest(at, max(sum(at.counts.values()) - left, 0))
         replaced = {name: whole(at.fraction * (count - pruned[name])) for name, count in at.counts.items()}
         return {name: (pruned[name] + by, by) for name, by in replaced.items()}

@@ -33,11 +33,12 @@ class Moment(NamedTuple):
 
 
 class Budget(Protocol):
-    """What `Updater` needs of a budget. One with a `state_dict` and `load_state_dict` has its state saved.
+    """What `Updater` needs of a budget.
 
     Attributes:
-        keeps_counts: whether each layer keeps its number of weights.
+        keeps_counts: whether each layer keeps its number of weights: as many are dropped as are grown.
         gradual: whether weights become fewer while the network trains, from all of them (`topology.initial=dense`).
+            Then `left(first, target, progress)` says how many of a layer's are left, for the count of FLOPs.
         grows: whether there is anything to grow.
     """
 
