@@ -222,7 +222,7 @@ def test_a_malformed_sweep_is_named(text, tmp_path, monkeypatch):
     caches = (sweeps._load, sweeps._compose, sweeps.artifact, sweeps.scales)
     for cached in caches:
         cached.cache_clear()
-    with pytest.raises(ConfigError, match=r"^sweeps/odd.yaml="):
+    with pytest.raises(ConfigError, match=r"^artifact=sweeps/odd.yaml: "):
         sweeps.load("odd")
     for cached in caches:
         cached.cache_clear()

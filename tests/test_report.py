@@ -213,6 +213,21 @@ def test_drawing_shows_means_spreads_and_holes(quickstart, tmp_path):
         assert (tmp_path / "results" / f"quickstart.{ending}").stat().st_size > 100
 
 
+@pytest.mark.parametrize(
+    ("section", "content"),
+    [
+        ("table", {"rows": ["dst"], "columns": "sparsity", "value": "test_accuracy"}),
+        ("summary", {"values": ["tset_acc"]}),
+    ],
+)
+def test_a_metric_that_no_run_has_is_refused(quickstart, tmp_path, section, content):
+    wrong = dataclasses.replace(quickstart, artifact={**quickstart.artifact, section: content})
+    leave_record(tmp_path / "runs", "quickstart", quickstart.cells[0], accuracy=50.0)
+    message = f"^sweeps/quickstart.yaml: {section}=t.*: no run has this metric; did you mean test_acc"
+    with pytest.raises(ConfigError, match=message):
+        draw(wrong, Records([tmp_path / "runs"]), tmp_path / "results")
+
+
 def test_a_run_counts_in_every_table_that_asks_for_it(tmp_path):
     """why-clip asks for runs of why-renorm. The same id is the same run, by the factors that each sweep names."""
     renorm, clip = (sweeps.load(name, "cpu") for name in ("why-renorm", "why-clip"))

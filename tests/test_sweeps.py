@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -104,7 +105,7 @@ def test_a_grid_that_names_an_unknown_option_is_refused(tmp_path, monkeypatch):
     (tmp_path / "wrong.yaml").write_text(text.replace("dst: rigl", "dst: snip"))
     (tmp_path / "_scales.yaml").write_text("{}")
     monkeypatch.setattr(sweeps, "SWEEPS", tmp_path)
-    with pytest.raises(ConfigError, match=r"sweeps/wrong.yaml=paper: .*dst/snip"):
+    with pytest.raises(ConfigError, match=r"^artifact=sweeps/wrong.yaml: .*dst/snip"):
         sweeps.load("wrong")
 
 
@@ -233,13 +234,36 @@ STUDY = {
 def test_settings_that_are_one_run_are_refused():
     """SGD's id does not know s_avg."""
     cells = [("one", {"optimizer": "sgd", "s_avg": "layer"}), ("two", {"optimizer": "sparseopt", "s_avg": "layer"})]
-    settings.check_distinct("mine", [*cells, cells[0]])
+    settings.check_distinct("sweeps/mine.yaml", [*cells, cells[0]])
     with pytest.raises(ConfigError, match=r"^sweeps/mine\.yaml=s_avg: changes nothing of some runs"):
-        settings.check_distinct("mine", [*cells, ("one", {"optimizer": "sgd", "s_avg": "none"})])
+        settings.check_distinct("sweeps/mine.yaml", [*cells, ("one", {"optimizer": "sgd", "s_avg": "none"})])
+
+
+def test_a_directory_of_ones_own_is_called_as_it_is_typed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeps, "OWN", [])
+    monkeypatch.chdir(tmp_path)
+    conf = tmp_path / "mylab" / "conf"
+    conf.mkdir(parents=True)
+    (conf / "mine.yaml").touch()
+    sweeps.take(Path("mylab/conf"))
+    assert "mine" in sweeps.names()
+    assert (sweeps.file_of("mine"), sweeps.file_of("table1")) == ("mylab/conf/mine.yaml", "sweeps/table1.yaml")
+    assert " mine --config-dir mylab/conf " in sweeps.command("mine", "cpu")
+
+
+def test_a_sweep_file_of_ones_own_has_a_name_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeps, "OWN", [])
+    (tmp_path / "table1.yaml").touch()
+    with pytest.raises(
+        ConfigError, match=r"^--config-dir=.*: must not have a sweep file called as one of ours: table1.yaml"
+    ):
+        sweeps.take(tmp_path)
+    assert sweeps.OWN == []
+    sweeps.take(sweeps.SWEEPS)
 
 
 def test_a_study_that_names_its_settings_is_taken():
-    settings.check("mine", STUDY, GRID)
+    settings.check("sweeps/mine.yaml", STUDY, GRID)
 
 
 @pytest.mark.parametrize(
@@ -258,5 +282,5 @@ def test_a_study_that_names_its_settings_is_taken():
 )
 def test_a_study_that_cannot_be_drawn_is_refused_before_it_is_trained(section, content, said):
     with pytest.raises(ConfigError, match=re.escape(said)) as caught:
-        settings.check("mine", {**STUDY, section: content}, GRID)
+        settings.check("sweeps/mine.yaml", {**STUDY, section: content}, GRID)
     assert str(caught.value).startswith("sweeps/mine.yaml: ")

@@ -57,7 +57,7 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse names that do not exist, before anything is read or made."""
     if args.config_dir is not None:
         require(args.config_dir.is_dir(), "--config-dir", args.config_dir, "must be a directory")
-        sweeps.OWN[:] = [args.config_dir.resolve()]
+        sweeps.take(args.config_dir)
     if args.results_dir is None:
         args.results_dir = sweeps.RESULTS if args.config_dir is None else Path("results")
     require_one_of("scale", args.scale, sweeps.every_scale())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report import sweeps
+from sparse_train.report import settings, sweeps
 from sparse_train.report.evidence import demonstration
 from sparse_train.report.evidence.listings import listings
 from sparse_train.report.figures import KINDS, style
@@ -14,7 +14,7 @@ from sparse_train.report.records.collect import COMPLETE, Records
 from sparse_train.report.records.results import held, write_figure, write_table, write_text
 from sparse_train.report.sweeps import PAPER, Sweep
 from sparse_train.report.views import best, hyperparameters, methods, tables
-from sparse_train.report.views.labels import titled
+from sparse_train.report.views.labels import NAMES, titled
 
 SHOWS = "What it shows, with 95% intervals over paired seeds:\n"
 
@@ -28,7 +28,7 @@ def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = Fals
         replace: keep only what `records` hold; otherwise, keep complete runs of an earlier CSV too.
 
     Raises:
-        ConfigError: for a directory that cannot be written.
+        ConfigError: for a directory that cannot be written, and a metric that nobody knows.
     """
     with held(results_dir):
         return _draw(sweep, records, sweeps.scale_dir(results_dir, sweep.scale), replace)
@@ -42,6 +42,8 @@ def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
         parts = [tables.aligned(hyperparameters.lines(artifact["hyperparameters"], sweep.name))]
         return _page(place / f"{sweep.name}.md", title, parts)
     runs, rows = _collected(sweep, records, place / "records", replace)
+    if (runs["status"] == COMPLETE).any():
+        settings.check_metrics(sweeps.file_of(sweep.name), artifact, {*runs, *rows, *NAMES})
     named = methods.words(sweep)
     parts = [_count(runs), *(f"{note}\n" for note in methods.notes(sweep))]
     if artifact.get("table"):

@@ -35,18 +35,18 @@ def find(settings: Iterable[Setting], factors: Mapping[str, object], where: str 
     return fewest[0]
 
 
-def check(name: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str, str]]) -> None:
+def check(file: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str, str]]) -> None:
     """Refuse a key that no section has, and a setting that the grid does not have once.
 
     Args:
-        name: of the sweep file.
+        file: the sweep file.
         artifact: what it says of the study.
         cells: the factors of every cell of the grid.
 
     Raises:
         ConfigError: names the file and the section.
     """
-    file, asked = f"sweeps/{name}.yaml", []
+    asked = []
     _check_keys(f"{file}: artifact", artifact, (*KEYS, *OTHERS))
     for section, (known, of_pairs) in KEYS.items():
         content = artifact.get(section) or {}
@@ -75,10 +75,11 @@ def check(name: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str,
         find(settings, setting, f"{file}: setting")
 
 
-def check_distinct(name: str, cells: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+def check_distinct(file: str, cells: Iterable[tuple[str, Mapping[str, str]]]) -> None:
     """Refuse two settings that are one run, such as two of s_avg under SGD: only one of them would have its result.
 
     Args:
+        file: the sweep file.
         cells: the id and the factors of every cell.
 
     Raises:
@@ -89,7 +90,24 @@ def check_distinct(name: str, cells: Iterable[tuple[str, Mapping[str, str]]]) ->
         before = seen.setdefault(run, factors)
         alike = sorted(key for key in {*before, *factors} if before.get(key) != factors.get(key))
         right = "changes nothing of some runs: give it a grid of its own in `also`, with the settings that it changes"
-        require(not alike, f"sweeps/{name}.yaml", ", ".join(alike), right)
+        require(not alike, file, ", ".join(alike), right)
+
+
+def check_metrics(file: str, artifact: Mapping[str, Any], metrics: Collection[str]) -> None:
+    """Refuse a metric that nobody knows.
+
+    Args:
+        file: the sweep file.
+        artifact: what it says of the study.
+        metrics: those of its complete runs, and ours, which older runs may lack.
+
+    Raises:
+        ConfigError: names the file, the section and the nearest metric.
+    """
+    for section in KEYS:
+        content = artifact.get(section) or {}
+        for value in [*content.get("values", []), *filter(None, [content.get("value")])]:
+            require(value in metrics, f"{file}: {section}", value, f"no run has this metric{closest(value, metrics)}")
 
 
 def _check_keys(where: str, content: Iterable[str], known: Collection[str]) -> None:

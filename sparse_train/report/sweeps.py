@@ -1,5 +1,6 @@
 """What a sweep file asks for: the runs it expects, without launching any."""
 
+import os
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
@@ -8,7 +9,6 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, first_line, require, require_one_of
 from sparse_train.options.composition import check_composed
-from sparse_train.report import settings
+from sparse_train.report import grid, settings
 from sparse_train.report.workload import workload
 from sparse_train.source import PACKAGE, ROOT
 
@@ -63,12 +63,25 @@ class Sweep:
     @cached_property
     def cells(self) -> list[Cell]:
         """All cells, in the order they are launched, each once."""
-        return list({cell.id: cell for grid in self.grids for cell in grid}.values())
+        return list({cell.id: cell for cells in self.grids for cell in cells}.values())
 
     @cached_property
     def factors(self) -> list[str]:
         """Every key of the grids, in their order."""
         return list(dict.fromkeys(key for cell in self.cells for key in cell.factors))
+
+
+def take(directory: Path) -> None:
+    """Look for options and sweep files in a directory of one's own, beside ours.
+
+    Raises:
+        ConfigError: for a sweep file that is called as one of ours.
+    """
+    own = directory.resolve()
+    alike = {path.name for path in own.glob("[!_]*.yaml")} & {path.name for path in SWEEPS.glob("*.yaml")}
+    right = f"must not have a sweep file called as one of ours: {', '.join(sorted(alike))}"
+    require(own == SWEEPS or not alike, "--config-dir", directory, right)
+    OWN[:] = [own]
 
 
 def names() -> list[str]:
@@ -86,6 +99,15 @@ def sweep_dir(name: str) -> Path:
     return next((place for place in OWN if (place / f"{name}.yaml").exists()), SWEEPS)
 
 
+def file_of(name: str) -> str:
+    """A sweep file as people type it."""
+    return f"{_typed(name)}/{name}.yaml"
+
+
+def _typed(name: str) -> str:
+    return "sweeps" if sweep_dir(name) == SWEEPS else os.path.relpath(sweep_dir(name))
+
+
 def is_group(key: str) -> bool:
     """Whether a key chooses an option, rather than being a value."""
     return any((place / key).is_dir() for place in (*OWN, CONF))
@@ -100,7 +122,7 @@ def artifact(name: str) -> dict[str, Any]:
     """
     shown = _compose(name, (), with_hydra=True).get("artifact")
     said = isinstance(shown, DictConfig) and "title" in shown
-    require(said, f"sweeps/{name}.yaml", "artifact", "must be a mapping with a title: how to show what is run")
+    require(said, "artifact", file_of(name), "must be a mapping with a title: how to show what is run")
     return OmegaConf.to_container(shown, resolve=True)
 
 
@@ -128,7 +150,7 @@ def scale_dir(directory: Path, scale: str) -> Path:
 def command(name: str, scale: str) -> str:
     """What makes an artifact at a scale."""
     if sweep_dir(name) != SWEEPS:
-        return f"python -m sparse_train.report reproduce {name} --config-dir {sweep_dir(name).name} --scale {scale}"
+        return f"python -m sparse_train.report reproduce {name} --config-dir {_typed(name)} --scale {scale}"
     return f"make reproduce-{name}" + ("" if scale == PAPER else f" SCALE={scale}")
 
 
@@ -161,21 +183,21 @@ def _load(name: str, scale: str, references: bool) -> Sweep:
         shown = artifact(name)
         main = {key: str(value) for key, value in (sweep.hydra.sweeper.params or {}).items()}
         more = (shown.get("also") or []) + ((shown.get("references") or []) if references else [])
-        products = [main, *({**main, **{key: str(value) for key, value in grid.items()}} for grid in more)]
+        products = [main, *({**main, **{key: str(value) for key, value in one.items()}} for one in more)]
         grids = [_grid(name, values, scale) for values in products if values]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError(f"sweeps/{name}.yaml", scale, first_line(error)) from error
-    settings.check(name, shown, [cell.factors for grid in grids for cell in grid])
+        raise ConfigError("artifact", file_of(name), first_line(error)) from error
+    settings.check(file_of(name), shown, [cell.factors for cells in grids for cell in cells])
     if scale == PAPER and not references:  # elsewhere several settings may be one
-        settings.check_distinct(name, [(cell.id, cell.factors) for grid in grids for cell in grid])
+        settings.check_distinct(file_of(name), [(cell.id, cell.factors) for cells in grids for cell in cells])
     return Sweep(name, scale, shown, grids)
 
 
 def _grid(name: str, values: dict[str, str], scale: str) -> list[Cell]:
     about = scales()[scale] if scale != PAPER else {}
     replace, more = about.get("replace", {}), about.get("more", {})
-    asked = {key: _more(_values(key, value), more.get(key, {})) for key, value in values.items()}
-    taken = {key: _shrink(found, replace.get(key, {})) for key, found in asked.items()}
+    asked = {key: grid.extended(grid.values(key, value), more.get(key, {})) for key, value in values.items()}
+    taken = {key: grid.shrunk(found, replace.get(key, {})) for key, found in asked.items()}
     fixed = {} if scale == PAPER else {"scale": scale}
     cells, bases = [], {}
     for pairs in product(*taken.values()):
@@ -189,29 +211,6 @@ def _grid(name: str, values: dict[str, str], scale: str) -> list[Cell]:
         epochs, work = (cfg.epochs, workload(cfg)) if cfg.task._target_.endswith(".train") else (0, "")
         cells.append(Cell(run_id(cfg), factors, options, dataset, epochs, work))
     return cells
-
-
-def _values(key: str, value: str) -> list[str]:
-    """`a,b,c` or `range(3)` -> its values, by Hydra's own parser."""
-    one = OverridesParser.create().parse_override(f"{key}={value}")
-    return list(one.sweep_string_iterator()) if one.is_sweep_override() else [one.get_value_element_as_str()]
-
-
-def _more(options: list[str], brings: dict) -> list[str]:
-    """With the values that the scale has besides, after the one that brings them."""
-    brought = {str(key): map(str, values) for key, values in brings.items()}
-    return list(dict.fromkeys(value for option in options for value in (option, *brought.get(option, ()))))
-
-
-@cache
-def _value(override: str) -> Any:
-    return OverridesParser.create().parse_override(override).value()
-
-
-def _shrink(options: list[str], replace: dict) -> list[tuple[str, str]]:
-    """(as the sweep file has it, as it is run) for every value that the scale keeps."""
-    mapping = {str(key): value for key, value in replace.items()}
-    return [(one, str(now)) for one in options if (now := mapping.get(one, one)) is not None]
 
 
 def configuration(name: str, overrides: dict[str, str]) -> DictConfig:
@@ -230,7 +229,7 @@ def _with_values(cfg: DictConfig, overrides: dict[str, str]) -> DictConfig:
     """The same object, with the plain values put into it."""
     for key, value in overrides.items():
         if not is_group(key):
-            OmegaConf.update(cfg, key, _value(f"{key}={value}"))
+            OmegaConf.update(cfg, key, grid.value(f"{key}={value}"))
     return cfg
 
 
