@@ -26,7 +26,7 @@ LAYERS = [
     ["__main__"],
 ]
 REPORT = [
-    ["report.workload", "report.screen", "report.settings"],
+    ["report.workload", "report.screen", "report.settings", "report.grid"],
     ["report.sweeps"],
     ["report.records"],
     ["report.cost", "report.views"],

@@ -1,5 +1,6 @@
 """A trained network as files that others can read, and back: `model.safetensors` and `masks.safetensors`."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from sparse_train.options.interpolations import strings
 from sparse_train.options.targets import make
 from sparse_train.record.files import read_json, write_whole
 from sparse_train.record.integrity import MASKS, MODEL
+from sparse_train.source import foreign_code
 
 if TYPE_CHECKING:
     from sparse_train.sparsity.topology import Topology
@@ -38,6 +40,8 @@ def write(weights: dict[str, Tensor], masks: dict[str, Tensor], directory: Path)
 def load(run_dir: str | Path) -> nn.Module:
     """The trained model of a complete run, in eval mode on the CPU; its masked weights are 0.
 
+    Warns of a model of somebody's own package that has changed since the run.
+
     Raises:
         ConfigError: for a directory without a complete run, with damaged files, or with a record that asks for anything
             but a model of ours.
@@ -46,7 +50,8 @@ def load(run_dir: str | Path) -> nn.Module:
     try:
         record = read_json(directory / "record.json")
         complete, config, sizes = record["status"] == "complete", record["config"]["model"], record["model_arguments"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        code = {target: about["code"] for target, about in record.get("foreign", {}).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError("run_dir", str(directory), "holds no readable record.json") from error
     if not complete:
         raise ConfigError("run_dir", str(directory), f"holds a run that is {record['status']}, not complete")
@@ -59,6 +64,9 @@ def load(run_dir: str | Path) -> nn.Module:
             model.load_state_dict(_tensors(directory / MODEL))
     except RuntimeError as error:
         raise ConfigError("run_dir", str(directory), f"{MODEL} is not of the model in record.json") from error
+    target = config["_target_"]
+    if target in code and code[target] != foreign_code(target):
+        warnings.warn(f"{target} has changed since the run in {directory}: its model may be another", stacklevel=2)
     return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""Sinks: the record's rows, sent elsewhere as well. A sink never stops a run."""
+"""Sinks: the record's rows, sent elsewhere as well. Ours never stop a run."""
 
 import contextlib
 from collections.abc import Callable, Sequence
