@@ -175,6 +175,7 @@ BAD_INPUT = {
     "model=resnet20_group model.groups=3": "model.groups=3: must be a whole number that divides 16, 32 and 64",
     "model=resnet20_group model.norm=layer": "model.norm=layer: must be one of batch, group",
     "model=resnet50 model.name=resnet999": "model.name=resnet999: timm has no such model",
+    "model=timm model.name=vgg11bn": "model.name=vgg11bn: timm has no such model; did you mean vgg11_bn?",
     "lr_schedule.reference_batch=0": "lr_schedule.reference_batch=0: must be",
     "model=mlp model.hidden=[0]": "model.hidden=",
     "model=mlp model.hidden=64": "model.hidden=64: ",

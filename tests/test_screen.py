@@ -25,6 +25,15 @@ def rows(text: str) -> dict[str, list[str]]:
     }
 
 
+def test_a_message_that_nobody_reads_costs_nothing(monkeypatch):
+    class Unread(io.StringIO):
+        def write(self, _):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Unread())
+    say("epoch 1/2")
+
+
 def test_one_bar_for_the_run_says_the_epoch_the_best_accuracy_and_the_time_left(monkeypatch):
     monkeypatch.setattr("sys.stderr", seen := Terminal())
     bar = RunBar(epochs=2, steps=10, done=5)

@@ -5,7 +5,7 @@ import re
 import timm
 from torch import nn
 
-from sparse_train.errors import require
+from sparse_train.errors import ConfigError, closest, require
 
 
 def timm_model(
@@ -27,7 +27,8 @@ def timm_model(
         image_size: of the data set, for networks that are built for one size, such as vision transformers; else unused.
     """
     plain = isinstance(name, str) and re.fullmatch(r"\w+(\.\w+)?", name) is not None
-    require(plain and timm.is_model(name), "name", name, "timm has no such model")
+    if not plain or not timm.is_model(name):
+        raise ConfigError("name", name, f"timm has no such model{closest(name, timm.list_models())}")
     require(isinstance(zero_init_last, bool), "zero_init_last", zero_init_last, "must be true or false")
     sized = image_size is None or (type(image_size) is int and 1 <= image_size <= 10_000)
     require(sized, "image_size", image_size, "must be a whole number from 1 to 10,000, or null")

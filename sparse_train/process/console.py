@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Real
 
 from tqdm import tqdm
@@ -31,8 +31,13 @@ def speak_as(name: str) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """Write one line to stderr, newline included, so that it splits no progress bar and no line of another process."""
-    if not _quiet:
+    """Write one line to stderr, newline included, so that it splits no progress bar and no line of another process.
+
+    Nothing happens if nobody reads it any more, as behind `| head`: the record has what counts.
+    """
+    if _quiet:
+        return
+    with suppress(BrokenPipeError):
         tqdm.write(f"{_speaker}  {line}\n" if _speaker else f"{line}\n", file=sys.stderr, end="")
 
 
