@@ -255,7 +255,7 @@ def test_a_sweep_file_of_ones_own_has_a_name_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeps, "OWN", [])
     (tmp_path / "table1.yaml").touch()
     with pytest.raises(
-        ConfigError, match=r"^--config-dir=.*: must not have a sweep file called as one of ours: table1.yaml"
+        ConfigError, match=r"^--config-dir=.*: must have no sweep file with the name of one of ours: table1.yaml"
     ):
         sweeps.take(tmp_path)
     assert sweeps.OWN == []

@@ -165,7 +165,8 @@ def raise_foreign(value: Any, where: str, error: Exception) -> None:
     """
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
     failed = {f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}".split(".__init__")[0] for frame in frames}
-    for target, place in sorted(_foreign(value, where), key=lambda found: found[0] not in failed)[:1]:
+    if strangers := sorted(_foreign(value, where), key=lambda found: found[0] not in failed):
+        target, place = strangers[0]
         raise ForeignError(place, target, error) from error
 
 

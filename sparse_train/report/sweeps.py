@@ -75,11 +75,11 @@ def take(directory: Path) -> None:
     """Look for options and sweep files in a directory of one's own, beside ours.
 
     Raises:
-        ConfigError: for a sweep file that is called as one of ours.
+        ConfigError: for a sweep file with the name of one of ours.
     """
     own = directory.resolve()
     alike = {path.name for path in own.glob("[!_]*.yaml")} & {path.name for path in SWEEPS.glob("*.yaml")}
-    right = f"must not have a sweep file called as one of ours: {', '.join(sorted(alike))}"
+    right = f"must have no sweep file with the name of one of ours: {', '.join(sorted(alike))}"
     require(own == SWEEPS or not alike, "--config-dir", directory, right)
     OWN[:] = [own]
 

@@ -58,9 +58,9 @@ def markdown(results_dir: Path, scale: str) -> str:
 
 def _differences(results_dir: Path, scale: str) -> Iterator[tuple[str, str, pd.Series]]:
     for study in sweeps.names():
-        sweep = sweeps.load(study, scale)
         path = collected.path(results_dir, scale, study)
-        if path.exists() and (spec := sweep.artifact.get("effects")):
+        if path.exists() and (spec := sweeps.artifact(study).get("effects")):
+            sweep = sweeps.load(study, scale)
             runs = collected.asked(collected.load(path, sweep.factors), sweep)
             named = effects.of_the_correction(runs, sweep.factors, **spec)
             if "contrasts" in sweep.artifact:
