@@ -61,9 +61,11 @@ def scored(kind: str, by: object, score: Tensor, name: str, weight: Tensor) -> T
     Raises:
         ConfigError: for another shape than the weight's; `kind` is the argument that the method is.
     """
-    shape, right = getattr(score, "shape", None), f"must score each weight of {name}, a tensor of {tuple(weight.shape)}"
-    given = tuple(shape) if shape is not None else type(score).__name__
-    require(shape == weight.shape, kind, type(by).__name__, f"{right}, not {given}")
+    shape = getattr(score, "shape", None)
+    if shape != weight.shape:
+        given = type(score).__name__ if shape is None else tuple(shape)
+        right = f"must score each weight of {name}, a tensor of {tuple(weight.shape)}, not {given}"
+        raise ConfigError(kind, type(by).__name__, right)
     return score
 
 
