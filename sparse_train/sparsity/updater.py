@@ -19,7 +19,7 @@ from sparse_train.sparsity.parts.growth import DropScore, GrowthScore, Magnitude
 from sparse_train.sparsity.parts.schedule import DECAYS
 from sparse_train.sparsity.parts.selection import ByLayer, Layer, Selection
 from sparse_train.sparsity.topology import Topology
-from sparse_train.sparsity.verified import Peaks, planned, require_parts, require_same_masks, scored
+from sparse_train.sparsity.verified import Peaks, plan_of, require_parts, require_same_masks, scored
 
 if TYPE_CHECKING:
     from sparse_train.optim.sgd import SparseSGD
@@ -186,7 +186,7 @@ class Updater:
         self.topology.require_agreement()
         self.topology.follow()
         masks, peaks = {}, Peaks()
-        self.plan = planned(self.budget, self._moment(step))
+        self.plan = plan_of(self.budget, self._moment(step))
         for name, (dropped, grown) in self.plan.items():
             mask, (weight, grad) = self.topology.masks[name], self._seen(name, step)
             peaks.weight(name, *weight.aminmax())

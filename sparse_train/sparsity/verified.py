@@ -37,11 +37,11 @@ def require_parts(parts: dict[str, object]) -> None:
         require(not lacks, key, type(part).__name__, right)
 
 
-def planned(budget: Budget, at: Moment) -> Plan:
+def plan_of(budget: Budget, at: Moment) -> Plan:
     """The budget's plan of an update.
 
     Raises:
-        ConfigError: for numbers that a layer cannot drop or grow, and other counts after them where it keeps them.
+        ConfigError: for numbers that a layer cannot drop or grow, and for unequal ones if the budget keeps counts.
     """
     plan = budget(at)
     for name, (dropped, grown) in plan.items():

@@ -15,7 +15,7 @@ from sparse_train.errors import ConfigError, first_line, require
 from sparse_train.report.launch import slurm
 from sparse_train.report.launch.child import attend, option
 from sparse_train.report.records.collect import COMPLETE, INTERRUPTED, MISSING, Records
-from sparse_train.report.sweeps import Cell, Sweep, configuration, covering, sweep_dir
+from sparse_train.report.sweeps import Cell, Sweep, configuration, covering, file_of, sweep_dir
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def require_same_runs(sweep: Sweep, cells: Sequence[Cell], extra: Sequence[str])
     """
     words = (word.lstrip("+").partition("=") for word in extra)
     given = {key: value for key, equals, value in words if equals and not key.startswith(("hydra", "~"))}
-    right = f"changes the ids of these runs, so their results would not count: write it into sweeps/{sweep.name}.yaml"
+    right = f"changes the ids of these runs, so their results would not count: write it into {file_of(sweep.name)}"
     for cell in cells if given else ():
         for key, value in given.items():
             try:
