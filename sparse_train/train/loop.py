@@ -130,7 +130,7 @@ def evaluate(run: Run) -> dict:
 def topology_metrics(run: Run) -> dict:
     """What the topology is like now."""
     shares = {"realised_sparsity": run.topology.sparsity(), "itop_rate": run.topology.itop_rate()}
-    return {**shares, **run.diagnostics.masks()}
+    return {**shares, **run.diagnostics.masks(), "neurons/norm_ratio": run.diagnostics.norm_ratio()}
 
 
 def tell(sinks: list[Sink], row: dict, topology: Topology | None = None) -> None:
