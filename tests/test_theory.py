@@ -204,6 +204,7 @@ def test_masks_with_uniform_random_and_graded_fan_ins(sparsity):
 
 TASKS = {
     "bn_gradient": ["task.batches=2", "task.sparsities=[0.0,0.5]"],
+    "dead_neuron": ["task.batches=2", "task.neurons=2", "task.lengths=[1.0,0.1,0.0]"],
     "layer_norm": ["task.batches=2", "task.sparsities=[0.0,0.5]", "task.fan_ins=graded"],
     "gradient_skew": ["task.batches=1"],
     "student_teacher": ["task.iterations=20", "task.seeds=5", "task.neurons=two", "task.scaling=eq12"],
