@@ -503,6 +503,17 @@ def test_a_learning_rate_may_be_a_tensor(small_net, batch, lr):
     assert same_parameters(ours, reference)
 
 
+def test_momentum_may_begin_later(small_net, batch):
+    models = small_net(), small_net()
+    ours = SparseSGD(models[0].parameters(), Topology(models[0], 0.0), lr=0.1)
+    reference = torch.optim.SGD(models[1].parameters(), lr=0.1, fused=True)
+    for model, optimizer in zip(models, (ours, reference), strict=True):
+        for step in range(6):
+            optimizer.param_groups[0]["momentum"] = 0.9 * (step > 2)
+            take_step(model, optimizer, batch(step))
+    assert same_parameters(*models)
+
+
 def test_grad_scaler_unscales_before_the_slots(small_net, batch):
     """Renormalization must see the true norm, not the loss scaler's."""
     plain, scaled = small_net(), small_net()
@@ -642,13 +653,20 @@ def exchange(p):
     p.data = p.detach() + 0.5
 
 
+def exchange_at_its_address(p):
+    """As far as an allocator gives memory that it just got back."""
+    off = p.detach() + 0.5
+    p.data = torch.empty(0)
+    p.data = off.clone()
+
+
 def pulled_along(optimizer):
     for weight in optimizer.topology.weights.values():
         optimizer.state[weight]["momentum_buffer"] = torch.ones_like(weight)
 
 
 @pytest.mark.parametrize("slots", [{}, ALL_SLOTS], ids=["sgd", "all slots"])
-@pytest.mark.parametrize("change", [write, exchange, pulled_along, "masks"])
+@pytest.mark.parametrize("change", [write, exchange, exchange_at_its_address, pulled_along, "masks"])
 def test_what_others_write_off_the_mask_is_gone_after_a_step(small_net, batch, change, slots):
     """Also the momentum: it would pull the weights off 0 again."""
     model = small_net()
@@ -699,6 +717,21 @@ def test_weights_of_two_dtypes_are_trained_together():
         mask = topology.masks.get(name, torch.ones_like(p, dtype=torch.bool))
         assert torch.equal(p != 0, mask)
         assert (p != was)[mask].all()
+
+
+def test_a_model_may_change_its_dtype(small_net, batch):
+    model = small_net()
+    topology = Topology(model, 0.6)
+    slots = {"precondition": SparseOpt(scale_decay=True), "renorm": Renorm(), "mirror": HAM(8.0)}
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, weight_decay=0.1, **slots)
+    take_step(model, optimizer, batch(0))
+    model.to(torch.bfloat16)
+    before = {name: weight.detach().clone() for name, weight in topology.weights.items()}
+    take_step(model, optimizer, (batch(1)[0].bfloat16(), batch(1)[1]))
+    for name, weight in topology.weights.items():
+        assert weight.dtype == optimizer.state[weight]["momentum_buffer"].dtype == torch.bfloat16
+        assert torch.equal(weight != 0, topology.masks[name])
+        assert not torch.equal(weight, before[name])
 
 
 def test_a_compiled_step_gives_what_a_step_gives(small_net, batch):
@@ -756,6 +789,9 @@ def test_copies_go_on_as_the_original_does(small_net, batch, copied):
 def test_what_a_step_cannot_work_on_is_named():
     embedding = nn.Embedding(5, 3, sparse=True)
     optimizer = SparseSGD(embedding.parameters(), Topology(embedding, 0.5, include="weight"), lr=0.1)
+    embedding.weight.grad = torch.ones(5, 3)
+    optimizer.step()
+    optimizer.zero_grad()
     embedding(torch.tensor([1, 2])).sum().backward()
     with pytest.raises(ValueError, match=r"the gradient of weight is sparse: .* sparse=False"):
         optimizer.step()

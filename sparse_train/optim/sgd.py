@@ -172,7 +172,7 @@ class SparseSGD(torch.optim.SGD):
         if self._found(groups) == self._left:
             return
         self._left = ()
-        self.topology.follow()
+        self.topology.apply()  # the masks follow the weights first
         corrections = self.corrections()
         names = {weight: name for name, weight in self.topology.weights.items()}
         self._scales, self._factors, self._held = {}, {}, []
@@ -192,7 +192,6 @@ class SparseSGD(torch.optim.SGD):
                 self._held.append(p.detach())
                 if group["momentum"]:
                     self._held.append(self._own_momentum(p))
-        self.topology.apply()
         self.mask_momentum()
 
     def _found(self, groups: Groups) -> tuple:
