@@ -105,7 +105,7 @@ def train_epoch(
         "train_loss": meter.mean_loss(),
         "train_acc": meter.accuracy(),
         "grad_norm": meter.mean_norm(),
-        "clipped_share": run.optimizer.renorm.clipped_share() if run.optimizer.renorm else None,
+        "clipped_share": run.optimizer.renorm.pop_clipped_share() if run.optimizer.renorm else None,
         "images_per_second": round(meter.images() / (time.perf_counter() - started), 1),
         **diagnostics.trained(meter),
     }
