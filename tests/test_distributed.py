@@ -215,7 +215,7 @@ def test_a_checksum_tells_masks_apart():
 
 
 def test_what_processes_may_differ_in(compose_config):
-    from sparse_train.train.agreement import settings
+    from sparse_train.train.tasks import settings
 
     mine = settings(compose_config("optimizer=sparseopt"))
     machine = ("data_dir=/elsewhere", "workers=3", "gpus=[0]", "download=false", "logger=wandb")

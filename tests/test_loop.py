@@ -417,11 +417,11 @@ def task(compose_config, tmp_path, monkeypatch):
 def test_a_run_that_raises_is_failed_and_says_why(task, monkeypatch):
     evaluate, calls = loop.evaluate, []
 
-    def failing(run):
+    def failing(run, between):
         calls.append(1)
         if len(calls) == 2:
             raise RuntimeError("out of memory\nand a long trace")
-        return evaluate(run)
+        return evaluate(run, between)
 
     monkeypatch.setattr(loop, "evaluate", failing)
     error, record, sink = task()
@@ -443,7 +443,7 @@ def test_a_run_whose_loss_is_no_number_is_diverged(task):
 
 
 def test_a_test_loss_that_is_no_number_is_divergence_too(task, monkeypatch):
-    monkeypatch.setattr(loop, "evaluate", lambda run: {"test_loss": float("inf"), "test_acc": 10.0})
+    monkeypatch.setattr(loop, "evaluate", lambda run, between: {"test_loss": float("inf"), "test_acc": 10.0})
     error, record, _ = task()
     assert isinstance(error, DivergedError)
     assert (record["status"], record["reason"]) == ("diverged", "the test loss is inf in epoch 1")

@@ -10,8 +10,7 @@ from sparse_train.record.record import Record
 from sparse_train.sparsity.normalized import normalizations
 from sparse_train.theory.gradients import angle, batch_norm_input_gradient, slope
 from sparse_train.theory.measurement import first_batches, measure, watched
-from sparse_train.train.build import build
-from sparse_train.train.run import Run
+from sparse_train.train.build import Run, build
 
 
 def amplification(cfg: DictConfig, record: Record, steps: int) -> None:
