@@ -190,7 +190,9 @@ def test_ranks_share_every_image_once(world, compose_config):
     tested = [
         label
         for rank in range(world)
-        for _, batch in EvalSplit(images, labels, device, [0.5], [0.5], 4, Ranks(rank, world)).epoch()
+        for _, batch in EvalSplit(
+            images, labels, Loading("", 8, 0, device, ranks=Ranks(rank, world)), [0.5], [0.5], 4
+        ).epoch()
         for label in batch.tolist()
     ]
     assert sorted(tested) == list(range(30))

@@ -227,7 +227,7 @@ STRANGE = {
         "mylab.nets.nn.Linear",
         "mylab.growth.Drawn",
     ],
-    "dataset": ["sparse_train.data.files.ensure", "sparse_train.data.memory.in_memory", "mylab.sets.torch.load"],
+    "dataset": ["sparse_train.data.small.ensure", "sparse_train.data.memory.in_memory", "mylab.sets.torch.load"],
     "task": [
         "sparse_train.theory.measurement.measure",
         "sparse_train.theory.dynamics.problem",
