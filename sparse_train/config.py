@@ -49,6 +49,7 @@ LAST_BITS = {"compile": False}
 SCIENCE_OF = {
     "balance": (),
     "bn_gradient": ("dataset", "batch_size"),
+    "dead_neuron": ("dataset", "batch_size"),
     "equilibrium": ("dataset", "batch_size"),
     "equivalence": ("dataset", "batch_size"),
     "gradient_skew": ("dataset", "model", "batch_size"),

@@ -204,6 +204,7 @@ def test_masks_with_uniform_random_and_graded_fan_ins(sparsity):
 
 TASKS = {
     "bn_gradient": ["task.batches=2", "task.sparsities=[0.0,0.5]"],
+    "dead_neuron": ["task.batches=2", "task.neurons=2", "task.lengths=[1.0,0.1,0.0]"],
     "layer_norm": ["task.batches=2", "task.sparsities=[0.0,0.5]", "task.fan_ins=graded"],
     "gradient_skew": ["task.batches=1"],
     "student_teacher": ["task.iterations=20", "task.seeds=5", "task.neurons=two", "task.scaling=eq12"],
@@ -249,6 +250,13 @@ def test_every_task_leaves_a_complete_record(compose_config, tmp_path, task):
 def test_an_unknown_word_is_refused_before_a_record_is_begun(compose_config, tmp_path, task, key):
     cfg = compose_config(f"task={task}", f"task.{key}=other")
     with pytest.raises(ConfigError, match=f"^{key}=other: must be one of "):
+        instantiate(cfg, "task")(cfg, Record(str(tmp_path), "abc"))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_curve_without_a_point_at_zero_is_refused(compose_config, tmp_path):
+    cfg = compose_config("task=balance", "task.points=10")
+    with pytest.raises(ConfigError, match="points=10: must be odd"):
         instantiate(cfg, "task")(cfg, Record(str(tmp_path), "abc"))
     assert not any(tmp_path.iterdir())
 

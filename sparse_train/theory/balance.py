@@ -3,11 +3,16 @@
 import torch
 from omegaconf import DictConfig
 
+from sparse_train.errors import require
 from sparse_train.theory.dynamics import invariant
 from sparse_train.theory.measurement import Measured, measurement
 
 
-@measurement("Figure 6")
+def _check(points: int, **_: object) -> None:
+    require(points % 2 == 1, "points", points, "must be odd: the middle one is a = 0")
+
+
+@measurement("Figure 6", check=_check)
 def balance(cfg: DictConfig, alpha: float, a0: list[float], reach: float, points: int) -> Measured:
     """Level curves through balanced initial values a0^2 = rho0^2, rho^2 = gamma^2 + beta^2.
 
@@ -16,7 +21,7 @@ def balance(cfg: DictConfig, alpha: float, a0: list[float], reach: float, points
 
     Args:
         reach: largest |a| drawn.
-        points: of each curve; one of them is a = 0 if their number is odd.
+        points: an odd number, so that one of them is a = 0.
     """
     a = torch.linspace(-reach, reach, points, dtype=torch.float64)
     zero, rows, crossing = torch.zeros(()), [], {}

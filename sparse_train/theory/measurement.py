@@ -26,12 +26,15 @@ from sparse_train.train.tasks import released
 Measured = tuple[list[dict], dict]  # rows, and their final numbers
 
 
-def measurement(name: str, **words: Collection[str]) -> Callable[[Callable[..., Measured]], Callable[..., None]]:
+def measurement(
+    name: str, check: Callable[..., None] = lambda **_: None, **words: Collection[str]
+) -> Callable[[Callable[..., Measured]], Callable[..., None]]:
     """Make a task of a function that takes `cfg` and options of its own: what it returns becomes a complete record.
 
     Args:
         name: of the record; a format of the function's options and of `cfg`.
-        words: option -> the values that it may have. Another one is refused before a record is begun.
+        check: raises an error for options that cannot work, before a record is begun.
+        words: option -> the values that it may have; another is refused, as `check` does.
     """
 
     def task_of(work: Callable[..., Measured]) -> Callable[..., None]:
@@ -39,6 +42,7 @@ def measurement(name: str, **words: Collection[str]) -> Callable[[Callable[..., 
         def task(cfg: DictConfig, record: Record, **options: object) -> None:
             for key, known in words.items():
                 require_one_of(key, options[key], known)
+            check(**options)
             set_up_torch(cfg)
             about = metadata(cfg, f"{name.format(cfg=cfg, **options)} seed {cfg.seed}", pick_device(cfg))
             with released(), record.held():
