@@ -17,7 +17,7 @@ from sparse_train.errors import ConfigError, ForeignError
 from sparse_train.options import trust
 from sparse_train.options.targets import instantiate, raise_foreign
 from sparse_train.options.trust import GROUP, VARIABLE, require_known
-from sparse_train.train.agreement import require_same_settings
+from sparse_train.train.tasks import require_same_settings
 from support import lab
 from support.runs import ROOT, record, run_here
 
@@ -227,7 +227,7 @@ STRANGE = {
         "mylab.nets.nn.Linear",
         "mylab.growth.Drawn",
     ],
-    "dataset": ["sparse_train.data.files.ensure", "sparse_train.data.memory.in_memory", "mylab.sets.torch.load"],
+    "dataset": ["sparse_train.data.small.ensure", "sparse_train.data.memory.in_memory", "mylab.sets.torch.load"],
     "task": [
         "sparse_train.theory.measurement.measure",
         "sparse_train.theory.dynamics.problem",

@@ -10,6 +10,7 @@ from sparse_train.models.init import kaiming_normal, lecun_normal, own_fan_in
 from sparse_train.models.mlp import MLP
 from sparse_train.models.resnet_cifar import PadShortcut, ResNet20
 from sparse_train.models.wide_resnet import PreActivation, WideResNet
+from sparse_train.process.distributed import Ranks
 from sparse_train.sparsity.flops import layer_flops
 from sparse_train.sparsity.topology import Topology
 from sparse_train.train.build import build
@@ -132,6 +133,18 @@ def test_they_train_sparsely(name, compose_config, image_folder):
     moved = [(weight != before[key]).any() for key, weight in run.topology.weights.items()]
     assert sum(moved) > len(moved) / 2
     assert all((weight[~run.topology.masks[key]] == 0).all() for key, weight in run.topology.weights.items())
+
+
+def test_synchronized_normalization_keeps_what_a_model_computes(compose_config, image_folder, monkeypatch):
+    """timm's `BatchNormAct2d` has the activation within."""
+    monkeypatch.setattr("sparse_train.train.build.DistributedDataParallel", lambda model, **_: model)
+    monkeypatch.setattr(Ranks, "require_same", lambda *_: None)
+    sizes = ("dataset.folder=imagenet", "dataset.image_size=32", "dataset.resize=32", "batch_size=4", "workers=0")
+    model = ("model=timm", "model.name=mobilenetv3_small_100", "sync_bn=true", f"data_dir={image_folder}")
+    cfg, images = compose_config("dataset=imagefolder", *sizes, *model), torch.randn(2, 3, 32, 32)
+    alone, first = build(cfg).model.eval(), build(cfg, Ranks(0, 2)).model.eval()
+    assert sum(isinstance(module, torch.nn.SyncBatchNorm) for module in first.modules()) == 34
+    assert torch.equal(alone(images), first(images))
 
 
 def test_wide_resnets_have_the_sizes_of_their_paper():

@@ -74,10 +74,8 @@ def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path):
     assert len(history(run_dir)) == 12
 
 
-@pytest.mark.parametrize(
-    "option", ["dst=rigl", "dst=static", "dst=dense", "amp=bf16", "channels_last=true", "compile=true"]
-)
-def test_every_way_to_train_trains(tmp_path, option):
+@pytest.mark.parametrize("option", ["dst=static", "dst=dense"])
+def test_a_network_may_keep_its_topology_or_all_its_weights(tmp_path, option):
     run_dir = trained(f"runs_dir={tmp_path}", option, "epochs=1")
     assert record(run_dir)["status"] == "complete"
     expected = 0.0 if option == "dst=dense" else 0.9

@@ -15,6 +15,7 @@ from sparse_train.record.record import Record
 from sparse_train.report.sweeps import ROOT
 from sparse_train.sparsity.masks import random_mask
 from sparse_train.theory import dynamics
+from sparse_train.theory.dynamics import flip_forbidden, invariant, potential
 from sparse_train.theory.equilibrium import Law
 from sparse_train.theory.gradients import (
     angle,
@@ -23,7 +24,6 @@ from sparse_train.theory.gradients import (
     layer_norm_input_gradient_as_printed,
     slope,
 )
-from sparse_train.theory.invariants import flip_forbidden, invariant, potential
 from sparse_train.theory.layer_norm import masks
 from sparse_train.theory.student_teacher import REDUNDANT, SPARSE, scales
 
@@ -258,6 +258,7 @@ def test_a_curve_without_a_point_at_zero_is_refused(compose_config, tmp_path):
     cfg = compose_config("task=balance", "task.points=10")
     with pytest.raises(ConfigError, match="points=10: must be odd"):
         instantiate(cfg, "task")(cfg, Record(str(tmp_path), "abc"))
+    assert not any(tmp_path.iterdir())
 
 
 def measured(cfg, tmp_path):

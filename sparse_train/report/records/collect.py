@@ -22,7 +22,7 @@ from sparse_train.report.sweeps import Cell, Sweep
 FORMAT = 1  # of records, as `sparse_train.record.record` writes them
 COMPLETE, MISSING, INTERRUPTED, DAMAGED = "complete", "missing", "interrupted", "damaged"
 UNREADABLE = "unreadable"
-TIMES = ("seconds", "images_per_second", "started")  # columns that differ when the same run is made again
+TIMES = ("seconds", "images_per_second", "data_wait", "started")  # columns that differ when the same run is made again
 MALFORMED = (KeyError, TypeError, AttributeError, ValueError, RecursionError, OmegaConfBaseException)
 
 
