@@ -15,7 +15,7 @@ from sparse_train.record import checkpoint, files
 from sparse_train.record.checkpoint import Checkpoints
 from sparse_train.record.record import Record
 from sparse_train.report import sweeps
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records
 from sparse_train.train import loop
 from support.runs import QUICK, command, history, only, record, run_here, same_state, trained
 

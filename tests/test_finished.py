@@ -11,7 +11,7 @@ from sparse_train import source
 from sparse_train.__main__ import main
 from sparse_train.record import integrity
 from sparse_train.record.files import write_json
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records
 from sparse_train.source import training_code
 from support.runs import notices, only, record, run_here
 
