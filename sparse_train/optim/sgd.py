@@ -12,8 +12,7 @@ from sparse_train.optim.group import Group, Part, identical, stretches, usable
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
 from sparse_train.optim.sparseopt import SparseOpt
-from sparse_train.sparsity.adopt import mask_state, require_trains
-from sparse_train.sparsity.attached import KEY
+from sparse_train.sparsity.foreign import KEY, mask_state, require_trains
 from sparse_train.sparsity.topology import Topology
 
 Grads = tuple[list[Tensor], list[Tensor]]  # of the weights, and of other parameters

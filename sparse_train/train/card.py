@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from sparse_train.sparsity.attached import idle
 from sparse_train.train.run import Run
 
 SLOW_BF16 = "this CPU has no fast bfloat16 (AVX-512 has): a step takes several times as long as with amp=none"
@@ -29,5 +28,5 @@ def card(run: Run, run_dir: Path) -> list[str]:
         f"  {type(run.model).__name__}: {weights}",
         f"  {epochs} of {steps} on {where}{processes}, {numbers}{compiled}",
         *([f"  warning: {SLOW_BF16}"] if slow else []),
-        *([f"  warning: {warning}"] if run.updater is not None and (warning := idle(run.updater)) else []),
+        *([f"  warning: {warning}"] if run.updater is not None and (warning := run.updater.idle()) else []),
     ]
