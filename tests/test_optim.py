@@ -20,7 +20,8 @@ from sparse_train.optim.ham import mirror_factor
 from sparse_train.optim.lr import WarmupCosine
 from sparse_train.optim.sparseopt import neuron_scale
 from sparse_train.sparsity.lengths import lengths
-from sparse_train.sparsity.parts.growth import RigL
+from sparse_train.sparsity.methods.ranked import Ranked
+from sparse_train.sparsity.methods.rigl import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from support.steps import same_parameters, take_step
@@ -44,6 +45,7 @@ def test_the_control_per_layer_gives_every_neuron_the_mean_of_the_factors():
 
 def test_the_mean_of_a_layer_leaves_ablated_neurons_out():
     topology = Topology(nn.Linear(4, 2, bias=False), 0.5, initial="constant_fan_in")
+    topology.ablates = True  # as SRigL says
     topology.replace("weight", torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool))
     [scale] = SparseOpt(per="layer").scales(topology).values()
     assert scale.flatten().tolist() == [1, 1], "a constant fan-in needs no correction"
@@ -349,7 +351,7 @@ def _twins(small_net, batch, sparseopt, sgd):
                 for name, weight in topology.weights.items():
                     weight.div_(lengths(topology.masks[name], "sparseopt"))
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, weight_decay=5e-4, **slots)
-        twins.append((model, topology, Updater(topology, optimizer, RigL(), 200, 0.3, every=10, **ranking)))
+        twins.append((model, topology, Updater(topology, optimizer, Ranked(RigL(), **ranking), 200, 0.3, every=10)))
     gap, agreed = 0.0, 0
     for step in range(200):
         outputs = []
@@ -431,7 +433,7 @@ def test_equal_angles_are_no_correction_by_masks(small_net):
     optimizer = SparseSGD(model.parameters(), topology, lr=0.1, precondition=EqualAngle())
     assert optimizer.corrections() == {}
     with pytest.raises(ConfigError, match="gradient=corrected: needs an optimizer that corrects"):
-        Updater(topology, optimizer, RigL(), 100, gradient="corrected")
+        Updater(topology, optimizer, Ranked(RigL(), gradient="corrected"), 100)
     with pytest.raises(ConfigError, match="radians=0: must be above 0"):
         EqualAngle(0)
 

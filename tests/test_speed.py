@@ -23,13 +23,14 @@ from sparse_train.optim.ham import mirror_factor
 from sparse_train.process.console import RunBar
 from sparse_train.process.signals import SignalHandler
 from sparse_train.record.record import Record
+from sparse_train.sparsity import updater as updates
 from sparse_train.sparsity.masks import masked_top_k
-from sparse_train.sparsity.methods.mest import MEST
-from sparse_train.sparsity.parts.averages import Running
-from sparse_train.sparsity.parts.growth import SET, RigL
+from sparse_train.sparsity.methods.mean import Mean
+from sparse_train.sparsity.methods.ranked import Ranked
+from sparse_train.sparsity.methods.rigl import RigL
+from sparse_train.sparsity.methods.set import SET
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
-from sparse_train.sparsity.verified import Peaks
 from sparse_train.train.build import build
 from sparse_train.train.checkpointing import Checkpointing, Interval, Progress
 from sparse_train.train.loop import train_epoch
@@ -128,7 +129,7 @@ def pretended_gpu(monkeypatch, small_net):
     One thing waits, and does nothing here: an update asks whether scores are finite.
     """
     network = type(small_net())
-    monkeypatch.setattr(Peaks, "finite", lambda *_: True)
+    monkeypatch.setattr(updates, "finite", lambda *_: True)
     with operators._scoped_library("aten", "IMPL") as library, FakeTensorMode():
         library.impl("_fused_sgd_", lambda *_, **__: None, "Meta")  # torch has none
         with torch.device("cuda"):
@@ -147,15 +148,15 @@ def test_steps_and_updates_stay_on_the_device_and_never_wait_for_it(pretended_gp
         slots["renorm"] = Renorm(renorm.max_norm, renorm.over)
     optimizer = SparseSGD(pretended_gpu.parameters(), topology, lr=0.1, momentum=0.9, weight_decay=5e-4, **slots)
     with OnDevice() as seen:
-        for growth, others in ((RigL(), {}), (RigL(), {"drop": MEST(), "average": Running()}), (SET(), {})):
-            updater = Updater(topology, optimizer, growth, total_steps=100, every=1, **others)
+        for method in (RigL(), Ranked(Mean(RigL(), 1), "invariant"), SET()):
+            updater = Updater(topology, optimizer, method, total_steps=100, every=1)
             optimizer.step()
             updater.observe(1)
             updater.update(1)
             optimizer.step()
             optimizer.step()
             clip_grad_norm_(pretended_gpu.parameters(), topology, 1.0)
-            if growth.needs_gradient:
+            if method.needs_gradient:
                 assert not seen.moved
                 assert seen.devices == {"cuda"}
     assert set(seen.moved) == {"_to_copy"}, "SET draws on the CPU"

@@ -13,8 +13,7 @@ from sparse_train.optim.equal_angle import EqualAngle
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
 from sparse_train.optim.sparseopt import SparseOpt
-from sparse_train.sparsity.adopt import mask_state, require_trains
-from sparse_train.sparsity.attached import KEY
+from sparse_train.sparsity.foreign import KEY, mask_state, require_trains
 from sparse_train.sparsity.topology import Topology
 
 Groups = list[tuple[dict, list[Tensor]]]  # of `param_groups`, each with its parameters that have a gradient
