@@ -83,12 +83,13 @@ def test_averages_over_all_layers(small_net):
 
 
 def test_which_layers_are_corrected(small_net):
-    topology = Topology(small_net(), 0.7)
+    model = small_net()
+    topology = Topology(model, 0.7)
     assert list(SparseOpt().scales(topology)) == ["conv1.weight", "conv2.weight", "fc.weight"]
     assert list(SparseOpt(layers="normalized").scales(topology)) == ["conv1.weight", "conv2.weight"]
     assert list(SparseOpt(layers=["fc.weight"]).scales(topology)) == ["fc.weight"]
     with pytest.raises(ConfigError, match="no such sparse weights; there are conv1.weight"):
-        SparseOpt(layers=["fc"]).scales(topology)
+        SparseSGD(model.parameters(), topology, lr=0.1, precondition=SparseOpt(layers=["fc"]))
 
 
 # --- HAM ---
@@ -104,7 +105,8 @@ def test_mirror_factor_by_hand():
 def test_ham_leaves_vectors_alone():
     model = nn.Linear(2, 1)
     nn.init.ones_(model.weight), nn.init.ones_(model.bias)
-    optimizer = SparseSGD(model.parameters(), Topology(model, 0.0), lr=0.1, mirror=HAM(1.0))
+    groups = [{"params": [model.weight]}, {"params": [model.bias]}]
+    optimizer = SparseSGD(groups, Topology(model, 0.0), lr=0.1, mirror=HAM(1.0))
     model.weight.grad, model.bias.grad = torch.ones(1, 2), torch.ones(1)
     optimizer.step()
     assert model.weight.flatten().tolist() == pytest.approx([0.9 * exp(-0.1)] * 2)
@@ -118,10 +120,7 @@ def test_renorm_bounds_the_norm_over_all_tensors():
     grads = [torch.tensor([3.0, 0.0]), torch.tensor([[0.0, 4.0]])]  # norm 5
     assert Renorm().factor(grads).item() == pytest.approx(0.2)
     assert Renorm(max_norm=2.5).factor(grads).item() == pytest.approx(0.5)
-
-
-def test_renorm_below_its_bound_is_no_op_to_the_bit():
-    assert Renorm().factor([torch.randn(5, 7) / 100, torch.randn(3) / 100]).item() == 1.0
+    assert Renorm(max_norm=5.01).factor(grads).item() == 1.0, "below the bound nothing changes, to the bit"
 
 
 def test_renorm_counts_how_often_it_acts():
@@ -220,30 +219,6 @@ def test_without_slots_it_is_torchs_sgd_on_the_weights_that_exist(small_net, bat
             reference.get_parameter(name).grad *= mask
         optimizer.step()
     assert same_parameters(stepped(small_net(), batch, sparsity=sparsity, nesterov=nesterov), reference)
-
-
-def test_sparseopt_on_uniform_fan_in_is_sgd_to_the_bit(small_net, batch):
-    def with_equal_rows(model, **options):
-        topology = Topology(model, 0.5)
-        for name, weight in topology.weights.items():
-            rows = torch.zeros(weight.shape, dtype=torch.bool).flatten(1)
-            rows[:, : rows.shape[1] // 2] = True
-            topology.replace(name, rows.view(weight.shape))
-        optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, weight_decay=5e-4, **options)
-        for step in range(20):
-            take_step(model, optimizer, batch(step))
-        return model
-
-    assert same_parameters(with_equal_rows(small_net(), precondition=SparseOpt()), with_equal_rows(small_net()))
-
-
-def test_sparseopt_changes_something_where_fan_ins_differ(small_net, batch):
-    assert not same_parameters(stepped(small_net(), batch, precondition=SparseOpt()), stepped(small_net(), batch))
-
-
-def test_ham_without_strength_is_sgd(small_net, batch):
-    assert same_parameters(stepped(small_net(), batch, mirror=HAM(alpha=0.0, beta=0.0)), stepped(small_net(), batch))
-    assert not same_parameters(stepped(small_net(), batch, mirror=HAM(alpha=1.0)), stepped(small_net(), batch))
 
 
 def test_a_step_in_full_by_hand():
@@ -655,20 +630,13 @@ def exchange(p):
     p.data = p.detach() + 0.5
 
 
-def exchange_at_its_address(p):
-    """As far as an allocator gives memory that it just got back."""
-    off = p.detach() + 0.5
-    p.data = torch.empty(0)
-    p.data = off.clone()
-
-
 def pulled_along(optimizer):
     for weight in optimizer.topology.weights.values():
         optimizer.state[weight]["momentum_buffer"] = torch.ones_like(weight)
 
 
 @pytest.mark.parametrize("slots", [{}, ALL_SLOTS], ids=["sgd", "all slots"])
-@pytest.mark.parametrize("change", [write, exchange, exchange_at_its_address, pulled_along, "masks"])
+@pytest.mark.parametrize("change", [write, exchange, pulled_along, "masks"])
 def test_what_others_write_off_the_mask_is_gone_after_a_step(small_net, batch, change, slots):
     """Also the momentum: it would pull the weights off 0 again."""
     model = small_net()
@@ -686,6 +654,21 @@ def test_what_others_write_off_the_mask_is_gone_after_a_step(small_net, batch, c
         else:
             for weight in topology.weights.values():
                 change(weight)
+
+
+def test_a_weight_exchanged_at_its_address_is_seen():
+    """Memory that is freed is the next to be given, so a step keeps the storage that it knows."""
+    layer = nn.Linear(512, 512, bias=False)
+    topology = Topology(layer, 0.9)
+    optimizer = SparseSGD(layer.parameters(), topology, lr=0.1)
+    layer.weight.grad, off = torch.zeros(512, 512), []
+    optimizer.step()
+    for _ in range(5):
+        layer.weight.data = torch.empty(0)
+        layer.weight.data = torch.ones(512, 512)
+        optimizer.step()
+        off.append(layer.weight.detach().sum() - topology.counts["weight"])
+    assert not any(off)
 
 
 def test_a_step_prepares_only_what_others_changed(small_net, batch, monkeypatch):

@@ -32,8 +32,9 @@ class SparseSGD(torch.optim.SGD):
 
     An empty slot does nothing: with none of them it is SGD on the existing weights. `p.grad` is only read: it is the
     dense gradient before the step and after it. Weights keep their storage. A step is a few operations on lists of
-    parameters, and waits for no device. Beside momentum, the optimizer keeps one factor per parameter element
-    (correction times mask); a step also needs memory for one copy of the gradients.
+    parameters, and waits for no device. Beside momentum the optimizer keeps a factor for every parameter, of its shape
+    (correction times mask). During a step it needs memory for a copy of the gradients, and for a second one with HAM or
+    the norm of dense gradients.
 
     A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. If masks have changed
     since the last step, or other code has written to the weights, a step first masks weights and momentum again.
@@ -98,9 +99,7 @@ class SparseSGD(torch.optim.SGD):
         self._prepare(groups)
         masked = [self._corrected(params, self._factors) for _, params in groups]  # precondition and mask, one product
         if self.renorm is not None and groups:
-            dense = self.renorm.over == "dense"
-            normed = [self._corrected(params, self._scales) for _, params in groups] if dense else masked
-            factor = self.renorm.factor([grad for grads in normed for grad in grads])
+            factor = self._bound(groups, masked)
             for grads in masked:
                 torch._foreach_mul_(grads, factor)
         for (group, params), grads in zip(groups, masked, strict=True):
@@ -227,6 +226,12 @@ class SparseSGD(torch.optim.SGD):
                 if (weight := self.topology.weights[name]) in of:
                     self.precondition.turn(weight, of[weight], self.topology.masks[name])
         return grads
+
+    def _bound(self, groups: Groups, masked: list[list[Tensor]]) -> Tensor:
+        """The renormalization factor, from the norm of all corrected gradients, dense or masked."""
+        dense = self.renorm.over == "dense"
+        normed = [self._corrected(params, self._scales) for _, params in groups] if dense else masked
+        return self.renorm.factor([grad for grads in normed for grad in grads])
 
     def _with_scaled_decay(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
         """SGD adds `decay * w`; where decay is scaled too, that must be `decay * scale * w`: add the difference."""
