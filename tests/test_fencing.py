@@ -15,7 +15,7 @@ from sparse_train.record import lock
 from sparse_train.record.checkpoint import Checkpoints
 from sparse_train.record.files import write_json, write_whole
 from sparse_train.record.record import Record
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records
 from support.runs import QUICK, run_here
 
 STOPPED = """

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sparse_train.errors import ConfigError
 from sparse_train.report import sweeps
 from sparse_train.report.evidence import claims, effects, family, statements
-from sparse_train.report.records import collected
+from sparse_train.report.results import Results
 from sparse_train.report.views import statistics
 
 RESULTS = sweeps.ROOT / "results"
@@ -40,7 +40,7 @@ def test_the_words_say_at_which_scale():
 
 
 def test_what_is_said_of_the_papers_protocol_is_in_its_records():
-    runs = collected.load(RESULTS / "records" / "protocol.csv", sweeps.load("protocol").factors)
+    runs = Results(RESULTS).runs(sweeps.load("protocol"))
     done = runs[(runs["status"] == "complete") & runs["renorm"].isna()]
     sparse, dense = (done[done["topology.exclude"].isna() == kind] for kind in (True, False))
     done = sparse.set_index(["optimizer", "seed"])
@@ -65,7 +65,7 @@ def test_what_is_said_of_the_papers_protocol_is_in_its_records():
 
 
 def test_what_is_said_of_the_bound_at_the_papers_protocol_is_in_its_records():
-    runs = collected.load(RESULTS / "records" / "protocol.csv", sweeps.load("protocol").factors)
+    runs = Results(RESULTS).runs(sweeps.load("protocol"))
     done = runs[runs["status"] == "complete"]
     free = done[done["renorm"].isna() & done["topology.exclude"].isna()].set_index("optimizer")["test_acc"]["sgd"]
     bounded = done[done["renorm"] == "unit"].set_index("optimizer")["test_acc"]
@@ -83,7 +83,7 @@ def test_what_is_said_of_d_alone_after_more_epochs_is_in_its_records():
     found = []
     for name, renorm in (("why-longer", {"renorm": "none"}), ("why-readings", {})):
         sweep = sweeps.load(name, "cpu")
-        runs = collected.load(RESULTS / "cpu" / "records" / f"{name}.csv", sweep.factors)
+        runs = Results(RESULTS, "cpu").runs(sweep)
         both = {"dst": "rigl", "sparsity": "0.97", **renorm}
         alone = {"optimizer": "sparseopt", "optimizer.precondition.average": "none"}
         pair = {"says": name, "a": both | alone, "b": both | {"optimizer": "sgd"}}

@@ -12,6 +12,8 @@ from sparse_train.errors import ConfigError
 from sparse_train.options.targets import instantiate
 from sparse_train.randomness import generator
 from sparse_train.record.record import Record
+from sparse_train.report import sweeps
+from sparse_train.report.results import Results
 from sparse_train.report.sweeps import ROOT
 from sparse_train.sparsity.masks import random_mask
 from sparse_train.theory import dynamics
@@ -326,7 +328,7 @@ def test_a_draw_is_named():
 
 
 def test_figure_2_as_committed_is_within_3_percent_up_to_90_percent_sparsity():
-    rows = pd.read_csv(ROOT / "results" / "records" / "fig2.rows.csv")
+    rows = Results(ROOT / "results").rows(sweeps.load("fig2"))
     mean = (
         rows[rows["task.norm"] == "batch"].groupby(["task.init", "sparsity"])[["ratio", "theory"]].mean().reset_index()
     )

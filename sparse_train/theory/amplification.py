@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparse_train.optim.sparseopt import SparseOpt
 from sparse_train.process.distributed import join
-from sparse_train.sparsity.normalized import normalizations
+from sparse_train.sparsity.layers import normalizations
 from sparse_train.theory.gradients import angle, batch_norm_input_gradient, slope
 from sparse_train.theory.measurement import Measured, first_batches, measurement, watched
 from sparse_train.train.build import Run, build

@@ -25,9 +25,8 @@ from sparse_train.models.mlp import MLP
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
 from sparse_train.randomness import generator
-from sparse_train.sparsity.layers import last_weight
+from sparse_train.sparsity.layers import last_weight, normalizations
 from sparse_train.sparsity.masks import random_mask
-from sparse_train.sparsity.normalized import normalizations
 from sparse_train.sparsity.topology import Topology
 from sparse_train.theory.gradients import slope
 from sparse_train.theory.measurement import Measured, first_batches, load_data, measurement

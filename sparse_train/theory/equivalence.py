@@ -19,7 +19,8 @@ from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
-from sparse_train.sparsity.parts.growth import RigL
+from sparse_train.sparsity.methods.ranked import Ranked
+from sparse_train.sparsity.methods.rigl import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.theory.equilibrium import OPTIMIZERS
@@ -146,7 +147,7 @@ def _prepared(
     if variant not in RANKINGS:
         return model, optimizer, None
     ranking = RANKINGS[variant][0 if corrected else 1]
-    return model, optimizer, Updater(topology, optimizer, RigL(), steps, every=50, seed=cfg.seed, **ranking)
+    return model, optimizer, Updater(topology, optimizer, Ranked(RigL(), **ranking), steps, every=50, seed=cfg.seed)
 
 
 def _batches(data: Data, steps: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -265,7 +265,7 @@ def dense_gradient_share(optimizer: SparseSGD, updater: Updater | None, total_st
 
 def average_densities(topology: Topology, updater: Updater | None, steps: int) -> dict[str, float] | None:
     """Of each layer over the whole run, where its number of weights changes; else None."""
-    if updater is None or not updater.budget.gradual:
+    if updater is None or not updater.prunes:
         return None
     average = dict.fromkeys(topology.masks, 0.0)
     for start in range(0, steps, updater.every):  # in between nothing changes
@@ -277,6 +277,6 @@ def average_densities(topology: Topology, updater: Updater | None, steps: int) -
 
 def final_densities(topology: Topology, updater: Updater | None) -> dict[str, float]:
     """Of each layer in the trained network, as far as they are known before."""
-    if updater is None or not updater.budget.gradual:
+    if updater is None or not updater.prunes:
         return topology.densities()
     return {name: count / topology.masks[name].numel() for name, count in topology.targets.items()}

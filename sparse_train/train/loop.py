@@ -55,7 +55,7 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
                 if not math.isfinite(tested["test_loss"]):
                     checkpointing.diverged(f"the test loss is {tested['test_loss']} in epoch {epoch + 1}")
                 renorm = run.optimizer.renorm  # counts from here on for the next epoch
-                clipped = {"clipped_share": renorm.clipped_share() if renorm is not None else None}
+                clipped = {"clipped_share": renorm.pop_clipped_share() if renorm is not None else None}
                 row = {"epoch": epoch + 1, **trained, **clipped, **tested, **topology_metrics(run)}
                 row["seconds"] = round(time.perf_counter() - started, 3)
                 record.append(row)

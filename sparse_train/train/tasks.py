@@ -18,7 +18,6 @@ from sparse_train.process.distributed import Ranks
 from sparse_train.record.metadata import versions
 from sparse_train.record.record import Record
 from sparse_train.source import foreign_code, training_code
-from sparse_train.sparsity.attached import idle
 from sparse_train.train import loop
 from sparse_train.train.build import Run, build
 from sparse_train.train.checkpointing import Interval
@@ -112,6 +111,6 @@ def card(run: Run, run_dir: Path) -> list[str]:
     ]
     if run.autocast and run.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         lines.append(f"  warning: {SLOW_BF16}")
-    if run.updater is not None and (warning := idle(run.updater)):
+    if run.updater is not None and (warning := run.updater.idle()):
         lines.append(f"  warning: {warning}")
     return lines
