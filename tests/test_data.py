@@ -347,7 +347,7 @@ def test_imagenet_is_the_same_with_and_without_workers(image_folder):
 def test_imagenet_holds_out_training_images_and_shows_them_like_test_images(image_folder):
     whole, some = folder_data(image_folder, batch_size=1), folder_data(image_folder, batch_size=1, validation=3)
     assert (some.train.samples, some.validation.samples) == (whole.train.samples - 3, 3)
-    kept, aside, every = (split.dataset.folder.samples for split in (some.train, some.validation, whole.train))
+    kept, aside, every = (split.images.samples for split in (some.train, some.validation, whole.train))
     assert sorted(kept + aside) == every
     assert images_of(some.test) == images_of(whole.test)
     assert images_of(some.validation) == images_of(some.validation, 1), "no augmentation"
