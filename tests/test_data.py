@@ -71,24 +71,6 @@ def test_order_and_augmentation_follow_seed_and_epoch_alone():
     assert torch.equal(late[0], first[1][0])
 
 
-def test_crops_shift_by_at_most_the_padding_and_fill_with_black():
-    seen_rows, seen_columns, mirrored = set(), set(), 0
-    split = train_split(pad=2, flip=True)
-    images = torch.cat([pixels(images) for epoch in range(60) for images, _ in split.epoch(epoch)])
-    for image in images:
-        rows, columns = image[1].amax(1), image[2].amax(0)  # numbers of the rows and columns taken; 0 is padding
-        row_steps = rows[rows > 0].diff()
-        column_steps = columns[columns > 0].diff()
-        assert (row_steps == 1).all()
-        assert (column_steps == column_steps[0]).all()
-        mirrored += int(column_steps[0] == -1)
-        seen_rows.add(int((rows == 0).sum()) * (1 if rows[0] == 0 else -1))
-        seen_columns.add(int((columns == 0).sum()))
-    assert seen_rows == {-2, -1, 0, 1, 2}
-    assert seen_columns == {0, 1, 2}
-    assert 0.4 < mirrored / len(images) < 0.6
-
-
 def test_another_seed_shifts_and_mirrors_otherwise():
     """Asked of one image many times over, so that the order says nothing."""
     [image], _ = numbered(1)
@@ -99,11 +81,6 @@ def test_another_seed_shifts_and_mirrors_otherwise():
 
     assert torch.equal(augmented(1), augmented(1))
     assert not torch.equal(augmented(1), augmented(2))
-
-
-def test_without_augmentation_images_pass_through():
-    images, labels = next(iter(train_split().epoch(0)))
-    assert torch.equal(pixels(images), numbered()[0][labels].int())
 
 
 @pytest.mark.parametrize("make", [lambda x: x[..., :4], lambda x: x / 255, lambda x: x[:, :2]])
@@ -370,7 +347,7 @@ def test_imagenet_is_the_same_with_and_without_workers(image_folder):
 def test_imagenet_holds_out_training_images_and_shows_them_like_test_images(image_folder):
     whole, some = folder_data(image_folder, batch_size=1), folder_data(image_folder, batch_size=1, validation=3)
     assert (some.train.samples, some.validation.samples) == (whole.train.samples - 3, 3)
-    kept, aside, every = (split.dataset.folder.samples for split in (some.train, some.validation, whole.train))
+    kept, aside, every = (split.images.samples for split in (some.train, some.validation, whole.train))
     assert sorted(kept + aside) == every
     assert images_of(some.test) == images_of(whole.test)
     assert images_of(some.validation) == images_of(some.validation, 1), "no augmentation"

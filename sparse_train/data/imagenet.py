@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
@@ -25,25 +25,42 @@ Sample = tuple[int, int]  # (epoch, index of the image): enough to decode and au
 
 
 class Images(ImageFolder):
-    """All images in a folder of class folders, in alphabetical order. Hidden ones, as editors leave them, are no part.
+    """Images by (epoch, index), each augmented by a generator of its own name: the same whatever worker decodes it.
+
+    They lie in a folder of class folders, in alphabetical order. Hidden ones, as editors leave them, are no part.
 
     Args:
         root: such as `data/imagenet/train`.
     """
 
-    def __init__(self, root: Path):
-        known = lambda path: path.lower().endswith(IMG_EXTENSIONS) and f"{os.sep}." not in path.removeprefix(str(root))  # noqa: E731
-        super().__init__(str(root), loader=read_image, is_valid_file=known)
+    def __init__(self, root: Path, loading: Loading):
+        def visible(path: str) -> bool:
+            return path.lower().endswith(IMG_EXTENSIONS) and f"{os.sep}." not in path.removeprefix(str(root))
+
+        super().__init__(str(root), loader=read_image, is_valid_file=visible)
+        self.seed, self.data_dir = loading.seed, loading.data_dir
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
         classes = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
         return classes, {name: label for label, name in enumerate(classes)}
 
-    def some(self, which: Tensor) -> "Images":
-        """The same folder with these of its images."""
+    def some(self, which: Tensor, transform: v2.Transform) -> "Images":
+        """The same folder with these of its images, transformed."""
         part = copy(self)
-        part.samples = [self.samples[i] for i in which.tolist()]
+        part.samples, part.transform = [self.samples[i] for i in which.tolist()], transform
         return part
+
+    def __getitem__(self, sample: Sample) -> tuple[Tensor, int] | ConfigError:
+        """Image and label, or the error as a value: raising it in a worker would print two tracebacks."""
+        path, label = self.samples[sample[1]]
+        try:
+            image = self.loader(path)
+        except Exception as error:  # whatever a decoder may raise
+            right = f"{path} cannot be read as an image ({first_line(error)})"
+            return ConfigError("data_dir", self.data_dir, right)
+        with torch.random.fork_rng(devices=[]):  # torchvision's transforms read the ambient state
+            torch.manual_seed(derive(self.seed, "augment", *sample))
+            return self.transform(image), label
 
     def checksum(self) -> str:
         """Of which images there are, and of which class."""
@@ -66,25 +83,6 @@ def read_image(path: str) -> Image.Image:
         return image.convert("RGB")
 
 
-class Augmented(Dataset):
-    """Images by (epoch, index), each augmented by a generator of its own name: the same whatever worker decodes it."""
-
-    def __init__(self, folder: Images, transform: v2.Transform, loading: Loading):
-        self.folder, self.transform = folder, transform
-        self.seed, self.data_dir = loading.seed, loading.data_dir
-
-    def __getitem__(self, sample: Sample) -> tuple[Tensor, int] | ConfigError:
-        """Image and label, or the error as a value: raising it in a worker would print two tracebacks."""
-        try:
-            image, label = self.folder[sample[1]]
-        except Exception as error:  # whatever a decoder may raise
-            path, reason = self.folder.samples[sample[1]][0], first_line(error)
-            return ConfigError("data_dir", self.data_dir, f"{path} cannot be read as an image ({reason})")
-        with torch.random.fork_rng(devices=[]):  # torchvision's transforms read the ambient state
-            torch.manual_seed(derive(self.seed, "augment", *sample))
-            return self.transform(image), label
-
-
 def collate(items: list) -> list[Tensor] | ConfigError:
     """A batch, or what is wrong with the first image that cannot be read."""
     wrong = [item for item in items if isinstance(item, ConfigError)]
@@ -104,20 +102,20 @@ class FolderSplit:
         waited: seconds for which this process has waited for images in its latest epoch.
     """
 
-    def __init__(self, folder: Images, transform: v2.Transform, loading: Loading, normalize: Normalize, train: bool):
+    def __init__(self, images: Images, loading: Loading, normalize: Normalize, train: bool):
         if train:
-            require_batches(loading, len(folder))
-        self.dataset = Augmented(folder, transform, loading)
+            require_batches(loading, len(images))
+        self.images = images
         self.loading, self.normalize, self.train, self.waited = loading, normalize, train, 0.0
         self.size = loading.batch_size if train else max(loading.batch_size // loading.ranks.world, 1)
-        self.samples = len(self) * self.size if train else len(folder)
+        self.samples = len(self) * self.size if train else len(images)
 
     def __len__(self) -> int:
-        count, ranks = len(self.dataset.folder), self.loading.ranks
+        count, ranks = len(self.images), self.loading.ranks
         return count // self.size if self.train else -(-len(range(ranks.rank, count, ranks.world)) // self.size)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        loading, count, device = self.loading, len(self.dataset.folder), self.loading.device
+        loading, count, device = self.loading, len(self.images), self.loading.device
         if self.train:
             order = torch.randperm(count, generator=generator(loading.seed, "shuffle", epoch))
             parts = [order[loading.share(batch * self.size)] for batch in range(start, len(self))]
@@ -125,7 +123,7 @@ class FolderSplit:
             parts = torch.arange(count)[loading.ranks.rank :: loading.ranks.world].split(self.size)[start:]
         pinned = device.type == "cuda"
         loader = DataLoader(
-            self.dataset,
+            self.images,
             batch_sampler=[[(epoch, i) for i in part.tolist()] for part in parts],
             collate_fn=collate,
             num_workers=loading.workers,
@@ -208,7 +206,7 @@ def imagefolder(
         right = f"{root} holds {len(found)} class folders"
         require(num_classes in (None, len(found)), "num_classes", num_classes, right)
         try:
-            sets[part] = Images(root)
+            sets[part] = Images(root, loading)
         except FileNotFoundError as error:  # a folder without an image
             raise ConfigError("data_dir", loading.data_dir, str(error)) from error
     train, val = sets["train"], sets["val"]
@@ -226,8 +224,8 @@ def imagefolder(
     crop = v2.Compose([v2.RandomResizedCrop(image_size, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()])
     center = v2.Compose([v2.Resize(resize, antialias=True), v2.CenterCrop(image_size), v2.PILToTensor()])
     normalize = Normalize(mean, std, loading.device)
-    aside, kept = (train.some(which) for which in held_out(len(train), validation))
-    training = FolderSplit(kept, crop, loading, normalize, train=True)
-    tests = [val, *([aside] if validation else [])]
-    splits = [FolderSplit(images, center, loading, normalize, train=False) for images in tests]
+    aside, kept = held_out(len(train), validation)
+    training = FolderSplit(train.some(kept, crop), loading, normalize, train=True)
+    tests = [val.some(torch.arange(len(val)), center), *([train.some(aside, center)] if validation else [])]
+    splits = [FolderSplit(images, loading, normalize, train=False) for images in tests]
     return Data(training, splits[0], len(train.classes), 3, image_size, *splits[1:])

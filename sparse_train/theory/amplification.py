@@ -22,7 +22,6 @@ def amplification(cfg: DictConfig, steps: int) -> Measured:
     `layer`: at the first and at the last step, for each layer before batch normalization, the exponent of (1 - s_i) in
     ||dL/dx_i|| / ||dL/dxhat_i||, which Eq. 10 says is -1/2.
     """
-
     run = build(cfg, join())
     rows = []
     for step, (images, labels) in enumerate(first_batches(run.data.train, steps)):

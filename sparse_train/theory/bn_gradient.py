@@ -1,7 +1,6 @@
 """Figure 2: how much sparsity amplifies the gradients of a layer before batch normalization (Appendix E.3)."""
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import islice
 from math import prod
 
@@ -39,9 +38,7 @@ def bn_gradient(
     dense = MLP(data.num_classes, data.in_channels, data.image_size, [hidden], norm)
     INITS[init](dense, cfg.seed)
     shape = tuple(dense.layers[1].weight.shape)
-    counts = [round((1 - s) * prod(shape)) for s in sparsities]
-    draws = [generator(cfg.seed, "mask", str(s)) for s in sparsities]
-    masks = list(map(partial(random_mask, shape), counts, draws))
+    masks = [random_mask(shape, round((1 - s) * prod(shape)), generator(cfg.seed, "mask", str(s))) for s in sparsities]
     sparse = [masked(dense, "layers.1", mask) for mask in masks]
     sums = torch.zeros(2, len(masks), dtype=torch.float64)
     for images, labels in islice(data.train.epoch(0), batches):

@@ -1,6 +1,6 @@
 """Figure 1 as a measurement: one real layer, dense and masked, and the angle between its gradients."""
 
-from itertools import islice
+from itertools import islice, product
 
 import torch
 from omegaconf import DictConfig
@@ -59,13 +59,11 @@ def gradient_skew(
     others = {name: g for name, g in gradients.items() if name != "ideal"}
     final = {f"{name}_angle": angle(g, total["ideal"]) for name, g in others.items()}
     if weights:
-        listed = {
-            name: g.reshape(flat.shape).tolist() for name, g in {"kept": flat, "dense": unmasked, **others}.items()
-        }
+        columns = {name: g.flatten().tolist() for name, g in {"kept": flat, "dense": unmasked, **others}.items()}
+        places = product(range(len(flat)), range(flat.shape[1]))
         rows = [
-            {"neuron": i, "input": j, **{name: float(values[i][j]) for name, values in listed.items()}}
-            for i in range(len(flat))
-            for j in range(flat.shape[1])
+            {"neuron": i, "input": j, **dict(zip(columns, map(float, values), strict=True))}
+            for (i, j), *values in zip(places, *columns.values(), strict=True)
         ]
         final |= {f"{name}_length": float(g.norm() / total["ideal"].norm()) for name, g in others.items()}
     return rows, final

@@ -8,16 +8,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from sparse_train.optim.sparseopt import neuron_scale
-from sparse_train.theory.dynamics import (
-    OPTIMIZERS,
-    Students,
-    flip_forbidden,
-    invariant,
-    loss,
-    problem,
-    step,
-    students,
-)
+from sparse_train.theory import dynamics
+from sparse_train.theory.dynamics import OPTIMIZERS, Students, flip_forbidden, invariant, problem, step, students
 from sparse_train.theory.measurement import Measured, measurement
 
 SPARSE, REDUNDANT = [1, 1, *[0] * 8], [0, 0, *[1] * 8]  # what a neuron sees: the useful inputs, or the others
@@ -61,7 +53,7 @@ def student_teacher(
     reached, rows = torch.full((seeds,), inf), []
     every = max(iterations // points, 1)
     for t in range(iterations + 1):
-        now = loss(on, s)
+        now = dynamics.loss(on, s)
         reached = torch.where((now < CONVERGED) & reached.isinf(), float(t), reached)
         if t % every == 0:
             drift = invariant(s.a, s.gamma, s.beta, None if optimizer == "gd" else alpha) - kept
@@ -108,14 +100,8 @@ def _share(name: str, hits: Tensor) -> dict:
 def _median(name: str, values: Tensor) -> dict:
     ordered, n = values.sort().values.tolist(), len(values)
     half = 1.96 * sqrt(n) / 2
-    picks: Sequence[float] = [
-        ordered[max(int(n / 2 - half), 0)],
-        ordered[n // 2],
-        ordered[min(int(n / 2 + half), n - 1)],
-    ]
-    return dict(
-        zip((f"{name}_low", f"{name}_median", f"{name}_high"), (nan if p == inf else p for p in picks), strict=True)
-    )
+    places = {"low": max(int(n / 2 - half), 0), "median": n // 2, "high": min(int(n / 2 + half), n - 1)}
+    return {f"{name}_{key}": nan if ordered[place] == inf else ordered[place] for key, place in places.items()}
 
 
 @measurement("sign flips, {optimizer}", optimizer=("gd", "ham_flow"))
@@ -151,10 +137,6 @@ def sign_flips(
         {"a0": a, "gamma0": g, "beta0": b, "forbidden": bool(no), "flipped_share": float(p)}
         for (a, g, b), no, p in zip(cells.tolist(), forbidden, share, strict=True)
     ]
-    elsewhere = float(share[~forbidden].mean()) if (~forbidden).any() else None
     worst = float(share[forbidden].max()) if forbidden.any() else None
-    return rows, {
-        "forbidden_cells": int(forbidden.sum()),
-        "flips_where_forbidden": worst,
-        "flips_elsewhere": elsewhere,
-    }
+    final = {"forbidden_cells": int(forbidden.sum()), "flips_where_forbidden": worst}
+    return rows, final | {"flips_elsewhere": float(share[~forbidden].mean()) if (~forbidden).any() else None}
