@@ -1,4 +1,4 @@
-"""Rename the runs of committed records by a table old id -> new id: `python -m support.rename_ids results/renamed_ids.csv`.
+"""Rename committed runs by a table old id -> new id: `python -m support.rename_ids results/renamed_ids.csv`.
 
 Ids and the names of keys that have moved are replaced where they stand in files below results/, and nothing else is.
 A file that has been renamed stays as it is, so this may run again after a merge.
