@@ -364,6 +364,16 @@ class Unsaid(Method):
     initial, keeps_counts = "dense", False
 
 
+class HalfSaved(RigL):
+    def state_dict(self):
+        return {"turns": 0}
+
+
+class Unseeing(RigL):
+    def observe(self, gradients):
+        pass
+
+
 @pytest.mark.parametrize(
     ("method", "initial", "message"),
     [
@@ -371,7 +381,9 @@ class Unsaid(Method):
         (GraNet(), "random", "topology.initial=random: must be dense for this method"),
         (SRigL(), "random", "topology.initial=random: must be constant_fan_in"),
         (Ranked(SRigL()), "random", "topology.initial=random: must be constant_fan_in"),
-        (Unsaid(), "dense", "method=Unsaid: must say by `left` how many weights it leaves"),
+        (Unsaid(), "dense", "method=Unsaid: must have left.first, target, progress., since it begins"),
+        (HalfSaved(), "random", "method=HalfSaved: must have both state_dict and load_state_dict"),
+        (Unseeing(), "random", "method=Unseeing: must have observe, and say by `observed`"),
         (None, "random", r"method=None: must be a sparsity.method.Method, such as RigL\(\)"),
         (RigL, "random", "method=<class .*RigL'>: must be a sparsity.method.Method"),
     ],
