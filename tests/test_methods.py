@@ -23,6 +23,7 @@ from sparse_train.sparsity.methods.mean import Mean
 from sparse_train.sparsity.methods.mest import MEST
 from sparse_train.sparsity.methods.ranked import Ranked
 from sparse_train.sparsity.methods.rigl import RigL
+from sparse_train.sparsity.methods.rigl_blind import RigLBlind
 from sparse_train.sparsity.methods.snfs import SNFS
 from sparse_train.sparsity.methods.srigl import SRigL
 from sparse_train.sparsity.topology import Topology
@@ -65,6 +66,26 @@ def flat(topology):
 EIGHT = [[[0.4, -0.1, 0.0, 0.0], [0.3, 0.0, -0.2, 0.0]]]
 MASKS = [[[1, 1, 0, 0], [1, 0, 1, 0]]]
 GRADS = [[[-9.0, 1, 2, -3], [0.5, 4, 7, -5]]]
+DEAD = [[[-9.0, 1, 2, -3], [50.0, 40, 60, -70]]]
+
+
+@pytest.mark.parametrize(
+    ("method", "counts", "expected"),
+    [
+        (RigL(), (1, 1), "11000001"),  # drops 2, grows 7 (|g| 70) in the neuron without weights
+        (RigLBlind(), (1, 1), "11010000"),  # grows 3 (|g| 3)
+        (RigLBlind(), (3, 3), "10110000"),  # drops all of the first neuron; grows 0 (9), 3 (3) and 2 (2) back
+        (RigLBlind(), (1, 4), "1111"),  # 2 and 3, and two more, wherever, since all others count as 0
+    ],
+)
+def test_rigl_that_is_blind_to_a_neuron_without_weights(method, counts, expected):
+    """Its gradients, of 40 to 70, are ten times those of the other."""
+    topology, optimizer = prepared([[[0.4, -0.3, 0.1, 0], [0, 0, 0, 0]]], [[[1, 1, 1, 0], [0, 0, 0, 0]]], DEAD)
+    method.counts, method.keeps_counts = lambda layers: dict.fromkeys(layers, counts), counts[0] == counts[1]
+    Updater(topology, optimizer, method, 100, every=1).update(1)
+    [found] = flat(topology)
+    assert found.startswith(expected)
+    assert found.count("1") == 3 - counts[0] + counts[1], "never fewer than were asked for"
 
 
 def test_mest_keeps_a_small_weight_with_a_large_gradient():
@@ -343,6 +364,16 @@ class Unsaid(Method):
     initial, keeps_counts = "dense", False
 
 
+class HalfSaved(RigL):
+    def state_dict(self):
+        return {"turns": 0}
+
+
+class Unseeing(RigL):
+    def observe(self, gradients):
+        pass
+
+
 @pytest.mark.parametrize(
     ("method", "initial", "message"),
     [
@@ -350,7 +381,9 @@ class Unsaid(Method):
         (GraNet(), "random", "topology.initial=random: must be dense for this method"),
         (SRigL(), "random", "topology.initial=random: must be constant_fan_in"),
         (Ranked(SRigL()), "random", "topology.initial=random: must be constant_fan_in"),
-        (Unsaid(), "dense", "method=Unsaid: must say by `left` how many weights it leaves"),
+        (Unsaid(), "dense", "method=Unsaid: must have left.first, target, progress., since it begins"),
+        (HalfSaved(), "random", "method=HalfSaved: must have both state_dict and load_state_dict"),
+        (Unseeing(), "random", "method=Unseeing: must have observe, and say by `observed`"),
         (None, "random", r"method=None: must be a sparsity.method.Method, such as RigL\(\)"),
         (RigL, "random", "method=<class .*RigL'>: must be a sparsity.method.Method"),
     ],

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sparse_train.errors import ConfigError
+from sparse_train.errors import ConfigError, require
 from sparse_train.randomness import generator
 from sparse_train.sparsity import masks
 from sparse_train.sparsity.density import whole
@@ -81,7 +81,7 @@ class Layer:
             return score
         given = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
         right = f"{name} must score each weight of {self.name}, a tensor of {tuple(self.weight.shape)}, not {given}"
-        raise ConfigError("method", called(getattr(self.method, name)), right)
+        raise ConfigError("method", owner(getattr(self.method, name)), right)
 
 
 class Method:
@@ -147,7 +147,7 @@ class Method:
         return first
 
     def state_dict(self) -> dict:
-        """What a resumed run needs beside masks and weights; empty: nothing. The optimizer's state has it."""
+        """What a resumed run needs beside masks and weights. The optimizer's state has it."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:
@@ -168,13 +168,24 @@ def require_method(method: Method) -> Method:
     """The method itself.
 
     Raises:
-        ConfigError: it is none, but a class, say.
+        ConfigError: it is none, but a class, say; or lacks a function that another of its functions needs.
     """
-    if not isinstance(method, Method):
-        raise ConfigError("method", method, "must be a sparsity.method.Method, such as RigL() or SET()")
+    name, prunes = type(method).__name__, getattr(method, "initial", None) == "dense"
+    require(isinstance(method, Method), "method", method, "must be a sparsity.method.Method, such as RigL() or SET()")
+    saves = overrides(method, "state_dict") == overrides(method, "load_state_dict")
+    require(saves, "method", name, "must have both state_dict and load_state_dict, or neither")
+    sees = overrides(method, "observe") == bool(method.observed)
+    require(sees, "method", name, "must have observe, and say by `observed` how many steps it sees, or neither")
+    right = "must have left(first, target, progress), since it begins with dense masks"
+    require(not prunes or overrides(method, "left"), "method", name, right)
     return method
 
 
-def called(function: object) -> str:
+def overrides(method: Method, name: str) -> bool:
+    """Whether this function of the method, or of the one that it wraps, is its own."""
+    return getattr(getattr(method, name), "__func__", None) is not getattr(Method, name)
+
+
+def owner(function: object) -> str:
     """The class of the method whose function it is: of a wrapped one, where its wrapper leaves the function to it."""
     return type(getattr(function, "__self__", function)).__name__

@@ -11,7 +11,7 @@ from torch import Tensor
 from sparse_train.errors import ConfigError, DivergedError, MaskMismatchError, require, require_one_of
 from sparse_train.process.distributed import Ranks, present
 from sparse_train.sparsity.foreign import Adopted, Attached, require_trains, saved_with
-from sparse_train.sparsity.method import Layer, Method, called, require_method
+from sparse_train.sparsity.method import Layer, Method, overrides, owner, require_method
 from sparse_train.sparsity.topology import Topology
 
 
@@ -86,23 +86,19 @@ class Updater:
         topology.require_pruned(self.prunes)
         begins = method.initial or topology.initial
         require(topology.initial == begins, "topology.initial", topology.initial, f"must be {begins} for this method")
-        self.topology, self.method, self.seed = topology, method, seed
-        self.optimizer, self._stepped = optimizer, optimizer
-        if not hasattr(optimizer, "mask_momentum"):
-            self.optimizer = Adopted(optimizer, topology)
-        require_trains(optimizer, topology)
-        method.begin(topology, optimizer)
-        self.drop_fraction, self.every, self.decay, self.skip_step = drop_fraction, every, DECAYS[decay], skip_step
         self.last_step = stop_fraction * total_steps
         self.last_update = max(ceil(self.last_step / every) - 1, 0) * every
         right = f"must leave a mask update before step {self.last_step:g} (stop_fraction), or nothing is pruned"
         require(self.last_update > 0 or not self.prunes, "every", every, right)
-        right = "must say by `left` how many weights it leaves: 1 of 2 at progress 1, if it is to leave 1"
-        require(not self.prunes or method.left(2, 1, 1.0) == 1, "method", called(method.left), right)
+        self.drop_fraction, self.every, self.decay, self.skip_step = drop_fraction, every, DECAYS[decay], skip_step
+        self.topology, self.method, self.seed, self._stepped = topology, method, seed, optimizer
         self.plan: dict[str, tuple[int, int]] = {}
         self.first = {n: m.numel() if self.prunes else topology.counts[n] for n, m in topology.masks.items()}
-        if method.state_dict():
-            saved_with(optimizer, "method", method, f"the state of {called(method.state_dict)}, so it cannot resume")
+        self.optimizer = optimizer if hasattr(optimizer, "mask_momentum") else Adopted(optimizer, topology)
+        require_trains(optimizer, topology)
+        method.begin(topology, optimizer)
+        if overrides(method, "state_dict"):
+            saved_with(optimizer, "method", method, f"the state of {owner(method.state_dict)}, so it cannot resume")
 
     def attach(self) -> "Updater":
         """Let the optimizer's own `step` do the updates, so that any training loop runs this method as it is.
@@ -241,28 +237,28 @@ class Updater:
                 rule = "as many as it drops, since it keeps_counts" if keeps else f"{room} more than it drops"
                 right = f"must drop at most {count} weights of {name} and grow {rule}, in whole numbers"
                 given = f"not drop {dropped!r} and grow {grown!r}"
-                raise ConfigError("method", called(self.method.counts), f"{right}, {given}")
+                raise ConfigError("method", owner(self.method.counts), f"{right}, {given}")
         return plan
 
     def _selected(self, layer: Layer, dropped: int, grown: int) -> Tensor:
         """The layer's new mask."""
         right = f"must have a growth_score where it grows weights, {grown} of {layer.name}"
-        require(layer.growth_score is not None or not grown, "method", called(self.method.growth_score), right)
+        require(layer.growth_score is not None or not grown, "method", owner(self.method.growth_score), right)
         mask = self.method.select(layer, dropped, grown)
         fits = isinstance(mask, Tensor) and mask.shape == layer.mask.shape and mask.dtype == torch.bool
         right = f"must select a boolean mask of {tuple(layer.mask.shape)} for {layer.name}"
-        require(fits, "method", called(self.method.select), right)
+        require(fits, "method", owner(self.method.select), right)
         return mask
 
     def _counted(self, layer: Layer, mask: Tensor) -> int:
         """How many weights the new mask has: known by the plan, unless the method selects in its own way."""
         dropped, grown = self.plan[layer.name]
         known = layer.count - dropped + grown
-        if getattr(self.method.select, "__func__", None) is Method.select:
+        if not overrides(self.method, "select"):
             return known
         found = int(mask.sum())
         right = f"must select {known} weights of {layer.name}, not {found}, since it keeps_counts"
-        require(found == known or not self.method.keeps_counts, "method", called(self.method.select), right)
+        require(found == known or not self.method.keeps_counts, "method", owner(self.method.select), right)
         return found
 
 

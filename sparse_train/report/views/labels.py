@@ -20,6 +20,7 @@ LABELS = {
         "dense": "Dense",
         "rigl_corrected": "RigL, growth by corrected gradients",
         "rigl_invariant": "RigL, invariant coordinates",
+        "rigl_blind": "RigL, blind to dead neurons",
         "rigl_itop": "RigL, ITOP's settings",
         "set_itop": "SET, ITOP's settings",
         "srigl": "SRigL",
