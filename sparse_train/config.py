@@ -152,7 +152,7 @@ def check(cfg: DictConfig) -> None:
     """
     for key in cfg:  # Hydra itself lets +key=value through
         known = Config.__dataclass_fields__
-        require(key in known, key, cfg[key], f"no such key{closest(key, known) or '; --help lists all'}")
+        require(key in known, key, cfg[key], f"no such key{closest(key, known) or '; --help keys lists all'}")
     for key in ("task", "dataset", "model", "topology", "optimizer", "lr_schedule", "dst", "logger"):
         chosen = isinstance(cfg[key], DictConfig) or (cfg[key] is None and key in ("dst", "logger"))
         require(chosen, key, cfg[key], "choose one of the options of its group")

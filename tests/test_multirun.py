@@ -156,7 +156,7 @@ def test_workers_side_by_side_say_who_speaks_and_save_when_interrupted(tmp_path)
     assert "Traceback" not in said
     runs = {path.parent.name for path in tmp_path.glob("*/checkpoint.pt")}
     assert len(runs) == 2, "the third did not begin"
-    assert {line.split("  ")[0] for line in said.splitlines()} == runs, said
+    assert {line.split("  ")[0] for line in said.splitlines()} == {"loading ...", *runs}, said
     assert sorted(re.findall(r"  run (\d) of 3: seed=\d$", said, re.MULTILINE)) == ["1", "2"]
     for name in runs:
         assert f"{name}  {tmp_path / name}: checkpoint saved" in said

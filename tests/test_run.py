@@ -163,7 +163,7 @@ BAD_INPUT = {
     "dst=dense sparsity=0.5": "sparsity=0.5: dst=dense trains every weight",
     "dst.gradient=corrected optimizer=sgd": "dst.gradient=corrected: needs an optimizer that corrects",
     "renorm=unit optimizer.renorm.over=none": "must be one of dense, masked",
-    "model._target_=os.system": "model._target_=os.system: not one of the project's own",
+    "model._target_=os.system": "model._target_=os.system: os has no such class or function",
     "topology=null": "topology",
     "+dst.seed=7": "dst.seed=7: ",
     "model=timm model.name=vgg11 model.zero_init_last=true": "model.zero_init_last=True: timm's vgg11 has none",

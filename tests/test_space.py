@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from sparse_train import config
-from sparse_train.options.composition import check_composed
 from sparse_train.options.targets import PLACES, instantiate
 from sparse_train.train.build import build
 
@@ -111,7 +110,6 @@ def overrides(draw):
 @given(said=overrides())
 def test_every_combination_of_valid_choices_is_built(said, compose_config):
     cfg = compose_config(*said)
-    check_composed(cfg)
     config.check(cfg)
     assert len(config.run_id(cfg)) == 12
     for section in SECTIONS:

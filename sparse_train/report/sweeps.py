@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, first_line, require, require_one_of
-from sparse_train.options.composition import check_composed
+from sparse_train.options.composition import check_parameters, compose
 from sparse_train.report import grid, settings
 from sparse_train.report.workload import workload
 from sparse_train.source import PACKAGE, ROOT
@@ -184,6 +183,9 @@ def _load(name: str, scale: str, references: bool) -> Sweep:
         main = {key: str(value) for key, value in (sweep.hydra.sweeper.params or {}).items()}
         more = (shown.get("also") or []) + ((shown.get("references") or []) if references else [])
         products = [main, *({**main, **{key: str(value) for key, value in one.items()}} for one in more)]
+        if sweep_dir(name) != SWEEPS:  # they become words of commands
+            for values in products:
+                check_parameters(values)
         grids = [_grid(name, values, scale) for values in products if values]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError("artifact", file_of(name), first_line(error)) from error
@@ -240,9 +242,4 @@ def composed(name: str, cell: Cell) -> DictConfig:
 
 @cache
 def _compose(name: str, overrides: tuple[str, ...], with_hydra: bool = False) -> DictConfig:
-    # The sweep file is the primary configuration, so its directory comes first; conf/ is searched after it.
-    search = f"hydra.searchpath=[file://{CONF}]"
-    with initialize_config_dir(str(sweep_dir(name)), version_base="1.3"):
-        cfg = compose(name, overrides=[search, *overrides], return_hydra_config=with_hydra)
-        check_composed(cfg)
-        return cfg
+    return compose(name, overrides, [sweep_dir(name)], with_hydra=with_hydra)
