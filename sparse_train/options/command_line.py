@@ -216,7 +216,9 @@ def _unknown_key(text: str, cause: BaseException | None) -> str | None:
     key, near = found[1], ""
     parent = getattr(cause, "parent_node", None)
     if isinstance(parent, DictConfig) and not parent._is_none():
-        near = closest(key.rpartition(".")[2], [name for name in parent if not str(name).startswith("_")])
+        last = key.rpartition(".")[2]
+        near = closest(last, [name for name in parent if not str(name).startswith("_")])
+        near = near or (f"; did you mean {last}?" if last in Config.__dataclass_fields__ else "")
     return f"{found[2]}: no such key{near or '; --help keys lists all'}"
 
 

@@ -136,7 +136,9 @@ def check_file(content: Any, path: str, package: str | None) -> None:
     package = (group.replace("/", ".") if package is None else package).removeprefix("_global_").lstrip(".")
     require("hydra" not in re.split(r"\W", f"{path}.{package}"), path, package, ELSEWHERE)
     keys = dict(content) if isinstance(content, dict) else {"": content}
-    for default in keys.pop("defaults", None) or []:
+    defaults = keys.pop("defaults", None) or []
+    require(isinstance(defaults, list), f"defaults of {path}", defaults, "must be a list")
+    for default in defaults:
         for key, options in default.items() if isinstance(default, dict) else [(default, None)]:
             require(DEFAULT.fullmatch(str(key)) is not None, f"defaults of {path}", key, ELSEWHERE)
             for option in options if isinstance(options, list) else [options]:

@@ -55,11 +55,11 @@ PLACES = {
     "dst.budget": Place(("sparsity",)),
     "dst.selection": Place(("sparsity",)),
     "dst.average": Place(("sparsity",)),
-    "optimizer": Place(("optim",), ("params", "topology")),
+    "optimizer": Place(("optim",), ("params", "topology"), ("lr",)),
     "optimizer.precondition": Place(("optim",)),
     "optimizer.renorm": Place(("optim",)),
     "optimizer.mirror": Place(("optim",)),
-    "lr_schedule": Place(("optim",), (), ("batch_size", "steps_per_epoch", "epochs")),
+    "lr_schedule": Place(("optim",), (), ("base_lr", "batch_size", "steps_per_epoch", "epochs")),
     "logger": Place(("tracking.sinks",), ("record", "metadata")),
 }
 
