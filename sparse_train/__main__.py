@@ -49,7 +49,7 @@ def main() -> None:
     given = arguments.parse_intermixed_args(typed)
     try:
         if given.help:
-            print(usage("keys" in given.overrides, [*filter(None, [given.config_dir])]))
+            print(usage("keys" in given.overrides, [*filter(None, [given.config_path, given.config_dir])]))
         elif given.version:
             print(f"sparse_train {sparse_train.__version__}")
         else:

@@ -90,6 +90,8 @@ LINES = {
     "--nothing": "unrecognized arguments: --nothing",
     "--multirun dst=rigl,grnet": r"dst=grnet: must be one of dense, .*; did you mean granet\?",
     "--multirun dst=glob(x*)": r"dst=glob\(x\*\): must be one of dense, .*",
+    "dst=../dst/rigl": r"dst=../dst/rigl: must be one of dense, .*",
+    "hydra/launcher=../x": r"hydra/launcher=../x: must be one of local, slurm",
     "--config-name /etc/x": "--config-name=/etc/x: must be a name; --config-dir names its directory",
     "hydra/launcher=slrm": r"hydra/launcher=slrm: must be one of .*; did you mean slurm\?",
     "threads=4294967296": "threads=4294967296: must be at most 1,024",

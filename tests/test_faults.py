@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sparse_train.config import Config
 from sparse_train.errors import ConfigError
+from sparse_train.options import composition
 from sparse_train.record import checkpoint, files
 from sparse_train.record.checkpoint import Checkpoints
 from sparse_train.record.record import Record
@@ -218,7 +219,8 @@ SWEEPS = [
 def test_a_malformed_sweep_is_named(text, tmp_path, monkeypatch):
     (tmp_path / "odd.yaml").write_text(text)
     (tmp_path / "_scales.yaml").write_text("{}")
-    monkeypatch.setattr(sweeps, "SWEEPS", tmp_path)
+    for module in (sweeps, composition):
+        monkeypatch.setattr(module, "SWEEPS", tmp_path)
     caches = (sweeps._load, sweeps._compose, sweeps.artifact, sweeps.scales)
     for cached in caches:
         cached.cache_clear()

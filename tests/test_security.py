@@ -176,6 +176,8 @@ def test_all_of_a_launcher_can_be_typed(tmp_path, monkeypatch):
     }
     own["hydra"] = {"mode": "MULTIRUN", "sweep": {"dir": "runs/x"}, "sweeper": {"params": {"optimizer/mirror": "ham"}}}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    (tmp_path / "config.yaml").write_text("seed: 5\n")
+    assert (compose("config", [], before=[tmp_path]).seed, compose("config", [], [tmp_path]).seed) == (5, 0)
     cfg = compose("own", [], [tmp_path], with_hydra=True)
     assert (cfg.seed, cfg.artifact.title, cfg.hydra.sweep.dir) == (3, "paper 20", "runs/x")
 

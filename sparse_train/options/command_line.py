@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, QuotedString, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -99,18 +99,23 @@ def checked(override: Override, directories: list[str]) -> Override:
     name, given, text = override.input_line.partition("=")
     key = override.key_or_group
     known = [*Config.__dataclass_fields__, "hydra", *GROUPS]
-    group = any((Path(place) / key).is_dir() for place in (CONF, *directories)) or key.startswith("hydra/")
+    places = [Path(place, key) for place in (CONF, *directories)]
+    hydras, group = key.startswith("hydra/"), any(place.is_dir() for place in places)
     own = group or re.split(r"[.@/]", key)[0] in known
     require(own, key, text, f"no such key{closest(key, known) or '; --help keys lists all'}")
-    if given and group and not key.startswith("hydra/"):
-        value, choices = override.value(), options(key, directories)
-        right = f"must be one of {', '.join(choices)}"
-        if isinstance(value, Glob):
-            require(bool(value.filter(choices)), key, text, right)
-            return parsed(f"{name}={','.join(value.filter(choices))}")
-        for one in [] if isinstance(value, Sweep) and not isinstance(value, ChoiceSweep) else _each(value):
-            said = one if isinstance(one, str) else text
-            require(one in choices, key, said, right + closest(said, choices))
+    value = override.value()
+    if not given or not (group or hydras) or isinstance(value, RangeSweep | IntervalSweep):
+        return override
+    choices = options(key, directories)
+    right = f"must be one of {', '.join(choices)}"
+    if isinstance(value, Glob) and not hydras:
+        require(bool(value.filter(choices)), key, text, right)
+        return parsed(f"{name}={','.join(value.filter(choices))}")
+    for one in _each(value):
+        said = one if isinstance(one, str) else text
+        fits = isinstance(one, str) and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", one) is not None  # no ../elsewhere
+        fits = fits and (hydras or any(place.joinpath(f"{one}.yaml").is_file() for place in places))
+        require(fits, key, said, right + closest(said, choices))
     return override
 
 
