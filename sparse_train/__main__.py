@@ -10,31 +10,26 @@ import re
 import shlex
 import signal
 import sys
-from typing import NoReturn
+from argparse import Namespace
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
-import torch
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Sweep
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 import sparse_train
 from sparse_train.config import check, run_id
 from sparse_train.errors import ConfigError, DivergedError, HeldError, MaskMismatchError, require
-from sparse_train.options.command_line import CONF, one_line, options, usage
-from sparse_train.options.composition import checked
+from sparse_train.options.command_line import checked, hydras, one_line, parsed, parser, usage
+from sparse_train.options.composition import CONF, compose, searched
 from sparse_train.options.targets import instantiate
 from sparse_train.process.console import closing_line, say
-from sparse_train.process.distributed import Ranks, join, leave
-from sparse_train.record.finished import look_again
-from sparse_train.record.record import Record
-from sparse_train.train import multirun
-from sparse_train.train.tasks import require_same_settings
+
+if TYPE_CHECKING:
+    from sparse_train.process.distributed import Ranks
 
 HELD = 75  # the exit status of a run that another process is training: EX_TEMPFAIL
 METHOD = re.compile(r"[+~]*optimizer([/.](precondition|mirror)[\w./]*)?(=|$)")  # options that make a run's method
@@ -42,27 +37,78 @@ COMPILERS = ("torch._dynamo", "torch._inductor", "triton")
 
 
 class RunError(CompactHydraException):
-    """A run of a sweep without a result. It has been reported; the sweep continues and ends with status 1."""
+    """A run of a sweep without a result. The sweep continues, and ends with status 1."""
 
 
 def main() -> None:
     """The command line."""
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, end)
+    typed, arguments, full = sys.argv[1:], parser(), os.environ.get("HYDRA_FULL_ERROR")
+    arguments.error = stop
+    given = arguments.parse_intermixed_args(typed)
     try:
-        check_arguments(sys.argv[1:])
-        with checked():
-            multirun.install()
-            run()
-    except RunError:
-        sys.exit(1)
+        if given.help:
+            print(usage("keys" in given.overrides, [*filter(None, [given.config_path, given.config_dir])]))
+        elif given.version:
+            print(f"sparse_train {sparse_train.__version__}")
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors then, instead of printing them
+            start(given, typed)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if full == "1":
             raise
         stop(one_line(error))
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        if full is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def start(given: Namespace, typed: list[str]) -> None:
+    """Check what was typed, then give it to Hydra, which calls `run` once or for each run of a sweep.
+
+    Raises:
+        ConfigError, HydraException: for what is wrong with it.
+    """
+    before, after = (list(filter(None, [path])) for path in (given.config_path, given.config_dir))
+    overrides = [] if given.shell_completion else [parsed(word) for word in given.overrides]
+    for override in (one for one in overrides if one.key_or_group == "hydra.searchpath"):
+        after += [str(place).removeprefix("file://") for place in override.value() or []]
+    keys = [checked(one, [*before, *after]) for one in overrides if one.key_or_group != "hydra.searchpath"]
+    words = given.overrides if given.shell_completion else [one.input_line for one in keys]
+    plain = re.fullmatch(r"\w[\w-]*(/\w[\w-]*)*(\.yaml)?", given.config_name or "config") is not None
+    require(plain, "--config-name", given.config_name, "must be a name; --config-dir names its directory")
+    trains = not (given.cfg or given.info or given.hydra_help or given.shell_completion)
+    if trains and not given.multirun:
+        fixed = [one.input_line for one in keys if not one.is_sweep_override()]
+        cfg = compose(given.config_name or "config", fixed, after, before, with_hydra=True)
+        with open_dict(cfg):
+            single = cfg.pop("hydra").mode != RunMode.MULTIRUN
+        for swept in (one for one in keys if single and one.is_sweep_override()):
+            key, _, value = swept.input_line.partition("=")
+            raise ConfigError(key, value, "several values need --multirun; a list is written in brackets")
+        if single:
+            check(cfg)
+    if trains and "torch" not in sys.modules and os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        say("loading ...")
+
+    from sparse_train.train import multirun
+
+    @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+    def called(cfg: DictConfig) -> float | None:
+        return run(cfg, typed)
+
+    multirun.install()
+    program, sys.argv = sys.argv[0], [sys.argv[0], *hydras(given, words)]
+    try:
+        with searched(after, before):
+            called()
+    finally:
+        sys.argv = [program, *typed]
 
 
 def end(number: int, frame: object) -> None:
@@ -76,56 +122,21 @@ def stop(line: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
-def check_arguments(arguments: list[str]) -> None:
-    """Answer `--help` and `--version`; refuse arguments that Hydra wrongly accepts or reports badly.
+def run(cfg: DictConfig, typed: list[str]) -> float | None:
+    """Train what the configuration describes, unless that is done; give the final test accuracy, for sweepers.
 
-    Raises:
-        ConfigError: names what is wrong.
+    Args:
+        typed: the words of the command, for the one to run next.
     """
-    parser = get_args_parser()
-    parser.allow_abbrev = False
-    parser.error = stop
-    parser.set_defaults(version=False)
-    next(
-        action for action in parser._actions if action.dest == "version"
-    ).version = f"sparse_train {sparse_train.__version__}"
-    given = parser.parse_args(arguments)
-    if given.help:
-        print(usage(given.config_dir))
-        sys.exit(0)
-    require(given.experimental_rerun is None, "--experimental-rerun", given.experimental_rerun, "would unpickle a file")
-    package = given.config_path is not None and "://" in given.config_path
-    require(not package, "--config-path", given.config_path, "must be a directory")
-    for override in given.overrides:
-        check_override(override, given.config_dir)
-
-
-def check_override(argument: str, own: str | None = None) -> None:
-    """Refuse anything but KEY=VALUE, and values of a group that name no option, such as `dst=null`.
-
-    Raises:
-        ConfigError: lists the options of a group, those of a directory of one's own (`--config-dir`) among them.
-    """
-    name, given, text = argument.partition("=")
-    group = name.lstrip("+~")
-    try:
-        value = OverridesParser.create().parse_override(argument).value()
-    except HydraException as error:
-        raise ConfigError(
-            name, text, "cannot be read; write KEY=VALUE, and quote what has spaces or brackets"
-        ) from error
-    if not (given and group and (CONF / group).is_dir()):
-        return
-    words = value if isinstance(value, list) and not name.startswith("~") else [value]
-    right = f"must be one of {', '.join(options(group, own))}"
-    require(all(isinstance(word, str | Sweep) for word in words), group, text, right)
-
-
-@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def run(cfg: DictConfig) -> None:
-    ranks, where = Ranks(), ""
+    where, ranks = "", None
     try:
         check(cfg)
+        import torch  # takes seconds, which no error of a key waits for
+
+        from sparse_train.record.finished import look_again
+        from sparse_train.record.record import Record
+        from sparse_train.train.tasks import require_same_settings
+
         ranks = processes()
         require_same_settings(cfg, ranks)
         record = Record(cfg.runs_dir, run_id(cfg), fresh=cfg.resume == "fresh", ranks=ranks)
@@ -136,24 +147,25 @@ def run(cfg: DictConfig) -> None:
             look_again(record)
     except HeldError as error:
         no_result(str(error), HELD)
-    except torch.OutOfMemoryError:
-        no_result(f"{where}out of GPU memory; try a smaller batch_size or amp=bf16")
     except (ConfigError, DivergedError, MaskMismatchError, OmegaConfBaseException, OSError, MemoryError) as error:
         no_result(one_line(error))
     except RuntimeError as error:
         first = str(error).strip().partition("\n")[0]
+        if isinstance(error, torch.OutOfMemoryError):
+            no_result(f"{where}out of GPU memory; try a smaller batch_size or amp=bf16")
         if cfg.compile and type(error).__module__.startswith(COMPILERS):
             no_result(f"compile={str(cfg.compile).lower()}: {first}; compile=false needs no compiler")
-        if ranks.world == 1:
+        if ranks is None or ranks.world == 1:
             raise
         no_result(f"rank {ranks.rank} of {ranks.world}: {first}")
     if ranks.main:
         say(closing_line(record.content) + ("" if trained else "; trained earlier"))
         alone = trained and HydraConfig.get().mode == RunMode.RUN and ranks.world == 1
         scored = alone and "test_acc" in record.content.get("final", {})
-        if scored and (following := next_command(record.content, sys.argv[1:])):
+        if scored and (following := next_command(record.content, typed)):
             say(f"next: {following}")
         print(record.dir, flush=True)
+    return record.content.get("final", {}).get("test_acc")
 
 
 def next_command(record: dict, arguments: list[str]) -> str | None:
@@ -171,12 +183,14 @@ def next_command(record: dict, arguments: list[str]) -> str | None:
     return shlex.join(["python", "-m", "sparse_train", *(word for word in arguments if word not in dropped), change])
 
 
-def processes() -> Ranks:
+def processes() -> "Ranks":
     """Connect the processes of this run.
 
     Raises:
         ConfigError: if they cannot connect to each other.
     """
+    from sparse_train.process.distributed import join
+
     try:
         return join()
     except (RuntimeError, ValueError) as error:  # torch's, of the network or of what torchrun or srun has said
@@ -193,4 +207,7 @@ def no_result(line: str, status: int = 1) -> NoReturn:
 
 if __name__ == "__main__":
     main()
-    leave()
+    if "torch" in sys.modules:
+        from sparse_train.process.distributed import leave
+
+        leave()

@@ -72,14 +72,15 @@ CHOICES = {
     "resume": ("auto", "fresh"),
 }
 
-# Upper limits: beyond these, a machine or a library fails without a clear message.
-LIMITS = {"epochs": 100_000, "batch_size": 1_000_000, "threads": 1024, "workers": 1024}
-
-# Keys of groups that mirror a top-level key. A value given there would be ignored, or would contradict that key.
-ALIASES = {
-    "topology.sparsity": "sparsity",
-    "optimizer.lr": "lr",
-    "lr_schedule.base_lr": "lr",
+# (least, most) of whole numbers. Beyond the upper ones, a machine or a library fails without a clear message.
+LIMITS = {
+    "epochs": (1, 100_000),
+    "batch_size": (1, 1_000_000),
+    "update_every": (1, inf),
+    "checkpoint_steps": (1, inf),
+    "seed": (0, inf),
+    "threads": (1, 1024),
+    "workers": (0, 1024),
 }
 
 
@@ -143,41 +144,36 @@ def check(cfg: DictConfig) -> None:
     """
     for key in cfg:  # Hydra itself lets +key=value through
         known = Config.__dataclass_fields__
-        require(key in known, key, cfg[key], f"no such key{closest(key, known) or '; --help lists all'}")
+        require(key in known, key, cfg[key], f"no such key{closest(key, known) or '; --help keys lists all'}")
     for key in ("task", "dataset", "model", "topology", "optimizer", "lr_schedule", "dst", "logger"):
         chosen = isinstance(cfg[key], DictConfig) or (cfg[key] is None and key in ("dst", "logger"))
         require(chosen, key, cfg[key], "choose one of the options of its group")
     for key, options in CHOICES.items():
         require_one_of(key, cfg[key], options)
-    for key, most in LIMITS.items():
-        require(cfg[key] is None or cfg[key] <= most, key, cfg[key], f"must be at most {most:,}")
     known = isinstance(cfg.compile, bool) or cfg.compile == "reduce-overhead"
     require(known, "compile", cfg.compile, "must be one of false, true, reduce-overhead")
-    require(0 <= cfg.sparsity < 1, "sparsity", cfg.sparsity, "must be in [0, 1): the share of weights that are zero")
-    require(cfg.epochs >= 1, "epochs", cfg.epochs, "must be at least 1")
-    require(cfg.batch_size >= 1, "batch_size", cfg.batch_size, "must be at least 1")
     require(0 <= cfg.lr < inf, "lr", cfg.lr, "must be at least 0, and finite")
+    require(0 <= cfg.sparsity < 1, "sparsity", cfg.sparsity, "must be in [0, 1): the share of weights that are zero")
     rate = cfg.one_dimensional_lr
     require(0 <= rate < inf, "one_dimensional_lr", rate, "must be at least 0, and finite: it multiplies lr")
     smoothing = cfg.label_smoothing
     require(0 <= smoothing < 1, "label_smoothing", smoothing, "must be in [0, 1): the target's share for all classes")
     require(0 <= cfg.momentum < 1, "momentum", cfg.momentum, "must be in [0, 1)")
-    require(cfg.weight_decay >= 0, "weight_decay", cfg.weight_decay, "must be at least 0")
+    require(0 <= cfg.weight_decay < inf, "weight_decay", cfg.weight_decay, "must be at least 0, and finite")
     require(0 <= cfg.drop_fraction <= 1, "drop_fraction", cfg.drop_fraction, "must be in [0, 1]")
-    require(cfg.update_every >= 1, "update_every", cfg.update_every, "must be at least 1: steps between mask updates")
-    require(cfg.seed >= 0, "seed", cfg.seed, "must be at least 0")
-    require(cfg.workers >= 0, "workers", cfg.workers, "must be at least 0")
-    require(cfg.threads is None or cfg.threads >= 1, "threads", cfg.threads, "must be at least 1, or null for all")
+    for key, (least, most) in LIMITS.items():
+        require(cfg[key] is None or cfg[key] >= least, key, cfg[key], f"must be at least {least}")
+        require(cfg[key] is None or cfg[key] <= most, key, cfg[key], f"must be at most {most:,}")
     gpus = cfg.gpus is None or (len(cfg.gpus) and min(cfg.gpus) >= 0)
     require(gpus, "gpus", cfg.gpus, "must be a list of numbers of GPUs, such as [0,1], or null")
     require(cfg.checkpoint_minutes > 0, "checkpoint_minutes", cfg.checkpoint_minutes, "must be above 0")
-    often = cfg.checkpoint_steps is None or cfg.checkpoint_steps >= 1
-    require(often, "checkpoint_steps", cfg.checkpoint_steps, "must be at least 1, or null for none between minutes")
-    dense = cfg.topology.sparsity == 0 and cfg.sparsity != 0
+    for key in ("runs_dir", "data_dir"):
+        require(cfg[key].isprintable(), key, repr(cfg[key]), "must be a path of printable characters")
+    mirror = cfg.topology.get("sparsity")
+    dense = mirror == 0 and cfg.sparsity != 0
     require(not dense, "sparsity", cfg.sparsity, "dst=dense trains every weight: leave sparsity out, or use dst=static")
-    for path, key in ALIASES.items():
-        value = OmegaConf.select(cfg, path)
-        require(value is None or value == cfg[key], path, value, f"mirrors {key} and must equal it: give {key} instead")
+    same = mirror is None or mirror == cfg.sparsity
+    require(same, "topology.sparsity", mirror, "mirrors sparsity and must equal it: give sparsity instead")
 
 
 def run_id(cfg: DictConfig | Mapping, foreign: Mapping[str, Mapping] | None = None) -> str:
@@ -191,6 +187,9 @@ def run_id(cfg: DictConfig | Mapping, foreign: Mapping[str, Mapping] | None = No
     keys = {"task", "scale", "seed", *SCIENCE_OF[task]} if task in SCIENCE_OF else SCIENCE
     there = [key for key in keys if key in cfg or key not in AS_BEFORE]  # a record may be older than a key
     science = {key: _canonical(_resolved(LAST_BITS.get(key, cfg[key])), codes) for key in there}
+    for section, key in (("optimizer", "lr"), ("lr_schedule", "base_lr")):  # where ids have it since the first record
+        if isinstance(science.get(section), dict):
+            science[section].setdefault(key, _canonical(cfg.lr, codes))
     for path, value in AS_BEFORE.items():
         _leave_out(science, path.split("."), value)
     return hashlib.sha256(json.dumps({"numerics": NUMERICS, **science}, sort_keys=True).encode()).hexdigest()[:12]

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 
 import sparse_train
 from sparse_train.errors import first_line
+from sparse_train.options.command_line import CONF, keys
 from support.runs import ROOT, command, run_here
 
 GROUPS = ("dataset", "model", "dst", "optimizer", "renorm", "task", "logger")
@@ -39,26 +41,33 @@ def leaves(value, path=""):
 
 def test_help_has_every_key_and_every_option_and_nothing_private(compose_config, monkeypatch, capsys):
     code, text, err = run_here(monkeypatch, capsys, "--help")
+    _, listed, _ = run_here(monkeypatch, capsys, "--help", "keys")
     assert (code, err) == (0, "")
     assert "Examples\n  python -m sparse_train" in text
-    shown = {line.split("=")[0].strip() for line in text.splitlines() if re.match(r"  \w[\w.]*=", line)}
+    shown = {line.split("=")[0].strip() for line in listed.splitlines() if re.match(r"  \w[\w.]*=", line)}
     for group in GROUPS:
         for path in (ROOT / "conf" / group).glob("[!_]*.yaml"):
             assert re.search(rf"^    {path.stem}\b", text, re.MULTILINE), path
             cfg = OmegaConf.to_container(compose_config(f"{group}={path.stem}"), resolve=False)
             found = {key for key in leaves(cfg) if not key.endswith("_")}
             assert found - shown <= {"scale", "artifact", "dst", "logger", *(f"optimizer.{s}" for s in SLOTS)}, path
-    assert not re.search(r"(^|\W)_(updater|sgd|ham|sparseopt|target_|partial_)", text, re.MULTILINE)
-    assert "share of zeros among all weights" in text
+    assert not re.search(r"(^|\W)_(updater|sgd|ham|sparseopt|target_|partial_)", text + listed, re.MULTILINE)
+    assert "share of zeros among all weights" in listed
     assert "powered by Hydra" not in text
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_help_fits_the_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for words in (["--help"], ["--help", "keys"]):
+        rows = run_here(monkeypatch, capsys, *words)[1].rpartition("Groups: ")[2].splitlines()
+        assert [row for row in rows if len(row) > columns and " " in row[40:].strip()] == [], "only one long word"
 
 
 SLOTS = ("precondition", "renorm", "mirror")
 
 
 def test_every_key_of_the_main_file_says_what_it_means():
-    from sparse_train.options.command_line import CONF, keys
-
     assert [key for key, _, comment in keys(CONF / "config.yaml") if not comment] == []
 
 
@@ -79,6 +88,12 @@ LINES = {
     "sparsity": "sparsity=: cannot be read; write KEY=VALUE.*",
     "sparsity=[": r"sparsity=\[: cannot be read; write KEY=VALUE.*",
     "--nothing": "unrecognized arguments: --nothing",
+    "--multirun dst=rigl,grnet": r"dst=grnet: must be one of dense, .*; did you mean granet\?",
+    "--multirun dst=glob(x*)": r"dst=glob\(x\*\): must be one of dense, .*",
+    "dst=../dst/rigl": r"dst=../dst/rigl: must be one of dense, .*",
+    "hydra/launcher=../x": r"hydra/launcher=../x: must be one of local, slurm",
+    "--config-name /etc/x": "--config-name=/etc/x: must be a name; --config-dir names its directory",
+    "hydra/launcher=slrm": r"hydra/launcher=slrm: must be one of .*; did you mean slurm\?",
     "threads=4294967296": "threads=4294967296: must be at most 1,024",
     "epochs=1000000000000": "epochs=1000000000000: must be at most 100,000",
     "batch_size=9999999999": "batch_size=9999999999: must be at most 1,000,000",
@@ -98,6 +113,39 @@ def test_one_line_says_what_is_wrong(words, said, tmp_path):
     given = words.split()
     places = [] if given[0].startswith("--") else [f"runs_dir={tmp_path}"]
     assert re.fullmatch(LINES[words], said(*places, *given))
+
+
+FIRST = """
+import sys
+from sparse_train import __main__
+say, __main__.say = __main__.say, lambda line: print(line, "torch" in sys.modules) or sys.exit(3)
+sys.argv[1:] = {words}
+__main__.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "first", "code"),
+    [
+        (["dst=set", "--run", "seed=1"], "loading ... False\n", 3),
+        (["dst=set,rigl", "-m"], "loading ... False\n", 3),
+        (["--cfg", "job", "-p", "dst.every"], "20\n", 0),
+        (["--version"], "sparse_train", 0),
+        (["sparsity=2"], "", 1),
+        (["dst.evry=2"], "", 1),
+    ],
+)
+def test_the_first_words_wait_for_no_torch(words, first, code):
+    """And what is wrong on the command line is said before them."""
+    done = subprocess.run([sys.executable, "-c", FIRST.format(words=words)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout[: len(first)]) == (code, first), done.stderr
+    assert done.stderr.startswith("error: " if code == 1 else "")
+
+
+def test_a_sweep_takes_options_by_a_pattern_and_flags_anywhere(tmp_path, monkeypatch, capsys):
+    words = ["dst=glob(rigl*,exclude=*_i*)", "--multirun", "model=mlp", "epochs=0", f"runs_dir={tmp_path}"]
+    _, _, err = run_here(monkeypatch, capsys, *words)
+    assert re.findall(r"run \d of (\d): \w+ (\S+)", err) == [("2", "dst=rigl"), ("2", "dst=rigl_corrected")]
 
 
 def test_a_sweep_says_every_run_that_has_no_result(tmp_path, monkeypatch, capsys):

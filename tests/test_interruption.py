@@ -149,7 +149,7 @@ def test_ctrl_c_outside_of_training_is_one_line(tmp_path, monkeypatch, capsys):
         signal.signal(signal.SIGINT, before)
     assert code == 130
     assert err.splitlines()[-1] == "interrupted; the same command resumes"
-    assert len(err.splitlines()) <= 2, "the line of the run that was about to begin, and this one"
+    assert len(err.splitlines()) <= 3, "the first words, the line of the run that was about to begin, and this one"
     assert not list(tmp_path.glob("*/record.json"))
 
 

@@ -1,5 +1,6 @@
 """Which code a result comes from."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,8 @@ from omegaconf import OmegaConf
 
 from sparse_train import source
 from sparse_train.config import run_id
+from sparse_train.errors import ForeignError
 from sparse_train.options.targets import PLACES
-from sparse_train.options.trust import defined
 from sparse_train.record.files import write_json
 from sparse_train.source import foreign_code, training_code
 from support.runs import run_here
@@ -62,10 +63,9 @@ def test_a_record_is_judged_by_the_code_that_it_names(mypkg, compose_config):
 def test_a_method_from_elsewhere_is_not_given_our_run(mypkg, compose_config, tmp_path, monkeypatch, capsys):
     ours = run_id(compose_config())
     write_json(tmp_path / "runs" / ours / "record.json", {"format": 1, "id": ours, "status": "complete"})
-    given = [f"runs_dir={tmp_path / 'runs'}", "dst.method.method._target_=mypkg.methods.RigL"]
-    code, out, err = run_here(monkeypatch, capsys, *given)
-    assert (code, out) == (1, "")
-    assert "dst.method.method._target_=mypkg.methods.RigL" in err
+    with pytest.raises(ForeignError, match="dst.method.method=mypkg.methods.RigL|imported"):
+        run_here(monkeypatch, capsys, f"runs_dir={tmp_path / 'runs'}", "dst.method.method._target_=mypkg.methods.RigL")
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,16 @@ def test_a_directory_of_scripts_counts_by_the_file_that_is_named(tmp_path, monke
     (tmp_path / "scripts" / "method.py").write_text(METHOD.format("-grad"))
     foreign_code.cache_clear()
     assert foreign_code("scripts.method.RigL") != before
+
+
+def defined(module):
+    """The public classes and functions of a module of ours."""
+    found = vars(import_module(f"sparse_train.{module}"))
+    return [
+        name
+        for name, item in found.items()
+        if name[0] != "_" and getattr(item, "__module__", "") == f"sparse_train.{module}" and callable(item)
+    ]
 
 
 def test_names_of_ours_are_distinct():

@@ -1,74 +1,158 @@
-"""The command line's own text: help built from the comments in `conf/`, and one-line error messages."""
+"""The command line: its words, its help built from the comments in `conf/`, and what is wrong with it on one line."""
 
 import re
+import shutil
+import textwrap
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, QuotedString, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sparse_train.errors import closest, first_line
+from sparse_train.config import Config
+from sparse_train.errors import ConfigError, closest, first_line, require
+from sparse_train.options.composition import CONF
 from sparse_train.options.targets import PLACES
-from sparse_train.source import ROOT
 
-CONF = ROOT / "conf"
 SLOTS = ("optimizer/precondition", "optimizer/mirror", "renorm")
-GROUPS = ("dataset", "model", "dst", "optimizer", *SLOTS, "scale", "task", "logger", "recipe")
+GROUPS = ("dataset", "model", "dst", "optimizer", *SLOTS, "scale", "task", "logger", "recipe", "hydra/launcher")
 
 USAGE = """\
-python -m sparse_train [KEY=VALUE ...]
+python -m sparse_train [KEY=VALUE ...] [GROUP=OPTION ...]
 
 Train one sparse network, leave one record, print the directory that holds it.
 
 Examples
   python -m sparse_train
-  python -m sparse_train dataset=cifar100 model=resnet20 dst=rigl sparsity=0.95 optimizer=sparseopt
-  python -m sparse_train dst=set optimizer=sparseopt_ham renorm=unit epochs=200 seed=1 data_dir=/data
-  python -m sparse_train --multirun optimizer=sgd,sparseopt sparsity=0.9,0.95 seed=0,1,2
-  torchrun --nproc-per-node=8 -m sparse_train dataset=imagenet model=resnet50 batch_size=1024 amp=bf16
+  python -m sparse_train dataset=cifar100 dst=rigl sparsity=0.95 optimizer=sparseopt
+  python -m sparse_train dst=set renorm=unit epochs=200 seed=1 data_dir=/data
+  python -m sparse_train --multirun optimizer=sgd,sparseopt seed=0,1,2
+  torchrun --nproc-per-node=8 -m sparse_train dataset=imagenet model=resnet50
 
 Options
   --multirun            a sweep: one run for each combination of comma-separated values
   --cfg job             print the configuration instead of running it
   --config-dir DIR      look for configurations in a directory of your own too
   --config-name NAME    start from another file than conf/config.yaml
-  --version, --help
+  --help keys           every key with its default
+  --version, --hydra-help
 """
 
 KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s](?:[^#]|(?<! )#)*?))?(?: +# (?P<comment>.*))?")
 
 
-def usage(own: str | None = None) -> str:
-    """Examples, the options of every group, and every key with its default and its comment.
+def parser() -> ArgumentParser:
+    """Hydra's flags, which may stand among the overrides, and our own `--help` and `--version`."""
+    made = ArgumentParser(prog="python -m sparse_train", add_help=False, allow_abbrev=False)
+    for flags in ("--help -h", "--version", "--hydra-help", "--resolve", "--run -r", "--multirun -m"):
+        made.add_argument(*flags.split(), action="store_true")
+    made.add_argument("--shell-completion", "-sc", action="store_true")
+    made.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    made.add_argument("--info", "-i", nargs="?", const="all")
+    made.add_argument("--package", "-p")
+    made.add_argument("--config-name", "-cn")
+    made.add_argument("--config-path", "-cp")
+    made.add_argument("--config-dir", "-cd")
+    made.add_argument("overrides", nargs="*")
+    return made
+
+
+def hydras(given: Namespace, overrides: Iterable[str]) -> list[str]:
+    """The words that Hydra is given: its flags, then the overrides."""
+    ours = ("help", "version", "config_path", "config_dir", "overrides")
+    flags = {f"--{name.replace('_', '-')}": value for name, value in vars(given).items() if value and name not in ours}
+    words = [word for flag, value in flags.items() for word in ([flag] if value is True else [flag, value])]
+    return [*words, *overrides]
+
+
+def parsed(word: str) -> Override:
+    """One KEY=VALUE.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    name, _, text = word.partition("=")
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        right = "cannot be read; write KEY=VALUE, and quote what has spaces or brackets"
+        raise ConfigError(name, text, right) from error
+
+
+def checked(override: Override, directories: list[str]) -> Override:
+    """Refuse unknown keys of the top level, and options that a group does not have, such as `dst=null`.
 
     Args:
-        own: a directory of configurations of one's own, whose options are listed too.
+        directories: of the user's own, whose options count too.
+
+    Returns:
+        The override; with `glob(...)` replaced by what it means.
+
+    Raises:
+        ConfigError: names the key, with the options of its group.
     """
-    lines = [USAGE, "Groups: GROUP=OPTION"]
-    for group in GROUPS:
-        lines.append(f"  {group}")
-        found = files(group, own)
-        width = max(map(len, found)) + 2
-        lines += [f"    {option:{width}}{_about(found[option])}".rstrip() for option in sorted(found)]
-    lines += ["", "Keys: KEY=VALUE", *_rows(keys(CONF / "config.yaml"))]
+    name, given, text = override.input_line.partition("=")
+    key = override.key_or_group
+    known = [*Config.__dataclass_fields__, "hydra", *GROUPS]
+    places = [Path(place, key) for place in (CONF, *directories)]
+    hydras, group = key.startswith("hydra/"), any(place.is_dir() for place in places)
+    own = group or re.split(r"[.@/]", key)[0] in known
+    require(own, key, text, f"no such key{closest(key, known) or '; --help keys lists all'}")
+    value = override.value()
+    if not given or not (group or hydras) or isinstance(value, RangeSweep | IntervalSweep):
+        return override
+    choices = options(key, directories)
+    right = f"must be one of {', '.join(choices)}"
+    if isinstance(value, Glob) and not hydras:
+        require(bool(value.filter(choices)), key, text, right)
+        return parsed(f"{name}={','.join(value.filter(choices))}")
+    for one in _each(value):
+        said = one if isinstance(one, str) else text
+        fits = isinstance(one, str) and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", one) is not None  # no ../elsewhere
+        fits = fits and (hydras or any(place.joinpath(f"{one}.yaml").is_file() for place in places))
+        require(fits, key, said, right + closest(said, choices))
+    return override
+
+
+def _each(value: Any) -> list:
+    """The options that a value names: one, those of a list, or those of a sweep."""
+    words = value.list if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
+    return [word.text if isinstance(word, QuotedString) else word for word in words]
+
+
+def usage(every_key: bool = False, directories: Iterable[str] = ()) -> str:
+    """Examples, flags and the options of every group; or every key with its default and its comment.
+
+    Args:
+        directories: of the user's own, whose options are listed too.
+    """
+    if not every_key:
+        lines = [USAGE, "Groups: GROUP=OPTION"]
+        for group in GROUPS:
+            found = files(group, directories)
+            lines += [f"  {group}", *_rows(((f"  {option}", _about(found[option])) for option in sorted(found)), 18)]
+        return "\n".join([*lines, "", "--help keys lists the keys; README.md and docs/ say more."])
+    lines = ["Keys: KEY=VALUE", *_rows(_said(keys(CONF / "config.yaml")))]
     for group in ("dataset", "model", "dst", "optimizer", *SLOTS, "task", "logger"):
         for title, paths in _files(group):
-            every = [row for path in paths for row in keys(path, _package(path, group))]
-            rows = [row for row in every if row[0] not in PLACES or row[2]]
+            rows = [row for path in paths for row in _said(keys(path, _package(path, group)))]
             lines += ["", f"Keys of {title}", *_rows(rows)] if rows else []
-    return "\n".join([*lines, "", "README.md and docs/ say more."])
+    return "\n".join(lines)
 
 
-def options(group: str, own: str | None = None) -> list[str]:
-    """The options of a group, with those in a directory of one's own."""
-    return sorted(files(group, own))
+def options(group: str, directories: Iterable[str] = ()) -> list[str]:
+    """The options of a group, with those in directories of the user's own."""
+    return sorted(files(group, directories))
 
 
-def files(group: str, own: str | None = None) -> dict[str, Path]:
+def files(group: str, directories: Iterable[str] = ()) -> dict[str, Path]:
     """Option -> its file."""
-    places = [CONF, *([Path(own)] if own else [])]
-    return {path.stem: path for place in places for path in (place / group).glob("[!_]*.yaml")}
+    return {path.stem: path for place in (CONF, *directories) for path in Path(place, group).glob("[!_]*.yaml")}
 
 
 def _files(group: str) -> Iterator[tuple[str, list[Path]]]:
@@ -105,15 +189,24 @@ def _about(path: Path) -> str:
     return next((line for line in lines if not line.startswith("@package")), "")
 
 
-def _rows(rows: Iterable[tuple[str, str, str]]) -> list[str]:
-    return [f"  {f'{key}={value}':38}{'  ' + comment if comment else ''}".rstrip() for key, value, comment in rows]
+def _said(rows: Iterable[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    """(KEY=VALUE, comment) of every key but the empty slots, which are groups."""
+    return [(f"{key}={value}", comment) for key, value, comment in rows if comment or key not in PLACES]
+
+
+def _rows(rows: Iterable[tuple[str, str]], width: int = 36) -> Iterator[str]:
+    """Words, and beside them what they mean, wrapped at the terminal's width."""
+    wrap = textwrap.TextWrapper(shutil.get_terminal_size().columns, subsequent_indent=" " * (width + 4))
+    wrap.break_long_words = wrap.break_on_hyphens = False
+    for words, comment in rows:
+        yield from wrap.wrap(f"  {words:{width}}  {comment}".rstrip())
 
 
 def one_line(error: Exception) -> str:
     """What is wrong, the key first, without advice that leads elsewhere."""
     text, cause = str(error), error.__cause__
     if isinstance(error, HydraException):
-        for said in (_unknown_key, _unknown_option, _wrong_value, _list):
+        for said in (_unknown_key, _unknown_option, _wrong_value):
             if (line := said(text, cause)) is not None:
                 return line
         text = "\n".join(filter(None, [text, str(cause) if isinstance(cause, OmegaConfBaseException) else ""]))
@@ -128,8 +221,10 @@ def _unknown_key(text: str, cause: BaseException | None) -> str | None:
     key, near = found[1], ""
     parent = getattr(cause, "parent_node", None)
     if isinstance(parent, DictConfig) and not parent._is_none():
-        near = closest(key.rpartition(".")[2], [name for name in parent if not str(name).startswith("_")])
-    return f"{found[2]}: no such key{near or '; --help lists all'}"
+        last = key.rpartition(".")[2]
+        near = closest(last, [name for name in parent if not str(name).startswith("_")])
+        near = near or (f"; did you mean {last}?" if last in Config.__dataclass_fields__ else "")
+    return f"{found[2]}: no such key{near or '; --help keys lists all'}"
 
 
 def _unknown_option(text: str, cause: BaseException | None) -> str | None:
@@ -144,8 +239,3 @@ def _wrong_value(text: str, cause: BaseException | None) -> str | None:
     if not text.startswith("Error merging override ") or cause is None:
         return None
     return f"{text.removeprefix('Error merging override ')}: {first_line(cause)}"
-
-
-def _list(text: str, cause: BaseException | None) -> str | None:
-    found = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", text)
-    return found and f"{found[1]}: several values need --multirun; a list is written in brackets"

@@ -1,88 +1,180 @@
-"""The gate of every configuration: Hydra composes, and nothing is constructed before all of it has been checked."""
+"""Where a configuration comes from, and what a file from elsewhere may not say.
 
-from collections.abc import Iterator
+What the user typed is trusted, and so is what stands in this checkout's `conf/` and `sweeps/`. Hydra reads every other
+directory through `Elsewhere`, which checks a file before anything of it is composed.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from io import StringIO
+from pathlib import Path
+from typing import Any, ClassVar
 
-import hydra._internal.hydra as program
-import hydra._internal.utils as reporting
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.plugins.config_source import ConfigResult
+import hydra
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
-from sparse_train.errors import require
-from sparse_train.options.hydra_node import check_hydra
-from sparse_train.options.interpolations import check_interpolations, check_text, strings
+from sparse_train.errors import ConfigError, require
 from sparse_train.options.targets import check_targets
+from sparse_train.source import ROOT
+
+CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
+# What a file from elsewhere may say to Hydra itself, besides the parameters of a sweep.
+HYDRA = ("hydra.mode", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.max_batch_size")
+REFERENCE = re.compile(r"\$\{(?![\w.\[\]]*\bhydra\b)[\w.\[\]]+\}")  # no resolver, not Hydra's part
+DEFAULT = re.compile(r"(optional |override )*/?(?!hydra\b)[\w-]+([/.][\w-]+)*(@(?![\w.]*\bhydra\b)[\w.]+)?")
+OPTION = re.compile(r"[\w-]+([/.][\w-]+)*|\$\{\w+\}")
+PARAMETER = re.compile(r"[+~]*(?!hydra\b)\w+([./]\w+)*=[^$\\]*")
+SPECIAL = re.compile(r"\b_[a-z]+_\b|\.\.")  # Hydra's words such as _target_, and steps to other directories
+ELSEWHERE = "may not stand in a file from elsewhere: type it, or put the file into conf/; see SECURITY.md"
 
 
-def check_composed(cfg: DictConfig) -> None:
-    """Refuse what could run code or copy a secret, anywhere in a composed configuration, Hydra's own part included.
+def compose(
+    name: str, overrides: Iterable[str], after: Iterable = (), before: Iterable = (), with_hydra: bool = False
+) -> DictConfig:
+    """The configuration `name` of `conf/` or of a directory of the user's, with these overrides.
+
+    Args:
+        after, before: directories, as of `searched`.
+        with_hydra: keep Hydra's own part.
 
     Raises:
-        ConfigError: names the key, and what would be right.
+        ConfigError: for a directory that does not exist, and for what a file from elsewhere may not say.
+        HydraException: for names and values that do not fit.
     """
-    content = OmegaConf.to_container(cfg, resolve=False)
-    hydra = content.pop("hydra", None)
-    for key, value in content.items():
-        check_targets(value, key)
-    if hydra is not None:
-        check_hydra(cfg)
-        # Skip the command line's overrides, display-only nodes, and nodes already checked as Hydra's own.
-        for written in ("overrides", "help", "hydra_help", "hydra_logging", "job_logging"):
-            hydra.pop(written, None)
-        hydra["job"].pop("override_dirname", None)
-        hydra["launcher"].pop("submitit_folder", None)
-        content["hydra"] = hydra
-    check_interpolations(content)
-
-
-class CheckedRepository(CachingConfigRepository):
-    """The files of one configuration. Their defaults lists choose files, so they are checked before those are read."""
-
-    def load_config(self, config_path: str) -> ConfigResult | None:
-        loaded = super().load_config(config_path)
-        for default in (loaded and loaded.defaults_list) or []:
-            for _, text in strings(vars(default)):
-                check_text(f"defaults of {config_path}", text)
-        return loaded
-
-
-class CheckedLoader(ConfigLoaderImpl):
-    """Hydra's loader, through which every configuration comes: of a run, a sweep, each of its jobs, `--cfg`, `--info`.
-
-    Jobs in other processes have it from the launcher.
-    """
-
-    def load_configuration(self, *args, **kwargs) -> DictConfig:
-        cfg = super().load_configuration(*args, **kwargs)
-        check_composed(cfg)
-        return cfg
-
-    def _parse_overrides_and_create_caching_repo(self, config_name, overrides):
-        parsed = OverridesParser.create().parse_overrides(overrides=overrides)
-        for override in parsed:
-            check_text(override.key_or_group, override.input_line.partition("=")[2])
-        repository = CheckedRepository(self.repository)
-        places = [override.value() for override in parsed if override.get_key_element() == "hydra.searchpath"]
-        primary = repository.load_config(config_name) if config_name is not None else None
-        if primary is not None and OmegaConf.is_dict(primary.config):
-            places.append(OmegaConf.select(primary.config, "hydra.searchpath"))
-        for place in chain.from_iterable(filter(None, places)):
-            scheme = str(place).rpartition("://")[0]
-            require(scheme in ("", "file"), "hydra.searchpath", place, "must be directories")  # pkg:// imports
-        self._process_config_searchpath(config_name, parsed, repository)
-        return parsed, repository
+    with searched(after, before), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(name, list(overrides), return_hydra_config=with_hydra)
 
 
 @contextmanager
-def checked() -> Iterator[None]:
-    """Inside, Hydra's program composes by `CheckedLoader`, and raises what goes wrong instead of printing it."""
-    loader, report = program.ConfigLoaderImpl, reporting.run_and_report
-    program.ConfigLoaderImpl, reporting.run_and_report = CheckedLoader, lambda call: call()
+def searched(after: Iterable[str | Path], before: Iterable[str | Path] = ()) -> Iterator[None]:
+    """Inside, Hydra looks for configurations in these directories too, after `conf/` or before it, and checks them."""
+    for plugin in (Elsewhere, Directories):
+        Plugins.instance().register(plugin)
+    outside = Directories.after, Directories.before
+    Directories.after, Directories.before = [*map(_place, after)], [*map(_place, before)]
     try:
         yield
     finally:
-        program.ConfigLoaderImpl, reporting.run_and_report = loader, report
+        Directories.after, Directories.before = outside
+
+
+def _place(directory: str | Path) -> str:
+    path = Path(directory).resolve()
+    require(path.is_dir(), "--config-dir", directory, "must be a directory")
+    ours = any(path.is_relative_to(place) for place in (CONF, SWEEPS))
+    return f"{'file' if ours else Elsewhere.scheme()}://{path}"
+
+
+class Directories(SearchPathPlugin):
+    """Hands Hydra the directories of `searched`."""
+
+    after: ClassVar[list[str]] = []
+    before: ClassVar[list[str]] = []
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for path in self.after:
+            search_path.append("user", path)
+        for path in self.before:
+            search_path.prepend("user", path, SearchPathQuery(provider="main"))
+
+
+class Elsewhere(ConfigSource):
+    """A directory that is not this checkout's: as Hydra's own source of files, but each is checked as it is read."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "elsewhere"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = self._file(config_path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            config, header = OmegaConf.load(StringIO(text)), self._get_header_dict(text)
+        except (OSError, ValueError, YAMLError) as error:
+            raise ConfigError("file", path, f"cannot be read: {' '.join(str(error).split())}") from error
+        check_file(OmegaConf.to_container(config, resolve=False), config_path, header["package"])
+        return ConfigResult(self.provider, self.full_path(), config, header)
+
+    def is_group(self, config_path: str) -> bool:
+        return Path(self.path, config_path).is_dir()
+
+    def is_config(self, config_path: str) -> bool:
+        return self._file(config_path).is_file()
+
+    def available(self) -> bool:
+        return self.is_group("")
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        found: list[str] = []
+        for path in Path(self.path, config_path).iterdir():
+            self._list_add_result(found, f"{config_path}/{path.name}".lstrip("/"), path.name, results_filter)
+        return sorted(set(found))
+
+    def _file(self, config_path: str) -> Path:
+        return Path(self.path, self._normalize_file_name(config_path))
+
+
+def check_file(content: Any, path: str, package: str | None) -> None:
+    """Refuse what could run code or read the environment, in a file from elsewhere.
+
+    Args:
+        content: its keys and values, not resolved.
+        path: its group and name.
+        package: where its header puts it; None: where its group does.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    group = path.rpartition("/")[0]
+    package = (group.replace("/", ".") if package is None else package).removeprefix("_global_").lstrip(".")
+    require("hydra" not in re.split(r"\W", f"{path}.{package}"), path, package, ELSEWHERE)
+    keys = dict(content) if isinstance(content, dict) else {"": content}
+    defaults = keys.pop("defaults", None) or []
+    require(isinstance(defaults, list), f"defaults of {path}", defaults, "must be a list")
+    for default in defaults:
+        for key, options in default.items() if isinstance(default, dict) else [(default, None)]:
+            require(DEFAULT.fullmatch(str(key)) is not None, f"defaults of {path}", key, ELSEWHERE)
+            for option in options if isinstance(options, list) else [options]:
+                plain = option is None or OPTION.fullmatch(str(option)) is not None
+                require(plain, f"defaults of {path}", option, ELSEWHERE)
+    own = keys.get("hydra")
+    sweeper = own.get("sweeper") if isinstance(own, dict) else None
+    parameters = (sweeper.pop("params", None) if isinstance(sweeper, dict) else None) or {}
+    require(isinstance(parameters, dict), "hydra.sweeper.params", parameters, "must be a mapping")
+    check_parameters(parameters)
+    for key, value in leaves(own, "hydra"):
+        require(key in HYDRA, key, value, ELSEWHERE)
+    check_targets(keys, package)
+    for key, value in leaves(keys, package):
+        require("${" not in REFERENCE.sub("", str(value)), key, value, ELSEWHERE)
+
+
+def check_parameters(parameters: dict[str, Any]) -> None:
+    """Refuse what a sweep file from elsewhere may not put among a run's overrides.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    for key, value in parameters.items():
+        word = f"{key}={value}"
+        plain = PARAMETER.fullmatch(word) is not None and SPECIAL.search(word) is None
+        require(plain and not isinstance(value, dict | list), f"hydra.sweeper.params.{key}", value, ELSEWHERE)
+
+
+def leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of all that is no mapping and no list."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from leaves(item, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from leaves(item, f"{key}[{index}]")
+    elif value is not None:
+        yield key, value

@@ -1,12 +1,18 @@
-"""What a configuration may construct, and where: a shared one cannot run code of its own.
+"""What a configuration constructs: classes and functions by their dotted paths, with the arguments that they take.
 
-A class of ours is trusted by the folder that it lies in, so that a new one needs no entry here; a class from elsewhere
-by who runs the program (`trust`). Either must take what the run gives in its place.
+A class of ours belongs to a key by the folder that it lies in, so that a new one needs no entry here. The constructors'
+signatures are the groups' schema. Files from elsewhere may name only our classes, and those of packages that the user
+trusts: by an installed package's entry point or by an environment variable, which no configuration can set.
 """
 
 import inspect
+import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import entry_points
 from traceback import walk_tb
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args
@@ -16,8 +22,11 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_train.errors import ConfigError, ForeignError, closest, first_line, require
-from sparse_train.options.trust import require_known, resolved
 from sparse_train.source import OURS
+
+GROUP = "sparse_train.targets"  # of entry points
+VARIABLE = "SPARSE_TRAIN_TARGETS"  # modules, separated by commas; each trusts everything below it
+PATH = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)  # public all the way
 
 
 class Place(NamedTuple):
@@ -44,11 +53,11 @@ PLACES = {
     "dst.method": Place(("sparsity",)),
     "dst.method.method": Place(("sparsity",)),  # of a method that wraps another
     "dst.method.method.method": Place(("sparsity",)),
-    "optimizer": Place(("optim",), ("params", "topology")),
+    "optimizer": Place(("optim",), ("params", "topology"), ("lr",)),
     "optimizer.precondition": Place(("optim",)),
     "optimizer.renorm": Place(("optim",)),
     "optimizer.mirror": Place(("optim",)),
-    "lr_schedule": Place(("optim",), (), ("batch_size", "steps_per_epoch", "epochs")),
+    "lr_schedule": Place(("optim",), (), ("base_lr", "batch_size", "steps_per_epoch", "epochs")),
     "logger": Place(("tracking.sinks",), ("record", "metadata")),
 }
 
@@ -59,25 +68,24 @@ FUNCTIONS = ("task", "dataset", "model")  # places where a function of ours may 
 
 
 def instantiate(cfg: DictConfig, key: str) -> Any:
-    """`hydra.utils.instantiate(cfg[key])`, all of it trusted, with keys that it takes.
+    """`hydra.utils.instantiate(cfg[key])`, with targets that belong there and the keys that they take.
 
     Raises:
         ConfigError: for another target, or an argument that a constructor does not take or refuses.
         ForeignError: for whatever else a constructor that is not ours raises.
     """
     content = OmegaConf.to_container(cfg[key], resolve=True)
-    check_targets(content, key)
     for place, mapping in _mappings(content, key):
-        if place not in PLAIN:
-            require("_target_" in mapping, place, mapping, "needs a _target_; choose an option of its group")
-            _check_arguments(mapping, place)
+        if place not in PLAIN or "_target_" in mapping:
+            _check_arguments(mapping, _resolved(mapping, place), place)
     try:
         return hydra.utils.instantiate(cfg[key])
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ConfigError):
             raise prefixed(cfg, key, cause) from None
-        raise_foreign(content, key, cause)
+        if theirs := foreign_error(content, key, cause):
+            raise theirs from cause
         raise ConfigError(key, cfg[key].get("_target_"), first_line(cause)) from None
 
 
@@ -109,7 +117,8 @@ def blamed(cfg: DictConfig, key: str) -> Iterator[None]:
     except ConfigError as error:
         raise prefixed(cfg, key, error) from None
     except Exception as error:
-        raise_foreign(OmegaConf.to_container(cfg[key], resolve=True), key, error)
+        if theirs := foreign_error(OmegaConf.to_container(cfg[key], resolve=True), key, error):
+            raise theirs from error
         if not isinstance(error, REFUSALS):
             raise
         raise ConfigError(key, cfg[key].get("_target_"), str(error)) from error
@@ -131,16 +140,37 @@ def prefixed(cfg: DictConfig, section: str, error: ConfigError) -> ConfigError:
 
 
 def check_targets(value: Any, where: str) -> None:
-    """Refuse every `_target_` below `where` that `PLACES` does not have there, and Hydra's other words of that kind.
+    """Refuse every `_target_` below `where` that is neither ours nor in a module that the user trusts; import nothing.
 
     Raises:
-        ConfigError: names the place, and what may stand there.
+        ConfigError: for a package that is not trusted, with the one line that trusts it.
     """
     for place, mapping in _mappings(value, where):
         if "_target_" in mapping:
-            _check_target(mapping["_target_"], place)
-        for key, item in mapping.items():
-            _check_word(key, item, place)
+            target, key = mapping["_target_"], f"{place}._target_".lstrip(".")
+            _require_path(target, key)
+            package = target.partition(".")[0]
+            known = target.startswith((OURS, *(f"{module}." for module in trusted())))
+            line = f"; if you trust {package} to run whatever a configuration asks of it: export {VARIABLE}={package}"
+            require(known, key, target, "not one of the project's own" + ("" if _pythons(package) else line))
+
+
+def trusted() -> list[str]:
+    """The modules that the user trusts besides ours.
+
+    Raises:
+        ConfigError: for Python's own modules, which can run anything.
+    """
+    said = [name for name in os.environ.get(VARIABLE, "").replace(" ", "").split(",") if name]
+    for name in said:
+        plain = PATH.fullmatch(f"{name}.x") is not None and not _pythons(name.partition(".")[0])
+        require(plain, VARIABLE, name, "must be modules with classes for configurations, and none of Python's own")
+    installed = (entry.module for entry in entry_points(group=GROUP))
+    return said + [name for name in installed if not _pythons(name.partition(".")[0])]
+
+
+def _pythons(package: str) -> bool:
+    return package in sys.stdlib_module_names or package == "builtins"
 
 
 def foreign_targets(value: Any) -> list[str]:
@@ -148,24 +178,20 @@ def foreign_targets(value: Any) -> list[str]:
     return [target for target, _ in _foreign(value, "")]
 
 
-def _foreign(value: Any, where: str) -> list[tuple[str, str]]:
-    targets = [(str(mapping.get("_target_", OURS)), place) for place, mapping in _mappings(value, where)]
-    return [(target, place) for target, place in targets if not target.startswith(OURS)]
-
-
-def raise_foreign(value: Any, where: str, error: Exception) -> None:
-    """Raise what happened as a failure of the target that is not ours, if there is one below `where`.
+def foreign_error(value: Any, where: str, error: Exception) -> ForeignError | None:
+    """What happened as a failure of the target that is not ours; None if there is none below `where`.
 
     Of several it is the one whose code failed, by the traceback; of several of these, or of none, the outermost.
-
-    Raises:
-        ForeignError: names it.
     """
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
     failed = {f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}".split(".__init__")[0] for frame in frames}
-    if strangers := sorted(_foreign(value, where), key=lambda found: found[0] not in failed):
-        target, place = strangers[0]
-        raise ForeignError(place, target, error) from error
+    strangers = sorted(_foreign(value, where), key=lambda found: found[0] not in failed)
+    return ForeignError(strangers[0][1], strangers[0][0], error) if strangers else None
+
+
+def _foreign(value: Any, where: str) -> list[tuple[str, str]]:
+    targets = [(str(mapping.get("_target_", OURS)), place) for place, mapping in _mappings(value, where)]
+    return [(target, place) for target, place in targets if not target.startswith(OURS)]
 
 
 def _mappings(value: Any, where: str) -> Iterator[tuple[str, dict]]:
@@ -180,31 +206,44 @@ def _mappings(value: Any, where: str) -> Iterator[tuple[str, dict]]:
         yield from _mappings(item, place)
 
 
-def _check_target(target: Any, where: str) -> None:
-    require_known(target, f"{where}._target_")
-    require(where in PLACES, f"{where}._target_", target, "nothing is constructed here")
-    homes = [OURS + home for home in PLACES[where].homes]
-    right = f"must be from {' or '.join(homes)} here"
-    fits = not target.startswith(OURS) or any(target.startswith(f"{home}.") for home in homes)
-    require(fits, f"{where}._target_", target, right)
+def _require_path(target: Any, key: str) -> None:
+    readable = isinstance(target, str) and PATH.fullmatch(target) is not None
+    require(readable, key, target, "must be a dotted path to a public class or function")
 
 
-def _check_word(key: Any, value: Any, where: str) -> None:
-    """`_partial_` is as the project's own options have it; `_args_` and its kind, and logging's `()`, are refused."""
-    if key == "_partial_":
-        right = where in PLACES and "." not in where
-        require(value is right, f"{where}.{key}", value, f"must be {str(right).lower()} here")
-    special = key == "()" or (isinstance(key, str) and key.startswith("_") and key.endswith("_"))
-    require(not special or key in ("_target_", "_partial_"), f"{where}.{key}", value, "is not allowed")
+def _resolved(mapping: dict, where: str) -> Any:
+    """The class or function that a mapping names, imported; it belongs there, and its module defines it.
 
-
-def _check_arguments(value: dict, where: str) -> None:
-    """Refuse a key that its constructor does not take, and what cannot be called with what the run gives.
-
-    The constructors' signatures are the groups' schema.
+    Raises:
+        ConfigError: for another.
+        ForeignError: where a module that is not ours fails while it is imported.
     """
+    require("_target_" in mapping, where, mapping, "needs a _target_; choose an option of its group")
+    target, key = mapping["_target_"], f"{where}._target_"
+    _require_path(target, key)
+    require(where in PLACES, key, target, "nothing is constructed here")
+    module, _, name = target.rpartition(".")
+    if ours := target.startswith(OURS):
+        homes = [OURS + home for home in PLACES[where].homes]
+        here = any(target.startswith(f"{home}.") for home in homes)
+        require(here, key, target, f"must be from {' or '.join(homes)} here")
+    try:
+        found = getattr(import_module(module), name, None)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise ConfigError(key, target, f"no module {error.name} on Python's path") from error
+        raise ForeignError(key, target, error) from error
+    require(inspect.isclass(found) or inspect.isfunction(found), key, target, f"{module} has no such class or function")
+    home = module if ours else module.partition(".")[0]
+    own = f"{found.__module__}.".startswith(f"{home}.")
+    require(own, key, target, f"{module} imports it from {found.__module__}: name it there")
+    return found
+
+
+def _check_arguments(value: dict, found: Any, where: str) -> None:
+    """Refuse a key that its constructor does not take, and what cannot be called with what the run gives."""
     place, target = PLACES[where], value["_target_"]
-    found, ours = resolved(target, f"{where}._target_"), target.startswith(OURS)
+    ours, partial = target.startswith(OURS), "." not in where
     parameters = list(inspect.signature(found).parameters.values())
     first, rest = parameters[: len(place.given)], {one.name: one for one in parameters[len(place.given) :]}
     names = tuple(one.name for one in first if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD))
@@ -216,10 +255,13 @@ def _check_arguments(value: dict, where: str) -> None:
     require(
         fits, f"{where}._target_", target, f"must be a class or function that takes what the run gives here: {gives}"
     )
+    said = value.get("_partial_", False)
+    require(said is partial, f"{where}._partial_", said, f"must be {str(partial).lower()} here")
     keys = {key: item for key, item in value.items() if key not in ("_target_", "_partial_")}
     for key, item in keys.items():
         known = key in rest and rest[key].kind is not inspect.Parameter.VAR_KEYWORD
-        require(known or any_key, f"{where}.{key}", item, f"no such key{closest(key, rest)}")
+        takes = known or (any_key and not str(key).startswith("_"))  # Hydra's own words begin so: _args_
+        require(takes, f"{where}.{key}", item, f"no such key{closest(key, rest)}")
         if known and ours:
             _check_kind(item, rest[key].annotation, f"{where}.{key}")
     for key, one in rest.items():

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from sparse_train.errors import ConfigError, require
-from sparse_train.options.interpolations import strings
-from sparse_train.options.targets import make
+from sparse_train.options.composition import leaves
+from sparse_train.options.targets import check_targets, make
 from sparse_train.record.files import read_json, write_whole
 from sparse_train.record.integrity import MASKS, MODEL
 from sparse_train.source import foreign_code
@@ -73,8 +73,9 @@ def load(run_dir: str | Path) -> nn.Module:
 def _described(config: Any, sizes: Any) -> nn.Module:
     """The model that a record describes, which may be a stranger's: what it may say is what `targets.py` lists."""
     require(isinstance(config, dict), "model", config, "must be a mapping")
-    for key, text in strings(config, "model"):
-        require("${" not in text, key, text, "must be a value: a record refers to nothing")
+    for key, value in leaves(config, "model"):
+        require("${" not in str(value), key, value, "must be a value: a record refers to nothing")
+    check_targets(config, "model")
     right = "must be num_classes and in_channels, whole numbers from 1 to 1,000,000"
     plain = isinstance(sizes, dict) and set(sizes) == {"num_classes", "in_channels"}
     plain = plain and all(type(size) is int and 1 <= size <= 1_000_000 for size in sizes.values())

@@ -10,11 +10,11 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from sparse_train.options.interpolations import PATHS
 from sparse_train.options.names import called
 from sparse_train.options.targets import foreign_targets
 from sparse_train.source import foreign, training_code
 
+PATHS = ("data_dir", "runs_dir")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", "scikit-learn")
 ROUNDING = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # instruction sets, as Linux calls them
 

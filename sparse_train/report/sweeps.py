@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -18,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, first_line, require, require_one_of
-from sparse_train.options.composition import check_composed
+from sparse_train.options.composition import check_parameters, compose
 from sparse_train.options.targets import foreign_targets
 from sparse_train.report import memory, settings
 from sparse_train.source import PACKAGE, ROOT, foreign_code
@@ -207,6 +206,9 @@ def _expanded(name: str, scale: str, references: bool) -> dict[str, Any]:
         main = {key: str(value) for key, value in (sweep.hydra.sweeper.params or {}).items()}
         more = (shown.get("also") or []) + ((shown.get("references") or []) if references else [])
         products = [main, *({**main, **{key: str(value) for key, value in one.items()}} for one in more)]
+        if sweep_dir(name) != SWEEPS:  # they become words of commands
+            for values in products:
+                check_parameters(values)
         grids = [_grid(name, values, scale, foreign) for values in products if values]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError("artifact", file_of(name), first_line(error)) from error
@@ -310,9 +312,4 @@ def composed(name: str, cell: Cell) -> DictConfig:
 
 @cache
 def _compose(name: str, overrides: tuple[str, ...], with_hydra: bool = False) -> DictConfig:
-    # The sweep file is the primary configuration, so its directory comes first; conf/ is searched after it.
-    search = f"hydra.searchpath=[file://{CONF}]"
-    with initialize_config_dir(str(sweep_dir(name)), version_base="1.3"):
-        cfg = compose(name, overrides=[search, *overrides], return_hydra_config=with_hydra)
-        check_composed(cfg)
-        return cfg
+    return compose(name, overrides, [sweep_dir(name)], with_hydra=with_hydra)

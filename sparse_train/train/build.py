@@ -145,9 +145,10 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
         SCALED[cfg.init](topology)
 
     steps = len(data.train)
-    schedule = make(cfg, "lr_schedule", batch_size=cfg.batch_size, steps_per_epoch=steps, epochs=cfg.epochs)
+    length = {"batch_size": cfg.batch_size, "steps_per_epoch": steps, "epochs": cfg.epochs}
+    schedule = make(cfg, "lr_schedule", base_lr=cfg.lr, **length)
     groups = parameter_groups(model, cfg.weight_decay_on, cfg.one_dimensional_lr)
-    optimizer = make(cfg, "optimizer", groups, topology)
+    optimizer = make(cfg, "optimizer", groups, topology, lr=cfg.lr)
     updater = None
     if cfg.dst is not None:
         updater = make(cfg, "dst", topology, optimizer, total_steps=cfg.epochs * steps, seed=cfg.seed)

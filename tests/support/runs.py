@@ -110,5 +110,5 @@ def same_state(first, second):
 
 
 def notices(err: str) -> str:
-    """What a run said on stderr besides its closing line."""
-    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith("complete: "))
+    """What a run said on stderr besides its first and its closing line."""
+    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith(("loading ...", "complete: ")))
