@@ -31,8 +31,7 @@ from sparse_train.options.composition import checked
 from sparse_train.options.targets import instantiate
 from sparse_train.process.console import closing_line, say
 from sparse_train.process.distributed import Ranks, join, leave
-from sparse_train.record.finished import look_again
-from sparse_train.record.record import Record
+from sparse_train.record.record import Record, look_again
 from sparse_train.train import multirun
 from sparse_train.train.agreement import require_same_settings
 

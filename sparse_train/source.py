@@ -20,7 +20,6 @@ ASIDE = (
     "process/console.py",
     "process/slots.py",
     "record/files.py",
-    "record/lease.py",
     "record/lock.py",
     "report/",
     "source.py",
