@@ -18,7 +18,7 @@ ASIDE = (
     "errors.py",
     "options/command_line.py",
     "process/console.py",
-    "process/slots.py",
+    "process/workers.py",
     "record/files.py",
     "record/lock.py",
     "report/",

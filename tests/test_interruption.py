@@ -100,7 +100,7 @@ PHASES = {  # what is under way as the signal comes -> where that is, and which 
     "an epoch's row": (Record, "append", 1),
     "the last step": (loop, "topology_metrics", 2),
     "the last evaluation": (loop, "evaluate", 2),
-    "the last checkpoint": (files.os, "fsync", 8),
+    "the last checkpoint": (files.os, "fsync", 7),
     "export": (loop, "export", 1),
     "the last word": (Record, "finish", 1),
 }

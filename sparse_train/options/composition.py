@@ -34,7 +34,6 @@ def check_composed(cfg: DictConfig) -> None:
         for written in ("overrides", "help", "hydra_help", "hydra_logging", "job_logging"):
             hydra.pop(written, None)
         hydra["job"].pop("override_dirname", None)
-        hydra["launcher"].pop("submitit_folder", None)
         content["hydra"] = hydra
     check_interpolations(content)
 

@@ -40,29 +40,17 @@ class Launcher(NamedTuple):
 
 LAUNCHERS = {
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher": Launcher((), {}),
-    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": Launcher(
-        ("n_jobs", "verbose", "timeout", "batch_size"),
-        {
-            "backend": (None, "loky"),
-            "prefer": ("processes",),
-            "require": (None,),
-            "pre_dispatch": ("2*n_jobs", "all"),  # joblib evaluates it
-            "temp_folder": (None,),
-            "max_nbytes": (None,),
-            "mmap_mode": ("r",),
-        },
-    ),
-    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": Launcher(
+    "hydra_plugins.sparse_train.Local": Launcher(("n_jobs",), {}),
+    "hydra_plugins.sparse_train.Slurm": Launcher(
         (
             *("name", "partition", "account", "qos", "constraint", "exclude", "comment"),
             *("nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node", "gpus_per_task", "cpus_per_gpu", "gres"),
             *("mem_gb", "mem_per_gpu", "mem_per_cpu", "timeout_min", "array_parallelism"),
-            *("signal_delay_s", "max_num_timeout", "stderr_to_stdout"),
+            *("signal_delay_s", "max_num_timeout", "stderr_to_stdout", "wait"),
         ),
         {
             "setup": (None, []),  # lines of a shell
             "additional_parameters": ({},),
-            "submitit_folder": ("${hydra.sweep.dir}/.submitit/%j",),  # jobs unpickle what lies there
         },
     ),
 }

@@ -153,7 +153,10 @@ class Record:
         self.content |= results(self.history)
         if self.ranks.main:
             self.lock.verify()
-            write_json_lines(self.dir / integrity.HISTORY, self.history)
+            if history:
+                write_json_lines(self.dir / integrity.HISTORY, self.history)
+            else:
+                (self.dir / integrity.HISTORY).unlink(missing_ok=True)
             write_json(self.dir / "record.json", self.content)
 
     def _read(self) -> dict:

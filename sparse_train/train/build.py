@@ -15,7 +15,7 @@ from sparse_train.optim.sgd import SparseSGD
 from sparse_train.options.names import run_name
 from sparse_train.options.targets import blamed, make
 from sparse_train.process.distributed import Ranks
-from sparse_train.process.slots import slot
+from sparse_train.process.workers import slot
 from sparse_train.randomness import derive
 from sparse_train.record.metadata import choices, metadata
 from sparse_train.sparsity.flops import layer_flops, relative_flops

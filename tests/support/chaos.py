@@ -5,7 +5,6 @@ PYTHONPATH=tests python -m support.chaos --report results/reliability.md
 
 import argparse
 import errno
-import json
 import os
 import shutil
 import sys
@@ -21,7 +20,7 @@ import torch._dynamo
 from hydra.core.global_hydra import GlobalHydra
 
 from sparse_train.__main__ import main
-from sparse_train.record.files import read_json_lines
+from sparse_train.record.files import read_json, read_json_lines
 from support.runs import final_state, history, only, record
 
 CALLS = ("fsync", "replace", "unlink")
@@ -134,8 +133,9 @@ def train(runs_dir: Path, prepare: Callable = lambda: None, at_end: Callable = l
 def readable(runs_dir: Path) -> bool:
     try:
         for path in runs_dir.glob("*/record.json"):
-            json.loads(path.read_text())
-            read_json_lines(path.with_name("history.jsonl"))
+            read_json(path)
+        for path in runs_dir.glob("*/history.jsonl"):
+            read_json_lines(path)
     except ValueError:
         return False
     return True
