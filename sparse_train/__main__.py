@@ -133,8 +133,7 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
         check(cfg)
         import torch  # takes seconds, which no error of a key waits for
 
-        from sparse_train.record.finished import look_again
-        from sparse_train.record.record import Record
+        from sparse_train.record.record import Record, look_again
         from sparse_train.train.tasks import require_same_settings
 
         ranks = processes()
@@ -173,7 +172,7 @@ def next_command(record: dict, arguments: list[str]) -> str | None:
 
     None where there is no baseline: growth by corrected gradients needs a correction.
     """
-    if (record["config"].get("dst") or {}).get("gradient") == "corrected":
+    if ((record["config"].get("dst") or {}).get("method") or {}).get("gradient") == "corrected":
         return None
     optimizer = [word for word in arguments if METHOD.match(word)]
     baseline = record.get("choices", {}).get("optimizer") == "sgd" and optimizer in ([], ["optimizer=sgd"])

@@ -1,12 +1,8 @@
 """The training command as a child: what it is told, and that it is waited for when an end is asked for."""
 
-import fcntl
-import os
-import pty
 import signal
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -47,26 +43,6 @@ def test_a_signal_is_passed_on_and_the_child_waited_for(number):
     assert said == f"saved after {int(signal.SIGTERM)}\n"
     assert error == f"{STOPPED}\n"
     assert parent.returncode == 128 + number
-
-
-def test_an_interrupt_from_the_keyboard_reaches_the_child_once():
-    """The terminal sends it to both."""
-    keyboard, terminal = pty.openpty()
-
-    def at_terminal():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-
-    pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with start(**pipes, pass_fds=[terminal], preexec_fn=at_terminal, start_new_session=True) as parent:
-        assert parent.stdout.readline() == "trains\n"
-        os.write(keyboard, b"\x03")
-        said, error = parent.communicate(timeout=30)
-    assert said == f"saved after {int(signal.SIGINT)}\n"
-    assert error == f"{STOPPED}\n"
-    assert parent.returncode == 130
-    os.close(keyboard)
-    os.close(terminal)
 
 
 @pytest.mark.parametrize("text", ["runs", "my runs", "it's", "a,b", "a\\", "\\'", "$(ls)", "a;b", "[x]", "ü/é"])

@@ -60,10 +60,12 @@ def test_two_processes_train_the_same_network(dst, nodes, tmp_path, compose_conf
     first, second = (torch.load(tmp_path / f"state.{rank}", weights_only=True) for rank in (0, 1))
     one = alone(compose_config(*overrides))
     started = build(compose_config(*overrides)).topology.masks
-    assert any(not torch.equal(mask, started[name]) for name, mask in one["topology"]["masks"].items()), "updated"
-    for name, mask in first["topology"]["masks"].items():
-        assert torch.equal(mask, second["topology"]["masks"][name])
-        assert torch.equal(mask, one["topology"]["masks"][name])
+    assert any(not torch.equal(mask, started[name]) for name, mask in one["optimizer"]["topology"]["masks"].items()), (
+        "updated"
+    )
+    for name, mask in first["optimizer"]["topology"]["masks"].items():
+        assert torch.equal(mask, second["optimizer"]["topology"]["masks"][name])
+        assert torch.equal(mask, one["optimizer"]["topology"]["masks"][name])
         weight = first["model"][name]
         assert torch.equal(weight, second["model"][name])
         torch.testing.assert_close(weight, one["model"][name], rtol=0, atol=1e-5)

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from sparse_train.report.launch import reproduce
 from sparse_train.report.launch.local import Launcher, launch, require_same_runs
 from sparse_train.report.launch.reproduce import plan
 from sparse_train.report.results import TIMES, Records
-from sparse_train.report.workload import workload
+from sparse_train.report.sweeps import workload
 from support.records import leave_records
 from support.runs import ROOT, report
 
@@ -35,7 +34,7 @@ def table(place: Path) -> pd.DataFrame:
 
 
 def test_side_by_side_gives_the_same_whatever_fails_or_is_killed(tmp_path):
-    """A killed worker takes joblib's pool with it; what is left is launched again."""
+    """A killed worker is replaced, and its run done again."""
     once, again = tmp_path / "once", tmp_path / "again"
     done = subprocess.run(command(once, 1), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -128,21 +127,6 @@ def test_an_override_that_makes_other_runs_is_refused_before_one_is_trained(tmp_
     with pytest.raises(ConfigError, match=f"^{key}={value}: "):
         launch(sweep, tmp_path, Records([tmp_path]), Launcher(), ["threads=2", word])
     assert not [*tmp_path.iterdir()]
-
-
-def test_processes_side_by_side_have_different_slots():
-    code = "from sparse_train.process.slots import slot; print(slot(), slot(), flush=True); input()"
-    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    first = subprocess.Popen([sys.executable, "-c", code], **options)
-    assert first.stdout.readline() == "0 0\n"
-    second = subprocess.Popen([sys.executable, "-c", code], **options)
-    assert second.stdout.readline() == "1 1\n"
-    first.kill()
-    first.wait()
-    third = subprocess.Popen([sys.executable, "-c", code], **options)
-    assert third.stdout.readline() == "0 0\n", "that of the one that was killed"
-    for process in (second, third):
-        process.communicate("\n")
 
 
 # --- planning ---

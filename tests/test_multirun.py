@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from sparse_train.__main__ import next_command
 from sparse_train.process.console import closing_line
+from sparse_train.process.workers import KILLED, slot, spread
 from sparse_train.record.export import load
-from sparse_train.train.multirun import StoppedError
 from sparse_train.train.tasks import SLOW_BF16
 from support.runs import QUICK, ROOT, record, run_here
 
@@ -131,16 +131,6 @@ def test_a_measurement_says_its_numbers():
     assert closing_line({"status": "complete"}) == "complete"
 
 
-def test_a_worker_that_alone_was_asked_for_an_end_is_no_success(tmp_path, monkeypatch, capsys):
-    def stopped(cfg, key):
-        raise StoppedError
-
-    monkeypatch.setattr("sparse_train.__main__.instantiate", stopped)
-    code, _, err = run_here(monkeypatch, capsys, "--multirun", "seed=0,1", f"runs_dir={tmp_path}")
-    assert code == 1
-    assert "error: a single worker process was told to stop; the same command resumes\n" in err
-
-
 def test_workers_side_by_side_say_who_speaks_and_save_when_interrupted(tmp_path):
     """An interrupt from the keyboard is sent to all processes of the group."""
     words = ["hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1,2", *QUICK, "epochs=400"]
@@ -161,3 +151,37 @@ def test_workers_side_by_side_say_who_speaks_and_save_when_interrupted(tmp_path)
     for name in runs:
         assert f"{name}  {tmp_path / name}: checkpoint saved" in said
         assert not (tmp_path / name / "lock").exists()
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
+    """The others do not notice. Asked alone for an end, a worker saves, and its run goes on too."""
+    words = ["hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1,2", *QUICK, "epochs=25", "checkpoint_steps=1"]
+    command = [sys.executable, "-m", "sparse_train", "--multirun", *words, f"runs_dir={tmp_path}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+        while process.poll() is None and len(list(tmp_path.glob("*/checkpoint.pt"))) < 2:
+            time.sleep(0.05)
+        first, second = (json.loads(path.read_text()) for path in tmp_path.glob("*/lock"))
+        os.kill(first["pid"], signal.SIGKILL)
+        os.kill(second["pid"], signal.SIGTERM)
+        said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert said.count("resuming after epoch") == 2
+    assert said.count("checkpoint saved on SIGTERM") == 1
+    assert [record(path.parent)["status"] for path in tmp_path.glob("*/record.json")] == ["complete"] * 3
+
+
+def dying(number, once):
+    """A task whose process is killed: always for 1, the first time for 2."""
+    if number == 1 or (number == 2 and not once.exists()):
+        once.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number, slot()
+
+
+def test_what_kills_its_worker_twice_fails_and_the_rest_is_done(tmp_path):
+    found = spread(dying, [(number, tmp_path / "once") for number in range(5)], 2)
+    assert found[1] == KILLED
+    assert [one[0] for one in found if one != KILLED] == [0, 2, 3, 4]
+    assert {one[1] for one in found if one != KILLED} <= {0, 1}
+    assert slot() == 0

@@ -1,3 +1,5 @@
+"""What a run leaves: written whole or not at all, by whoever holds the run, and read only where it is a file."""
+
 import json
 import os
 import re
@@ -5,11 +7,14 @@ import re
 import pytest
 import torch
 
-from sparse_train.errors import ConfigError
+from sparse_train.config import run_id
+from sparse_train.errors import ConfigError, HeldError
 from sparse_train.record import files
 from sparse_train.record.checkpoint import Checkpoints
-from sparse_train.record.files import write_json, write_json_lines, write_whole
+from sparse_train.record.files import read_json_lines, write_json, write_json_lines, write_whole
 from sparse_train.record.record import Record
+from sparse_train.report.results import Records
+from support.runs import QUICK, run_here
 
 
 @pytest.fixture
@@ -58,11 +63,91 @@ def test_going_on_keeps_the_beginning(tmp_path):
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '"complete"', '{"id": "other", "status": "complete"}'])
-def test_a_record_that_cannot_be_trusted_is_none(tmp_path, content):
-    (tmp_path / "abc").mkdir()
-    (tmp_path / "abc" / "record.json").write_text(content)
-    assert Record(str(tmp_path), "abc").status is None
+def test_history_is_appended_and_a_line_that_a_kill_cut_short_goes(tmp_path):
+    record = Record(str(tmp_path), "abc")
+    record.start([row(1, 10.0)])
+    place, told = record.dir / "history.jsonl", os.stat(record.dir / "history.jsonl").st_ino
+    record.append(row(2, 20.0))
+    assert os.stat(place).st_ino == told, "not written anew"
+    whole = place.read_bytes()
+    place.write_bytes(whole + b'{"epoch": 3, "te')
+    assert [line["epoch"] for line in read_json_lines(place)] == [1, 2]
+    again = Record(str(tmp_path), "abc")
+    again.start([row(1, 10.0), row(2, 20.0)])
+    assert place.read_bytes() == whole
+    again.start([])
+    assert not place.exists(), "lines of a lost attempt"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"complete"', '{"id": "other", "status": "complete"}', "[" * 10**5])
+def test_a_record_that_is_none_is_named_and_stays(tmp_path, content):
+    path = tmp_path / "abc" / "record.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=rf"record={path}: (cannot be read|is not the record of this run).*; move it"):
+        Record(str(tmp_path), "abc")
+    assert path.read_text() == content
+    with Record(str(tmp_path), "abc", fresh=True).held():
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_a_record_that_cannot_be_read_is_not_none(tmp_path, monkeypatch, error):
+    """Not even if it could be read a moment before."""
+    first, record = Record(str(tmp_path), "abc"), Record(str(tmp_path), "abc")
+    first.start([row(1, 70.0)])
+    first.finish("complete")
+    before = (record.dir / "record.json").read_bytes()
+
+    def broken(path):
+        raise error
+
+    monkeypatch.setattr(files, "read_whole", broken)
+    for read in (lambda: Record(str(tmp_path), "abc"), lambda: record.held().__enter__()):
+        with pytest.raises(ConfigError, match=rf"abc/record.json: cannot be read \({error.strerror}\); move it away"):
+            read()
+    assert (record.dir / "record.json").read_bytes() == before
+    assert sorted(os.listdir(record.dir)) == ["history.jsonl", "record.json"]
+
+
+def test_a_process_that_lost_its_run_does_not_write_over_its_successor(tmp_path):
+    record = Record(str(tmp_path), "abc")
+    with pytest.raises(HeldError, match="lock was removed or replaced; nothing more is written"), record.held():
+        record.start([])
+        before = (record.dir / "record.json").read_bytes()
+        record.lock.path.unlink()
+        with pytest.raises(HeldError):
+            record.finish("complete")
+        record.append(row(1, 10.0))
+    assert (record.dir / "record.json").read_bytes() == before, "not even that it failed"
+    assert os.listdir(record.dir) == ["record.json"]
+
+
+def test_what_killed_writers_left_goes_with_the_next_holder(tmp_path):
+    record = Record(str(tmp_path), "abc")
+    record.dir.mkdir()
+    for name in (".checkpoint.pt.123.tmp", ".record.json.4f5a.tmp"):
+        (record.dir / name).write_bytes(b"half")
+    (record.dir / "model.safetensors").write_bytes(b"whole")
+    with record.held():
+        record.start([])
+    assert sorted(os.listdir(record.dir)) == ["model.safetensors", "record.json"]
+
+
+def test_two_hosts_do_not_share_a_temporary_file(tmp_path, monkeypatch):
+    """In containers two processes often have the same number; here one of them is in the middle of writing."""
+    flush, inner = os.fsync, []
+
+    def meanwhile(descriptor):
+        if not inner:
+            inner.append(True)
+            write_whole(tmp_path / "file", b"the other's")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_whole(tmp_path / "file", b"mine")
+    assert (tmp_path / "file").read_bytes() == b"mine"
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path, full_disk):
@@ -90,7 +175,7 @@ def test_checkpoints_hold_tensors_and_plain_values_only(tmp_path):
     state = files.load("cpu")
     assert state["id"] == "abc"
     assert torch.equal(state["weights"], torch.ones(2))
-    assert files.newest.read_bytes().startswith(b"sparse_train checkpoint 3 ")
+    assert files.newest.read_bytes().startswith(b"sparse_train checkpoint 4 ")
 
     class Evil:
         def __reduce__(self):
@@ -121,21 +206,102 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(tmp_path, capsys):
         files.load("cpu")
 
 
-def test_a_checkpoint_of_another_version_is_named(tmp_path):
+def test_a_checkpoint_of_an_older_version_is_named(tmp_path):
     files = Checkpoints(tmp_path)
     files.save({})
-    files.newest.write_bytes(files.newest.read_bytes().replace(b"checkpoint 3", b"checkpoint 9", 1))
-    with pytest.raises(ConfigError, match="has format 9; this version reads 3"):
+    files.newest.write_bytes(files.newest.read_bytes().replace(b"checkpoint 4", b"checkpoint 3", 1))
+    with pytest.raises(ConfigError, match="has format 3; this version reads 4"):
         files.load("cpu")
 
 
-def test_a_full_disk_leaves_both_checkpoints(tmp_path, full_disk):
+def test_a_full_disk_leaves_the_newest_checkpoint(tmp_path, full_disk):
     checkpoints = Checkpoints(tmp_path)
     for step in (1, 2):
         checkpoints.save({"step": step})
 
     full_disk()
-    with pytest.raises(OSError, match="No space"):
-        checkpoints.save({"step": 3})
-    assert checkpoints.load("cpu")["step"] == 2
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint.previous.pt", "checkpoint.pt"]
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space"):
+            checkpoints.save({"step": 3})
+        assert checkpoints.load("cpu")["step"] == 2
+    assert os.listdir(tmp_path) == ["checkpoint.previous.pt"]
+
+
+# --- links, pipes and directories ---
+
+
+@pytest.fixture
+def big_disk(tmp_path):
+    (tmp_path / "big" / "abc").mkdir(parents=True)
+    for name in ("thesis.tex", "record.json"):
+        (tmp_path / "big" / "abc" / name).write_text("{}")
+    return tmp_path / "big"
+
+
+def test_starting_afresh_does_not_empty_what_a_link_leads_to(big_disk, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "abc").symlink_to(big_disk / "abc")
+    record = Record(str(tmp_path / "runs"), "abc", fresh=True)
+    words = "/runs/abc is a link to .*/big/abc, which is not ours to empty; remove the"
+    with pytest.raises(ConfigError, match=f"resume=fresh: .*{words} link"), record.held():
+        pass
+    assert sorted(os.listdir(big_disk / "abc")) == ["record.json", "thesis.tex"]
+
+
+def test_a_link_inside_a_run_goes_and_what_it_leads_to_stays(big_disk, tmp_path):
+    record = Record(str(tmp_path / "runs"), "abc", fresh=True)
+    record.dir.mkdir(parents=True)
+    (record.dir / "wandb").symlink_to(big_disk / "abc")
+    (record.dir / "checkpoint.pt").symlink_to(big_disk / "abc" / "thesis.tex")
+    with record.held():
+        record.start([])
+    assert os.listdir(record.dir) == ["record.json"]
+    assert sorted(os.listdir(big_disk / "abc")) == ["record.json", "thesis.tex"]
+
+
+def test_a_runs_directory_may_be_a_link_to_a_bigger_disk(big_disk, tmp_path):
+    (tmp_path / "runs").symlink_to(big_disk)
+    record = Record(str(tmp_path / "runs"), "abc", fresh=True)
+    with record.held():
+        record.start([])
+    assert os.listdir(big_disk / "abc") == ["record.json"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["a pipe", "a directory"])
+@pytest.mark.parametrize("name", ["record.json", "lock"])
+def test_what_is_no_file_is_named_in_one_line(name, make, tmp_path, compose_config, monkeypatch, capsys):
+    run_dir = tmp_path / run_id(compose_config(*QUICK))
+    run_dir.mkdir()
+    make(run_dir / name)
+    code, out, err = run_here(monkeypatch, capsys, *QUICK, f"runs_dir={tmp_path}")
+    assert (code, out) == (1, "")
+    assert re.search(rf"error: \w+={run_dir / name}: .*([Nn]ot a regular file|Is a directory)", err)
+    assert "Traceback" not in err
+    assert os.listdir(run_dir) == [name]
+
+
+def test_a_checkpoint_that_is_a_pipe_is_named(tmp_path):
+    os.mkfifo(tmp_path / "checkpoint.pt")
+    with pytest.raises(ConfigError, match=r"checkpoint.pt cannot be read \(Not a regular file\); start over with"):
+        Checkpoints(tmp_path).load("cpu")
+
+
+LOCKS = ['{"host": "a", "since": "b", "pid": 1e999}', "[" * 10**5, '{"host": [], "pid": {}, "since": 1}']
+
+
+@pytest.mark.parametrize("text", LOCKS, ids=lambda text: text[:20])
+def test_one_malformed_file_does_not_stop_a_sweep(text, tmp_path):
+    """A lock, a record of another kind, a pipe: each is passed over, and the others are read."""
+    for name in ("good", "bad", "list", "pipe", "deep"):
+        write_json(tmp_path / name / "record.json", {"format": 1, "id": name, "status": "running"})
+    (tmp_path / "bad" / "lock").write_text(text)
+    write_json(tmp_path / "list" / "record.json", {"format": 1, "id": [], "status": "running"})
+    (tmp_path / "deep" / "record.json").write_text("[" * 10**5)
+    (tmp_path / "pipe" / "record.json").unlink()
+    os.mkfifo(tmp_path / "pipe" / "record.json")
+    records = Records([tmp_path])
+    assert {name: content["status"] for name, (_, content) in records.found.items()} == {
+        "bad": "interrupted",
+        "good": "interrupted",
+    }
+    assert len(records.problems) == 3

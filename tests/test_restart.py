@@ -14,7 +14,6 @@ from sparse_train.sparsity.methods.gmp import GMP
 from sparse_train.sparsity.methods.rigl import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
-from sparse_train.train.build import build
 from support.runs import equal, tensors
 
 
@@ -176,13 +175,3 @@ def test_a_trained_sparse_model_gets_no_random_masks(small_net, batch):
         Topology(first.model, 0.7, seed=1)
     assert equal(first.model.state_dict().values(), before.values())
     Topology(first.model, 0.9, seed=1)  # of a denser model, random masks take what they are asked to
-
-
-def test_our_own_checkpoints_from_before_still_load(compose_config):
-    options = ("model=mlp", "dataset.train_images=64", "batch_size=8", "epochs=2", "sparsity=0.9", "threads=1")
-    first, again = (build(compose_config(*options, f"seed={seed}")) for seed in (0, 1))
-    state = copy.deepcopy(first.state_dict())
-    del state["optimizer"]["topology"]
-    assert not equal(first.topology.masks.values(), again.topology.masks.values())
-    again.load_state_dict(state)
-    assert equal(tensors(first.state_dict()), tensors(again.state_dict()))

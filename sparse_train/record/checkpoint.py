@@ -11,10 +11,10 @@ import torch
 
 from sparse_train.errors import ConfigError, first_line
 from sparse_train.process.console import say
-from sparse_train.record.files import check, read_whole, temporary_name, write_whole
+from sparse_train.record.files import read_whole, write_whole
 from sparse_train.record.integrity import CHECKPOINT
 
-FORMAT = 3
+FORMAT = 4
 MAGIC = "sparse_train checkpoint"
 
 
@@ -32,12 +32,12 @@ class Checkpoints:
         self.newest, self.previous = directory / CHECKPOINT, directory / "checkpoint.previous.pt"
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write `state`; the newest file becomes the previous one first, so a failed write leaves that one whole."""
+        """Write `state`. The newest file becomes the previous one first, so a write that fails leaves that one."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         payload = buffer.getvalue()
         if self.newest.exists():
-            _link(self.newest, self.previous)
+            os.replace(self.newest, self.previous)
         write_whole(self.newest, f"{MAGIC} {FORMAT} {hashlib.sha256(payload).hexdigest()}\n".encode() + payload)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
@@ -71,7 +71,6 @@ class Checkpoints:
 
     def tidy(self) -> None:
         """The run is complete: the newest is enough."""
-        check(self.previous)
         self.previous.unlink(missing_ok=True)
 
 
@@ -101,16 +100,3 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 def first_not_finite(weights: dict[str, torch.Tensor]) -> str | None:
     """The first of the weights and running statistics that is not finite; None if all are."""
     return next((name for name, value in weights.items() if not value.isfinite().all()), None)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make `target` another name of `source`, in one step. Without hard links, `source` is moved there."""
-    temporary = temporary_name(target)
-    check(target)
-    try:
-        os.link(source, temporary)
-    except OSError:  # a file system without hard links
-        os.replace(source, target)
-    else:
-        os.replace(temporary, target)
-        temporary.unlink(missing_ok=True)  # where both were the same file already, replacing does nothing

@@ -26,12 +26,7 @@ def export(model: nn.Module, topology: "Topology", directory: Path) -> None:
     The model may be an average of weights over steps; those off the masks become 0 in it.
     """
     topology.apply_to(model)
-    write(model.state_dict(), topology.masks, directory)
-
-
-def write(weights: dict[str, Tensor], masks: dict[str, Tensor], directory: Path) -> None:
-    """The same, of weights and masks as a checkpoint holds them."""
-    for name, tensors in ((MODEL, weights), (MASKS, masks)):
+    for name, tensors in ((MODEL, model.state_dict()), (MASKS, topology.masks)):
         # A copy of each: tied weights share their storage, and the file's format takes none that do.
         own = {key: t.detach().cpu().clone(memory_format=torch.contiguous_format) for key, t in tensors.items()}
         write_whole(directory / name, safetensors.torch.save(own))

@@ -7,20 +7,20 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-_checks: dict[str, Callable[[], None]] = {}  # of directories
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write under a temporary name, flush to the disk, rename: a reader sees the old file or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # no other process's, also elsewhere
     try:
-        create(temporary, data)
-        check(path)
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):  # the first reason is the one to mend
@@ -28,21 +28,12 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def create(path: Path, data: bytes) -> None:
-    """Write a file that is not there yet, flushed to the disk.
-
-    Raises:
-        FileExistsError: it is there.
-    """
-    with open(path, "xb") as file:
+def append(path: Path, data: bytes) -> None:
+    """Write at the end of a file, flushed to the disk. If the process is killed meanwhile, a part may be there."""
+    with open(path, "ab") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def temporary_name(path: Path) -> Path:
-    """A name beside `path` that no other process uses, on this machine or another."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def remove_temporaries(directory: Path) -> None:
@@ -50,26 +41,6 @@ def remove_temporaries(directory: Path) -> None:
     for path in directory.glob(".*.tmp"):
         if not path.is_dir():
             path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def checked(directory: Path, may_write: Callable[[], None]) -> Iterator[None]:
-    """While entered, every file that is written into the directory asks `may_write` first, just before its rename.
-
-    So no writer can forget to. `may_write` raises if this process must not write there any more.
-    """
-    key = os.path.abspath(directory)
-    _checks[key] = may_write
-    try:
-        yield
-    finally:
-        del _checks[key]
-
-
-def check(path: Path) -> None:
-    """Ask whether `path` may be written, or removed; for what does so without `write_whole`."""
-    if (may_write := _checks.get(os.path.abspath(path.parent))) is not None:
-        may_write()
 
 
 def read_whole(path: Path) -> bytes:
@@ -101,12 +72,30 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is nested too deeply") from error
 
 
+def read_json_lines(path: Path) -> list[Any]:
+    """A value for each line; a last line without its end, of a writer that was killed, is left out.
+
+    Raises:
+        OSError, ValueError: as `read_json`.
+    """
+    return [json.loads(line) for line in read_whole(path).split(b"\n")[:-1]]
+
+
 def write_json(path: Path, value: Any) -> None:
     write_whole(path, (json.dumps(_strict(value), indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_json_lines(path: Path, rows: list[dict]) -> None:
-    write_whole(path, "".join(json.dumps(_strict(row), allow_nan=False) + "\n" for row in rows).encode())
+    write_whole(path, b"".join(map(json_line, rows)))
+
+
+def json_line(row: dict) -> bytes:
+    return (json.dumps(_strict(row), allow_nan=False) + "\n").encode()
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _strict(value: Any) -> Any:

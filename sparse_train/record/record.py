@@ -1,4 +1,4 @@
-"""One run, one record: `runs/<id>/record.json`, `history.jsonl`, and the lock of who is training it."""
+"""One run, one record: `runs/<id>/record.json`, `history.jsonl`, and the lock of the process that trains it."""
 
 import contextlib
 import os
@@ -6,16 +6,18 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparse_train.errors import ConfigError, HeldError
+from sparse_train.errors import ConfigError, DivergedError, HeldError
 from sparse_train.process.console import say
 from sparse_train.process.distributed import Ranks
 from sparse_train.record import files, integrity, segments
-from sparse_train.record.files import write_json, write_json_lines
-from sparse_train.record.lease import now
+from sparse_train.record.files import now, write_json, write_json_lines
 from sparse_train.record.lock import Lock
+from sparse_train.source import training_code
 
 FORMAT = 1
 FINISHED = ("complete", "diverged")
+AGAIN = "resume=fresh trains it again"
+ASIDE = "move it away, and the run goes on from its checkpoint, or start over with resume=fresh"
 
 
 class Record:
@@ -23,13 +25,16 @@ class Record:
 
     `record.json` holds id, status (running, complete, diverged, failed), configuration, final and best metrics, what
     `describe` says of code and machine (of the last process, and of each in `segments`), and SHA-256 of the `files` of
-    a finished run; `history.jsonl` one line per epoch. Accuracies are in percent.
+    a finished run; `history.jsonl` one line per epoch, appended. Accuracies are in percent.
 
     Args:
         runs_dir: the parent of all runs.
         id: of this run (`config.run_id`); names its directory.
         fresh: ignore an earlier attempt, and delete it when this one starts.
         ranks: the processes of the run: the first one writes, all agree on what was there.
+
+    Raises:
+        ConfigError: for a record that cannot be read, or is not this run's; it stays as it is.
     """
 
     def __init__(self, runs_dir: str, id: str, fresh: bool = False, ranks: Ranks | None = None):  # noqa: A002
@@ -41,7 +46,7 @@ class Record:
 
     @property
     def status(self) -> str | None:
-        """None where there is no readable record."""
+        """None where there is no record."""
         return self.content.get("status")
 
     @property
@@ -53,9 +58,9 @@ class Record:
     def held(self) -> Iterator[contextlib.ExitStack]:
         """Create and lock the directory; read the record again, which others may have written since.
 
-        A run that breaks off with an exception inside is recorded as failed, with the reason. Before each file is put
-        in place the lock is verified: a process that has lost the run writes nothing more. Yields a stack of callbacks,
-        called after the record is final and before the lock is released.
+        A run that breaks off with an exception inside is recorded as failed, with the reason. Before each write of the
+        record the lock is verified: a process that has lost the run ends. Yields a stack of callbacks, called after the
+        record is final and before the lock is released.
 
         Raises:
             HeldError: for a run that another process is training.
@@ -64,7 +69,6 @@ class Record:
         self.content = self.ranks.from_main(self._take)
         with contextlib.ExitStack() as ending:
             ending.callback(self.lock.release)
-            ending.enter_context(files.checked(self.dir, self.lock.verify))
             try:
                 yield ending
             except HeldError:  # lost to another process, which writes now
@@ -98,7 +102,6 @@ class Record:
         """Delete what is there, first of all the record: a record that says complete has everything beside it."""
         for path in sorted(self.dir.iterdir(), key=lambda path: path.name != "record.json"):
             if path != self.lock.path:
-                self.lock.verify()
                 if path.is_dir() and not path.is_symlink():  # remove a link, never its target
                     shutil.rmtree(path)
                 else:
@@ -110,19 +113,22 @@ class Record:
         Args:
             metadata: what the record says of it besides.
         """
-        self.history = list(history)
         made_by = segments.begun(self.content, metadata, len(history), steps)
         if len(made_by) > 1 and made_by[-2].get("code") != metadata.get("code"):
             say(f"{self.dir}: resuming with different code ({segments.code(made_by[-2])}; now {metadata.get('code')})")
         started = self.content.get("started") or made_by[0]["started"]
         self.content = {"format": FORMAT, "id": self.id, "status": "running", "started": started, **metadata}
         self.content["segments"] = made_by
-        self._write()
+        self._put(history)
 
     def append(self, row: dict) -> None:
         """One epoch is done."""
         self.history.append(row)
-        self._write()
+        self.content |= results(self.history)
+        if self.ranks.main:
+            self.lock.verify()
+            files.append(self.dir / integrity.HISTORY, files.json_line(row))
+            write_json(self.dir / "record.json", self.content)
 
     def finish(self, status: str, **metadata) -> None:
         """The last word: complete, diverged or failed."""
@@ -133,34 +139,71 @@ class Record:
         if self.ranks.main:
             if self.finished:
                 self.content["files"] = integrity.digests(self.dir)
+            self.lock.verify()
             write_json(self.dir / "record.json", self.content)
-
-    def mend(self, history: list[dict]) -> None:
-        """Files of a finished run were written again: so is its history, and what the record says of all of them."""
-        self.history = history
-        self._write()
-        self.finish(self.status, ended=self.content.get("ended"))
 
     def measured(self, rows: list[dict], final: dict, **metadata) -> None:
         """A measurement that is done at once: `rows` are its history, `final` its final numbers."""
-        self.history = rows
-        self._write()
+        self._put(rows)
         self.finish("complete", final=final, **metadata)
 
-    def _write(self) -> None:
-        if self.history:
-            self.content |= integrity.results(self.history)
+    def _put(self, history: list[dict]) -> None:
+        """The history is this one: lines of a lost attempt go, and one that a kill cut short."""
+        self.history = list(history)
+        self.content |= results(self.history)
         if self.ranks.main:
-            if self.history:  # first: a record that says complete has all its epochs beside it
+            self.lock.verify()
+            if history:
                 write_json_lines(self.dir / integrity.HISTORY, self.history)
+            else:
+                (self.dir / integrity.HISTORY).unlink(missing_ok=True)
             write_json(self.dir / "record.json", self.content)
 
     def _read(self) -> dict:
         path = self.dir / "record.json"
-        if path.exists() and not path.is_file():
-            raise ConfigError("record", str(path), "is not a regular file; move it away")
         try:
             content = files.read_json(path)
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError):  # the latter is the runs directory's fault, and told as such
             return {}
-        return content if isinstance(content, dict) and content.get("id") == self.id else {}
+        except (OSError, ValueError) as error:
+            why = f" ({error.strerror})" if isinstance(error, OSError) else ": it is damaged"
+            raise ConfigError("record", str(path), f"cannot be read{why}; {ASIDE}") from error
+        if not isinstance(content, dict) or content.get("id") != self.id:
+            raise ConfigError("record", str(path), f"is not the record of this run; {ASIDE}")
+        return content
+
+
+def results(history: list[dict]) -> dict:
+    """The final numbers of a history: its last row, the one of the best accuracy, and the time."""
+    if not history:
+        return {}
+    found = {"final": history[-1], "seconds": round(sum(row.get("seconds", 0.0) for row in history), 3)}
+    if "test_acc" in history[-1]:
+        found["best"] = max(history, key=lambda row: row["test_acc"])
+    return found
+
+
+def look_again(record: Record) -> None:
+    """A finished run is launched again: report if other code made it, or if its files are not as it left them.
+
+    Raises:
+        DivergedError: for a run that did.
+        ConfigError: names the files that were changed.
+    """
+    if (words := other_code(record.content)) is not None:
+        say(f"{record.dir}: {words}; {AGAIN}")
+    if record.status == "diverged":
+        raise DivergedError(f"{record.dir}: {record.content['reason']}")
+    if wrong := record.ranks.from_main(lambda: integrity.changed(record.dir, record.content)):
+        raise ConfigError("resume", "auto", f"{record.dir}: {', '.join(wrong)}; {AGAIN}")
+    if gone := integrity.deleted(record.dir, record.content):
+        say(f"{record.dir}: {' and '.join(gone)} deleted since; the results stand, {AGAIN}")
+
+
+def other_code(content: dict) -> str | None:
+    """A message if a different version of our code made the run; None if this version did."""
+    made_by, now = segments.codes(content), training_code()
+    if made_by in ([], [now]):
+        return None
+    several = f", from the start {' then '.join(made_by)}" if len(made_by) > 1 else ""
+    return f"made by other code ({segments.code(content)}{several}; now {now})"

@@ -2,7 +2,7 @@
 
 from itertools import groupby
 
-from sparse_train.record.lease import now
+from sparse_train.record.files import now
 
 PROVENANCE = ("git", "code", "versions", "hardware", "threads", "compile", "processes", "sync_bn")
 UNKNOWN = "not recorded"

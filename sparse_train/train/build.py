@@ -18,7 +18,7 @@ from sparse_train.optim.sgd import SparseSGD
 from sparse_train.options.names import run_name
 from sparse_train.options.targets import blamed, make
 from sparse_train.process.distributed import Ranks
-from sparse_train.process.slots import slot
+from sparse_train.process.workers import slot
 from sparse_train.randomness import derive
 from sparse_train.record.metadata import choices, metadata
 from sparse_train.sparsity.flops import layer_flops, relative_flops
@@ -98,7 +98,7 @@ class Run:
         return loss, (logits.detach().argmax(1) == labels).sum()
 
     def state_dict(self) -> dict:
-        parts = {"model": self.model, "optimizer": self.optimizer, "topology": self.topology}
+        parts = {"model": self.model, "optimizer": self.optimizer}  # the topology is part of the optimizer's state
         renorm = self.optimizer.renorm
         return {name: part.state_dict() for name, part in parts.items()} | (
             {} if renorm is None else {"renorm": renorm.state_dict()}
@@ -106,8 +106,7 @@ class Run:
 
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
-        self.topology.load_state_dict(state["topology"])
-        self.optimizer.load_state_dict(state["optimizer"])  # after the topology, whose masks its momentum obeys
+        self.optimizer.load_state_dict(state["optimizer"])
         if self.optimizer.renorm is not None:
             self.optimizer.renorm.load_state_dict(state["renorm"])
 

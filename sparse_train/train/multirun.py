@@ -1,66 +1,56 @@
-"""Several runs from one command: which one prints, how they stop, and one list of failures at the end."""
+"""Several runs from one command: in this process, side by side, or as SLURM's jobs; and one list of failures."""
 
 import json
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from hydra._internal.core_plugins import basic_sweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
-from joblib.externals.loky.backend import resource_tracker as loky_tracker
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import run_id
-from sparse_train.errors import first_line
+from sparse_train.errors import first_line, require
 from sparse_train.process.console import say, speak_as
+from sparse_train.process.workers import spread
 
-ENDS = {signal.SIGINT, signal.SIGTERM}
-ASKED = "SPARSE_TRAIN_ENDS"  # in the environment of worker processes that begin when an end was asked for already
 FAILED = "failed.json"  # in `hydra.sweep.dir`: overrides and reason of each run that failed
 
 
-class StoppedError(Exception):
-    """A run of a worker process that a signal stopped: it saved and ended, or did not start."""
-
-
 def install() -> None:
-    """Have Hydra take this sweeper wherever a configuration names its basic one."""
-    Plugins.instance().class_name_to_class[f"{basic_sweeper.__name__}.BasicSweeper"] = Multirun
+    """Have Hydra know our launchers, and take our sweeper wherever a configuration names its basic one."""
+    known = Plugins.instance().class_name_to_class
+    known[f"{basic_sweeper.__name__}.BasicSweeper"] = Multirun
+    known |= {f"hydra_plugins.sparse_train.{launcher.__name__}": launcher for launcher in (Local, Slurm)}
 
 
 class Multirun(Sweeper):
-    """Wraps Hydra's basic sweeper, which by itself reports only the first failure and lets joblib kill the workers."""
+    """Wraps Hydra's basic sweeper, which by itself reports only the first failure."""
 
     def __init__(self, **options: Any):
         self.basic = basic_sweeper.BasicSweeper(**options)
-        self.asked: list[int] = []
 
     def setup(self, *, hydra_context: HydraContext, task_function: Callable, config: DictConfig) -> None:
-        self.job = Job(task_function, workers="joblib" in config.hydra.launcher._target_)
+        self.job = Job(task_function)
         self.basic.setup(hydra_context=hydra_context, task_function=self.job, config=config)
         self.launcher, self.basic.launcher = self.basic.launcher, self
+        self.job.aside = isinstance(self.launcher, Local)
 
     def sweep(self, arguments: list[str]) -> Sequence[Sequence[JobReturn]]:
         try:
-            with _passing_on(self.asked) if self.job.workers else nullcontext():
-                return self.basic.sweep(arguments)
+            return self.basic.sweep(arguments)
         except OSError as error:  # its runs say their own; this is of the sweep's directory
             _fail(f"error: runs_dir={self.basic.config.runs_dir}: cannot be written ({error.strerror})")
 
@@ -68,29 +58,20 @@ class Multirun(Sweeper):
         """The basic sweeper calls this: it launches the runs, writes down all failures, then reports them together."""
         self.job.of = sum(map(len, self.basic.overrides))
         self.job.common = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
-        try:
-            results = self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx) if not self.asked else []
-        except TerminatedWorkerError:
-            _fail("error: a worker process was killed; the same command resumes")
-        failed = [one for one in results if one.status == JobStatus.FAILED and not _stopped(one)]
+        results = self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
+        failed = [one for one in results if one.status == JobStatus.FAILED]
         if failed:
             said = [{"overrides": list(one.overrides), "reason": reason(one._return_value)} for one in failed]
             Path(self.basic.config.hydra.sweep.dir, FAILED).write_text(json.dumps(said))
             lines = [f"  {_words(one['overrides'], self.job.common)}: {one['reason']}" for one in said]
             _fail("\n".join([f"error: {len(said)} of {len(results)} runs failed:", *lines]))
-        if any(map(_stopped, results)) and not self.asked:
-            _fail("error: a single worker process was told to stop; the same command resumes")
-        return [one for one in results if not _stopped(one)]
+        return results
 
 
 def _fail(words: str) -> NoReturn:
-    """End the sweep with these words and status 1; after a signal, `_passing_on` sets the signal's status."""
+    """End the sweep with these words and status 1."""
     print(words, file=sys.stderr)
     sys.exit(1)
-
-
-def _stopped(result: JobReturn) -> bool:
-    return isinstance(result._return_value, StoppedError)
 
 
 @dataclass
@@ -99,13 +80,13 @@ class Job:
 
     Attributes:
         run: trains, given the configuration.
-        workers: whether it is called in worker processes side by side, whose lines mix.
+        aside: whether others train beside it, whose lines mix.
         of: the number of runs.
         common: overrides that all runs have.
     """
 
     run: Callable[[DictConfig], None]
-    workers: bool
+    aside: bool = False
     of: int = 1
     common: frozenset[str] | set[str] = frozenset()
 
@@ -113,8 +94,8 @@ class Job:
         hydra = HydraConfig.get()
         name = _id(cfg)
         words = _words(hydra.overrides.task, self.common)
-        with speak_as(name if self.workers else ""), _stopping() if self.workers else nullcontext():
-            say(f"run {hydra.job.num + 1} of {self.of}: {words if self.workers else f'{name} {words}'}")
+        with speak_as(name if self.aside else ""):
+            say(f"run {hydra.job.num + 1} of {self.of}: {words if self.aside else f'{name} {words}'}")
             try:
                 self.run(cfg)
             except Exception as error:
@@ -142,83 +123,97 @@ def _id(cfg: DictConfig) -> str:
         return "?"
 
 
-# --- how runs side by side stop ---
+# --- where they run ---
 
 
-class _Worker:
-    """Signals of this worker: whether an end was asked for (here or before it began), and whether it is training."""
+@dataclass
+class Remote:
+    """Calls the job in another process, which begins without Hydra's state."""
 
-    asked = ASKED in os.environ
-    busy = False
+    context: HydraContext
+    config: DictConfig
+    job: Job
+    state: Any
 
+    def __call__(self, overrides: Sequence[str], number: int) -> str | None:
+        """Compose and train one run; gives the reason for which it failed."""
+        setup_globals()
+        Singleton.set_state(self.state)
+        cfg = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(cfg.hydra.job) as job:
+            job.id, job.num = str(number), number
+        places = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
+        done = run_job(task_function=self.job, config=cfg, hydra_context=self.context, **places)
+        return reason(done._return_value) if done.status == JobStatus.FAILED else None
 
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """A run in a worker process: a signal that asks for an end ends it by an exception that joblib can hand back.
+    def checkpoint(self, *arguments: Any) -> Any:
+        """submitit's question what to put back into the queue, at SLURM's signal: the same, which resumes."""
+        from submitit.helpers import DelayedSubmission
 
-    A worker that died of the signal would break joblib's pool, and the other workers would end before they have saved.
-
-    Raises:
-        StoppedError: once it has saved, and at once for every run after that.
-    """
-    for number in ENDS:
-        if signal.getsignal(number) is not _end:
-            signal.signal(number, _end)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
-    if _Worker.asked:
-        raise StoppedError
-    _Worker.busy = True
-    try:
-        yield
-    except (SystemExit, KeyboardInterrupt):
-        _Worker.asked = True
-        raise StoppedError from None
-    finally:
-        _Worker.busy = False
+        return DelayedSubmission(self, *arguments)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    first, _Worker.asked = not _Worker.asked, True
-    if first and _Worker.busy:
-        sys.exit(128 + number)
+class Aside(Launcher):
+    """Launches runs in other processes; a subclass says how in `calls`."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Callable, config: DictConfig) -> None:
+        self.context, self.job, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        remote = Remote(self.context, self.config, self.job, Singleton.get_state())
+        told = [list(overrides) for overrides in job_overrides]
+        reasons = self.calls(remote, [(one, number) for number, one in enumerate(told, initial_job_idx)])
+        return [
+            JobReturn(
+                overrides=overrides,
+                status=JobStatus.FAILED if why else JobStatus.COMPLETED,
+                _return_value=CompactHydraException(why) if why else None,
+            )
+            for overrides, why in zip(told, reasons, strict=False)
+        ]
+
+    def calls(self, remote: Remote, arguments: list[tuple]) -> Sequence[str | None]:
+        raise NotImplementedError
 
 
-@contextmanager
-def _passing_on(asked: list[int]) -> Iterator[None]:
-    """Pass signals that ask for an end on to joblib's workers while they train, and wait until they have saved.
-
-    Workers start with these signals blocked, so that no signal kills a worker before it can answer. The main thread
-    therefore blocks them, and another thread receives them.
+class Local(Aside):
+    """`hydra/launcher=local`: so many runs side by side on this machine, a process for each.
 
     Args:
-        asked: gets the signals that came.
+        n_jobs: how many.
     """
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        os.environ[ASKED] = "yes"
-        for worker in multiprocessing.active_children():
-            with suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGTERM)
+    def __init__(self, n_jobs: int = 1):
+        require(type(n_jobs) is int and n_jobs > 0, "hydra.launcher.n_jobs", n_jobs, "must be at least 1: processes")
+        self.n_jobs = n_jobs
 
-    over = threading.Event()
-    threading.Thread(target=_receive, args=(over,), daemon=True).start()
-    for tracker in (resource_tracker, loky_tracker):
-        tracker.ensure_running()  # which unblocks them
-    before = {number: signal.signal(number, pass_on) for number in ENDS}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
-    try:
-        yield
-    finally:
-        over.set()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.environ.pop(ASKED, None)
-        if asked:
-            sys.exit(128 + asked[0])
+    def calls(self, remote: Remote, arguments: list[tuple]) -> Sequence[str | None]:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // self.n_jobs)))
+        return spread(remote, arguments, self.n_jobs)
 
 
-def _receive(over: threading.Event) -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
-    over.wait()
+class Slurm(Aside):
+    """`hydra/launcher=slurm`: the runs of a grid as one job array, by submitit.
+
+    Args:
+        wait: for the end of the jobs; otherwise only until they are in the queue.
+        max_num_timeout: how often a run may return to the queue because its time was up.
+        options: submitit's for SLURM; null for the cluster's default.
+    """
+
+    def __init__(self, wait: bool = True, max_num_timeout: int = 0, **options: Any):
+        self.wait, self.max_num_timeout, self.options = wait, max_num_timeout, options
+
+    def calls(self, remote: Remote, arguments: list[tuple]) -> Sequence[str | None]:
+        import submitit
+
+        folder = Path(self.config.hydra.sweep.dir, ".submitit", "%j")
+        executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout)
+        given = {key: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for key, v in self.options.items()}
+        executor.update_parameters(**{f"slurm_{key}": value for key, value in given.items() if value is not None})
+        try:
+            jobs = executor.map_array(remote, *zip(*arguments, strict=True))
+        except submitit.core.utils.FailedJobError as error:
+            _fail(f"error: launcher=slurm: SLURM accepted no job: {' '.join(str(error).split())}")
+        return [job.results()[0] for job in jobs] if self.wait else []

@@ -95,7 +95,7 @@ def tensors(value):
 
 def final_state(run_dir):
     state = checkpoint.read(run_dir / "checkpoint.pt")
-    return {part: state[part] for part in ("model", "optimizer", "topology")}
+    return {part: state[part] for part in ("model", "optimizer")}
 
 
 def equal(first, second):

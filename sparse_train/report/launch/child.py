@@ -1,6 +1,5 @@
 """The training command as a child of this process: what it is told, and how both of them stop."""
 
-import os
 import re
 import signal
 import subprocess
@@ -51,7 +50,7 @@ def attend(command: Sequence[str], **options) -> int:
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         asked.append(number)
-        if child is not None and not (number == signal.SIGINT and _at_terminal()):
+        if child is not None:
             child.terminate()
 
     heard = [number for number in ENDS if signal.getsignal(number) != signal.SIG_IGN]
@@ -68,17 +67,3 @@ def attend(command: Sequence[str], **options) -> int:
         print("stopped: running trainings are saved; the same command resumes", file=sys.stderr)
         raise SystemExit(128 + asked[0])
     return code
-
-
-def _at_terminal() -> bool:
-    """Whether Ctrl-C at the terminal also reaches the child: a second signal would then cut its saving short."""
-    try:
-        terminal = os.open(os.ctermid(), os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)

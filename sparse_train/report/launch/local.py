@@ -14,7 +14,7 @@ from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, first_line, require
 from sparse_train.report.launch import slurm
 from sparse_train.report.launch.child import attend, option
-from sparse_train.report.results import COMPLETE, INTERRUPTED, MISSING, Records
+from sparse_train.report.results import COMPLETE, Records
 from sparse_train.report.sweeps import Cell, Sweep, configuration, covering, file_of, sweep_dir
 
 
@@ -66,21 +66,16 @@ def launch(
     require_same_runs(sweep, sweep.cells, extra)
     reasons: dict[str, str] = {}
     for grid in sweep.grids:
-        while todo := missing(grid, records):
-            training = command(sweep, todo, runs_dir, [*launcher.overrides(), *extra])
-            if launcher.name == "slurm":
-                slurm.submit(training, slurm.jobs_dir(runs_dir, sweep.name))
-                break
-            place = runs_dir / ".multirun" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
-            code = attend([*training, option("hydra.sweep.dir", place)])
-            reasons |= _reasons(todo, place)
-            records = records.again()
-            words = [records.status(cell) for cell in todo]
-            # A worker that is killed takes joblib's pool with it. So again, while that gets some further than before.
-            # One that is asked to end (128 + the signal's number) is not.
-            broken_off = 0 < code < 128 and (MISSING in words or INTERRUPTED in words)
-            if not (broken_off and COMPLETE in words):
-                break
+        if not (todo := missing(grid, records)):
+            continue
+        training = command(sweep, todo, runs_dir, [*launcher.overrides(), *extra])
+        if launcher.name == "slurm":
+            slurm.submit(training, slurm.jobs_dir(runs_dir, sweep.name))
+            continue
+        place = runs_dir / ".multirun" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
+        attend([*training, option("hydra.sweep.dir", place)])
+        reasons |= _reasons(todo, place)
+        records = records.again()
     return records, reasons
 
 

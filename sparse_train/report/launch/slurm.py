@@ -1,8 +1,7 @@
-"""Jobs in SLURM's queue: put there by Hydra's submitit launcher, counted and cancelled by their numbers."""
+"""Jobs in SLURM's queue: put there by a multirun, counted and cancelled by their numbers."""
 
 import shutil
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,33 +17,17 @@ def jobs_dir(runs_dir: Path, name: str) -> Path:
 
 
 def submit(command: Sequence[str], folder: Path) -> None:
-    """Have a Hydra multirun put its runs into the queue, and return as soon as all of them are there.
-
-    The launcher would wait for its jobs, which do not need it: it is ended.
+    """Have a Hydra multirun put its runs into the queue; it returns as soon as all of them are there.
 
     Raises:
         ConfigError: for jobs that were not taken, with SLURM's reason.
     """
     _require("sbatch")
-    sweep = folder / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
-    sweep.mkdir(parents=True)
-    log = sweep / "launcher.log"
-    with log.open("w") as out:
-        process = subprocess.Popen([*command, option("hydra.sweep.dir", sweep)], stdout=out, stderr=out)
-        while not _submitted(sweep):
-            if process.poll() is not None:
-                said = log.read_text().strip().splitlines()
-                raise ConfigError(
-                    "launcher", "slurm", f"SLURM accepted no job: {said[-1] if said else ''} (full log: {log})"
-                )
-            time.sleep(0.2)
-        process.terminate()
-        process.wait()
-
-
-def _submitted(sweep: Path) -> bool:
-    """Whether every job has its number: submitit writes all jobs down, submits them at once, and moves each then."""
-    return any(sweep.glob(".submitit/*/*_submitted.pkl")) and not any(sweep.glob(".submitit/*.pkl"))
+    place = option("hydra.sweep.dir", folder / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f"))
+    done = subprocess.run([*command, "hydra.launcher.wait=false", place], capture_output=True, text=True, check=False)
+    if done.returncode:
+        _, _, said = done.stderr.strip().partition("error: launcher=slurm: ")
+        raise ConfigError("launcher", "slurm", said or done.stderr.strip().splitlines()[-1].removeprefix("error: "))
 
 
 def queue(folder: Path) -> Counter:
