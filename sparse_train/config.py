@@ -49,6 +49,7 @@ LAST_BITS = {"compile": False}
 SCIENCE_OF = {
     "balance": (),
     "bn_gradient": ("dataset", "batch_size"),
+    "dead_neuron": ("dataset", "batch_size"),
     "equilibrium": ("dataset", "batch_size"),
     "equivalence": ("dataset", "batch_size"),
     "gradient_skew": ("dataset", "model", "batch_size"),
@@ -60,17 +61,7 @@ SCIENCE_OF = {
 
 # A key added later goes here with the value that means "as before": at that value it is left out of the id, so that
 # records committed before it existed keep theirs. Dotted path -> value.
-AS_BEFORE: dict[str, Any] = {
-    "dst.rank_as": "weights",
-    "dst.rescale": False,
-    "topology.initial": "random",
-    "topology.include": [],
-    "optimizer.precondition.per": "neuron",
-    "one_dimensional_lr": 1.0,
-    "label_smoothing": 0.0,
-    "dataset.validation": 0,
-    "task.weights": False,
-} | dict.fromkeys(f"dst.{part}" for part in ("drop", "budget", "selection", "average"))
+AS_BEFORE: dict[str, Any] = {}
 
 CHOICES = {
     "amp": ("none", "bf16"),
@@ -189,14 +180,14 @@ def check(cfg: DictConfig) -> None:
         require(value is None or value == cfg[key], path, value, f"mirrors {key} and must equal it: give {key} instead")
 
 
-def run_id(cfg: DictConfig, foreign: Mapping[str, Mapping] | None = None) -> str:
+def run_id(cfg: DictConfig | Mapping, foreign: Mapping[str, Mapping] | None = None) -> str:
     """12 hexadecimal digits that depend on what decides the result, and on nothing else.
 
     Our classes enter the hash by name, so they may move. Foreign classes enter by module and by the hash of their
     package's code: the recorded one (`foreign`: dotted path -> `source.foreign`) if given, else the current one.
     """
     codes = {target: said["code"] for target, said in (foreign or {}).items()}
-    task = _named(str(cfg.task.get("_target_")), codes)
+    task = _named(str(cfg["task"].get("_target_")), codes)
     keys = {"task", "scale", "seed", *SCIENCE_OF[task]} if task in SCIENCE_OF else SCIENCE
     there = [key for key in keys if key in cfg or key not in AS_BEFORE]  # a record may be older than a key
     science = {key: _canonical(_resolved(LAST_BITS.get(key, cfg[key])), codes) for key in there}

@@ -24,7 +24,6 @@ ASIDE = (
     "report/",
     "source.py",
     "tracking/",
-    "train/card.py",
     "train/multirun.py",
 )
 

@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import t as student_t
 from scipy.stats import ttest_ind_from_stats
 
-from sparse_train.report import sweeps
+from sparse_train.report import paper, sweeps
 from sparse_train.report.evidence import claims, verdicts
-from sparse_train.report.records import paper
 from sparse_train.report.views import statistics
+from support.records import leave_records
 
 CLAIM = {
     "kind": "better",
@@ -177,13 +177,7 @@ def test_several_single_seeds_are_counted_and_not_judged():
 
 def test_a_reduced_scale_says_so_and_a_rehearsal_judges_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "stated", lambda: [CLAIM | {"id": "x", "says": "x", "where": "x"}])
-    sweep = sweeps.load("table1", "smoke")
-    gains = [
-        {**c.factors, "id": c.id, "status": "complete", "test_acc": 9.0 if "90" in c.options else 1}
-        for c in sweep.cells
-    ]
-    (tmp_path / "smoke" / "records").mkdir(parents=True)
-    pd.DataFrame(gains).to_csv(tmp_path / "smoke" / "records" / "table1.csv", index=False)
+    leave_records(tmp_path, "table1", "smoke", lambda cell: 9.0 if cell.factors["optimizer"] == "sparseopt" else 1.0)
     page = claims.write(tmp_path, "smoke")
     assert "REHEARSAL smoke" in page.splitlines()[0]
     assert (tmp_path / "smoke" / "claims.md").read_text() == page

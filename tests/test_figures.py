@@ -1,5 +1,6 @@
 """Every accuracy figure, drawn and on the page, from records of which no two hold the same number."""
 
+import shutil
 from string import ascii_lowercase
 
 import numpy as np
@@ -14,7 +15,7 @@ from sparse_train.report.figures import KINDS, accuracy, front, style
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.figures.series import over_seeds
 from sparse_train.report.page.views import view
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records, Results
 from sparse_train.report.views import methods
 from sparse_train.report.views.labels import label
 from sparse_train.source import ROOT
@@ -142,7 +143,7 @@ def test_noise_does_not_fill_a_panel_of_itop_rates_and_an_empty_one_says_so():
 def test_the_front_picture_shows_every_statement_that_has_numbers_of_both(tmp_path):
     shown = [one for one in stated(RESULTS) if one.effect and len(one.published) == 1]
     assert shown
-    rows = pd.read_csv(RESULTS / "records" / "fig2.rows.csv")
+    rows = Results(RESULTS).rows(sweeps.load("fig2"))
     measured, effects = front.drawn(rows, shown).axes
     papers = [line for line in effects.lines if line.get_markerfacecolor() == "none"]
     ours = [bar.lines[0] for bar in effects.containers]
@@ -161,8 +162,7 @@ def test_the_front_picture_shows_every_statement_that_has_numbers_of_both(tmp_pa
     assert drawn["with BN, Kaiming normal"] == pytest.approx(mean.to_dict())
     front.write(tmp_path, shown)
     assert [*tmp_path.iterdir()] == [], "nothing is drawn of records that are not there"
-    (tmp_path / "records").mkdir()
-    rows.to_csv(tmp_path / "records" / "fig2.rows.csv", index=False)
+    shutil.copytree(RESULTS / "records", tmp_path / "records")
     front.write(tmp_path, shown)
     light, dark = ((tmp_path / f"overview-{theme}.svg").read_text() for theme in ("light", "dark"))
     assert "#1f2328" in light

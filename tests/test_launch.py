@@ -18,7 +18,7 @@ from sparse_train.report import cost, sweeps
 from sparse_train.report.launch import reproduce
 from sparse_train.report.launch.local import Launcher, launch, require_same_runs
 from sparse_train.report.launch.reproduce import plan
-from sparse_train.report.records.collect import TIMES, Records
+from sparse_train.report.results import TIMES, Records
 from sparse_train.report.workload import workload
 from support.records import leave_records
 from support.runs import ROOT, report
@@ -29,7 +29,7 @@ def command(place: Path, jobs: int) -> list[str]:
 
 
 def table(place: Path) -> pd.DataFrame:
-    runs = pd.read_csv(place / "results" / "smoke" / "records" / "table6.csv")
+    runs = pd.read_csv(place / "results" / "smoke" / "records" / "runs.csv")
     return runs[[column for column in runs if column not in TIMES]]
 
 
@@ -39,7 +39,7 @@ def test_side_by_side_gives_the_same_whatever_fails_or_is_killed(tmp_path):
     done = subprocess.run(command(once, 1), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     expected = table(once)
-    assert (expected["status"] == "complete").all()
+    assert len(expected) == 12
     assert (expected["threads"] == 1).all()
 
     broken, runs = sweeps.load("table6", "smoke").cells[5], again / "runs" / "smoke"

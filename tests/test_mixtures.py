@@ -6,8 +6,7 @@ from omegaconf import OmegaConf
 from sparse_train.report import sweeps
 from sparse_train.report.draw import draw
 from sparse_train.report.launch import reproduce
-from sparse_train.report.records import collected, mixtures
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records, Results
 from sparse_train.source import training_code
 from support.records import leave_record
 
@@ -28,8 +27,7 @@ def drawn(quickstart, tmp_path):
             more = changes[place] if place < len(changes) else (plain or {})
             leave_record(tmp_path / "runs", "quickstart", cell, **more)
         page = draw(quickstart, Records([tmp_path / "runs"]), tmp_path / "results")
-        path = tmp_path / "results" / "records" / "quickstart.csv"
-        return page.splitlines()[2], collected.load(path, quickstart.factors)
+        return page.splitlines()[2], Results(tmp_path / "results").runs(quickstart)
 
     return made
 
@@ -48,7 +46,7 @@ def test_runs_of_one_kind_are_not_remarked_on(drawn):
 def test_records_without_a_hash_are_collected_as_before(drawn):
     line, runs = drawn()
     assert line == "24 of 24 runs complete."
-    assert runs.columns[-1] == "git"
+    assert "code" not in runs
 
 
 def test_a_table_says_that_its_runs_were_made_by_several_versions_of_the_code(drawn):
@@ -94,7 +92,6 @@ def test_a_table_says_which_of_several_processes_normalized_together(drawn, quic
         "Of these, normalizing over the whole batch (sync_bn): 1 run."
     )
     assert runs["sync_bn"].count() == 1
-    assert "sync_bn" not in mixtures.columns({"config": {"sync_bn": True}, "hardware": {"device": "cpu"}})
 
 
 def test_a_table_says_that_some_of_its_runs_were_compiled(drawn, quickstart):

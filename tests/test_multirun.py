@@ -16,7 +16,7 @@ from sparse_train.__main__ import next_command
 from sparse_train.process.console import closing_line
 from sparse_train.process.workers import KILLED, slot, spread
 from sparse_train.record.export import load
-from sparse_train.train.card import SLOW_BF16
+from sparse_train.train.tasks import SLOW_BF16
 from support.runs import QUICK, ROOT, record, run_here
 
 

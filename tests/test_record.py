@@ -13,7 +13,7 @@ from sparse_train.record import files
 from sparse_train.record.checkpoint import Checkpoints
 from sparse_train.record.files import read_json_lines, write_json, write_json_lines, write_whole
 from sparse_train.record.record import Record
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records
 from support.runs import QUICK, run_here
 
 

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 import yaml
 
-from sparse_train.report.records import registration
+from sparse_train.report.evidence import registration
 
 PAIR = {"says": "two settings agree", "a": {"optimizer": "sgd"}, "b": {"optimizer": "sparseopt"}}
 WITHIN = {"test_acc": 1.0}

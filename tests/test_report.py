@@ -10,11 +10,11 @@ import pytest
 from sparse_train.errors import ConfigError
 from sparse_train.record.files import write_json, write_json_lines
 from sparse_train.record.lock import Lock
-from sparse_train.report import index, sweeps
+from sparse_train.report import index, paper, sweeps
 from sparse_train.report import page as report_page
 from sparse_train.report.__main__ import main
 from sparse_train.report.draw import draw
-from sparse_train.report.evidence import claims
+from sparse_train.report.evidence import claims, registration
 from sparse_train.report.evidence.beside import beside
 from sparse_train.report.evidence.listings import listings
 from sparse_train.report.evidence.predictions import _made, _verdict
@@ -23,8 +23,7 @@ from sparse_train.report.figures.kinds import Material
 from sparse_train.report.launch import reproduce
 from sparse_train.report.launch.rerun import spread_over_seeds
 from sparse_train.report.page import views
-from sparse_train.report.records import collect, collected, paper, registration
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records, Results
 from sparse_train.report.views import best, hyperparameters, labels, methods, tables
 from support.records import leave_record
 
@@ -47,7 +46,7 @@ def test_what_a_run_says_by_group_is_collected_for_those_that_ask(quickstart, tm
         quickstart, artifact={**quickstart.artifact, "effects": {"values": ["dead_neurons/fc"]}}
     )
     for sweep, expected in ((quickstart, set()), (asking, {"dead_neurons/fc"})):
-        row = collect.runs(sweep, Records([tmp_path])).iloc[0]
+        row = Results(tmp_path, records=Records([tmp_path])).runs(sweep).iloc[0]
         assert row["status"] == "complete"
         assert {key for key in row.index if "/" in key} == expected
 
@@ -99,7 +98,9 @@ def test_records_that_cannot_be_used_are_named_and_counted(quickstart, tmp_path)
         quickstart.cells, ("cannot be read", "is not a record", "is not a", "format 0"), strict=False
     ):
         assert any(cell.id in problem and reason in problem for problem in records.problems)
-    assert collect.runs(quickstart, records)["status"].tolist() == ["unreadable"] * 4 + ["missing"] * 20
+    assert (
+        Results(tmp_path, records=records).runs(quickstart)["status"].tolist() == ["unreadable"] * 4 + ["missing"] * 20
+    )
 
 
 def test_one_id_with_two_configurations_is_refused(quickstart, tmp_path):
@@ -111,7 +112,7 @@ def test_one_id_with_two_configurations_is_refused(quickstart, tmp_path):
     path.write_text(json.dumps(content))
     leave_record(tmp_path, "quickstart", second)
     with pytest.raises(ConfigError, match=rf"record=.*{first.id}: its configuration is that of run"):
-        collect.runs(quickstart, Records([tmp_path]))
+        Results(tmp_path, records=Records([tmp_path])).runs(quickstart)
 
 
 def test_of_several_places_the_complete_record_counts(quickstart, tmp_path):
@@ -142,7 +143,7 @@ def test_a_factor_is_not_overwritten_by_a_metric_of_its_name(tmp_path):
     content = json.loads(path.read_text())
     content["final"]["lr"] = 1e-6
     path.write_text(json.dumps(content))
-    row = collect.runs(tune, Records([tmp_path])).iloc[0]
+    row = Results(tmp_path, records=Records([tmp_path])).runs(tune).iloc[0]
     assert row["lr"] == cell.factors["lr"] == "0.05"
 
 
@@ -204,10 +205,9 @@ def test_drawing_shows_means_spreads_and_holes(quickstart, tmp_path):
     assert "**90.00** (n=1 of 3)" in page
     assert page.count(f"| {tables.HOLE}") == 5
     assert "6 of 24 runs complete, 13 missing, 5 failed." in page
-    csv = pd.read_csv(tmp_path / "results" / "records" / "quickstart.csv")
-    assert csv["status"].value_counts().to_dict() == {"missing": 13, "complete": 6, "failed": 5}
-    assert sorted(csv["test_acc"].dropna()) == [50.0, 60.0, 70.0, 80.0, 81.0, 90.0]
-    rows = pd.read_csv(tmp_path / "results" / "records" / "quickstart.rows.csv")
+    csv = pd.read_csv(tmp_path / "results" / "records" / "runs.csv")
+    assert sorted(csv["test_acc"]) == [50.0, 60.0, 70.0, 80.0, 81.0, 90.0], "a run without a result has no row"
+    rows = pd.read_csv(tmp_path / "results" / "records" / "train.rows.csv")
     assert len(rows) == 18
     for ending in ("png", "pdf", "md", "tex", "csv"):
         assert (tmp_path / "results" / f"quickstart.{ending}").stat().st_size > 100
@@ -237,7 +237,7 @@ def test_a_run_counts_in_every_table_that_asks_for_it(tmp_path):
         leave_record(tmp_path / "runs", "why-renorm", cell, accuracy=17.0)
     draw(renorm, Records([tmp_path / "runs"]), tmp_path / "results")
     draw(clip, Records([]), tmp_path / "results")
-    rows = collected.load(collected.path(tmp_path / "results", "cpu", "why-clip"), clip.factors)
+    rows = Results(tmp_path / "results", "cpu").runs(clip)
     complete = rows[rows["status"] == "complete"]
     assert set(complete["id"]) == shared
     assert set(complete["test_acc"]) == {17.0}
@@ -245,6 +245,7 @@ def test_a_run_counts_in_every_table_that_asks_for_it(tmp_path):
     for row in complete.to_dict("records"):
         assert {f: str(row[f]) for f in told[row["id"]]} == {f: str(v) for f, v in told[row["id"]].items()}
     assert "optimizer.renorm.over" not in complete
+    assert len(pd.read_csv(tmp_path / "results" / "cpu" / "records" / "runs.csv")) == len(renorm.cells), "one row a run"
     status = reproduce.status(clip, Records([]), tmp_path / "none", tmp_path / "results")
     assert "10/45 complete (0 here, 10 in committed records)" in status
 
@@ -254,7 +255,7 @@ def test_committed_rows_count_where_the_runs_are_not(quickstart, tmp_path):
     for cell in quickstart.cells:
         leave_record(tmp_path / "theirs", "quickstart", cell, accuracy=50.0)
     first = draw(quickstart, Records([tmp_path / "theirs"]), tmp_path / "results")
-    kept = [tmp_path / "results" / name for name in ("quickstart.png", "records/quickstart.csv")]
+    kept = [tmp_path / "results" / name for name in ("quickstart.png", "records/runs.csv")]
     before = [path.read_bytes() for path in kept]
     assert draw(quickstart, Records([tmp_path / "nothing"]), tmp_path / "results") == first
     assert [path.read_bytes() for path in kept] == before
@@ -270,8 +271,7 @@ def test_committed_rows_have_the_factors_that_the_sweep_now_has(quickstart, tmp_
         leave_record(tmp_path / "theirs", "quickstart", cell, accuracy=50.0)
     draw(quickstart, Records([tmp_path / "theirs"]), tmp_path / "results")
     grids = [[dataclasses.replace(c, factors={**c.factors, "momentum": "0.9"}) for c in g] for g in quickstart.grids]
-    draw(dataclasses.replace(quickstart, grids=grids), Records([tmp_path / "nothing"]), tmp_path / "results")
-    runs = pd.read_csv(tmp_path / "results" / "records" / "quickstart.csv", dtype=str)
+    runs = Results(tmp_path / "results").runs(dataclasses.replace(quickstart, grids=grids))
     assert set(runs["momentum"]) == {"0.9"}
 
 
@@ -327,12 +327,12 @@ def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_pat
     """SGD that imitates SparseOpt against SparseOpt; the seeds themselves differ by ten points."""
     sweep = sweeps.load("why-topology")
     for cell in sweep.cells:
-        seed, imitates = int(cell.factors["seed"]), "dst.rescale" in cell.factors and "init" in cell.factors
-        plain = cell.factors["optimizer"] == "sparseopt" and "dst.rank_as" not in cell.factors
+        seed, imitates = int(cell.factors["seed"]), "dst.method.rescale" in cell.factors and "init" in cell.factors
+        plain = cell.factors["optimizer"] == "sparseopt" and "dst.method.rank_as" not in cell.factors
         if (imitates or plain) and seed < len(differences):
             gain = differences[seed] if imitates else 0.0
             leave_record(tmp_path / "runs", "why-topology", cell, accuracy=20.0 + 10 * seed + gain)
-    listed = list(listings(sweep, collect.runs(sweep, Records([tmp_path / "runs"]))))[1]
+    listed = list(listings(sweep, Results(tmp_path, records=Records([tmp_path / "runs"])).runs(sweep)))[1]
     row = dict(zip(listed[0], listed[1], strict=True))
     difference, _, said = row["difference in test accuracy (%)"].rpartition(": ")
     assert said == verdict
@@ -361,7 +361,7 @@ def test_a_prediction_can_name_a_cell_of_the_paper(tmp_path, accuracies, said):
         seed = int(cell.factors["seed"])
         if cell.factors["optimizer"] == "sgd" and "renorm" not in cell.factors and seed < len(accuracies):
             leave_record(tmp_path / "runs", "protocol", cell, accuracy=accuracies[seed])
-    listed = list(listings(sweep, collect.runs(sweep, Records([tmp_path / "runs"]))))[1]
+    listed = list(listings(sweep, Results(tmp_path, records=Records([tmp_path / "runs"])).runs(sweep)))[1]
     assert listed[1][:3] == ["SGD, minus the paper's 52.53", said, f"{len(accuracies)} of 3"]
 
 
@@ -419,9 +419,10 @@ def test_a_study_draws_a_line_per_setting_with_the_mean_over_its_seeds(tmp_path)
         gain = 3.0 if cell.factors.get("lr") else 0.0
         leave_record(tmp_path / "runs", "why-renorm", cell, accuracy=50.0 + gain + int(cell.factors["seed"]))
     records = Records([tmp_path / "runs"])
-    rows = collect.histories(sweep, records, KINDS["settings"].needs)
+    results = Results(tmp_path, records=records)
+    rows = results.rows(sweep, KINDS["settings"].needs)
     spec = sweep.artifact["figure"]
-    accuracy, norm, share = KINDS["settings"].draw(Material(collect.runs(sweep, records), rows, spec)).axes
+    accuracy, norm, share = KINDS["settings"].draw(Material(results.runs(sweep), rows, spec)).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
     assert len(lines) == len(norm.lines) == len(share.lines) == 8
     assert lines["Baseline, norm of dense gradients"] == [32.0, 42.0, 52.0]
@@ -444,7 +445,7 @@ def test_the_last_learning_rate_never_passes_for_the_one_asked_for(tmp_path):
     swept = next(cell for cell in sweep.cells if "lr" in cell.factors)
     for cell in (sweep.cells[0], swept):
         leave_record(tmp_path / "runs", "why-readings", cell)
-    runs = collect.runs(sweep, Records([tmp_path / "runs"])).set_index("id")
+    runs = Results(tmp_path, records=Records([tmp_path / "runs"])).runs(sweep).set_index("id")
     assert pd.isna(runs.loc[sweep.cells[0].id, "lr"])
     assert runs.loc[swept.id, "lr"] == swept.factors["lr"]
     [lines, *_] = listings(sweep, runs.reset_index())

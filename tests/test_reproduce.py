@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sparse_train.report import draw, sweeps
-from sparse_train.report.records.collect import TIMES
+from sparse_train.report.results import TIMES
 from support.runs import ROOT, report
 
 # a table, accuracy over training lengths, over epochs, exploration, a study
@@ -93,7 +93,7 @@ def test_a_committed_run_comes_out_the_same_again(unbroken, tmp_path):
     assert re.fullmatch(r"table6 \w{12}: the same to the bit\n", done.stdout), done.stderr
     assert done.returncode == 0
 
-    path = tmp_path / "results" / "smoke" / "records" / "table6.csv"
+    path = tmp_path / "results" / "smoke" / "records" / "runs.csv"
     rows = pd.read_csv(path)
     rows.loc[1, "test_acc"] += 0.01
     rows.to_csv(path, index=False)
@@ -115,6 +115,6 @@ def test_killed_and_started_again_it_gives_the_same_tables(unbroken, tmp_path):
     assert 0 < statuses.count("complete") < 12
     reproduce(tmp_path, "table6")
     again, once = tables(tmp_path), tables(unbroken)
-    assert set(again) == {"table6.csv", "records/table6.csv"}
+    assert set(again) == {"table6.csv", "records/runs.csv"}
     for name, table in again.items():
         pd.testing.assert_frame_equal(table, once[name])

@@ -13,13 +13,11 @@ import threading
 import pandas as pd
 import pytest
 
-from sparse_train.report import index, sweeps
+from sparse_train.report import files, index, results, sweeps
 from sparse_train.report.__main__ import main
 from sparse_train.report.draw import draw
-from sparse_train.report.evidence import claims
 from sparse_train.report.launch import watch
-from sparse_train.report.records import collect, collected, results
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records, Results
 from sparse_train.report.tracking import uploads
 from sparse_train.report.views import tables
 from support.records import leave_record
@@ -35,8 +33,7 @@ def leave(runs, cells, sweep=SWEEP, **changes):
 
 
 def complete(results_dir, sweep=SWEEP):
-    rows = pd.read_csv(results_dir / "records" / f"{sweep.name}.csv")
-    return set(rows.loc[rows["status"] == "complete", "id"])
+    return Results(results_dir).complete(sweep)
 
 
 def command(monkeypatch, *words):
@@ -80,13 +77,15 @@ def test_a_disk_without_room_leaves_every_file_whole(drawn, monkeypatch, capsys)
         after = contents(place)
         assert set(after) == set(before), "nothing is left behind"
         assert all(after[path] == before[path] for path in before if len(before[path]) >= size)
-        assert len(pd.read_csv(place / "records" / f"{PLOTTED.name}.csv")) == len(PLOTTED.cells)
+        assert complete(place, PLOTTED) == {cell.id for cell in PLOTTED.cells}
 
 
 def test_the_nth_file_finds_the_disk_full(drawn, monkeypatch, capsys):
     place, words, before = drawn
     flush, calls = os.fsync, []
     for failing in range(1, 10):
+        for path, data in before.items():  # what the last try wrote is not written again
+            path.write_bytes(data)
         calls.clear()
         capsys.readouterr()
 
@@ -131,38 +130,27 @@ def test_two_collectors_at_once_lose_nothing(tmp_path, monkeypatch):
     assert complete(tmp_path / "results") == {cell.id for cell in SWEEP.cells}
 
 
-def test_complete_runs_that_are_not_asked_for_stay_unless_they_are_replaced(tmp_path, monkeypatch, capsys):
+def test_committed_runs_stay_unless_they_are_replaced(tmp_path, monkeypatch, capsys):
     """Dense and static references are asked for by REFERENCES=1 alone; other runs by an earlier form of the sweep."""
-    place = tmp_path / "results"
+    place, words = tmp_path / "results", ("draw", PLOTTED.name, "--results-dir", tmp_path / "results", "--runs-dir")
     more = sweeps.load(PLOTTED.name, references=True)
     draw(more, leave(tmp_path / "runs", more.cells, more), place)
-    table = place / "records" / f"{PLOTTED.name}.csv"
-    before, history = pd.read_csv(table), pd.read_csv(table.with_suffix(".rows.csv"))
+    table, history = (place / "records" / f"{name}.csv" for name in ("runs", "train.rows"))
+    before, lines = pd.read_csv(table), pd.read_csv(history)
     before.loc[len(before)] = before.iloc[0].to_dict() | {"id": "0" * 12, "test_acc": 12.345678901234567}
     before.to_csv(table, index=False)
     assert len(before) == len(more.cells) + 1 > len(PLOTTED.cells) + 1
+    shutil.rmtree(tmp_path / "runs" / PLOTTED.cells[0].id)
 
-    words = ("draw", PLOTTED.name, "--runs-dir", tmp_path / "runs", "--results-dir", place)
-    assert command(monkeypatch, *words) == 0
-    said = capsys.readouterr()
-    assert f"{len(PLOTTED.cells)} of {len(PLOTTED.cells)} runs complete." in said.out, (
-        "the page shows what is asked for"
-    )
-    [line] = said.err.splitlines()
-    assert f"{len(before) - len(PLOTTED.cells)} complete runs that this sweep does not ask for stay" in line
-    after = collected.load(table, PLOTTED.factors)
-    assert set(after["id"]) == set(before["id"])
-    assert after.set_index("id").loc["0" * 12, "test_acc"] == 12.345678901234567
-    assert len(pd.read_csv(table.with_suffix(".rows.csv"))) == len(history)
+    assert command(monkeypatch, *words, tmp_path / "runs") == 0
+    assert f"{len(PLOTTED.cells)} of {len(PLOTTED.cells)} runs complete." in capsys.readouterr().out
+    assert set(pd.read_csv(table)["id"]) == set(before["id"])
+    assert Results(place).committed["0" * 12]["test_acc"] == 12.345678901234567
+    assert len(pd.read_csv(history)) == len(lines)
 
-    assert command(monkeypatch, *words, "--replace") == 0
-    assert capsys.readouterr().err == ""
-    assert complete(place, PLOTTED) == {cell.id for cell in PLOTTED.cells}
-    earlier_form = SWEEP.cells[0].factors | {"id": "0" * 12, "status": "complete", "test_acc": 1.0}
-    pd.DataFrame([earlier_form]).to_csv(table.with_name("table6.csv"), index=False)
-    assert claims.our_numbers(["table6"], "test_acc", place, "paper").empty, "an earlier form's is no number of ours"
-    index.write(place)
-    assert "table6.csv: is not a table of records: it has no column started" in capsys.readouterr().err
+    assert command(monkeypatch, *words, tmp_path / "runs", "--replace") == 0
+    assert set(pd.read_csv(table)["id"]) == set(before["id"]) - {PLOTTED.cells[0].id}, "others' runs are not touched"
+    assert set(pd.read_csv(history)["id"]) == set(lines["id"]) - {PLOTTED.cells[0].id}
 
 
 # --- damaged files ---
@@ -212,8 +200,9 @@ def test_a_damaged_run_is_named_and_the_others_are_collected(tmp_path, capsys, k
     damage(tmp_path / PLOTTED.cells[3].id, kind)
     records = Records([tmp_path])
     for problem in records.problems:
-        collect.passed_over(*problem.split(": ", 1))
-    runs, rows = collect.runs(PLOTTED, records), collect.histories(PLOTTED, records, ("epoch", "test_acc"))
+        results.passed_over(*problem.split(": ", 1))
+    held = Results(tmp_path / "results", records=records)
+    runs, rows = held.runs(PLOTTED), held.rows(PLOTTED, ("epoch", "test_acc"))
     file = "history.jsonl" if kind in HISTORIES else "record.json"
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"passed over: {tmp_path / PLOTTED.cells[3].id / file}: ")
@@ -230,21 +219,19 @@ def test_a_pipe_in_the_place_of_a_lock_is_no_holder(tmp_path):
     assert Records([tmp_path]).status(SWEEP.cells[0]) == "interrupted"
 
 
-@pytest.mark.parametrize("text", ["", "\n", 'id,status\n"x', "a,b\n1,2\n"])
-def test_a_damaged_table_is_named_moved_aside_and_drawn_anew(tmp_path, monkeypatch, capsys, text):
+@pytest.mark.parametrize("text", ["", "\n", 'id,test_acc\n"x', "a,b\n1,2\n"])
+def test_a_damaged_table_is_named_and_left_as_it_is(tmp_path, monkeypatch, capsys, text):
     place = tmp_path / "results"
     leave(tmp_path / "runs", SWEEP.cells)
-    table, other = (place / "records" / f"{name}.csv" for name in (SWEEP.name, "table7"))
+    table = place / "records" / "runs.csv"
     table.parent.mkdir(parents=True)
     table.write_text(text)
-    other.write_text(text)
     words = ("draw", SWEEP.name, "--runs-dir", tmp_path / "runs", "--results-dir", place)
-    assert command(monkeypatch, *words) == 0
-    said = capsys.readouterr().err
-    assert sorted(line.split(": ")[1] for line in said.splitlines()) == [str(table), str(other)]
-    assert complete(place) == {cell.id for cell in SWEEP.cells}
-    assert table.with_name("table6.csv.unreadable").read_text() == text
-    assert len(claims.our_numbers(["table7", SWEEP.name], "test_acc", place, "paper")) == len(SWEEP.cells)
+    assert command(monkeypatch, *words) == 1
+    assert re.fullmatch(
+        r"error: records=.*runs\.csv: .*: move it away, or restore it with git\n", capsys.readouterr().err
+    )
+    assert table.read_text() == text
 
 
 def test_an_upload_passes_over_a_record_that_cannot_be_read(tmp_path, capsys):
@@ -299,20 +286,18 @@ FORMULAS = ['=HYPERLINK("http://x")', "+1+cmd", "-2+3", "@SUM(1)", "\t=1"]
 @pytest.mark.parametrize("text", FORMULAS)
 def test_no_text_of_a_table_is_a_formula(tmp_path, text):
     """A spreadsheet sees an apostrophe; we read what was written, also the second time."""
-    table, cells = tmp_path / "records" / "table6.csv", SWEEP.cells
+    table, cells = tmp_path / "records" / "runs.csv", SWEEP.cells
     leave(tmp_path / "runs", cells[:2], git=text, hardware={"device": text}, accuracy=-0.5)
     for records in (Records([tmp_path / "runs"]), Records([])):
         draw(SWEEP, records, tmp_path)
         raw = pd.read_csv(table, keep_default_na=False)
         assert raw.loc[:1, ["git", "device"]].to_numpy().tolist() == [[f"'{text}"] * 2] * 2
-        read = collected.load(table, SWEEP.factors)
+        read = Results(tmp_path).runs(SWEEP)
         assert read.loc[:1, ["git", "device"]].to_numpy().tolist() == [[text] * 2] * 2
         assert read["test_acc"].dropna().tolist() == [-0.5, -0.5], "a number stays one"
-    assert results.guarded(pd.DataFrame({"text": ["\r=1"]}))["text"].tolist() == [" =1"], (
-        "no reader splits it into lines"
-    )
+    assert files.guarded(pd.DataFrame({"text": ["\r=1"]}))["text"].tolist() == [" =1"], "no reader splits it into lines"
     rows = pd.DataFrame({"text": ["-1e-5", "+3", "-inf", "plain"], "number": [-1.0, 2.0, 3.0, 4.0]})
-    pd.testing.assert_frame_equal(results.guarded(rows), rows)
+    pd.testing.assert_frame_equal(files.guarded(rows), rows)
 
 
 # --- names that are none ---

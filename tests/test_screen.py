@@ -7,7 +7,7 @@ import pytest
 from sparse_train.process.console import RunBar, say
 from sparse_train.report import cost, screen, sweeps
 from sparse_train.report.launch import overview
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records
 from support.records import leave_record
 
 

@@ -15,7 +15,7 @@ from sparse_train.errors import ConfigError
 from sparse_train.report import draw as drawing
 from sparse_train.report import settings, sweeps
 from sparse_train.report.draw import draw
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records
 from support.records import leave_record
 
 TABLES = {"table1": 36, "table2": 144, "table3": 144, "table6": 12, "table7": 12, "table8": 144, "table9": 144}

@@ -10,7 +10,7 @@ from sparse_train.record.lock import Lock
 from sparse_train.report import sweeps
 from sparse_train.report.__main__ import main
 from sparse_train.report.launch import watch
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records
 
 SWEEP = sweeps.load("quickstart")  # 24 cells of 50 epochs
 

@@ -16,7 +16,7 @@ from sparse_train.report.launch.child import overrides
 from sparse_train.report.launch.local import Launcher
 from sparse_train.report.launch.reproduce import made_before, plan, reproduce, status
 from sparse_train.report.launch.rerun import rerun
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records
 from sparse_train.report.tracking import uploads, wandb_views
 
 

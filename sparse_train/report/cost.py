@@ -5,9 +5,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from statistics import median
 
-from sparse_train.report.records.collect import COMPLETE, MALFORMED, Records
-from sparse_train.report.sweeps import Cell
-from sparse_train.report.workload import workload
+from sparse_train.report.results import COMPLETE, MALFORMED, Records
+from sparse_train.report.sweeps import Cell, workload
 
 # Training images per second on one current data-centre GPU, and images of one epoch (training plus a third of the price
 # for each test image): stated, not measured here.
@@ -19,7 +18,7 @@ class Speeds:
     """Seconds per epoch on one GPU: measured for the same workload on one kind of GPU, or else stated.
 
     Attributes:
-        measured: workload (`report.workload`) -> the median over runs.
+        measured: workload (`sweeps.workload`) -> the median over runs.
         runs: over so many, in all.
         device: the GPU.
     """

@@ -1,7 +1,9 @@
 """One artifact, from records to files."""
 
+import hashlib
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
 
 from sparse_train.report import settings, sweeps
@@ -9,9 +11,8 @@ from sparse_train.report.evidence import demonstration
 from sparse_train.report.evidence.listings import listings
 from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.records import collect, collected, mixtures
-from sparse_train.report.records.collect import COMPLETE, Records
-from sparse_train.report.records.results import held, write_figure, write_table, write_text
+from sparse_train.report.files import held, write_figure, write_table, write_text
+from sparse_train.report.results import COMPLETE, Records, Results, mixtures
 from sparse_train.report.sweeps import PAPER, Sweep
 from sparse_train.report.views import best, hyperparameters, methods, tables
 from sparse_train.report.views.labels import NAMES, titled
@@ -20,28 +21,31 @@ SHOWS = "What it shows, with 95% intervals over paired seeds:\n"
 
 
 def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = False) -> str:
-    """Write the artifact's CSV, table and figure; returns its page, as a terminal shows it.
+    """Commit the artifact's complete runs, write its table and figure; returns its page, as a terminal shows it.
 
     Files go to `results_dir`, those of a smaller scale to a directory of their own in it.
 
     Args:
-        replace: keep only what `records` hold; otherwise, keep complete runs of an earlier CSV too.
+        replace: of the artifact's runs keep those alone that `records` hold; else those committed before, too.
 
     Raises:
         ConfigError: for a directory that cannot be written, and a metric that nobody knows.
     """
     with held(results_dir):
-        return _draw(sweep, records, sweeps.scale_dir(results_dir, sweep.scale), replace)
+        return _draw(sweep, Results(results_dir, sweep.scale, records), replace)
 
 
-def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
-    artifact = sweep.artifact
+def _draw(sweep: Sweep, results: Results, replace: bool) -> str:
+    artifact, place = sweep.artifact, results.place
     selected = best.caption(artifact["best"]["value"]) if artifact.get("best") else ""
     title = titled(artifact["title"] + selected, sweep.scale)
     if "hyperparameters" in artifact:
         parts = [tables.aligned(hyperparameters.lines(artifact["hyperparameters"], sweep.name))]
         return _page(place / f"{sweep.name}.md", title, parts)
-    runs, rows = _collected(sweep, records, place / "records", replace)
+    kind = (artifact.get("figure") or {}).get("kind")
+    columns = KINDS[kind].needs if kind else None
+    results.keep(sweep, columns, replace)
+    runs, rows = results.runs(sweep), pd.DataFrame() if columns is None else results.rows(sweep, columns)
     if (runs["status"] == COMPLETE).any():
         settings.check_metrics(sweeps.file_of(sweep.name), artifact, {*runs, *rows, *NAMES})
     named = methods.words(sweep)
@@ -55,10 +59,7 @@ def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
     parts += [tables.aligned(lines) for lines in listings(sweep, runs)]
     if artifact.get("figure"):
         spec = {**artifact["figure"], "factors": sweep.factors, "methods": named}
-        figure = KINDS[spec["kind"]].draw(Material(runs, rows, spec, sweep.scale == PAPER))
-        style.finish(figure, title if sweeps.is_rehearsal(sweep.scale) else sweeps.reduced(sweep.scale))
-        for ending in ("png", "pdf"):
-            write_figure(place / f"{sweep.name}.{ending}", figure)
+        _picture(place / sweep.name, Material(runs, rows, spec, sweep.scale == PAPER), _heading(title, sweep.scale))
         parts.append(f"![{title}]({sweep.name}.png)\n")
     if artifact.get("shows"):
         said = demonstration.lines(runs, sweep.factors, **artifact["shows"])
@@ -66,30 +67,40 @@ def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
     return _page(place / f"{sweep.name}.md", title, parts)
 
 
-def _collected(sweep: Sweep, records: Records, place: Path, replace: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
-    path, ids = place / f"{sweep.name}.csv", {cell.id for cell in sweep.cells}
-    runs = collect.runs(sweep, records)
-    every = runs if replace else collected.kept(runs, path, sweep)
-    write_table(path, every)
-    runs = every[every["id"].isin(ids)] if len(every) else every
-    kind = (sweep.artifact.get("figure") or {}).get("kind")
-    columns = KINDS[kind].needs if kind else None
-    rows = pd.DataFrame()
-    if columns is not None:
-        path = place / f"{sweep.name}.rows.csv"
-        rows = collect.histories(sweep, records, columns)
-        every = rows if replace else collected.kept_rows(rows, path, sweep)
-        if len(every):
-            write_table(path, every, "%.6g")
-            rows = every[every["id"].isin(ids)]
-    return runs, rows
+def _heading(title: str, scale: str) -> str:
+    return title if sweeps.is_rehearsal(scale) else sweeps.reduced(scale)
+
+
+def _picture(path: Path, on: Material, heading: str) -> None:
+    """Draw, unless the files are already those that the same material gives."""
+    files = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "pdf")]
+
+    def digests() -> list[str | None]:
+        return [_sha256(file.read_bytes()) if file.exists() else None for file in files]
+
+    def made() -> list[str | None]:
+        figure = KINDS[on.spec["kind"]].draw(on)
+        style.finish(figure, heading)
+        for file in files:
+            write_figure(file, figure)
+        return digests()
+
+    tables = [_sha256(pd.util.hash_pandas_object(table).to_numpy().tobytes()) for table in (on.runs, on.rows)]
+    columns = [[*map(str, table)] for table in (on.runs, on.rows)]
+    key = ["picture", matplotlib.__version__, tables, columns, on.spec, on.at_paper_scale, heading]
+    if sweeps.remembered(key, made) != digests():
+        made()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _count(runs: pd.DataFrame) -> str:
     others = runs.loc[runs["status"] != COMPLETE, "status"].value_counts()
     words = "".join(f", {count} {status}" for status, count in others.items())
     complete = runs[runs["status"] == COMPLETE]
-    return f"{len(complete)} of {len(runs)} runs complete{words}. {mixtures.words(complete)}".rstrip() + "\n"
+    return f"{len(complete)} of {len(runs)} runs complete{words}. {mixtures(complete)}".rstrip() + "\n"
 
 
 def _page(path: Path, title: str, parts: list[str]) -> str:

@@ -9,15 +9,13 @@ import pandas as pd
 from sparse_train.record.segments import short
 from sparse_train.report import sweeps
 from sparse_train.report.evidence import claims
-from sparse_train.report.records import collected
-from sparse_train.report.records.collect import COMPLETE, passed_over
-from sparse_train.report.records.results import held, write_text
+from sparse_train.report.files import held, write_text
+from sparse_train.report.results import COMPLETE, Results
 from sparse_train.report.sweeps import PAPER
 from sparse_train.report.views.labels import titled
 from sparse_train.report.views.tables import aligned
 
 DRAWN = "<!-- From here on drawn from the records; what stands above is kept. -->"
-COLUMNS = ("started", "git", "device", "threads", "seconds")
 HEAD = ["Artifact", "Scale", "Runs", "Seeds", "Date", "Revision", "Hardware", "Threads", "Hours", "Command"]
 
 
@@ -44,7 +42,7 @@ class Entry:
             f"{len(done)} of {len(self.runs)}",
             str(seeds),
             " to ".join(dict.fromkeys((dates[0], dates[-1]))),
-            _several(done["git"].dropna().map(short).unique()),
+            _several(done["git"].dropna().map(short).unique()) if "git" in done else "",
             _several(done["device"].unique()),
             _several(done["threads"].astype(int).unique()),
             f"{done['seconds'].sum() / 3600:.2f}",
@@ -59,7 +57,7 @@ def write(results_dir: Path) -> None:
 
 
 def _write(results_dir: Path) -> None:
-    found = {scale: list(entries(sweeps.scale_dir(results_dir, scale), scale)) for scale in sweeps.every_scale()}
+    found = {scale: list(entries(results_dir, scale)) for scale in sweeps.every_scale()}
     for scale, here in found.items():
         if here and scale != PAPER:
             write_text(results_dir / scale / "README.md", _gallery(here, scale))
@@ -69,16 +67,11 @@ def _write(results_dir: Path) -> None:
     write_text(path, (above if mark else "# Results\n\n") + DRAWN + "\n\n" + _index(found, judged))
 
 
-def entries(place: Path, scale: str) -> Iterator[Entry]:
-    """Every artifact with at least one complete run, in the order of the paper."""
-    for name in sweeps.names():
-        path = place / "records" / f"{name}.csv"
-        runs = collected.earlier(path, ())
-        if runs is None or "status" not in runs or not len((entry := Entry(name, scale, runs)).complete):
-            continue
-        if owed := [column for column in COLUMNS if column not in runs]:
-            passed_over(path, f"is not a table of records: it has no column {owed[0]}")
-        else:
+def entries(results_dir: Path, scale: str) -> Iterator[Entry]:
+    """Every artifact that is drawn and has a complete run, in the order of the paper."""
+    results = Results(results_dir, scale)
+    for name in sweeps.names() if results.committed else ():
+        if results.drawn(name) and len((entry := Entry(name, scale, results.runs(sweeps.load(name, scale)))).complete):
             yield entry
 
 

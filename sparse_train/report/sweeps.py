@@ -1,7 +1,9 @@
 """What a sweep file asks for: the runs it expects, without launching any."""
 
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,9 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, first_line, require, require_one_of
 from sparse_train.options.composition import check_composed
-from sparse_train.report import grid, settings
-from sparse_train.report.workload import workload
-from sparse_train.source import PACKAGE, ROOT
+from sparse_train.options.targets import foreign_targets
+from sparse_train.report import memory, settings
+from sparse_train.source import PACKAGE, ROOT, foreign_code
 
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
 RESULTS = Path("results") if ROOT == PACKAGE else ROOT / "results"  # of an installed package: the working directory's
@@ -34,6 +37,7 @@ class Cell:
         id: the run's.
         factors: the value of each key of the grid, as the sweep file has it, whatever the scale.
         options: those values as the run is given them at this scale.
+        task: what it does: "train", or a measurement.
         dataset, epochs: what decides the run's cost; a measurement trains no epochs.
         workload: what an epoch is, in words that are the same for runs of the same speed.
     """
@@ -44,6 +48,7 @@ class Cell:
     dataset: str
     epochs: int
     workload: str = ""
+    task: str = "train"
 
 
 def covering(cells: list[Cell]) -> dict[str, list[str]]:
@@ -120,10 +125,19 @@ def artifact(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: for a file that says nothing of it.
     """
+    return remembered(["artifact", name, _typed(name)], lambda: _artifact(name))
+
+
+def _artifact(name: str) -> dict[str, Any]:
     shown = _compose(name, (), with_hydra=True).get("artifact")
     said = isinstance(shown, DictConfig) and "title" in shown
     require(said, "artifact", file_of(name), "must be a mapping with a title: how to show what is run")
     return OmegaConf.to_container(shown, resolve=True)
+
+
+def remembered(key: object, make: Callable[[], Any]) -> Any:
+    """What follows from configurations alone: worked out once for each state of the files that they are in."""
+    return memory.kept((CONF, SWEEPS, *OWN), key, make)
 
 
 @cache
@@ -178,26 +192,35 @@ def load(name: str, scale: str = PAPER, references: bool = False) -> Sweep:
 def _load(name: str, scale: str, references: bool) -> Sweep:
     require_one_of("artifact", name, names())
     require_one_of("scale", scale, every_scale())
+    found = remembered(["sweep", name, scale, references, _typed(name)], lambda: _expanded(name, scale, references))
+    if any(foreign_code(target) != code for target, code in found["foreign"].items()):
+        found = _expanded(name, scale, references)  # a class that is not ours has changed, and so have its runs' ids
+    return Sweep(name, scale, artifact(name), [[Cell(**cell) for cell in cells] for cells in found["grids"]])
+
+
+def _expanded(name: str, scale: str, references: bool) -> dict[str, Any]:
+    """The grids, checked; and the code of every class that is not ours, on which ids depend."""
+    foreign: dict[str, str | None] = {}
     try:
         sweep = _compose(name, (), with_hydra=True)
         shown = artifact(name)
         main = {key: str(value) for key, value in (sweep.hydra.sweeper.params or {}).items()}
         more = (shown.get("also") or []) + ((shown.get("references") or []) if references else [])
         products = [main, *({**main, **{key: str(value) for key, value in one.items()}} for one in more)]
-        grids = [_grid(name, values, scale) for values in products if values]
+        grids = [_grid(name, values, scale, foreign) for values in products if values]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError("artifact", file_of(name), first_line(error)) from error
     settings.check(file_of(name), shown, [cell.factors for cells in grids for cell in cells])
     if scale == PAPER and not references:  # elsewhere several settings may be one
         settings.check_distinct(file_of(name), [(cell.id, cell.factors) for cells in grids for cell in cells])
-    return Sweep(name, scale, shown, grids)
+    return {"grids": [[asdict(cell) for cell in cells] for cells in grids], "foreign": foreign}
 
 
-def _grid(name: str, values: dict[str, str], scale: str) -> list[Cell]:
+def _grid(name: str, values: dict[str, str], scale: str, foreign: dict[str, str | None]) -> list[Cell]:
     about = scales()[scale] if scale != PAPER else {}
     replace, more = about.get("replace", {}), about.get("more", {})
-    asked = {key: grid.extended(grid.values(key, value), more.get(key, {})) for key, value in values.items()}
-    taken = {key: grid.shrunk(found, replace.get(key, {})) for key, found in asked.items()}
+    asked = {key: _extended(parsed(key, value), more.get(key, {})) for key, value in values.items()}
+    taken = {key: _shrunk(found, replace.get(key, {})) for key, found in asked.items()}
     fixed = {} if scale == PAPER else {"scale": scale}
     cells, bases = [], {}
     for pairs in product(*taken.values()):
@@ -206,11 +229,53 @@ def _grid(name: str, values: dict[str, str], scale: str) -> list[Cell]:
         groups = _groups(options)
         if groups not in bases:
             bases[groups] = _compose(name, groups).copy()
+            foreign |= {
+                target: foreign_code(target) for target in foreign_targets(OmegaConf.to_container(bases[groups]))
+            }
         cfg = _with_values(bases[groups], options)  # over the last cell's, which has the same keys
-        dataset = cfg.dataset._target_.rsplit(".", 1)[-1]
-        epochs, work = (cfg.epochs, workload(cfg)) if cfg.task._target_.endswith(".train") else (0, "")
-        cells.append(Cell(run_id(cfg), factors, options, dataset, epochs, work))
+        dataset, task = (_last(cfg[group]._target_) for group in ("dataset", "task"))
+        epochs, work = (cfg.epochs, workload(cfg)) if task == "train" else (0, "")
+        cells.append(Cell(run_id(cfg), factors, options, dataset, epochs, work, task))
     return cells
+
+
+def parsed(key: str, value: str) -> list[str]:
+    """`a,b,c` or `range(3)` -> its values, by Hydra's own parser."""
+    one = OverridesParser.create().parse_override(f"{key}={value}")
+    return list(one.sweep_string_iterator()) if one.is_sweep_override() else [one.get_value_element_as_str()]
+
+
+def _extended(options: list[str], brings: dict) -> list[str]:
+    """With the values that the scale has besides, after the one that brings them."""
+    brought = {str(key): map(str, values) for key, values in brings.items()}
+    return list(dict.fromkeys(value for option in options for value in (option, *brought.get(option, ()))))
+
+
+def _shrunk(options: list[str], replace: dict) -> list[tuple[str, str]]:
+    """(as the sweep file has it, as it is run) for every value that the scale keeps."""
+    mapping = {str(key): value for key, value in replace.items()}
+    return [(one, str(now)) for one in options if (now := mapping.get(one, one)) is not None]
+
+
+WORK = ("model", "batch_size", "amp", "channels_last", "compile")
+
+
+def workload(config: DictConfig | Mapping) -> str:
+    """What an epoch is: data set, image size, model, and how its steps are computed, as a word to compare by.
+
+    Runs whose epochs are the same take the same time on the same hardware.
+    """
+    parts = {key: config[key] for key in ("dataset", *WORK)}
+    plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in parts.items()}
+    dataset = plain.pop("dataset")
+    if isinstance(plain["model"], dict):
+        plain["model"] = dict(sorted(plain["model"].items())) | {"_target_": _last(plain["model"]["_target_"])}
+    return json.dumps({"dataset": _last(dataset["_target_"]), "image_size": dataset.get("image_size"), **plain})
+
+
+def _last(target: str) -> str:
+    """The name without the module: code may move."""
+    return target.rsplit(".", 1)[-1]
 
 
 def configuration(name: str, overrides: dict[str, str]) -> DictConfig:
@@ -229,8 +294,13 @@ def _with_values(cfg: DictConfig, overrides: dict[str, str]) -> DictConfig:
     """The same object, with the plain values put into it."""
     for key, value in overrides.items():
         if not is_group(key):
-            OmegaConf.update(cfg, key, grid.value(f"{key}={value}"))
+            OmegaConf.update(cfg, key, _value(f"{key}={value}"))
     return cfg
+
+
+@cache
+def _value(override: str) -> Any:
+    return OverridesParser.create().parse_override(override).value()
 
 
 def composed(name: str, cell: Cell) -> DictConfig:

@@ -1,5 +1,6 @@
 """Made-up records: what runs would have left, with known numbers."""
 
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -45,39 +46,38 @@ def leave_record(runs_dir: Path, name: str, cell, status="complete", accuracy=70
 def leave_records(
     results: Path, name: str, scale: str = "paper", accuracy=lambda cell: 60.0, **changes
 ) -> pd.DataFrame:
-    """The committed tables of one artifact: complete where `accuracy` gives a number; curves rise to the end."""
+    """What is committed of a drawn artifact: complete where `accuracy` gives a number. Curves rise to the end.
+
+    Returns:
+        A row per run of the sweep, with its factors and its status.
+    """
     sweep = sweeps.load(name, scale)
-    place = results / ("" if scale == "paper" else scale) / "records"
-    place.mkdir(parents=True, exist_ok=True)
+    place = sweeps.scale_dir(results, scale)
+    facts = {"train_acc": nan, "itop_rate": 0.25, "seconds": 12.5, "started": "2026-01-01", "threads": 1}
+    facts |= {"device": "some GPU", "git": "0" * 40, **changes}
     runs, history = [], []
     for cell in sweep.cells:
         final, epochs = accuracy(cell), max(cell.epochs, 1)
         row = {**cell.factors, "id": cell.id, "status": "missing" if final is None else "complete"}
         if final is not None:
-            row |= {
-                "scale": scale,
-                "trained_epochs": epochs,
-                "test_acc": final,
-                "train_acc": final + 5,
-                "itop_rate": 0.25,
-            }
-            row |= {
-                "seconds": 12.5,
-                "started": "2026-01-01",
-                "threads": 1,
-                "device": "some GPU",
-                "git": "0" * 40,
-                **changes,
-            }
+            row |= {"trained_epochs": epochs, "test_acc": final, **facts, "train_acc": final + 5}
             rising = final * (1 - 0.9 * 0.5 ** np.arange(epochs)) if epochs > 1 else np.array([final])
-            history.append(
-                pd.DataFrame(
-                    {**cell.factors, "id": cell.id, "epoch": np.arange(1, epochs + 1), "test_acc": rising}
-                ).assign(train_acc=lambda lines: lines["test_acc"] + 5)
-            )
+            lines = pd.DataFrame({"id": cell.id, "epoch": np.arange(1, epochs + 1), "test_acc": rising})
+            history.append(lines.assign(train_acc=rising + 5))
         runs.append(row)
     frame = pd.DataFrame(runs)
-    frame.to_csv(place / f"{name}.csv", index=False)
+    commit(frame[frame["status"] == "complete"].drop(columns=["status", *sweep.factors], errors="ignore"), place)
     if (sweep.artifact.get("figure") or {}).get("kind") == "curves" and history:
-        pd.concat(history).to_csv(place / f"{name}.rows.csv", index=False, float_format="%.6g")
+        commit(pd.concat(history), place, "train.rows.csv")
+    (place / f"{name}.md").touch()
     return frame
+
+
+def commit(runs: pd.DataFrame, place: Path, file: str = "runs.csv") -> None:
+    """Add rows to a table; those of runs that it has already are replaced."""
+    path = place / "records" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        before = pd.read_csv(path, dtype={"id": str})
+        runs = pd.concat([before[~before["id"].isin(runs["id"])], runs])
+    runs.to_csv(path, index=False, float_format="%.6g" if file != "runs.csv" else None)

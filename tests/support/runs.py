@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from sparse_train.__main__ import main
 from sparse_train.record import checkpoint
-from sparse_train.report.records.collect import TIMES
+from sparse_train.report.results import TIMES
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("epochs=2", "model.width=0.25", "update_every=3", "threads=1")

@@ -5,8 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparse_train.report.evidence.effects import settings_of, unit
-from sparse_train.report.records import collected
-from sparse_train.report.records.collect import COMPLETE
+from sparse_train.report.results import COMPLETE, Results
 from sparse_train.report.sweeps import Sweep
 from sparse_train.report.views import methods
 from sparse_train.report.views.labels import label, name
@@ -36,8 +35,8 @@ def beside(sweep: Sweep, results_dir: Path, committed: Path) -> str:
 
 
 def _runs(sweep: Sweep, place: Path) -> pd.DataFrame | None:
-    rows = collected.earlier(collected.path(place, sweep.scale, sweep.name), sweep.factors)
-    return None if rows is None or "status" not in rows else collected.asked(rows, sweep)
+    runs = Results(place, sweep.scale).runs(sweep)
+    return runs if len(runs) and (runs["status"] == COMPLETE).any() else None
 
 
 def _value(sweep: Sweep) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from sparse_train.report import sweeps
+from sparse_train.report import paper, sweeps
 from sparse_train.report.evidence import verdicts
 from sparse_train.report.evidence.effects import complete, unit
 from sparse_train.report.evidence.verdicts import Comparison
-from sparse_train.report.records import collected, paper
-from sparse_train.report.records.results import held, write_table, write_text
+from sparse_train.report.files import held, write_table, write_text
+from sparse_train.report.results import Results
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import label, titled
 from sparse_train.report.views.statistics import Estimate
@@ -40,14 +40,12 @@ def papers_numbers(tables: list[str]) -> pd.DataFrame:
 
 
 def our_numbers(tables: list[str], value: str, results_dir: Path, scale: str) -> pd.DataFrame:
-    """One row per complete run in the collected CSVs that its sweep asks for; they may hold others."""
-    frames = []
-    for name in tables:
-        frame = collected.earlier(collected.path(results_dir, scale, name), (*FACTORS, "seed"))
-        if frame is not None and value in frame:
-            asked = collected.asked(frame, sweeps.load(name, scale))
-            done = complete(asked)
-            frames.append(done.assign(value=unit(value) * done[value]))
+    """One row per complete run that these tables ask for."""
+    results, frames = Results(results_dir, scale), []
+    for name in tables if results.committed else ():
+        done = complete(results.runs(sweeps.load(name, scale)))
+        if value in done:
+            frames.append(done.assign(value=unit(value) * done[value].astype(float)))
     return _tidy(frames)
 
 

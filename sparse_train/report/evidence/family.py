@@ -7,8 +7,8 @@ import pandas as pd
 
 from sparse_train.report import sweeps
 from sparse_train.report.evidence import effects
-from sparse_train.report.records import collected
-from sparse_train.report.records.results import held, write_text
+from sparse_train.report.files import held, write_text
+from sparse_train.report.results import Results
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import titled
 from sparse_train.report.views.tables import aligned
@@ -57,11 +57,11 @@ def markdown(results_dir: Path, scale: str) -> str:
 
 
 def _differences(results_dir: Path, scale: str) -> Iterator[tuple[str, str, pd.Series]]:
-    for study in sweeps.names():
-        path = collected.path(results_dir, scale, study)
-        if path.exists() and (spec := sweeps.artifact(study).get("effects")):
+    results = Results(results_dir, scale)
+    for study in sweeps.names() if results.committed else ():
+        if results.drawn(study) and (spec := sweeps.artifact(study).get("effects")):
             sweep = sweeps.load(study, scale)
-            runs = collected.asked(collected.load(path, sweep.factors), sweep)
+            runs = results.runs(sweep)
             named = effects.of_the_correction(runs, sweep.factors, **spec)
             if "contrasts" in sweep.artifact:
                 named |= effects.contrasts(runs, sweep.factors, **sweep.artifact["contrasts"])

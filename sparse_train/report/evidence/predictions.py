@@ -5,8 +5,9 @@ from math import inf
 import pandas as pd
 
 from sparse_train.errors import require
+from sparse_train.report import paper
+from sparse_train.report.evidence import registration
 from sparse_train.report.evidence.effects import complete, in_a_sentence, paired, settings_of, shown, unit
-from sparse_train.report.records import paper, registration
 from sparse_train.report.settings import Setting, find
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import name

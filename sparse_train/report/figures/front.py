@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from sparse_train.report import sweeps
 from sparse_train.report.evidence.statements import Statement
 from sparse_train.report.figures import gradients, style
-from sparse_train.report.records import collected
-from sparse_train.report.records.results import held, write_figure
+from sparse_train.report.files import held, write_figure
+from sparse_train.report.results import Results
 from sparse_train.report.sweeps import PAPER
 
 AMPLIFICATION = "fig2"
@@ -21,9 +21,9 @@ INKS = {"light": ("#1f2328", "#e8e8e8"), "dark": ("#e6edf3", "#30363d")}  # of t
 
 def write(results_dir: Path, stated: list[Statement]) -> None:
     """Write `overview-light.svg` and `overview-dark.svg`, where Figure 2 is measured and statements have numbers."""
-    path = results_dir / "records" / f"{AMPLIFICATION}.rows.csv"
     compared = [one for one in stated if one.effect and len(one.published) == 1]
-    if not compared or (rows := collected.earlier(path, sweeps.load(AMPLIFICATION).factors)) is None:
+    rows = Results(results_dir).rows(sweeps.load(AMPLIFICATION))
+    if not compared or rows.empty:
         return
     with held(results_dir):
         for theme, (ink, grid) in INKS.items():

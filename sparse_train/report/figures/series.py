@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from sparse_train.report import paper
 from sparse_train.report.figures import style
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.figures.looks import Looks, of_method
 from sparse_train.report.figures.style import Look
-from sparse_train.report.records import paper
 from sparse_train.report.views.labels import label, name
 from sparse_train.report.views.tables import trained
 

@@ -14,7 +14,7 @@ from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, first_line, require
 from sparse_train.report.launch import slurm
 from sparse_train.report.launch.child import attend, option
-from sparse_train.report.records.collect import COMPLETE, Records
+from sparse_train.report.results import COMPLETE, Records
 from sparse_train.report.sweeps import Cell, Sweep, configuration, covering, file_of, sweep_dir
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from sparse_train.report import cost, screen
 from sparse_train.report.launch.local import missing
 from sparse_train.report.launch.reproduce import Counts, count
-from sparse_train.report.records.collect import Records
+from sparse_train.report.results import Records
 from sparse_train.report.sweeps import Cell, Sweep
 from sparse_train.report.views.tables import HOLE
 

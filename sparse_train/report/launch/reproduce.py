@@ -9,8 +9,7 @@ from sparse_train.record import segments
 from sparse_train.report import cost
 from sparse_train.report.launch import slurm
 from sparse_train.report.launch.local import Launcher, launch, missing
-from sparse_train.report.records import collected
-from sparse_train.report.records.collect import COMPLETE, MISSING, Records
+from sparse_train.report.results import COMPLETE, MISSING, Records, Results
 from sparse_train.report.sweeps import Cell, Sweep
 from sparse_train.source import training_code
 
@@ -67,18 +66,8 @@ def count(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | No
     """How many runs are in which state; see `status`."""
     states = {cell.id: records.status(cell) for cell in sweep.cells}
     here = {name for name, state in states.items() if state == COMPLETE}
-    committed = set() if results_dir is None else _committed(sweep, results_dir)
+    committed = set() if results_dir is None else Results(results_dir, sweep.scale).complete(sweep)
     return Counts(states, here, committed, slurm.queue(slurm.jobs_dir(runs_dir, sweep.name)))
-
-
-def _committed(sweep: Sweep, results_dir: Path) -> set[str]:
-    """The ids of the sweep's runs that committed records have as complete."""
-    path = collected.path(results_dir, sweep.scale, sweep.name)
-    others = set(collected.elsewhere(path, sweep))
-    if not path.exists():
-        return others
-    rows = collected.asked(collected.load(path, sweep.factors), sweep)
-    return others | set(rows.loc[rows["status"] == COMPLETE, "id"])
 
 
 def plan(sweep: Sweep, records: Records, speeds: cost.Speeds, gpus: int) -> str:

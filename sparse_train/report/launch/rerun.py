@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.errors import ConfigError, require
+from sparse_train.errors import require
 from sparse_train.report.launch.child import attend
 from sparse_train.report.launch.local import command, require_same_runs
-from sparse_train.report.records import collect, collected, mixtures
-from sparse_train.report.records.collect import COMPLETE, TIMES, Records
+from sparse_train.report.results import COMPLETE, MADE, TIMES, Records, Results
 from sparse_train.report.sweeps import Sweep
 
 PLACE = ("device", "instructions", "torch", "threads", "compile")  # with these the same, so is every bit
-OTHERS = ("git", "status", "scale", *PLACE, *TIMES, *mixtures.COLUMNS)
+OTHERS = ("git", "status", "scale", *PLACE, *TIMES, *MADE)
 
 
 def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]) -> tuple[bool, str]:
@@ -41,7 +40,12 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
     with tempfile.TemporaryDirectory() as runs_dir:
         training = command(sweep, [cell], Path(runs_dir), [*_as_before(before), *extra])
         attend(training, stdout=sys.stderr)
-        after = collect.runs(sweep, Records([Path(runs_dir)])).set_index("id", drop=False).loc[cell.id]
+        after = (
+            Results(Path(runs_dir), sweep.scale, Records([Path(runs_dir)]))
+            .runs(sweep)
+            .set_index("id", drop=False)
+            .loc[cell.id]
+        )
     if after["status"] != COMPLETE:
         return False, f"{sweep.name} {cell.id}: {after['status']}, while the committed run is complete"
     fine, told = verdict(before, after, spread_over_seeds(before, rows, sweep) if "test_acc" in before else None)
@@ -73,12 +77,10 @@ def verdict(before: pd.Series, after: pd.Series, spread: float | None) -> tuple[
 
 def _committed(sweep: Sweep, results_dir: Path, run: str | None) -> tuple[pd.Series, pd.DataFrame]:
     """The run's row, and all complete ones."""
-    path = collected.path(results_dir, sweep.scale, sweep.name)
-    if not path.exists():
-        raise ConfigError("artifact", sweep.name, f"there are no committed runs of it: no {path}")
-    rows = collected.load(path, sweep.factors)
-    known = {cell.id for cell in sweep.cells}
-    rows = rows[(rows["status"] == COMPLETE) & rows["id"].isin(known)]
+    results = Results(results_dir, sweep.scale)
+    rows, path = results.runs(sweep), results.path
+    rows = rows[rows["status"] == COMPLETE]
+    require(len(rows), "artifact", sweep.name, f"there are no committed runs of it in {path}")
     chosen = rows if run is None else rows[rows["id"] == run]
     require(len(chosen), "run", run, f"must be the id of a complete run in {path}")
     return chosen.iloc[0], rows

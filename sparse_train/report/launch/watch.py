@@ -8,8 +8,7 @@ from pathlib import Path
 
 from sparse_train.record.integrity import HISTORY
 from sparse_train.report.launch import reproduce, slurm
-from sparse_train.report.records import collect
-from sparse_train.report.records.collect import INTERRUPTED, MALFORMED, MISSING, UNREADABLE, Records
+from sparse_train.report.results import INTERRUPTED, MALFORMED, MISSING, UNREADABLE, Records, lines
 from sparse_train.report.sweeps import Cell, Sweep
 
 QUIET = 60.0  # seconds without a run that trains, or a job in the queue, after which no run is expected
@@ -23,7 +22,7 @@ class Progress:
     """One cell.
 
     Attributes:
-        status: as `collect.Records` says it.
+        status: as `results.Records` says it.
         epochs, of: done, and to do in all; both 0 for a measurement.
         pace: seconds per epoch; None where no epoch is done.
     """
@@ -102,7 +101,7 @@ def progress(cell: Cell, records: Records) -> Progress:
 
 def _seconds(run_dir: Path) -> list[float]:
     try:
-        rows = collect.lines(run_dir / HISTORY, ("seconds",))
+        rows = lines(run_dir / HISTORY, ("seconds",))
         return [float(row["seconds"]) for row in rows]
     except (OSError, *MALFORMED):
         return []
@@ -116,12 +115,12 @@ def block(counts: str, cells: Sequence[Progress]) -> str:
     words += [f"{pace:.1f} s per epoch"] if pace is not None else []
     left = time_left(cells)
     words += [f"about {_span(left)} left with {max(len(running), 1)} at a time"] if left else []
-    lines = [f"{time.strftime('%H:%M:%S')} {'; '.join(words)}"]
+    made = [f"{time.strftime('%H:%M:%S')} {'; '.join(words)}"]
     for one in running:
         own = f"  {one.pace:8.1f} s per epoch  {_span(one.pace * (one.of - one.epochs))} left" if one.pace else ""
-        lines.append(f"  running  {f'epoch {one.epochs:>3}/{one.of:<3}' if one.of else ''}{own}  {one.name}")
-    lines += [f"  {one.status:8} {one.name}: {one.reason}" for one in cells if one.status in ("failed", "diverged")]
-    return "\n".join(lines)
+        made.append(f"  running  {f'epoch {one.epochs:>3}/{one.of:<3}' if one.of else ''}{own}  {one.name}")
+    made += [f"  {one.status:8} {one.name}: {one.reason}" for one in cells if one.status in ("failed", "diverged")]
+    return "\n".join(made)
 
 
 def time_left(cells: Sequence[Progress]) -> float | None:

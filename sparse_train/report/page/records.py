@@ -1,28 +1,27 @@
 """The committed records of one artifact at one scale: its runs, a hole for each that is missing, and their history."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from sparse_train.config import SCIENCE, SCIENCE_OF
 from sparse_train.report import sweeps
-from sparse_train.report.records import collected
-from sparse_train.report.records.collect import COMPLETE, MISSING
-from sparse_train.report.sweeps import PAPER, Cell
+from sparse_train.report.results import COMPLETE, Results
+from sparse_train.report.sweeps import PAPER, Cell, Sweep
 
 FACETS = ("dataset", "dst", "sparsity", "optimizer")  # what the page filters by
 
 
 @dataclass(frozen=True)
 class Committed:
-    """What `records/<name>.csv` holds of the runs that the sweep asks for.
+    """What is committed of the runs that the sweep asks for.
 
     Attributes:
         cells: those runs; with the references that have a record.
         factors: every key of the sweep's grids.
         runs: one row per cell: data set, factors, id, status, and metrics where the run is complete.
-        place: the directory of the scale.
+        results: where they are.
     """
 
     name: str
@@ -30,7 +29,12 @@ class Committed:
     cells: list[Cell]
     factors: list[str]
     runs: pd.DataFrame
-    place: Path
+    results: Results
+
+    @property
+    def place(self) -> Path:
+        """The directory of the scale."""
+        return self.results.place
 
     @property
     def complete(self) -> pd.DataFrame:
@@ -38,10 +42,7 @@ class Committed:
 
     def history(self) -> pd.DataFrame:
         """One row per epoch of every complete run; empty where none is committed."""
-        rows = collected.earlier(self.place / "records" / f"{self.name}.rows.csv", self.factors)
-        if rows is None or self.complete.empty:
-            return pd.DataFrame()
-        return rows[rows["id"].isin(self.complete["id"])]
+        return self.results.rows(Sweep(self.name, self.scale, {}, [self.cells]))
 
     def facets(self) -> list[dict[str, str]]:
         """The distinct combinations of what the page filters by."""
@@ -54,34 +55,20 @@ class Committed:
 def scales_of(name: str, results_dir: Path) -> list[str]:
     """Where to look: the scale that the artifact is made for, and every one with records."""
     stated = sweeps.artifact(name).get("at", PAPER)
-    here = [scale for scale in sweeps.every_scale() if collected.path(results_dir, scale, name).exists()]
+    here = [scale for scale in sweeps.every_scale() if Results(results_dir, scale).drawn(name)]
     return [scale for scale in sweeps.every_scale() if scale in (*here, stated)]
 
 
 def committed(name: str, scale: str, results_dir: Path) -> Committed:
-    """Read one artifact; a table that is not one of records counts as none."""
-    sweep = sweeps.load(name, scale)
-    cells, factors = sweep.cells, sweep.factors
-    held = collected.earlier(collected.path(results_dir, scale, name), factors)
-    known = {}
-    if held is not None:
-        known = {row["id"]: row for row in held.to_dict("records")}
-        expected = {cell.id for cell in cells}
-        if set(known) - expected:
-            offered = sweeps.load(name, scale, references=True).cells
-            cells = [cell for cell in offered if cell.id in expected or cell.id in known]
-    rows = [
-        {**_factors(cell), "id": cell.id, "status": MISSING, **_metrics(known.get(cell.id, {}), factors)}
-        for cell in cells
-    ]
-    return Committed(name, scale, cells, factors, pd.DataFrame(rows), sweeps.scale_dir(results_dir, scale))
+    """Read one artifact: the runs of its sweep, and those of the references that are there."""
+    results, sweep = Results(results_dir, scale), sweeps.load(name, scale)
+    offered, expected = sweeps.load(name, scale, references=True), {cell.id for cell in sweep.cells}
+    cells = [cell for cell in offered.cells if cell.id in expected or cell.id in results.committed]
+    runs = results.runs(replace(sweep, grids=[cells]))
+    data = {cell.id: _data(cell) for cell in cells}
+    return Committed(name, scale, cells, sweep.factors, runs.assign(dataset=runs["id"].map(data)), results)
 
 
-def _factors(cell: Cell) -> dict[str, str]:
-    """The data set as it was used, whatever the scale; the other factors as the sweep file has them."""
-    uses_data = "dataset" in SCIENCE_OF.get(cell.factors.get("task"), SCIENCE)
-    return {**cell.factors, "dataset": cell.dataset if uses_data else "synthetic"}
-
-
-def _metrics(row: dict, factors: list[str]) -> dict:
-    return {key: value for key, value in row.items() if key not in (*factors, "dataset", "id")}
+def _data(cell: Cell) -> str:
+    """The data set as it was used, whatever the scale."""
+    return cell.dataset if "dataset" in SCIENCE_OF.get(cell.factors.get("task"), SCIENCE) else "synthetic"

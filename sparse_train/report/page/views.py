@@ -12,8 +12,7 @@ from sparse_train.report.figures import KINDS
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.page import charts
 from sparse_train.report.page.records import Committed, committed
-from sparse_train.report.records import mixtures
-from sparse_train.report.records.collect import COMPLETE
+from sparse_train.report.results import COMPLETE, MADE
 from sparse_train.report.sweeps import PAPER, Cell, Sweep
 from sparse_train.report.views import hyperparameters, methods, tables
 from sparse_train.report.views.labels import name
@@ -136,7 +135,7 @@ def _runs(held: Committed) -> dict:
     if "git" in runs:
         runs["git"] = runs["git"].map(short, na_action="ignore")
     facts = [key for key in runs if key not in (*held.factors, "dataset", "id", "status")]
-    whole = [key for key in facts if key not in mixtures.COLUMNS]  # those are left out of a row that has nothing to say
+    whole = [key for key in facts if key not in MADE]  # those are left out of a row that has nothing to say
     once = [key for key in runs if key not in ("id", "status") and runs[key].nunique(dropna=key in whole) <= 1]
     shared = {key: _value(values.iloc[0]) for key in once if len(values := runs[key].dropna())}
     columns = ["id", "status", *(key for key in runs if key not in ("id", "status", *once))]

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from matplotlib.colors import to_hex, to_rgb
 
-from sparse_train.report import sweeps
+from sparse_train.report import paper, sweeps
 from sparse_train.report.figures import style
 from sparse_train.report.page.views import PROTOCOL
-from sparse_train.report.records import collected, paper
-from sparse_train.report.records.collect import COMPLETE
+from sparse_train.report.results import COMPLETE, Results
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, is_group
 from sparse_train.report.views import methods
 from sparse_train.report.views.labels import label, name
@@ -80,11 +79,7 @@ def workspace() -> list[tuple[str, list[Panel]]]:
 
 def baseline(results_dir: Path) -> str | None:
     """The id of the run that others are compared with: the first of Table 2's baseline that is complete."""
-    path, sweep = collected.path(results_dir, PAPER, "table2"), sweeps.load("table2")
-    rows = collected.earlier(path, sweep.factors)
-    if rows is None or "status" not in rows:
-        return None
-    rows = collected.asked(rows, sweep)
+    rows = Results(results_dir).runs(sweeps.load("table2"))
     done = rows.loc[(rows["status"] == COMPLETE) & (rows["optimizer"] == "sgd"), "id"]
     return next(iter(done), None)
 

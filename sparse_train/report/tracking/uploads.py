@@ -16,7 +16,7 @@ from sparse_train.options.names import called, run_name
 from sparse_train.record.integrity import HISTORY
 from sparse_train.report import sweeps
 from sparse_train.report.page.records import Committed, committed, scales_of
-from sparse_train.report.records.collect import INTERRUPTED, passed_over, read
+from sparse_train.report.results import INTERRUPTED, passed_over, read
 from sparse_train.report.sweeps import Cell
 from sparse_train.tracking import wandb_run
 

@@ -2,7 +2,7 @@
 
 from omegaconf import OmegaConf
 
-from sparse_train.report.sweeps import configuration
+from sparse_train.report.sweeps import configuration, remembered
 
 ROWS = (  # the paper's rows and what they are here; one whose key is not there is left out, as HAM's in Table 5
     ("Optimizer", "SGD with momentum", None),
@@ -28,6 +28,10 @@ ROWS = (  # the paper's rows and what they are here; one whose key is not there 
 
 def lines(overrides: list[str], name: str) -> list[list[str]]:
     """A head; the rows of one data set and model; "open" rows settle what the paper leaves open."""
+    return remembered(["hyperparameters", name, *overrides], lambda: _lines(overrides, name))
+
+
+def _lines(overrides: list[str], name: str) -> list[list[str]]:
     cfg = configuration(name, dict(override.split("=", 1) for override in overrides))
     made = [["Hyperparameter", "Value", "Key"]]
     for words, fixed, key in ROWS:

@@ -24,6 +24,10 @@ def words(sweep: Sweep) -> dict[str, str]:
     if {"s_avg", AVERAGE} & set(sweep.factors):
         return {}
     asked = dict.fromkeys(cell.factors["optimizer"] for cell in sweep.cells if "optimizer" in cell.factors)
-    composed = {one: sweeps.configuration(sweep.name, {"optimizer": one}) for one in asked}
-    without = [one for one, cfg in composed.items() if OmegaConf.select(cfg, AVERAGE) == "none"]
+
+    def without_average() -> list[str]:
+        composed = {one: sweeps.configuration(sweep.name, {"optimizer": one}) for one in asked}
+        return [one for one, cfg in composed.items() if OmegaConf.select(cfg, AVERAGE) == "none"]
+
+    without = sweeps.remembered(["D alone", sweep.name, *asked], without_average)
     return {one: label("optimizer", one).replace("SparseOpt", D_ALONE) for one in without}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sparse_train.report import sweeps
-from sparse_train.report.records.paper import value as paper_value
+from sparse_train.report.paper import value as paper_value
 from sparse_train.report.views.labels import label, name
 from sparse_train.report.views.spread import mean_std
 

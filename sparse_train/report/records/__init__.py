@@ -1,1 +1,0 @@
-"""Records as rows, and the results directory."""
