@@ -98,6 +98,7 @@ PHASES = {  # what is under way as the signal comes -> where that is, and which 
     "the last step of an epoch": (loop.Run, "loss", 2),
     "evaluation": (loop, "evaluate", 1),
     "the last evaluation": (loop, "evaluate", 2),
+    "an epoch's row": (Record, "append", 1),
     "the last epoch's metrics": (loop, "topology_metrics", 2),
     "the last checkpoint": (files.os, "fsync", 7),
     "export": (loop, "export", 1),
