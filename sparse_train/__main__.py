@@ -77,7 +77,9 @@ def start(given: Namespace, typed: list[str]) -> None:
     before, after = (list(filter(None, [path])) for path in (given.config_path, given.config_dir))
     overrides = [] if given.shell_completion else [parsed(word) for word in given.overrides]
     for override in (one for one in overrides if one.key_or_group == "hydra.searchpath"):
-        after += [str(place).removeprefix("file://") for place in override.value() or []]
+        key, places = override.key_or_group, override.value()
+        require(isinstance(places, list), key, places, "must be a list of directories")
+        after += [str(place).removeprefix("file://") for place in places]
     keys = [checked(one, [*before, *after]) for one in overrides if one.key_or_group != "hydra.searchpath"]
     words = given.overrides if given.shell_completion else [one.input_line for one in keys]
     plain = re.fullmatch(r"\w[\w-]*(/\w[\w-]*)*(\.yaml)?", given.config_name or "config") is not None
@@ -118,7 +120,7 @@ def end(number: int, frame: object) -> None:
 
 def stop(line: str, status: int = 1) -> NoReturn:
     """End the program with one line."""
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {' '.join(line.splitlines())}", file=sys.stderr)
     sys.exit(status)
 
 

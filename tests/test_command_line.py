@@ -91,6 +91,7 @@ LINES = {
     "--multirun dst=rigl,grnet": r"dst=grnet: must be one of dense, .*; did you mean granet\?",
     "--multirun dst=glob(x*)": r"dst=glob\(x\*\): must be one of dense, .*",
     "dst=../dst/rigl": r"dst=../dst/rigl: must be one of dense, .*",
+    "hydra.searchpath=true": "hydra.searchpath=True: must be a list of directories",
     "hydra/launcher=../x": r"hydra/launcher=../x: must be one of local, slurm",
     "--config-name /etc/x": "--config-name=/etc/x: must be a name; --config-dir names its directory",
     "hydra/launcher=slrm": r"hydra/launcher=slrm: must be one of .*; did you mean slurm\?",
@@ -146,6 +147,10 @@ def test_a_sweep_takes_options_by_a_pattern_and_flags_anywhere(tmp_path, monkeyp
     words = ["dst=glob(rigl*,exclude=*_i*)", "--multirun", "model=mlp", "epochs=0", f"runs_dir={tmp_path}"]
     _, _, err = run_here(monkeypatch, capsys, *words)
     assert re.findall(r"run \d of (\d): \w+ (\S+)", err) == [("2", "dst=rigl"), ("2", "dst=rigl_corrected")]
+
+
+def test_a_value_of_two_lines_is_named_on_one(said):
+    assert said("lr='a\nb'") == "lr='a b': Value 'a b' of type 'str' could not be converted to Float"
 
 
 def test_a_sweep_says_every_run_that_has_no_result(tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import Config
-from sparse_train.errors import ConfigError, closest, first_line, require
+from sparse_train.errors import ConfigError, closest, require
 from sparse_train.options.composition import CONF
 from sparse_train.options.targets import PLACES
 
@@ -214,6 +214,9 @@ def one_line(error: Exception) -> str:
     return " ".join(re.sub(r"LexerNoViableAltException: ", "cannot be read: ", text).replace("^", "").split())
 
 
+FULL_KEY = "\n    full_key:"  # where OmegaConf's own advice begins
+
+
 def _unknown_key(text: str, cause: BaseException | None) -> str | None:
     found = re.fullmatch(r"Could not override '(.+)'\.\nTo append to your config use \+(.*)", text, re.DOTALL)
     if found is None:
@@ -238,4 +241,4 @@ def _unknown_option(text: str, cause: BaseException | None) -> str | None:
 def _wrong_value(text: str, cause: BaseException | None) -> str | None:
     if not text.startswith("Error merging override ") or cause is None:
         return None
-    return f"{text.removeprefix('Error merging override ')}: {first_line(cause)}"
+    return f"{text.removeprefix('Error merging override ')}: {str(cause).partition(FULL_KEY)[0]}"
