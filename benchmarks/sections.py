@@ -119,10 +119,10 @@ def _train(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, l
 def mask_updates(device: torch.device) -> dict[str, list[float]]:
     """One update of all masks."""
     cases = {}
-    for growth in (RigL(), SET()):
+    for method in (RigL(), SET()):
         optimizer = ours(network(device), {"precondition": SparseOpt()})
-        updater = Updater(optimizer.topology, optimizer, growth, total_steps=10**9, every=1)
-        cases[type(growth).__name__] = _updates(updater, optimizer)
+        updater = Updater(optimizer.topology, optimizer, method, total_steps=10**9, every=1)
+        cases[type(method).__name__] = _updates(updater, optimizer)
     cases |= {name: update for name, (_, update) in _others(device).items() if update}
     return interleaved(cases, device, rounds=40)
 

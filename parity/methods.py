@@ -7,7 +7,7 @@ import argparse
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,15 @@ from parity import ours
 from parity.networks import ABLATION, GAMMA, UPDATES, moments
 from parity.peers import METHODS, PLACE, ROOT, answer
 from parity.updates import Update, pack, save, torch_layer, unpack
-from sparse_train import RigL, SparseSGD, Topology, Updater
+from sparse_train import SparseSGD, Topology, Updater
 from sparse_train.record.files import write_whole
 from sparse_train.sparsity.masks import drop, grow
+from sparse_train.sparsity.method import Layer, Method
 from sparse_train.sparsity.methods.gmp import GMP
 from sparse_train.sparsity.methods.granet import GraNet
 from sparse_train.sparsity.methods.mest import MEST
 from sparse_train.sparsity.methods.snfs import SNFS
 from sparse_train.sparsity.methods.srigl import SRigL
-from sparse_train.sparsity.parts.averages import Running
-from sparse_train.sparsity.parts.budget import Moment, Plan, Steady
 
 CASES = {case: what for peer in METHODS for case, what in peer.cases.items()}
 STORED = ROOT / "parity" / "methods.npz"
@@ -66,7 +65,8 @@ def inputs(case: str) -> list[Update]:
     """Every layer at each update, at each sparsity."""
     options: dict[str, Any] = {}
     if case in INITIAL:
-        options = {"initial": INITIAL[case], **PARTS[case](), **({"distribution": "uniform"} if case == "gmp" else {})}
+        uniform = {"distribution": "uniform"} if case == "gmp" else {}
+        options = {"initial": INITIAL[case], "method": OURS[case](), **uniform}
     return [update for sparsity in ours.SPARSITIES for update in ours._run(sparsity, **options)]
 
 
@@ -93,30 +93,29 @@ def _updated(case: str, number: int, sparsity: float, layers: list[Update]) -> l
             topology.targets[name] = int(update.mask.sum())
     optimizer = SparseSGD([p for p in model.parameters() if p.requires_grad], topology, lr=0)
     options = {"total_steps": ours.TOTAL, "every": ours.EVERY, "decay": "constant"}
-    growth = None if case in ("mest", "gmp") else RigL()
-    updater = Updater(topology, optimizer, growth, drop_fraction=float(layers[0].fraction), **options, **PARTS[case]())
+    updater = Updater(topology, optimizer, OURS[case](), drop_fraction=float(layers[0].fraction), **options)
     updater.first = first
     updater.observe(number * ours.EVERY)
     updater.update(number * ours.EVERY)
     return [mask.numpy() for mask in list(topology.masks.values())[: len(layers)]]
 
 
-class Dropped(Steady):
+class Dropped(MEST):
     """What is grown at random has no peer: leave it out."""
 
-    keeps_counts = grows = False
+    keeps_counts = False
 
-    def __call__(self, at: Moment) -> Plan:
-        return {name: (dropped, 0) for name, (dropped, _) in super().__call__(at).items()}
+    def counts(self, layers: Mapping[str, Layer]) -> dict[str, tuple[int, int]]:
+        return {name: (dropped, 0) for name, (dropped, _) in super().counts(layers).items()}
 
 
 INITIAL = {"srigl": "constant_fan_in", "granet": "dense", "gmp": "dense"}
-PARTS: dict[str, Callable[[], dict[str, Any]]] = {
-    "srigl": lambda: {"selection": SRigL(ABLATION)},
-    "mest": lambda: {"drop": MEST(GAMMA), "budget": Dropped()},
-    "granet": lambda: {"budget": GraNet()},
-    "gmp": lambda: {"budget": GMP()},
-    "snfs": lambda: {"budget": SNFS(), "average": Running(0.0)},
+OURS: dict[str, Callable[[], Method]] = {
+    "srigl": lambda: SRigL(ABLATION),
+    "mest": lambda: Dropped(GAMMA),
+    "granet": GraNet,
+    "gmp": GMP,
+    "snfs": lambda: SNFS(0.0),
 }
 
 
@@ -137,7 +136,7 @@ def compared(case: str, updates: list[Update], mine: list[np.ndarray], theirs: l
 def _same_by_numbers(case: str, update: Update, other: np.ndarray) -> bool:
     """Whether our scores give this mask, with some number of weights dropped: no fewer than the last that is gone."""
     weight, grad, mask = map(torch.from_numpy, update[:3])
-    score = MEST(GAMMA)(weight, grad) if case == "mest" else weight.abs()
+    score = weight.abs() + GAMMA * grad.abs() if case == "mest" else weight.abs()
     gone = mask & ~torch.from_numpy(other)
     before = int(mask.sum())
     least = int((score[mask] <= score[gone].max()).sum()) if gone.any() else 0

@@ -1,7 +1,7 @@
 """Our side: a short run that gives the inputs, and what our code makes of them."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 from parity.updates import Update, torch_layer
-from sparse_train import HAM, RigL, SparseSGD, Topology, Updater
+from sparse_train import HAM, Method, RigL, SparseSGD, Topology, Updater
 from sparse_train.models.init import kaiming_normal
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.sparsity.masks import drop, grow
@@ -29,7 +29,9 @@ def trace() -> list[Update]:
     return [update for sparsity in SPARSITIES for update in _run(sparsity)]
 
 
-def _run(sparsity: float, initial: str = "random", distribution: str = "erk", **parts: Any) -> Iterator[Update]:
+def _run(
+    sparsity: float, initial: str = "random", distribution: str = "erk", method: Method | None = None
+) -> Iterator[Update]:
     raw = load_digits()
     images, labels = torch.from_numpy(raw.images / 16)[:, None], torch.from_numpy(raw.target).long()
     model = ResNet20(10, in_channels=1)
@@ -38,7 +40,7 @@ def _run(sparsity: float, initial: str = "random", distribution: str = "erk", **
     topology = Topology(model, sparsity, distribution, initial=initial)
     optimizer = SparseSGD(model.parameters(), topology, **SGD)
     # The topology stays after three quarters of the run, and one more period has no update of its own.
-    updater = Updater(topology, optimizer, RigL(), total_steps=TOTAL, every=EVERY, **parts)
+    updater = Updater(topology, optimizer, method or RigL(), total_steps=TOTAL, every=EVERY)
     for step in range(UPDATES * EVERY + 1):
         batch = slice(step * BATCH, (step + 1) * BATCH)
         optimizer.zero_grad()

@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
     from sparse_train.record.export import load, load_masks
     from sparse_train.sparsity.density import erk, uniform
-    from sparse_train.sparsity.parts.growth import SET, RigL
+    from sparse_train.sparsity.method import Method
+    from sparse_train.sparsity.methods.rigl import RigL
+    from sparse_train.sparsity.methods.set import SET
     from sparse_train.sparsity.topology import Topology
     from sparse_train.sparsity.updater import Updater
 
 _HOMES = {
     "HAM": "optim.ham",
     "Renorm": "optim.renorm",
-    "RigL": "sparsity.parts.growth",
-    "SET": "sparsity.parts.growth",
+    "Method": "sparsity.method",
+    "RigL": "sparsity.methods.rigl",
+    "SET": "sparsity.methods.set",
     "SparseOpt": "optim.sparseopt",
     "SparseSGD": "optim.sgd",
     "Topology": "sparsity.topology",
@@ -43,6 +46,7 @@ _HOMES = {
 __all__ = [
     "HAM",
     "SET",
+    "Method",
     "Renorm",
     "RigL",
     "SparseOpt",

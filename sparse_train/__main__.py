@@ -34,7 +34,7 @@ from sparse_train.process.distributed import Ranks, join, leave
 from sparse_train.record.finished import look_again
 from sparse_train.record.record import Record
 from sparse_train.train import multirun
-from sparse_train.train.agreement import require_same_settings
+from sparse_train.train.tasks import require_same_settings
 
 HELD = 75  # the exit status of a run that another process is training: EX_TEMPFAIL
 METHOD = re.compile(r"[+~]*optimizer([/.](precondition|mirror)[\w./]*)?(=|$)")  # options that make a run's method

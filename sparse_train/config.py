@@ -49,6 +49,7 @@ LAST_BITS = {"compile": False}
 SCIENCE_OF = {
     "balance": (),
     "bn_gradient": ("dataset", "batch_size"),
+    "dead_neuron": ("dataset", "batch_size"),
     "equilibrium": ("dataset", "batch_size"),
     "equivalence": ("dataset", "batch_size"),
     "gradient_skew": ("dataset", "model", "batch_size"),
@@ -60,17 +61,7 @@ SCIENCE_OF = {
 
 # A key added later goes here with the value that means "as before": at that value it is left out of the id, so that
 # records committed before it existed keep theirs. Dotted path -> value.
-AS_BEFORE: dict[str, Any] = {
-    "dst.rank_as": "weights",
-    "dst.rescale": False,
-    "topology.initial": "random",
-    "topology.include": [],
-    "optimizer.precondition.per": "neuron",
-    "one_dimensional_lr": 1.0,
-    "label_smoothing": 0.0,
-    "dataset.validation": 0,
-    "task.weights": False,
-} | dict.fromkeys(f"dst.{part}" for part in ("drop", "budget", "selection", "average"))
+AS_BEFORE: dict[str, Any] = {}
 
 CHOICES = {
     "amp": ("none", "bf16"),

@@ -25,7 +25,6 @@ ASIDE = (
     "report/",
     "source.py",
     "tracking/",
-    "train/card.py",
     "train/multirun.py",
 )
 

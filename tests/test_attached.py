@@ -10,7 +10,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from sparse_train.errors import ConfigError
 from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
-from sparse_train.sparsity.parts.growth import RigL
+from sparse_train.sparsity.methods.rigl import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from support.runs import equal, tensors

@@ -14,10 +14,10 @@ from torchvision.datasets import CIFAR10, CIFAR100, MNIST
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from sparse_train.data import cifar, mnist
-from sparse_train.data.digits import digits
+from sparse_train.data import small
 from sparse_train.data.imagenet import imagefolder, imagenet
 from sparse_train.data.memory import EvalSplit, Loading, TrainSplit, average_pool, in_memory
+from sparse_train.data.small import cifar10, cifar100, digits, mnist
 from sparse_train.errors import ConfigError
 from sparse_train.process.distributed import Ranks
 from sparse_train.randomness import derive, generator
@@ -120,7 +120,7 @@ def test_own_images_of_another_kind_or_shape_are_refused(make, place):
 
 
 def test_the_test_set_comes_in_order_and_whole():
-    split = EvalSplit(*numbered(), CPU, [0.5] * 3, [0.25] * 3, batch_size=4)
+    split = EvalSplit(*numbered(), loading(), [0.5] * 3, [0.25] * 3, batch_size=4)
     batches = list(split.epoch())
     assert [len(labels) for _, labels in batches] == [4, 4, 2]
     assert len(split) == 3
@@ -162,7 +162,7 @@ def images_of(split, epoch=0):
 def test_held_out_images_are_never_trained_on_and_the_same_for_every_seed(request, name):
     root = "nowhere" if name == "digits" else request.getfixturevalue(f"{name.removesuffix('100')}_dir")
     channels = 3 if name == "cifar100" else 1
-    made = {"digits": partial(digits, train_images=40), "cifar100": cifar.cifar100, "mnist": mnist.mnist}[name]
+    made = {"digits": partial(digits, train_images=40), "cifar100": cifar100, "mnist": mnist}[name]
 
     def data(seed, count):
         one = loading(root, batch_size=1, seed=seed)
@@ -184,14 +184,14 @@ def test_held_out_images_are_never_trained_on_and_the_same_for_every_seed(reques
 
 
 def test_cifar_is_read_as_torchvision_has_it(cifar_dir):
-    data = cifar.cifar100(loading(cifar_dir, batch_size=8), [0.0] * 3, [1.0] * 3)
+    data = cifar100(loading(cifar_dir, batch_size=8), [0.0] * 3, [1.0] * 3)
     assert (data.num_classes, data.in_channels, data.image_size) == (100, 3, 32)
     raw = CIFAR100(str(cifar_dir), train=False)
     images, labels = next(iter(data.test.epoch()))
     assert torch.equal(pixels(images), torch.from_numpy(raw.data).permute(0, 3, 1, 2).int())
     assert labels.tolist() == raw.targets
     assert data.train.samples == 40
-    small = cifar.cifar100(loading(cifar_dir, batch_size=8), [0.0] * 3, [1.0] * 3, image_size=16)
+    small = cifar100(loading(cifar_dir, batch_size=8), [0.0] * 3, [1.0] * 3, image_size=16)
     assert next(iter(small.train.epoch(0)))[0].shape == (8, 3, 16, 16)
 
 
@@ -200,7 +200,7 @@ def test_cifar_10_has_ten_classes_and_a_place_of_its_own(cifar_dir, monkeypatch)
     for part in ("train_list", "test_list"):
         monkeypatch.setattr(CIFAR10, part, getattr(CIFAR100, part))
     monkeypatch.setattr(CIFAR10, "meta", CIFAR100.meta)
-    data = cifar.cifar10(loading(cifar_dir, batch_size=8), [0.0] * 3, [1.0] * 3, pad=0, flip=False)
+    data = cifar10(loading(cifar_dir, batch_size=8), [0.0] * 3, [1.0] * 3, pad=0, flip=False)
     raw = CIFAR10(str(cifar_dir), train=False)
     images, labels = next(iter(data.test.epoch()))
     assert (data.num_classes, data.in_channels, data.image_size, data.train.samples) == (10, 3, 32, 40)
@@ -210,13 +210,13 @@ def test_cifar_10_has_ten_classes_and_a_place_of_its_own(cifar_dir, monkeypatch)
 
 def test_cifar_that_is_missing_or_damaged_is_named(cifar_dir, tmp_path):
     with pytest.raises(ConfigError, match=r"data_dir=nowhere: downloading is off.*put cifar-100-python/train"):
-        cifar.cifar100(loading("nowhere"), [0.0] * 3, [1.0] * 3)
+        cifar100(loading("nowhere"), [0.0] * 3, [1.0] * 3)
     train = cifar_dir / "cifar-100-python" / "train"
     whole = train.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
         train.write_bytes(damaged)
         with pytest.raises(ConfigError, match=r"damaged \(wrong MD5.*cifar-100-python/train"):
-            cifar.cifar100(loading(cifar_dir, download=True), [0.0] * 3, [1.0] * 3)
+            cifar100(loading(cifar_dir, download=True), [0.0] * 3, [1.0] * 3)
         assert train.read_bytes() == damaged, "a damaged file is the user's to delete"
 
 
@@ -226,7 +226,7 @@ def test_a_failed_download_says_where_to_put_what(cifar_dir, tmp_path, monkeypat
 
     monkeypatch.setattr(CIFAR100, "download", unreachable)
     with pytest.raises(ConfigError, match=r"the download failed \(OSError: no route\); put .*test.*https://"):
-        cifar.cifar100(loading(tmp_path / "empty", download=True), [0.0] * 3, [1.0] * 3)
+        cifar100(loading(tmp_path / "empty", download=True), [0.0] * 3, [1.0] * 3)
 
 
 def copied(source, target):
@@ -236,7 +236,7 @@ def copied(source, target):
 def test_a_download_is_used(cifar_dir, tmp_path, monkeypatch):
     target = tmp_path / "fresh"
     monkeypatch.setattr(CIFAR100, "download", lambda self: copied(cifar_dir, self.root))
-    assert cifar.cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3).train.samples == 40
+    assert cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3).train.samples == 40
 
 
 def test_a_download_that_is_broken_off_leaves_nothing(cifar_dir, tmp_path, monkeypatch):
@@ -252,10 +252,10 @@ def test_a_download_that_is_broken_off_leaves_nothing(cifar_dir, tmp_path, monke
     with monkeypatch.context() as patched:
         patched.setattr(CIFAR100, "download", broken_off)
         with pytest.raises(SystemExit):
-            cifar.cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3)
+            cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3)
     assert not list(target.iterdir())
     monkeypatch.setattr(CIFAR100, "download", lambda self: copied(cifar_dir, self.root))
-    assert cifar.cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3).train.samples == 40
+    assert cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3).train.samples == 40
 
 
 def test_an_archive_that_is_there_is_not_fetched_again(cifar_dir, tmp_path, monkeypatch):
@@ -264,7 +264,7 @@ def test_an_archive_that_is_there_is_not_fetched_again(cifar_dir, tmp_path, monk
     archive = shutil.make_archive(str(target / "cifar-100-python"), "gztar", cifar_dir, "cifar-100-python")
     monkeypatch.setattr(CIFAR100, "tgz_md5", hashlib.md5(Path(archive).read_bytes()).hexdigest())
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("fetched"))
-    assert cifar.cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3).train.samples == 40
+    assert cifar100(loading(target, download=True), [0.0] * 3, [1.0] * 3).train.samples == 40
     assert sorted(path.name for path in target.iterdir()) == ["cifar-100-python", "cifar-100-python.tar.gz"]
 
 
@@ -284,19 +284,19 @@ def mnist_dir(tmp_path, monkeypatch):
             file = raw / f"{part}-{kind}-ubyte"
             file.write_bytes(content)
             md5[f"MNIST/raw/{file.name}"] = hashlib.md5(content).hexdigest()
-    monkeypatch.setattr(mnist, "FILES", md5)
+    monkeypatch.setattr(small, "MNIST_FILES", md5)
     return tmp_path
 
 
 def test_mnist(mnist_dir):
-    data = mnist.mnist(loading(mnist_dir), [0.1307], [0.3081])
+    data = mnist(loading(mnist_dir), [0.1307], [0.3081])
     assert (data.num_classes, data.in_channels, data.image_size) == (10, 1, 28)
     assert data.train.samples == 12
     assert data.test.samples == 6
-    assert mnist.mnist(loading(mnist_dir), [0.0], [1.0], image_size=14).image_size == 14
+    assert mnist(loading(mnist_dir), [0.0], [1.0], image_size=14).image_size == 14
     (mnist_dir / "MNIST/raw/t10k-labels-idx1-ubyte").write_bytes(b"short")
     with pytest.raises(ConfigError, match=r"damaged.*t10k-labels-idx1-ubyte"):
-        mnist.mnist(loading(mnist_dir), [0.1307], [0.3081])
+        mnist(loading(mnist_dir), [0.1307], [0.3081])
 
 
 # --- what augmentation each data set has is its own keys' choice ---
@@ -322,7 +322,7 @@ def test_pad_and_flip_are_honoured(request, name, pad, flip):
     """Every training image is a view of an original with its label, within the padding, mirrored only if asked."""
     root = "nowhere" if name == "digits" else request.getfixturevalue(f"{name.removesuffix('100')}_dir")
     channels = 3 if name == "cifar100" else 1
-    made = {"digits": partial(digits, train_images=40), "cifar100": cifar.cifar100, "mnist": mnist.mnist}[name]
+    made = {"digits": partial(digits, train_images=40), "cifar100": cifar100, "mnist": mnist}[name]
     data = made(loading(root), [0.0] * channels, [1.0] * channels, pad=pad, flip=flip)
     if name == "cifar100":
         raw = CIFAR100(str(root))
@@ -458,6 +458,57 @@ def test_any_folder_of_classes_is_read_as_imagenet_is(image_folder):
         imagefolder(loading(image_folder), [0.5] * 3, [0.25] * 3)
 
 
+def test_hidden_folders_and_files_are_no_classes_and_no_images(image_folder):
+    """Editors and macOS leave them."""
+    expected = folder_data(image_folder)
+    for part in ("train", "val"):
+        root = image_folder / "imagenet" / part
+        for place in (root / ".ipynb_checkpoints", root / "n01" / ".ipynb_checkpoints"):
+            place.mkdir()
+            shutil.copy(root / "n01" / "0.png", place / "0-checkpoint.png")
+        (root / "n01" / "._0.png").write_bytes(b"AppleDouble")
+    data = folder_data(image_folder)
+    assert data.num_classes == 2
+    for part in ("train", "test"):
+        assert images_of(getattr(data, part)) == images_of(getattr(expected, part))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_images_of_more_than_8_bits_are_refused(image_folder, dtype):
+    """PIL makes them white."""
+    path = image_folder / "imagenet" / "val" / "n01" / "0.tiff"
+    Image.fromarray(np.full((40, 40), 1000, dtype=dtype)).save(path)
+    with pytest.raises(ConfigError, match=r"0.tiff cannot be read as an image \(its mode is \S+; save it with 8 bits"):
+        list(folder_data(image_folder).test.epoch(0))
+
+
+@pytest.mark.parametrize(("place", "by"), [("", "valprep.sh, for ImageNet"), ("images", "val_annotations.txt")])
+def test_a_val_folder_as_it_is_downloaded_is_named_with_what_to_do(image_folder, place, by):
+    """ImageNet's holds all images side by side, Tiny ImageNet's in a folder `images` beside a list of their classes."""
+    val = image_folder / "imagenet" / "val"
+    (val / place).mkdir(exist_ok=True)
+    for path in sorted(val.glob("n*/*")):
+        path.rename(val / place / f"{path.parent.name}_{path.name}")
+    for name in ("n01", "n02"):
+        (val / name).rmdir()
+    if place:
+        (val / "val_annotations.txt").touch()
+    with pytest.raises(ConfigError) as error:
+        folder_data(image_folder)
+    right = f"move each image to {val}/<class>/ (by {by})"
+    assert str(error.value) == f"data_dir={image_folder}: {val} is not sorted into class folders as train is: {right}"
+
+
+def test_two_processes_divide_the_batches_of_a_folders_test(image_folder, monkeypatch):
+    monkeypatch.setattr(Ranks, "require_same", lambda *_: None)
+    whole = images_of(folder_data(image_folder).test)
+    splits = [folder_data(image_folder, ranks=Ranks(rank, 2)).test for rank in (0, 1)]
+    sizes = [[len(labels) for _, labels in split.epoch()] for split in splits]
+    assert sizes == [[2, 1], [2, 1]], "of 6 images in global batches of 4"
+    assert [len(split) for split in splits] == [2, 2]
+    assert [image for pair in zip(*map(images_of, splits), strict=True) for image in pair] == whole
+
+
 def _empty(path):
     path.write_bytes(b"")
 
@@ -488,7 +539,7 @@ def test_what_is_no_file_in_a_data_files_place_is_named(make, cifar_dir):
     path.unlink()
     make(path)
     with pytest.raises(ConfigError, match=r"not a regular file: cifar-100-python/test; get the data set from https"):
-        cifar.cifar100(loading(cifar_dir), [0.0] * 3, [1.0] * 3)
+        cifar100(loading(cifar_dir), [0.0] * 3, [1.0] * 3)
 
 
 def test_processes_with_other_data_are_refused(image_folder, monkeypatch):

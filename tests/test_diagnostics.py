@@ -136,6 +136,49 @@ def test_masks_are_told_by_fan_ins_corrections_and_holes(compose_config):
     assert told["c_spread/layer2"] == pytest.approx(c.std(correction=0).item(), rel=1e-5)
 
 
+def test_revived_neurons_and_what_they_take_are_counted(compose_config):
+    run = build(compose_config(*RUN))
+    name, meter = "layer2.0.conv1.weight", run.meter()  # 8 neurons of 4 inputs, 3x3 each
+    before, after = (torch.zeros_like(run.topology.weights[name], dtype=torch.bool) for _ in range(2))
+    before[:3, 0] = True  # neurons 0 to 2 have 9 weights each, the others none
+    after[0, 0] = after[1, :2] = after[4, 3] = after[5, 3, 0] = True  # 1 grows 9, 2 dies, 4 and 5 revive with 9 and 3
+    run.topology.replace(name, before)
+    with run.diagnostics.update(meter, run.updater):
+        run.topology.replace(name, after)
+    told = run.diagnostics.trained(meter)
+    assert (told["neurons/died"], told["neurons/revived"]) == (1, 2)
+    assert told["neurons/growth_share"] == told["neurons/layer_growth_share"] == pytest.approx(12 / 21)
+    other = "layer3.0.conv1.weight"  # grows one weight more, in a layer without a revival
+    grown = run.topology.masks[other].clone()
+    grown.view(-1)[grown.view(-1).int().argmin()] = True
+    with run.diagnostics.update(meter, run.updater):
+        run.topology.replace(other, grown)
+    told = run.diagnostics.trained(meter)
+    assert told["neurons/growth_share"] == pytest.approx(12 / 22)
+    assert told["neurons/layer_growth_share"] == pytest.approx(12 / 21)
+
+
+def test_epochs_without_growth_have_no_share(compose_config):
+    run = build(compose_config(*RUN))
+    told = run.diagnostics.trained(run.meter())
+    assert (told["neurons/died"], told["neurons/growth_share"], told["neurons/layer_growth_share"]) == (0, None, None)
+
+
+def test_the_largest_neuron_is_told_by_the_median_of_the_living(compose_config):
+    run = build(compose_config(*RUN))
+    name = "layer2.0.conv1.weight"
+    for other, weight in run.topology.weights.items():
+        run.topology.replace(other, torch.ones_like(weight, dtype=torch.bool))
+        torch.nn.init.ones_(weight)
+    mask = torch.ones_like(run.topology.weights[name], dtype=torch.bool)
+    mask[5:] = False  # five living neurons of equal norm
+    run.topology.replace(name, mask)
+    assert run.diagnostics.norm_ratio() == pytest.approx(1.0)
+    with torch.no_grad():
+        run.topology.weights[name][2] *= 12
+    assert run.diagnostics.norm_ratio() == pytest.approx(12.0)
+
+
 def test_groups_are_the_stages_of_a_network():
     with torch.device("meta"):
         model = timm_model(1000, 3)

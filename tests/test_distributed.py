@@ -190,7 +190,9 @@ def test_ranks_share_every_image_once(world, compose_config):
     tested = [
         label
         for rank in range(world)
-        for _, batch in EvalSplit(images, labels, device, [0.5], [0.5], 4, Ranks(rank, world)).epoch()
+        for _, batch in EvalSplit(
+            images, labels, Loading("", 8, 0, device, ranks=Ranks(rank, world)), [0.5], [0.5], 4
+        ).epoch()
         for label in batch.tolist()
     ]
     assert sorted(tested) == list(range(30))
@@ -215,7 +217,7 @@ def test_a_checksum_tells_masks_apart():
 
 
 def test_what_processes_may_differ_in(compose_config):
-    from sparse_train.train.agreement import settings
+    from sparse_train.train.tasks import settings
 
     mine = settings(compose_config("optimizer=sparseopt"))
     machine = ("data_dir=/elsewhere", "workers=3", "gpus=[0]", "download=false", "logger=wandb")

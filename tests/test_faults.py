@@ -173,7 +173,7 @@ def test_what_a_checkpoint_holds_belongs_to_its_format(unbroken):
     }
 
 
-PATHS = ["dst.every", "dst.growth", "optimizer.mirror", "optimizer.precondition", "model.width", "dataset.pad"]
+PATHS = ["dst.every", "dst.method", "optimizer.mirror", "optimizer.precondition", "model.width", "dataset.pad"]
 KEYS = [key for key in Config.__dataclass_fields__ if key not in ("runs_dir", "data_dir")] + PATHS
 ODD = ["", "null", "[]", "{}", "[1", "-1", "nan", "1e400", "${seed}", "${nope}", "${x:y}", '"', "a b", "1,2", "..", "~"]
 SIGNS, VALUES = st.sampled_from(["", "", "+", "++", "~"]), st.sampled_from(ODD) | st.text()
@@ -231,7 +231,7 @@ def test_a_malformed_sweep_is_named(text, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "target", ["os.system", "webbrowser.open", "torch.hub.load", "torch.load", "sparse_train.train.tasks"]
 )
-@pytest.mark.parametrize("place", ["model", "optimizer.mirror", "dst.growth", "task"])
+@pytest.mark.parametrize("place", ["model", "optimizer.mirror", "dst.method", "task"])
 def test_a_shared_configuration_cannot_run_code(target, place, tmp_path, monkeypatch, capsys):
     overrides = [f"runs_dir={tmp_path / 'runs'}", "optimizer=ham", f"{place}._target_={target}"]
     code, out, err = run_here(monkeypatch, capsys, *overrides)

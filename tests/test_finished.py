@@ -89,8 +89,8 @@ def test_a_run_of_other_code_is_returned_with_one_line(done, asked):
 def test_an_edited_method_is_other_code(done, asked, tmp_path, monkeypatch):
     """The example: RigL's score turned around in our own file."""
     edited = shutil.copytree(source.PACKAGE, tmp_path / "edited", ignore=shutil.ignore_patterns("__pycache__"))
-    growth = edited / "sparsity" / "parts" / "growth.py"
-    growth.write_text(growth.read_text().replace("return grad.abs()", "return -grad.abs()"))
+    growth = edited / "sparsity" / "methods" / "rigl.py"
+    growth.write_text(growth.read_text().replace("return layer.gradient.abs()", "return -layer.gradient.abs()"))
     assert source._hash(edited, [growth.relative_to(edited)]) != source._hash(
         source.PACKAGE, [growth.relative_to(edited)]
     )

@@ -17,12 +17,12 @@ from sparse_train.errors import ConfigError, ForeignError
 from sparse_train.options import trust
 from sparse_train.options.targets import instantiate, raise_foreign
 from sparse_train.options.trust import GROUP, VARIABLE, require_known
-from sparse_train.train.agreement import require_same_settings
+from sparse_train.train.tasks import require_same_settings
 from support import lab
 from support.runs import ROOT, record, run_here
 
 OWN = ["--config-dir", "conf", "dst=drawn", "dataset=stripes", "model=tiny", "threads=1", "checkpoint_steps=2"]
-SCORE = "mylab.growth.Drawn"
+DRAWN = "mylab.methods.Drawn"
 
 
 @pytest.fixture
@@ -66,16 +66,16 @@ def test_the_page_runs_as_it_stands(tmp_path, monkeypatch):
     assert rows[-2:] == ["RigL", "drawn"]
     first = record(tmp_path / done.stdout.splitlines()[0])
     code = _hash(tmp_path, monkeypatch)
-    assert first["foreign"] == {SCORE: {"package": "mylab", "version": None, "code": code}}
-    assert first["config"]["dst"]["growth"] == {"_target_": SCORE, "temperature": 0.5}
+    assert first["foreign"] == {DRAWN: {"package": "mylab", "version": None, "code": code}}
+    assert first["config"]["dst"]["method"] == {"_target_": DRAWN, "temperature": 0.5}
     assert first["name"] == "digits resnet20 drawn sparseopt 0.9 seed 0"
-    assert len((tmp_path / "mylab" / "growth.py").read_text().splitlines()) <= 20, "as the page's title says"
+    assert len((tmp_path / "mylab" / "methods.py").read_text().splitlines()) <= 20, "as the page's title says"
 
 
 def _hash(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place))
     forget()
-    return source.foreign_code(SCORE)
+    return source.foreign_code(DRAWN)
 
 
 LOGGER = """
@@ -102,9 +102,9 @@ def test_killed_and_taken_up_again_it_ends_the_same(mylab, monkeypatch, capsys):
     assert code == 0, err
     assert (mylab / "rows.txt").read_text() == "1\n2\n3\n4\ncomplete"
     once = mylab / out.strip()
-    kill = "import os\nfrom mylab import growth\nscore, calls = growth.Drawn.__call__, []\n"
+    kill = "import os\nfrom mylab import methods\nscore, calls = methods.Drawn.growth_score, []\n"
     kill += "def killed(*given):\n    calls.append(0)\n    return os._exit(9) if len(calls) == 7 else score(*given)\n"
-    kill += "growth.Drawn.__call__ = killed\nfrom sparse_train.__main__ import main\nmain()\n"
+    kill += "methods.Drawn.growth_score = killed\nfrom sparse_train.__main__ import main\nmain()\n"
     done = subprocess.run([sys.executable, "-c", kill, *OWN, "runs_dir=again"], env=_path(mylab), capture_output=True)
     assert done.returncode == 9
     [again] = (mylab / "again").iterdir()
@@ -146,20 +146,20 @@ def test_without_a_word_of_who_runs_it_nothing_is_imported(place, monkeypatch, c
 
 
 def test_an_installed_package_may_say_it_for_itself(place, compose_config):
-    cfg = _with(compose_config(), "dst.growth", {"_target_": SCORE})
+    cfg = _with(compose_config(), "dst.method", {"_target_": DRAWN})
     with pytest.raises(ConfigError, match=f"{VARIABLE}=mylab"):
         instantiate(cfg, "dst")
     info = place / "mylab-2.5.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mylab\nVersion: 2.5\n")
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\nmylab = mylab.growth\nanything = os\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\nmylab = mylab.methods\nanything = os\n")
     (info / "top_level.txt").write_text("mylab\n")
     assert callable(instantiate(cfg, "dst"))
-    assert source.foreign([SCORE])[SCORE]["version"] == "2.5"
+    assert source.foreign([DRAWN])[DRAWN]["version"] == "2.5"
     with pytest.raises(ConfigError, match="model._target_=mylab.nets.Tiny: not one of the project's own"):
         instantiate(_with(cfg, "model", {"_target_": "mylab.nets.Tiny", "_partial_": True}), "model")
-    with pytest.raises(ConfigError, match="dst.growth._target_=os.system: not one of the project's own$"):
-        instantiate(_with(cfg, "dst.growth", {"_target_": "os.system"}), "dst")
+    with pytest.raises(ConfigError, match="dst.method._target_=os.system: not one of the project's own$"):
+        instantiate(_with(cfg, "dst.method", {"_target_": "os.system"}), "dst")
 
 
 def _with(cfg, key, value):
@@ -177,9 +177,9 @@ def test_what_is_not_ours_is_listed_and_read_as_what_is(mylab, monkeypatch, caps
     said = {
         "dst=null": "dst=null: must be one of dense, drawn, ",
         "dst=drown": "dst=drown: must be one of dense, drawn, ",
-        "dst.growth.temprature=2": "dst.growth.temprature=2: no such key; did you mean temperature?",
-        "+dst.growth.heat=2": "dst.growth.heat=2: no such key",
-        "~dst.growth._target_": "dst.growth={'temperature': 1.0}: needs a _target_",
+        "dst.method.temprature=2": "dst.method.temprature=2: no such key; did you mean temperature?",
+        "+dst.method.heat=2": "dst.method.heat=2: no such key",
+        "~dst.method._target_": "dst.method={'temperature': 1.0}: needs a _target_",
     }
     for word, line in said.items():
         code, out, err = run_here(monkeypatch, capsys, *OWN, word)
@@ -190,26 +190,26 @@ def test_what_is_not_ours_is_listed_and_read_as_what_is(mylab, monkeypatch, caps
 def test_processes_with_other_code_of_a_package_do_not_train_together(mylab, compose_config):
     agreed = {}
     ranks = SimpleNamespace(world=2, require_same=agreed.update)
-    require_same_settings(_with(compose_config(), "dst.growth", {"_target_": SCORE}), ranks)
-    assert agreed[SCORE] == source.foreign_code(SCORE)
+    require_same_settings(_with(compose_config(), "dst.method", {"_target_": DRAWN}), ranks)
+    assert agreed[DRAWN] == source.foreign_code(DRAWN)
 
 
 # What a trusted package's own modules have from elsewhere, and what of ours is no option.
 STRANGE = {
-    "dst.growth": [
-        "mylab.growth.torch.hub.load",
-        "mylab.growth.system",
-        "mylab.growth.load",
-        "mylab.growth.RESULT",
-        "mylab.growth._hidden",
-        "mylab.growth.Nothing",
+    "dst.method": [
+        "mylab.methods.torch.hub.load",
+        "mylab.methods.system",
+        "mylab.methods.load",
+        "mylab.methods.RESULT",
+        "mylab.methods._hidden",
+        "mylab.methods.Nothing",
         "mylab.nowhere.Drawn",
         "mylab",
         "mylab.",
         "mylabor.growth.Drawn",
         "sparse_train.optim.ham.HAM",
-        "sparse_train.sparsity.parts.growth.torch.load",
-        "sparse_train.sparsity.parts.growth.Protocol",
+        "sparse_train.sparsity.method.torch.load",
+        "sparse_train.sparsity.methods.rigl.Layer",
         "sparse_train.sparsity.RigL",
         "sparse_train.sparsity.topology._listed",
         "sparse_train.sparsity.masks.drop",
@@ -225,9 +225,9 @@ STRANGE = {
         "sparse_train.models.init.kaiming_normal",
         "sparse_train.record.export.load",
         "mylab.nets.nn.Linear",
-        "mylab.growth.Drawn",
+        "mylab.methods.Drawn",
     ],
-    "dataset": ["sparse_train.data.files.ensure", "sparse_train.data.memory.in_memory", "mylab.sets.torch.load"],
+    "dataset": ["sparse_train.data.small.ensure", "sparse_train.data.memory.in_memory", "mylab.sets.torch.load"],
     "task": [
         "sparse_train.theory.measurement.measure",
         "sparse_train.theory.dynamics.problem",
@@ -240,7 +240,7 @@ STRANGE = {
 
 @pytest.mark.parametrize("key", STRANGE)
 def test_trust_ends_where_a_package_does(key, mylab, compose_config):
-    score = mylab / "mylab" / "growth.py"
+    score = mylab / "mylab" / "methods.py"
     score.write_text(
         score.read_text()
         + "\nfrom os import system\nfrom pickle import _load as load\nRESULT = Drawn()\n\ndef _hidden():\n    pass\n"
@@ -252,11 +252,11 @@ def test_trust_ends_where_a_package_does(key, mylab, compose_config):
             instantiate(_with(compose_config(), key, {"_target_": target, **partial}), section)
 
 
-@pytest.mark.parametrize("said", ["os", "mylab,subprocess", "builtins", "mylab.growth;x", "_private", "a..b"])
+@pytest.mark.parametrize("said", ["os", "mylab,subprocess", "builtins", "mylab.methods;x", "_private", "a..b"])
 def test_pythons_own_modules_are_never_trusted(said, place, monkeypatch):
     monkeypatch.setenv(VARIABLE, said)
     with pytest.raises(ConfigError, match=f"{VARIABLE}="):
-        require_known(SCORE, "dst.growth._target_")
+        require_known(DRAWN, "dst.method._target_")
 
 
 def test_a_class_of_ours_needs_no_second_entry(tmp_path, monkeypatch):
@@ -264,9 +264,9 @@ def test_a_class_of_ours_needs_no_second_entry(tmp_path, monkeypatch):
     (tmp_path / "sparsity" / "newest.py").write_text("from os import system\n\nclass Newest:\n    pass\n")
     monkeypatch.setattr(trust, "PACKAGE", tmp_path)
     trust.defined.cache_clear()
-    require_known("sparse_train.sparsity.newest.Newest", "dst.growth._target_")
+    require_known("sparse_train.sparsity.newest.Newest", "dst.method._target_")
     with pytest.raises(ConfigError, match="no such class or function"):
-        require_known("sparse_train.sparsity.newest.system", "dst.growth._target_")
+        require_known("sparse_train.sparsity.newest.system", "dst.method._target_")
     trust.defined.cache_clear()
 
 
@@ -275,7 +275,7 @@ def test_a_class_of_ours_needs_no_second_entry(tmp_path, monkeypatch):
     [("open('missing')", "FileNotFoundError"), ("[].pop()", "IndexError"), ("None.x", "AttributeError")],
 )
 def test_a_strangers_constructor_keeps_its_traceback(body, shown, mylab, monkeypatch, capsys):
-    for name, at in (("growth", "dst.growth"), ("nets", "model")):
+    for name, at in (("methods", "dst.method"), ("nets", "model")):
         forget()
         path = mylab / "mylab" / f"{name}.py"
         before = path.read_text()
@@ -296,13 +296,13 @@ class Fails:
 @pytest.mark.parametrize("raised", [Fails, lambda: {}["mine"]])
 def test_of_several_strangers_the_one_that_failed_is_named(raised):
     fails = f"{Fails.__module__}.Fails"
-    content = {"_target_": "theirs.Budget", "growth": {"_target_": fails}, "drop": {"_target_": "theirs.Drop"}}
+    content = {"_target_": "theirs.Wrapper", "method": {"_target_": fails}}
     with pytest.raises(KeyError) as error:
         raised()
-    outermost = ("dst.budget", "theirs.Budget") if raised is not Fails else ("dst.budget.growth", fails)
+    outermost = ("dst.method", "theirs.Wrapper") if raised is not Fails else ("dst.method.method", fails)
     with pytest.raises(ForeignError, match=f"^{'='.join(outermost)}: KeyError: 'mine'"):
-        raise_foreign(content, "dst.budget", error.value)
-    raise_foreign({"_target_": "sparse_train.sparsity.methods.gmp.GMP"}, "dst.budget", error.value)
+        raise_foreign(content, "dst.method", error.value)
+    raise_foreign({"_target_": "sparse_train.sparsity.methods.gmp.GMP"}, "dst.method", error.value)
 
 
 def _frames(error):

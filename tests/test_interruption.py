@@ -97,9 +97,9 @@ PHASES = {  # what is under way as the signal comes -> where that is, and which 
     "the first step": (loop.Run, "loss", 1),
     "the last step of an epoch": (loop.Run, "loss", 2),
     "evaluation": (loop, "evaluate", 1),
-    "an epoch's row": (Record, "append", 1),
-    "the last step": (loop, "topology_metrics", 2),
     "the last evaluation": (loop, "evaluate", 2),
+    "an epoch's row": (Record, "append", 1),
+    "the last epoch's metrics": (loop, "topology_metrics", 2),
     "the last checkpoint": (files.os, "fsync", 9),
     "export": (loop, "export", 1),
     "the last word": (Record, "finish", 1),
@@ -133,7 +133,7 @@ def test_a_signal_ends_a_sweep_whatever_is_under_way(phase, tmp_path, monkeypatc
     assert code == 128 + signal.SIGTERM
     assert handed == [signal.SIGTERM], "once"
     content = record(only(tmp_path))
-    assert content["status"] == ("running" if list(PHASES).index(phase) < 4 else "complete")
+    assert content["status"] == ("running" if list(PHASES).index(phase) < 5 else "complete")
     assert err.count(" on SIGTERM") == 1
     assert "Traceback" not in err
     assert (only(tmp_path) / "checkpoint.pt").exists()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import weakref
 from math import sqrt
 
 import pytest
@@ -370,22 +371,6 @@ def test_training_flops_count_the_dense_gradient_where_it_is_needed(tiny, overri
 # --- going on, and not going on ---
 
 
-def test_a_run_takes_over_momentum_and_masks_of_another_exactly(tiny, to_the_end):
-    """Momentum obeys the masks that were saved, not those that the run started with."""
-    run, other = tiny("seed=1"), tiny("seed=2")
-    to_the_end(run)
-    saved = copy.deepcopy(run.state_dict())
-    other.load_state_dict(copy.deepcopy(saved))
-    for (name, p), q in zip(run.model.named_parameters(), other.model.parameters(), strict=True):
-        assert torch.equal(p, q)
-        momentum = run.optimizer.state[p]["momentum_buffer"]
-        assert momentum.any()
-        assert torch.equal(momentum, other.optimizer.state[q]["momentum_buffer"])
-        if name in run.topology.masks:
-            assert torch.equal(run.topology.masks[name], other.topology.masks[name])
-    assert other.topology.itop_rate() == run.topology.itop_rate()
-
-
 class Listening:
     """A sink that keeps what it hears."""
 
@@ -417,11 +402,11 @@ def task(compose_config, tmp_path, monkeypatch):
 def test_a_run_that_raises_is_failed_and_says_why(task, monkeypatch):
     evaluate, calls = loop.evaluate, []
 
-    def failing(run):
+    def failing(run, between):
         calls.append(1)
         if len(calls) == 2:
             raise RuntimeError("out of memory\nand a long trace")
-        return evaluate(run)
+        return evaluate(run, between)
 
     monkeypatch.setattr(loop, "evaluate", failing)
     error, record, sink = task()
@@ -443,7 +428,23 @@ def test_a_run_whose_loss_is_no_number_is_diverged(task):
 
 
 def test_a_test_loss_that_is_no_number_is_divergence_too(task, monkeypatch):
-    monkeypatch.setattr(loop, "evaluate", lambda run: {"test_loss": float("inf"), "test_acc": 10.0})
+    monkeypatch.setattr(loop, "evaluate", lambda run, between: {"test_loss": float("inf"), "test_acc": 10.0})
     error, record, _ = task()
     assert isinstance(error, DivergedError)
     assert (record["status"], record["reason"]) == ("diverged", "the test loss is inf in epoch 1")
+
+
+def test_a_failed_run_leaves_no_model_in_memory(compose_config, tmp_path, monkeypatch):
+    """A sweep keeps the error to the end, and with it each frame of its traceback."""
+    made = []
+
+    def watched(cfg, ranks):
+        run = build(cfg, ranks)
+        made.append(weakref.ref(run.model))
+        return run
+
+    monkeypatch.setattr(tasks, "build", watched)
+    with pytest.raises(DivergedError) as error:
+        tasks.train(compose_config(*TINY, "lr=1e30", "lr_schedule.warmup_epochs=0"), Record(str(tmp_path), "tiny"))
+    assert made[0]() is None
+    assert error.traceback[-1].path.name == "checkpointing.py", "where it came from can still be read"

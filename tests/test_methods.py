@@ -13,17 +13,18 @@ from torch import nn
 
 from sparse_train.errors import ConfigError
 from sparse_train.optim import SparseOpt, SparseSGD
+from sparse_train.sparsity.density import apportioned
 from sparse_train.sparsity.lengths import lengths
+from sparse_train.sparsity.method import Method
 from sparse_train.sparsity.methods.dsr import DSR
 from sparse_train.sparsity.methods.gmp import GMP
 from sparse_train.sparsity.methods.granet import GraNet
+from sparse_train.sparsity.methods.mean import Mean
 from sparse_train.sparsity.methods.mest import MEST
+from sparse_train.sparsity.methods.ranked import Ranked
+from sparse_train.sparsity.methods.rigl import RigL
 from sparse_train.sparsity.methods.snfs import SNFS
 from sparse_train.sparsity.methods.srigl import SRigL
-from sparse_train.sparsity.parts.averages import Mean, Running
-from sparse_train.sparsity.parts.budget import Steady, apportioned
-from sparse_train.sparsity.parts.growth import SET, Magnitude, RigL
-from sparse_train.sparsity.parts.selection import ByLayer
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.train.build import dense_gradient_share
@@ -68,16 +69,17 @@ GRADS = [[[-9.0, 1, 2, -3], [0.5, 4, 7, -5]]]
 
 def test_mest_keeps_a_small_weight_with_a_large_gradient():
     """|w| + 0.05 |g| is 0.85, 0.15, 0.325 and 0.55: positions 1 and 4 go, not 1 and 6; 7 and 5 are grown (|g| 5, 4)."""
-    for drop, expected in ((MEST(0.05), "10000111"), (MEST(0.0), "10001011"), (None, "10001011")):
+    for method, expected in ((MEST(0.05), "10000111"), (MEST(0.0), "10001011")):
+        method.growth_score = RigL().growth_score  # for a known choice
         topology, optimizer = prepared(EIGHT, MASKS, GRADS)
-        Updater(topology, optimizer, RigL(), 100, 0.5, 1, decay="constant", drop=drop).update(1)
+        Updater(topology, optimizer, method, 100, 0.5, 1, decay="constant").update(1)
         assert flat(topology) == [expected]
 
 
 def test_gmp_prunes_by_the_cubic_schedule():
     """From 8 to 4 in three updates: 4 + 4 (2/3)^3 = 5.19 are 5, 4 + 4 (1/3)^3 = 4.15 are 4, and 4."""
     topology, optimizer = prepared([[[0.4, -0.1, 0.5, 0.6], [0.3, 0.7, -0.2, 0.8]]], initial="dense")
-    updater = Updater(topology, optimizer, None, 40, every=10, stop_fraction=1, budget=GMP())
+    updater = Updater(topology, optimizer, GMP(), 40, every=10, stop_fraction=1)
     assert [step for step in range(40) if updater.due(step)] == [10, 20, 30]
     for step, expected in ((10, "10110101"), (20, "00110101"), (30, "00110101")):
         updater.update(step)
@@ -91,7 +93,7 @@ def test_granet_prunes_all_layers_together_and_then_replaces_in_each():
     """
     weights, grads = [[[0.1, 0.2], [0.3, 0.9]], [[0.4, 0.5], [0.6, 0.7]]], [[[5.0, 5], [5, 5]], [[9.0, 1], [1, 1]]]
     topology, optimizer = prepared(weights, grads=grads, initial="dense")
-    updater = Updater(topology, optimizer, RigL(), 40, 0.5, 10, 1, decay="constant", budget=GraNet())
+    updater = Updater(topology, optimizer, GraNet(), 40, 0.5, 10, 1, decay="constant")
     updater.update(10)
     assert flat(topology) == ["0001", "1111"]
     updater.update(20)
@@ -109,7 +111,7 @@ def test_snfs_grows_in_the_layer_with_the_larger_momentum():
     """Each layer drops one. Means of |M| over weights are 4 and 1, so of two 1.6 and 0.4 are to be grown: 2 and 0."""
     momentum = [[[5.0, -3], [2, -4]], [[1.0, 1], [9, 0.5]]]
     topology, optimizer = prepared(PAIR, HALF, momentum)
-    updater = Updater(topology, optimizer, RigL(), 40, 0.5, 1, decay="constant", budget=SNFS(), average=Running(0.0))
+    updater = Updater(topology, optimizer, SNFS(0.0), 40, 0.5, 1, decay="constant")
     updater.observe(1)
     updater.update(1)
     assert flat(topology) == ["1101", "1000"]  # of the first -4 and -3, which had just been dropped
@@ -119,21 +121,19 @@ def test_snfs_grows_in_the_layer_with_the_larger_momentum():
 def test_dsr_drops_below_one_threshold_and_grows_where_weights_stayed():
     """Below 0.15 is 0.1 alone. The layers have 1 and 2 left, so the second grows it: by gradient here, position 3."""
     topology, optimizer = prepared(PAIR, HALF, [[[1.0, 1], [1, 1]], [[1.0, 1], [1, 2]]])
-    budget = DSR(threshold=0.15)
-    updater = Updater(topology, optimizer, RigL(), 40, 0.25, 1, decay="constant", budget=budget)
-    updater.update(1)
-    assert flat(topology) == ["1000", "1101"]
-    assert budget.threshold == 0.15, "1 of 4 is what was asked for"
-    for asked, expected in ((0.5, 0.3), (0.1, 0.075)):
+    for asked, expected in ((0.25, 0.15), (0.5, 0.3), (0.1, 0.075)):  # 1 of 4 is dropped: as asked, too few, too many
         topology, optimizer = prepared(PAIR, HALF, [[[1.0, 1], [1, 1]], [[1.0, 1], [1, 2]]])
-        Updater(topology, optimizer, RigL(), 40, asked, 1, decay="constant", budget=(budget := DSR(0.15))).update(1)
-        assert budget.threshold == pytest.approx(expected)
+        method = DSR(threshold=0.15)
+        method.growth_score = RigL().growth_score
+        Updater(topology, optimizer, method, 40, asked, 1, decay="constant").update(1)
+        assert flat(topology) == ["1000", "1101"]
+        assert method.threshold == pytest.approx(expected)
 
 
 def test_srigl_keeps_the_fan_in_constant():
     """Positions 1 and 6 go. Each neuron grows one: 3 (|g| 3) in the first, where RigL grows none; 6 in the second."""
     topology, optimizer = prepared(EIGHT, MASKS, GRADS, initial="constant_fan_in")
-    Updater(topology, optimizer, RigL(), 100, 0.5, 1, decay="constant", selection=SRigL()).update(1)
+    Updater(topology, optimizer, SRigL(), 100, 0.5, 1, decay="constant").update(1)
     assert flat(topology) == ["10011010"]
 
 
@@ -148,7 +148,7 @@ def test_srigl_takes_a_neuron_away():
         others = 0 if last else 1
         given = [[*of, *of * others] for of in (weights, masks, grads)]
         topology, optimizer = prepared(*given, initial="constant_fan_in", sparsity=5 / 8, precondition=SparseOpt())
-        Updater(topology, optimizer, RigL(), 100, 0.5, 1, decay="constant", selection=SRigL(1.0)).update(1)
+        Updater(topology, optimizer, SRigL(1.0), 100, 0.5, 1, decay="constant").update(1)
         assert flat(topology)[0] == expected
         factors = optimizer.corrections()["layers.0.weight"].flatten().tolist()
         assert factors == ([1.0, 1.0] if last else [1.0, 0.0]), "a neuron that was taken away is in no mean"
@@ -163,14 +163,13 @@ def test_srigl_keeps_the_outputs_and_no_other_layer_where_the_classifier_is_dens
     weight.data.copy_(torch.tensor([[0.4, 0, 0, 0], [0, 0, -0.2, 0]]))
     weight.grad = torch.tensor([[-9.0, 1, 2, -3], [0.5, 4, 7, -5]])
     optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
-    Updater(topology, optimizer, RigL(), 100, 0.5, 1, decay="constant", selection=SRigL(1.0)).update(1)
+    Updater(topology, optimizer, SRigL(1.0), 100, 0.5, 1, decay="constant").update(1)
     assert flat(topology) == ["10110000"]
 
 
 def test_only_a_method_that_takes_neurons_away_leaves_them_out_of_the_mean():
     """RigL from a constant fan-in may empty a neuron too: it stays one of its layer, in Eq. 12 and in rankings."""
     topology, optimizer = prepared(EIGHT, MASKS, GRADS, initial="constant_fan_in", precondition=SparseOpt())
-    assert topology.ablates
     Updater(topology, optimizer, RigL(), 100)
     assert not topology.ablates
     topology.replace("layers.0.weight", torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]]).bool())
@@ -186,9 +185,10 @@ def test_only_a_method_that_takes_neurons_away_leaves_them_out_of_the_mean():
 def test_growth_by_the_mean_gradient_of_some_batches():
     """Of the last 3 of 5 steps: position 2 leads in the mean, 5 / 3, position 3 at the update alone, 4 / 3."""
     seen = {1: 100.0, 2: 100.0, 3: 2.0, 4: 3.0, 5: 0.0}
-    for average, expected in ((Mean(3), "10101010"), (Mean(1), "10011010"), (None, "10011010")):
+    cases = ((Mean(RigL(), 3), "10101010", 0.5), (Mean(RigL(), 1), "10011010", 0.1), (RigL(), "10011010", 0.1))
+    for method, expected, dense in cases:
         topology, optimizer = prepared(EIGHT, MASKS)
-        updater = Updater(topology, optimizer, RigL(), 100, 0.25, 5, decay="constant", average=average)
+        updater = Updater(topology, optimizer, method, 100, 0.25, 5, decay="constant")
         for step, value in seen.items():
             grad = torch.zeros(2, 4)
             grad[0, 2], grad[0, 3] = value, 4.0 if step == 5 else 0.0
@@ -196,22 +196,36 @@ def test_growth_by_the_mean_gradient_of_some_batches():
             updater.observe(step)
         updater.update(5)
         assert flat(topology) == [expected]
-        share = dense_gradient_share(optimizer, updater, 10)  # of steps 3, 4, 5, 8 and 9, or 5 alone
-        assert share == (0.5 if average and average.batches == 3 else 0.1)
+        assert dense_gradient_share(optimizer, updater, 10) == dense  # of steps 3, 4, 5, 8 and 9, or 5 alone
 
 
 def test_a_running_average_is_the_momentum_and_leaves_out_what_is_no_number():
-    average, grads = Running(0.9), torch.randn(4, 2, 4)
+    method, grads = SNFS(0.9), torch.randn(4, 2, 4)
     for grad in (*grads[:2], torch.full((2, 4), torch.inf), *grads[2:]):
-        average.see({"weight": grad})
+        method.observe({"weight": grad})
     expected = 0.1 * sum(0.9 ** (3 - i) * grad for i, grad in enumerate(grads))
-    torch.testing.assert_close(average.of("weight"), expected)
+    torch.testing.assert_close(method.momentum["weight"], expected)
 
 
 def test_an_average_that_saw_nothing_is_an_error():
-    topology, optimizer = prepared(EIGHT, MASKS, GRADS)
-    with pytest.raises(RuntimeError, match="no average of gradients at step 5: call observe in every step"):
-        Updater(topology, optimizer, RigL(), 100, every=5, average=Mean(3)).update(5)
+    for method in (SNFS(), Ranked(SNFS(), "invariant"), Mean(RigL(), 3)):
+        topology, optimizer = prepared(EIGHT, MASKS, GRADS)
+        with pytest.raises(RuntimeError, match="no average of gradients at step 5: call observe in every step"):
+            Updater(topology, optimizer, method, 100, every=5).update(5)
+
+
+@pytest.mark.parametrize(
+    "wrapped", [lambda: Mean(Ranked(RigL(), "invariant"), 2), lambda: Ranked(Mean(RigL(), 2), "invariant")]
+)
+def test_a_wrapped_method_may_be_wrapped_again_in_any_order(wrapped):
+    """Lengths 5 and 13, mean gradients those of the updater's test of invariant coordinates."""
+    topology, optimizer = prepared([[[3.0, -4, 0, 0], [5, 0, -12, 0]]], MASKS)
+    updater = Updater(topology, optimizer, wrapped(), 100, 0.25, 5, decay="constant")
+    for step, by in ((4, 0.5), (5, 1.5)):
+        topology.weights["layers.0.weight"].grad = by * torch.tensor([[-9.0, 1, 2, -3], [1, 4, 2, -5]])
+        updater.observe(step)
+    updater.update(5)
+    assert flat(topology) == ["11000011"]
 
 
 # --- what all of them promise ---
@@ -260,7 +274,7 @@ def test_counts_follow_the_budget_and_what_is_masked_is_zero(method, slots, made
 
     train(model, optimizer, batch, range(32), look)
     asked = sum(topology.targets.values())
-    if updater.budget.gradual:
+    if updater.prunes:
         assert totals == sorted(totals, reverse=True)
         assert totals[-1] == asked < totals[0]
     elif method == "srigl":
@@ -278,7 +292,7 @@ def test_sparseopt_changes_nothing_where_the_fan_in_is_constant(ablation, made, 
     """To the bit, also where neurons are taken away: SRigL is the control."""
 
     def trained(**slots):
-        model, optimizer, updater = made("srigl", attach=True, options=[f"dst.selection.ablation={ablation}"], **slots)
+        model, optimizer, updater = made("srigl", attach=True, options=[f"dst.method.ablation={ablation}"], **slots)
         train(model, optimizer, batch, range(32))
         masks = updater.topology.masks.values()
         dead = sum(int((mask.flatten(1).sum(1) == 0).sum()) for mask in masks)
@@ -289,12 +303,17 @@ def test_sparseopt_changes_nothing_where_the_fan_in_is_constant(ablation, made, 
     assert (dead > 0) == (ablation == 1.0)
 
 
+MEAN = [
+    "dst.method.method._target_=sparse_train.sparsity.methods.mean.Mean",
+    "+dst.method.method.batches=3",
+    "+dst.method.method.method={_target_: sparse_train.sparsity.methods.rigl.RigL}",
+]
+
+
 @pytest.mark.parametrize("method", [*METHODS, "rigl mean"])
 def test_a_restart_from_model_and_optimizer_goes_on_the_same(method, made, batch):
     """Broken off between two updates and within the window of an average; what is not saved would be seen."""
-    options = (
-        ["dst.average={_target_: sparse_train.sparsity.parts.averages.Mean, batches: 3}"] if "mean" in method else []
-    )
+    options = MEAN if "mean" in method else []
     name = method.split()[0]
     model, optimizer, _ = made(name, attach=True, options=options)
     train(model, optimizer, batch, range(11))
@@ -316,25 +335,30 @@ def test_a_restart_from_model_and_optimizer_goes_on_the_same(method, made, batch
 def test_a_state_without_the_methods_is_refused(method, made):
     _, plain, _ = made("rigl")
     _, optimizer, _ = made(method)
-    with pytest.raises(ValueError, match="was saved without an Updater's (average|budget), so it cannot resume"):
+    with pytest.raises(ValueError, match="was saved without the state of (SNFS|DSR), so it cannot resume"):
         optimizer.load_state_dict(copy.deepcopy(plain.state_dict()))
 
 
+class Unsaid(Method):
+    initial, keeps_counts = "dense", False
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("method", "initial", "message"),
     [
-        ({"budget": GMP()}, "topology.initial=random: must be dense for this method"),
-        ({"budget": GraNet(), "growth": RigL()}, "topology.initial=random: must be dense for this method"),
-        ({"selection": SRigL(), "growth": RigL()}, "topology.initial=random: must be constant_fan_in"),
-        ({"budget": SNFS(), "growth": None}, "growth=None: must be a growth score"),
-        ({"growth": None}, "growth=None: must be a growth score"),
-        ({"growth": RigL}, "growth=<class .*RigL'>: must be a growth score, such as RigL()"),
+        (GMP(), "random", "topology.initial=random: must be dense for this method"),
+        (GraNet(), "random", "topology.initial=random: must be dense for this method"),
+        (SRigL(), "random", "topology.initial=random: must be constant_fan_in"),
+        (Ranked(SRigL()), "random", "topology.initial=random: must be constant_fan_in"),
+        (Unsaid(), "dense", "method=Unsaid: must say by `left` how many weights it leaves"),
+        (None, "random", r"method=None: must be a sparsity.method.Method, such as RigL\(\)"),
+        (RigL, "random", "method=<class .*RigL'>: must be a sparsity.method.Method"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(options, message):
-    topology, optimizer = prepared(EIGHT, MASKS)
+def test_a_method_that_does_not_fit_is_refused(method, initial, message):
+    topology, optimizer = prepared(EIGHT, initial=initial)
     with pytest.raises(ConfigError, match=message):
-        Updater(topology, optimizer, options.pop("growth", None), 100, **options)
+        Updater(topology, optimizer, method, 200)
 
 
 class Counting(RigL):
@@ -347,73 +371,31 @@ class Counting(RigL):
         self.turns = state["turns"]
 
 
-class CountingDrop(Magnitude):
-    turns, state_dict, load_state_dict = 0, Counting.state_dict, Counting.load_state_dict
-
-
-class CountingSelection(ByLayer):
-    turns, state_dict, load_state_dict = 0, Counting.state_dict, Counting.load_state_dict
-
-
-def test_the_state_of_every_part_is_saved_and_loaded():
+@pytest.mark.parametrize("wrap", [lambda method: method, Ranked, lambda method: Mean(method, 2)])
+def test_the_state_of_a_method_is_saved_and_loaded(wrap):
     def made():
         topology, optimizer = prepared(EIGHT, MASKS, GRADS)
-        drop, selection = CountingDrop(), CountingSelection()
-        return optimizer, Updater(topology, optimizer, Counting(), 100, every=5, drop=drop, selection=selection)
+        method = Counting()
+        Updater(topology, optimizer, wrap(method), 100, every=5)
+        return optimizer, method
 
-    optimizer, updater = made()
-    updater.growth.turns, updater.drop.turns, updater.selection.turns = 3, 4, 5
+    optimizer, method = made()
+    method.turns = 3
     other, again = made()
     other.load_state_dict(optimizer.state_dict())
-    assert (again.growth.turns, again.drop.turns, again.selection.turns) == (3, 4, 5)
+    assert again.turns == 3
 
 
-class Lacking:
-    keeps_counts, grows = True, True
-
-
-class Stateless(Mean):
-    @property
-    def state_dict(self):
-        raise AttributeError
-
-
-class HalfSaved(Counting):
-    @property
-    def load_state_dict(self):
-        raise AttributeError
-
-
-class Pruning:
-    keeps_counts, gradual, grows = False, True, False
-
-
-@pytest.mark.parametrize(
-    ("parts", "message"),
-    [
-        ({"budget": Lacking()}, "budget=Lacking: must have gradual, as its protocol in sparsity.parts says"),
-        ({"budget": Pruning(), "growth": None}, "budget=Pruning: must have left"),
-        ({"average": Stateless(2)}, "average=Stateless: must have state_dict"),
-        ({"growth": HalfSaved()}, "growth=HalfSaved: must have load_state_dict"),
-        ({"growth": lambda weight, grad, generator: grad.abs()}, "growth=function: must have needs_gradient"),
-    ],
-)
-def test_a_part_that_lacks_something_is_refused(parts, message):
-    topology, optimizer = prepared(EIGHT, MASKS)
-    with pytest.raises(ConfigError, match=message):
-        Updater(topology, optimizer, **{"growth": RigL(), "total_steps": 100, **parts})
-
-
-class Planned(Steady):
+class Planned(RigL):
     def __init__(self, plan, keeps_counts=True):
         self.plan, self.keeps_counts = plan, keeps_counts
 
-    def __call__(self, at):
+    def counts(self, layers):
         return self.plan
 
 
 @pytest.mark.parametrize(
-    ("budget", "message"),
+    ("method", "message"),
     [
         (Planned({"layers.0.weight": (2, 1)}), "grow as many as it drops, since it keeps_counts, in whole numbers"),
         (Planned({"layers.0.weight": (5, 5)}), "must drop at most 4 weights of layers.0.weight and grow"),
@@ -423,10 +405,10 @@ class Planned(Steady):
         (Planned({"layer": (1, 1)}), "must drop at most 0 weights of layer and"),
     ],
 )
-def test_a_plan_that_a_layer_cannot_follow_is_refused(budget, message):
+def test_counts_that_a_layer_cannot_follow_are_refused(method, message):
     topology, optimizer = prepared(EIGHT, MASKS, GRADS)
-    with pytest.raises(ConfigError, match=f"^budget=Planned: .*{message}"):
-        Updater(topology, optimizer, RigL(), 100, every=5, budget=budget).update(5)
+    with pytest.raises(ConfigError, match=f"^method=Planned: .*{message}"):
+        Updater(topology, optimizer, method, 100, every=5).update(5)
     assert flat(topology) == ["11001010"], "masks are as they were"
 
 
@@ -437,7 +419,7 @@ def test_a_schedule_of_ones_own_is_counted():
             return first + (target - first) * progress
 
     topology, optimizer = prepared(EIGHT, initial="dense")
-    updater = Updater(topology, optimizer, None, 40, every=10, stop_fraction=1.0, budget=Linear())
+    updater = Updater(topology, optimizer, Linear(), 40, every=10, stop_fraction=1.0)
     for step in (10, 20, 30):
         updater.update(step)
         assert topology.counts == {name: round(left) for name, left in updater.planned(step).items()}
@@ -448,7 +430,7 @@ def test_a_run_too_short_to_prune_is_refused():
     topology, optimizer = prepared(EIGHT, initial="dense")
     message = r"every=100: must leave a mask update before step 75 \(stop_fraction\), or nothing is pruned"
     with pytest.raises(ConfigError, match=message):
-        Updater(topology, optimizer, None, 100, budget=GMP())
+        Updater(topology, optimizer, GMP(), 100)
 
 
 @pytest.mark.parametrize(
@@ -458,15 +440,16 @@ def test_a_run_too_short_to_prune_is_refused():
         (lambda: DSR(0), "threshold"),
         (lambda: DSR(tolerance=1), "tolerance"),
         (lambda: SRigL(1.1), "ablation"),
-        (lambda: Mean(0), "batches"),
-        (lambda: Running(1), "beta"),
+        (lambda: Mean(RigL(), 0), "batches"),
+        (lambda: Mean(SNFS(), 2), "method"),
+        (lambda: SNFS(1), "beta"),
         (lambda: Topology(Layers((2, 4)), 0.5, initial="diagonal"), "initial"),
         (lambda: Topology(Layers((8, 4)), 0.9, initial="constant_fan_in"), "topology.initial"),
         (lambda: Topology(nn.ConvTranspose2d(4, 4, 3), 0.5, include="weight", initial="constant_fan_in"), "initial"),
     ],
 )
 def test_values_that_cannot_be_name_their_key(make, key):
-    with pytest.raises(ConfigError, match=f"^{key}=.*(must be|too few|needs)"):
+    with pytest.raises(ConfigError, match=f"^{key}=.*(must be|too few|needs|has an average)"):
         make()
 
 
@@ -500,5 +483,5 @@ def test_mest_skips_an_update_by_a_gradient_that_is_no_number():
     topology.weights["layers.0.weight"].grad[0, 0] = torch.nan
     before = flat(topology)
     with pytest.warns(UserWarning, match="is not finite: masks stay"):
-        assert not Updater(topology, optimizer, SET(), 100, 0.5, 1, drop=MEST()).update(1)
+        assert not Updater(topology, optimizer, MEST(), 100, 0.5, 1).update(1)
     assert flat(topology) == before

@@ -1,10 +1,8 @@
-import contextlib
 from functools import wraps
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from sparse_train.errors import ConfigError
 from sparse_train.models.imagenet import timm_model
@@ -12,7 +10,8 @@ from sparse_train.models.init import kaiming_normal, lecun_normal, own_fan_in
 from sparse_train.models.mlp import MLP
 from sparse_train.models.resnet_cifar import PadShortcut, ResNet20
 from sparse_train.models.wide_resnet import PreActivation, WideResNet
-from sparse_train.sparsity.flops import layer_flops, relative_flops
+from sparse_train.process.distributed import Ranks
+from sparse_train.sparsity.flops import layer_flops
 from sparse_train.sparsity.topology import Topology
 from sparse_train.train.build import build
 
@@ -136,6 +135,18 @@ def test_they_train_sparsely(name, compose_config, image_folder):
     assert all((weight[~run.topology.masks[key]] == 0).all() for key, weight in run.topology.weights.items())
 
 
+def test_synchronized_normalization_keeps_what_a_model_computes(compose_config, image_folder, monkeypatch):
+    """timm's `BatchNormAct2d` has the activation within."""
+    monkeypatch.setattr("sparse_train.train.build.DistributedDataParallel", lambda model, **_: model)
+    monkeypatch.setattr(Ranks, "require_same", lambda *_: None)
+    sizes = ("dataset.folder=imagenet", "dataset.image_size=32", "dataset.resize=32", "batch_size=4", "workers=0")
+    model = ("model=timm", "model.name=mobilenetv3_small_100", "sync_bn=true", f"data_dir={image_folder}")
+    cfg, images = compose_config("dataset=imagefolder", *sizes, *model), torch.randn(2, 3, 32, 32)
+    alone, first = build(cfg).model.eval(), build(cfg, Ranks(0, 2)).model.eval()
+    assert sum(isinstance(module, torch.nn.SyncBatchNorm) for module in first.modules()) == 34
+    assert torch.equal(alone(images), first(images))
+
+
 def test_wide_resnets_have_the_sizes_of_their_paper():
     """Zagoruyko and Komodakis 2016, Table 5, in millions; WRN-28-10 to the parameter, as public code has it."""
     for depth, width, millions in ((40, 4, 8.9), (16, 8, 11.0), (28, 10, 36.5)):
@@ -238,37 +249,6 @@ def test_own_fan_in_gives_every_neuron_the_same_preactivation_variance():
     assert (weight.detach() ** 2).sum(1).mean() == pytest.approx(2.0, rel=0.05)
 
 
-def test_flops_by_hand():
-    model = ResNet20(10, in_channels=3)
-    flops = layer_flops(model, torch.zeros(1, 3, 32, 32))
-    assert len(flops) == 22
-    assert flops["conv1.weight"] == 2 * 3 * 16 * 9 * 32 * 32
-    assert flops["layer2.0.conv1.weight"] == 2 * 16 * 32 * 9 * 16 * 16
-    assert flops["fc.weight"] == 2 * 64 * 10
-    assert model.training
-    assert all(m.num_batches_tracked == 0 for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
-
-
-def test_relative_flops_in_rigls_convention():
-    flops, densities = {"a": 100, "b": 300}, {"a": 0.5, "b": 0.1}
-    static = relative_flops(flops, densities)
-    assert static["inference_ratio"] == pytest.approx(80 / 400)
-    assert static["training_ratio"] == pytest.approx(80 / 400)
-    # a dense gradient every 101st step: (3 f_S * 100 + 2 f_S + f_D) / 101
-    rigl = relative_flops(flops, densities, 1 / 101)
-    assert rigl["training_ratio"] == pytest.approx((3 * 80 * 100 + 2 * 80 + 400) / 101 / 1200)
-    assert relative_flops(flops, {"a": 0.5})["inference_sparse"] == 350
-
-
-def test_resnet50_at_90_percent_costs_what_the_rigl_paper_says():
-    """Evci et al. 2020, Table 2: RigL with ERK at 90% sparsity needs 0.24 of the dense inference FLOPs."""
-    model = timm_model(1000, 3)
-    flops = layer_flops(model, torch.zeros(1, 3, 224, 224))
-    assert len(flops) == 54
-    ratio = relative_flops(flops, Topology(model, 0.9).densities())["inference_ratio"]
-    assert ratio == pytest.approx(0.24, abs=0.01)
-
-
 def test_what_a_constructor_draws_follows_the_seed_alone(compose_config, monkeypatch):
     """`init` sets weights; other parameters keep what their constructor drew, such as this gain."""
     made = MLP.__init__
@@ -293,13 +273,3 @@ def test_densities_by_pattern_may_stand_in_a_configuration(compose_config):
     cfg.topology.distribution = {"*": 0.25}
     densities = build(cfg).topology.densities().values()
     assert list(densities) == pytest.approx([0.25] * len(densities), abs=1e-3)
-
-
-@pytest.mark.parametrize("channels", [3, 1])
-def test_counting_flops_leaves_every_module_in_its_mode(channels):
-    """A batch normalization that is kept in evaluation stays so, also where the forward pass fails."""
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).train()
-    model[1].eval()
-    with contextlib.suppress(RuntimeError):
-        layer_flops(model, torch.zeros(1, channels, 8, 8))
-    assert [module.training for module in model.modules()] == [True, True, False, True]

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from sparse_train.__main__ import next_command
 from sparse_train.process.console import closing_line
 from sparse_train.record.export import load
-from sparse_train.train.card import SLOW_BF16
 from sparse_train.train.multirun import StoppedError
+from sparse_train.train.tasks import SLOW_BF16
 from support.runs import QUICK, ROOT, record, run_here
 
 

@@ -32,7 +32,7 @@ def test_the_package_imports_from(place, beside_the_clone, tmp_path_factory):
         text=True,
         check=False,
     )
-    assert (done.stdout.strip(), done.stderr) == ("sparse_train.sparsity.parts.growth", "")
+    assert (done.stdout.strip(), done.stderr) == ("sparse_train.sparsity.methods.rigl", "")
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ def test_an_artifact_without_records_is_all_holes(tmp_path):
     assert "934 GPU-hours" in one["cost"]
     [table] = blocks(one, "table")
     assert all("ours" not in cell and cell["paper"] for row in table["body"] for cell in row["cells"])
-    stated = OURS["why-readings"], OURS["why-baseline"]
+    stated = OURS["why-readings"], OURS["why-steps"]
     assert stated == ("cpu", "size16"), "the scale that the head of the sweep file names"
 
 

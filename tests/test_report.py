@@ -337,8 +337,8 @@ def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_pat
     """SGD that imitates SparseOpt against SparseOpt; the seeds themselves differ by ten points."""
     sweep = sweeps.load("why-topology")
     for cell in sweep.cells:
-        seed, imitates = int(cell.factors["seed"]), "dst.rescale" in cell.factors and "init" in cell.factors
-        plain = cell.factors["optimizer"] == "sparseopt" and "dst.rank_as" not in cell.factors
+        seed, imitates = int(cell.factors["seed"]), "dst.method.rescale" in cell.factors and "init" in cell.factors
+        plain = cell.factors["optimizer"] == "sparseopt" and "dst.method.rank_as" not in cell.factors
         if (imitates or plain) and seed < len(differences):
             gain = differences[seed] if imitates else 0.0
             leave_record(tmp_path / "runs", "why-topology", cell, accuracy=20.0 + 10 * seed + gain)

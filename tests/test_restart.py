@@ -11,7 +11,7 @@ from torch import nn
 from sparse_train.errors import MaskMismatchError
 from sparse_train.optim import HAM, SparseOpt, SparseSGD
 from sparse_train.sparsity.methods.gmp import GMP
-from sparse_train.sparsity.parts.growth import RigL
+from sparse_train.sparsity.methods.rigl import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.train.build import build
@@ -79,7 +79,7 @@ def test_an_updater_may_be_made_after_its_optimizer_is_loaded():
         return model, topology, SparseSGD(model.parameters(), topology, lr=0.05)
 
     def pruned(topology, optimizer):
-        return Updater(topology, optimizer, None, 60, every=5, budget=GMP()).attach()
+        return Updater(topology, optimizer, GMP(), 60, every=5).attach()
 
     def train(model, optimizer, steps):
         for step in steps:

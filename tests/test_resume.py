@@ -1,8 +1,13 @@
 """Broken off in the middle of an epoch and taken up again: the same to the bit, whatever makes a step."""
 
+import os
+import signal
+import time
+
 import pytest
 import torch
 
+from sparse_train.data import imagenet
 from sparse_train.record.record import Record
 from sparse_train.train import loop
 from sparse_train.train.build import build
@@ -20,16 +25,21 @@ class Killed(BaseException):
 
 @pytest.fixture
 def ended(compose_config, image_folder, tmp_path, monkeypatch):
-    """Train, broken off at some calls of the loss if asked to; history, times aside, and all tensors of the end."""
+    """Train, broken off at some calls of the loss if asked to; history, times aside, and all tensors of the end.
 
-    def trained(name, overrides, *breaks):
+    As SIGKILL breaks it off, or as SIGTERM does if it is told so.
+    """
+
+    def trained(name, overrides, *breaks, told=False):
         cfg = compose_config(*SMALL, f"data_dir={image_folder}", *overrides)
         calls, loss = [], loop.Run.loss
 
         def counted(run, images, labels):
             calls.append(len(calls))
-            if calls[-1] in breaks:
+            if calls[-1] in breaks and not told:
                 raise Killed
+            if calls[-1] in breaks:
+                os.kill(os.getpid(), signal.SIGTERM)
             return loss(run, images, labels)
 
         with monkeypatch.context() as patched:
@@ -40,7 +50,7 @@ def ended(compose_config, image_folder, tmp_path, monkeypatch):
                 try:
                     with record.held():
                         loop.train(run, record, [], Interval(steps=2))
-                except Killed:
+                except (Killed, SystemExit):
                     assert record.status == "running"
         assert record.status == "complete"
         return timeless(record.history), list(tensors(run.state_dict())), len(calls)
@@ -67,3 +77,24 @@ def test_broken_off_within_an_epoch_it_ends_the_same(ended, overrides):
     assert steps + 2 < calls < steps + 8, "it went on in mid-epoch, from at most two steps before"
     assert again == rows
     assert all(torch.equal(a, b) for a, b in zip(after, state, strict=True))
+
+
+def test_broken_off_while_it_is_tested_it_ends_the_same(ended):
+    """A signal is answered between two batches of the test, which then begins again; no step is taken twice."""
+    overrides = (*DIGITS, "renorm=unit", "dataset.validation=8")  # 7 steps an epoch; batches of the test: 2 and 1
+    rows, state, steps = ended("once", overrides)
+    again, after, calls = ended("again", overrides, 7, 7 + 1 + 1, told=True)
+    assert calls == steps + 1 + 2, "one batch of the test, then both of them, were made once more"
+    assert again == rows
+    assert all(torch.equal(a, b) for a, b in zip(after, state, strict=True))
+
+
+def test_history_says_how_long_training_waited_for_images(compose_config, image_folder, tmp_path, capsys, monkeypatch):
+    read, overrides = imagenet.read_image, (*SMALL, *FOLDER, f"data_dir={image_folder}", "workers=0", "batch_size=5")
+    monkeypatch.setattr(imagenet, "read_image", lambda path: (time.sleep(0.1), read(path))[1])
+    record = Record(str(tmp_path / "runs"), "run")
+    with record.held():
+        loop.train(build(compose_config(*overrides, "epochs=1")), record, [], Interval())
+    [row] = record.history
+    assert 1.0 / row["seconds"] < row["data_wait"] < 1, "ten training images of 0.1 s each"
+    assert f"  waiting for data {row['data_wait']:.0%}\n" in capsys.readouterr().err

@@ -113,14 +113,14 @@ def test_nothing_is_constructed_where_nothing_belongs(shared, refused):
     assert "error: artifact.x._target_=os.system: not one" in refused(
         *shared(artifact={"x": {"_target_": "os.system"}})
     )
-    assert f"dst.growth._target_={model}: must be from sparse_train.spars" in refused(f"dst.growth._target_={model}")
+    assert f"dst.method._target_={model}: must be from sparse_train.spars" in refused(f"dst.method._target_={model}")
     assert f"artifact.x._target_={model}: nothing is" in refused(*shared(artifact={"x": {"_target_": model}}))
 
 
 @pytest.mark.parametrize("word", ["_args_=[1]", "_convert_=all", "_recursive_=false"])
 def test_hydras_other_words_of_instantiation_are_refused(word, refused):
     assert f"error: model.{word.partition('=')[0]}=" in refused(f"+model.{word}")
-    assert "error: dst.growth._partial_=True: must be false here" in refused("+dst.growth._partial_=true")
+    assert "error: dst.method._partial_=True: must be false here" in refused("+dst.method._partial_=true")
 
 
 def test_a_search_path_imports_no_package(shared, refused, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from sparse_train.record.files import write_json
 from sparse_train.source import foreign_code, training_code
 from support.runs import run_here
 
-METHOD = "class RigL:\n    needs_gradient = True\n\n    def __call__(self, weight, grad, draw):\n        return {}\n"
+METHOD = "class RigL:\n    def growth_score(self, layer):\n        return {}\n"
 
 
 @pytest.fixture
@@ -22,38 +22,38 @@ def mypkg(tmp_path, monkeypatch):
     package = tmp_path / "mypkg"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
-    (package / "growth.py").write_text(METHOD.format("grad.abs()"))
+    (package / "methods.py").write_text(METHOD.format("layer.gradient.abs()"))
     monkeypatch.syspath_prepend(tmp_path)
     foreign_code.cache_clear()
     yield package
     foreign_code.cache_clear()
 
 
-def with_growth(cfg, target):
+def with_method(cfg, target):
     cfg = cfg.copy()
-    OmegaConf.update(cfg, "dst.growth._target_", target)
+    OmegaConf.update(cfg, "dst.method.method._target_", target)
     return cfg
 
 
 def test_a_method_from_elsewhere_has_ids_of_its_own(mypkg, compose_config):
     """By where it is and by its code: also by what it imports from its package."""
     cfg = compose_config()
-    ids = [run_id(cfg), run_id(with_growth(cfg, "mypkg.growth.RigL")), run_id(with_growth(cfg, "mypkg.RigL"))]
-    ids.append(run_id(with_growth(cfg, "sparse_training.growth.RigL")))
-    (mypkg / "growth.py").write_text(METHOD.format("-grad.abs()"))
+    ids = [run_id(cfg), run_id(with_method(cfg, "mypkg.methods.RigL")), run_id(with_method(cfg, "mypkg.RigL"))]
+    ids.append(run_id(with_method(cfg, "sparse_training.methods.RigL")))
+    (mypkg / "methods.py").write_text(METHOD.format("-layer.gradient.abs()"))
     foreign_code.cache_clear()
-    ids.append(run_id(with_growth(cfg, "mypkg.growth.RigL")))
+    ids.append(run_id(with_method(cfg, "mypkg.methods.RigL")))
     (mypkg / "helpers.py").write_text("FACTOR = 2\n")
     foreign_code.cache_clear()
-    ids.append(run_id(with_growth(cfg, "mypkg.growth.RigL")))
+    ids.append(run_id(with_method(cfg, "mypkg.methods.RigL")))
     assert len(set(ids)) == 6
-    assert run_id(with_growth(cfg, "mypkg.growth.RigL")) == ids[-1]
+    assert run_id(with_method(cfg, "mypkg.methods.RigL")) == ids[-1]
 
 
 def test_a_record_is_judged_by_the_code_that_it_names(mypkg, compose_config):
-    cfg = with_growth(compose_config(), "mypkg.growth.RigL")
-    then, said = run_id(cfg), source.foreign(["mypkg.growth.RigL"])
-    (mypkg / "growth.py").unlink()
+    cfg = with_method(compose_config(), "mypkg.methods.RigL")
+    then, said = run_id(cfg), source.foreign(["mypkg.methods.RigL"])
+    (mypkg / "methods.py").unlink()
     foreign_code.cache_clear()
     assert run_id(cfg) != then
     assert run_id(cfg, said) == then
@@ -62,10 +62,10 @@ def test_a_record_is_judged_by_the_code_that_it_names(mypkg, compose_config):
 def test_a_method_from_elsewhere_is_not_given_our_run(mypkg, compose_config, tmp_path, monkeypatch, capsys):
     ours = run_id(compose_config())
     write_json(tmp_path / "runs" / ours / "record.json", {"format": 1, "id": ours, "status": "complete"})
-    given = [f"runs_dir={tmp_path / 'runs'}", "dst.growth._target_=mypkg.growth.RigL"]
+    given = [f"runs_dir={tmp_path / 'runs'}", "dst.method.method._target_=mypkg.methods.RigL"]
     code, out, err = run_here(monkeypatch, capsys, *given)
     assert (code, out) == (1, "")
-    assert "dst.growth._target_=mypkg.growth.RigL" in err
+    assert "dst.method.method._target_=mypkg.methods.RigL" in err
 
 
 @pytest.mark.parametrize(
@@ -120,10 +120,10 @@ def test_the_hash_of_our_code_sees_what_may_change_a_number(tmp_path, monkeypatc
         return training_code.__wrapped__()
 
     monkeypatch.setattr(source, "PACKAGE", tmp_path)
-    first = hashed(sparsity__growth="grad.abs()", train__loop="", report__tables="", record__lock="")
+    first = hashed(sparsity__growth="layer.gradient.abs()", train__loop="", report__tables="", record__lock="")
     assert hashed(report__tables="changed", record__lock="changed") == first
-    assert hashed(sparsity__growth="-grad.abs()") != first
-    assert hashed(sparsity__growth="grad.abs()") == first
+    assert hashed(sparsity__growth="-layer.gradient.abs()") != first
+    assert hashed(sparsity__growth="layer.gradient.abs()") == first
     assert hashed(sparsity__another="") != first
 
 

@@ -59,9 +59,9 @@ TOP = {
 DST = {
     "dst.stop_fraction": numbers(0, 1),
     "dst.decay": words("cosine", "constant"),
-    "dst.gradient": words("raw", "corrected"),
+    "dst.method.gradient": words("raw", "corrected"),
     "dst.skip_step": words("true", "false"),
-    "dst.rank_as": words("weights", "invariant"),
+    "dst.method.rank_as": words("weights", "invariant"),
 }
 PRECONDITION = {
     "optimizer.precondition.layers": words("all", "normalized"),
@@ -77,7 +77,7 @@ GROUPS = {
             "topology.exclude": words("[]", "['*conv1.weight']"),
         },
     },
-    "dst": {"rigl": DST, "set": {**DST, "dst.gradient": words("raw")}, "static": {}, "dense": {}},
+    "dst": {"rigl": DST, "set": {**DST, "dst.method.gradient": words("raw")}, "static": {}, "dense": {}},
     "optimizer": {
         "equal_angle": {"optimizer.precondition.radians": numbers(0.001, 1)},
         "sgd": {},

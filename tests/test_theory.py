@@ -17,6 +17,7 @@ from sparse_train.report.results import Results
 from sparse_train.report.sweeps import ROOT
 from sparse_train.sparsity.masks import random_mask
 from sparse_train.theory import dynamics
+from sparse_train.theory.dynamics import flip_forbidden, invariant, potential
 from sparse_train.theory.equilibrium import Law
 from sparse_train.theory.gradients import (
     angle,
@@ -25,7 +26,6 @@ from sparse_train.theory.gradients import (
     layer_norm_input_gradient_as_printed,
     slope,
 )
-from sparse_train.theory.invariants import flip_forbidden, invariant, potential
 from sparse_train.theory.layer_norm import masks
 from sparse_train.theory.student_teacher import REDUNDANT, SPARSE, scales
 
@@ -206,6 +206,7 @@ def test_masks_with_uniform_random_and_graded_fan_ins(sparsity):
 
 TASKS = {
     "bn_gradient": ["task.batches=2", "task.sparsities=[0.0,0.5]"],
+    "dead_neuron": ["task.batches=2", "task.neurons=2", "task.lengths=[1.0,0.1,0.0]"],
     "layer_norm": ["task.batches=2", "task.sparsities=[0.0,0.5]", "task.fan_ins=graded"],
     "gradient_skew": ["task.batches=1"],
     "student_teacher": ["task.iterations=20", "task.seeds=5", "task.neurons=two", "task.scaling=eq12"],
@@ -259,6 +260,7 @@ def test_a_curve_without_a_point_at_zero_is_refused(compose_config, tmp_path):
     cfg = compose_config("task=balance", "task.points=10")
     with pytest.raises(ConfigError, match="points=10: must be odd"):
         instantiate(cfg, "task")(cfg, Record(str(tmp_path), "abc"))
+    assert not any(tmp_path.iterdir())
 
 
 def measured(cfg, tmp_path):

@@ -11,7 +11,10 @@ from torch import nn
 from sparse_train.errors import ConfigError, DivergedError
 from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
 from sparse_train.optim.sparseopt import neuron_scale
-from sparse_train.sparsity.parts.growth import SET, RigL
+from sparse_train.sparsity.method import Method
+from sparse_train.sparsity.methods.ranked import Ranked
+from sparse_train.sparsity.methods.rigl import RigL
+from sparse_train.sparsity.methods.set import SET
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 
@@ -95,7 +98,7 @@ def test_growth_by_corrected_gradients():
         with torch.no_grad():
             model.weight.copy_(torch.tensor([[0.4, 0, 0, 0], [0.3, 0.5, 0.1, 0]]))
         model.weight.grad = torch.tensor([[0, 5.0, 1, 1], [0, 0, 1, 4]])
-        Updater(topology, optimizer, RigL(), 100, 0.25, 1, decay="constant", gradient=gradient).update(1)
+        Updater(topology, optimizer, Ranked(RigL(), gradient=gradient), 100, 0.25, 1, decay="constant").update(1)
         return flat(topology.masks["weight"])
 
     assert grown("raw") == "11001100"
@@ -105,7 +108,7 @@ def test_growth_by_corrected_gradients():
 def test_corrected_gradients_need_a_correction():
     _, topology, optimizer = eight_weights()
     with pytest.raises(ConfigError, match="gradient=corrected: needs an optimizer"):
-        Updater(topology, optimizer, RigL(), 100, gradient="corrected")
+        Updater(topology, optimizer, Ranked(RigL(), gradient="corrected"), 100)
 
 
 @pytest.mark.parametrize(
@@ -171,9 +174,9 @@ def test_growth_after_unscaling_sees_the_true_gradients(small_net, batch):
     """With a loss scaler: `unscale_`, then `update`, then the scaler's step give the run without one, to the bit."""
 
     class Watched(RigL):
-        def __call__(self, weight, grad, generator):
-            self.seen.append(grad.clone())
-            return super().__call__(weight, grad, generator)
+        def growth_score(self, layer):
+            self.asked.append(layer.gradient.clone())
+            return super().growth_score(layer)
 
     def trained(**scaling):
         model, growth = small_net(), Watched()
@@ -189,10 +192,10 @@ def test_growth_after_unscaling_sees_the_true_gradients(small_net, batch):
             scaler.scale(loss).backward()
             if updater.due(step):
                 scaler.unscale_(optimizer)
-                growth.seen = []
+                growth.asked = []
                 updater.update(step)
                 of_weights = [gradient for gradient in true if gradient.ndim > 1]
-                assert all(torch.equal(a, b) for a, b in zip(growth.seen, of_weights, strict=True))
+                assert all(torch.equal(a, b) for a, b in zip(growth.asked, of_weights, strict=True))
                 assert all(torch.equal(p.grad, b) for p, b in zip(model.parameters(), true, strict=True))
             scaler.step(optimizer)
             scaler.update()
@@ -250,38 +253,46 @@ def test_three_invariants(growth, sparsity, hidden, drop_fraction, precondition,
 
 
 def test_a_new_method_is_a_score():
-    class Least:
+    class Least(Method):
         needs_gradient = True
 
-        def __call__(self, weight, grad, generator):
-            return -grad.abs()
+        def growth_score(self, layer):
+            return -layer.gradient.abs()
 
     _, topology, optimizer = eight_weights()
     Updater(topology, optimizer, Least(), 100, 0.25, 1, decay="constant").update(1)
     assert flat(topology.masks["weight"]) == "11001010"  # drops 1 and grows it back: |g| = 1 is the least inactive
 
 
-@pytest.mark.parametrize("slot", ["growth", "drop"])
+@pytest.mark.parametrize("wrap", [lambda method: method, Ranked], ids=["alone", "wrapped"])
 @pytest.mark.parametrize(
-    ("score", "given"),
+    ("function", "given", "message"),
     [
-        (lambda grad: grad.abs().flatten(), r"\(8,\)"),  # as many numbers as weights
-        (lambda grad: grad.abs().sum(), r"\(\)"),  # would rank by position
-        (lambda grad: grad.abs().sum(1), r"\(2,\)"),
-        (lambda grad: None, "NoneType"),
+        ("growth_score", lambda layer: layer.gradient.flatten(), r"growth_score must score each .*, not \(8,\)"),
+        ("growth_score", lambda layer: layer.gradient.sum(), r"growth_score must .*, not \(\)"),  # ranks by position
+        (
+            "drop_score",
+            lambda layer: layer.weight.sum(1),
+            r"drop_score must score each .*, not \(2,\)",
+        ),
+        ("drop_score", lambda layer: None, r"drop_score must .* a tensor of \(2, 4\), not NoneType"),
+        ("growth_score", lambda layer: None, "must have a growth_score where it grows weights, 3 of weight"),
+        ("select", lambda layer, drop, grow: None, r"must select a boolean mask of \(2, 4\) for weight"),
+        ("select", lambda layer, drop, grow: layer.weight, r"must select a boolean mask of \(2, 4\) for weight"),
+        ("select", lambda layer, drop, grow: layer.mask[0], r"must select a boolean mask of \(2, 4\) for weight"),
+        (
+            "select",
+            lambda layer, drop, grow: ~layer.mask | True,
+            "must select 4 weights of weight, not 8, since",
+        ),
     ],
 )
-def test_a_score_of_another_shape_changes_nothing(slot, score, given):
-    class Mine:
-        needs_gradient = True
-
-        def __call__(self, weight, grad, generator=None):
-            return score(grad)
-
+def test_what_a_method_gives_in_another_form_names_it_and_changes_nothing(wrap, function, given, message):
+    Mine = type("Mine", (RigL,), {function: lambda self, *seen: given(*seen)})  # noqa: N806
     _, topology, optimizer = eight_weights()
     before = topology.masks["weight"].clone()
-    updater = Updater(topology, optimizer, **{"growth": RigL(), slot: Mine()}, total_steps=4, drop_fraction=1, every=1)
-    message = rf"^{slot}=Mine: must score each weight of weight, a tensor of \(2, 4\), not {given}$"
+    updater = Updater(topology, optimizer, wrap(Mine()), total_steps=4, drop_fraction=1, every=1)
+    message = f"^method=Mine: {message}"
     with pytest.raises(ConfigError, match=message):
         updater.update(1)
     assert torch.equal(topology.masks["weight"], before)
@@ -474,7 +485,7 @@ def test_invariant_coordinates_on_eight_weights():
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[3.0, -4, 0, 0], [5, 0, -12, 0]]))
     model.weight.grad = torch.tensor([[-9.0, 1, 2, -3], [1, 4, 2, -5]])
-    Updater(topology, optimizer, RigL(), 100, 0.25, every=1, decay="constant", rank_as="invariant").update(1)
+    Updater(topology, optimizer, Ranked(RigL(), "invariant"), 100, 0.25, every=1, decay="constant").update(1)
     assert flat(topology.masks["weight"]) == "11000011"
     assert model.weight.flatten().tolist() == [3, -4, 0, 0, 0, 0, -12, 0], "the weights themselves stay"
 
@@ -488,7 +499,7 @@ def test_invariant_coordinates_do_not_see_how_long_a_neuron_is(growth):
         with torch.no_grad():
             model.weight.mul_(torch.tensor(by)[:, None])
         model.weight.grad.div_(torch.tensor(by)[:, None])
-        Updater(topology, optimizer, growth, 100, 0.5, every=1, decay="constant", rank_as=rank_as).update(1)
+        Updater(topology, optimizer, Ranked(growth, rank_as), 100, 0.5, every=1, decay="constant").update(1)
         return flat(topology.masks["weight"])
 
     scales = [(1.0, 1.0), (0.125, 8.0), (64.0, 0.5)]
@@ -504,7 +515,7 @@ def test_a_neuron_of_length_zero_is_dropped_first_and_grown_last(second, expecte
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1e-6, -4, 0, 0], [0, 0, 0, 0]]))
     model.weight.grad = torch.tensor([[0.1, 0.1, 0.2, 0.3], [1000.0, 1000, 1000, 1000]])
-    Updater(topology, optimizer, RigL(), 100, 0.5, every=1, decay="constant", rank_as="invariant").update(1)
+    Updater(topology, optimizer, Ranked(RigL(), "invariant"), 100, 0.5, every=1, decay="constant").update(1)
     assert flat(topology.masks["weight"]) == expected
 
 
@@ -629,7 +640,7 @@ def test_what_only_ours_can_do_is_refused_to_others():
     topology = Topology(model, 0.5)
     for options in ({"gradient": "corrected"}, {"rank_as": "sparseopt", "rescale": True}):
         with pytest.raises(ConfigError, match="needs"):
-            Updater(topology, torch.optim.AdamW(model.parameters()), RigL(), 100, **options)
+            Updater(topology, torch.optim.AdamW(model.parameters()), Ranked(RigL(), **options), 100)
 
 
 def test_adam_undoes_a_factor_per_neuron():

@@ -2,17 +2,18 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
 
 import torch
-from PIL.Image import Image
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import default_loader
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
 from sparse_train.data.memory import Batch, Data, Loading, Normalize, held_out, require_batches
@@ -23,10 +24,52 @@ from sparse_train.randomness import derive, generator
 Sample = tuple[int, int]  # (epoch, index of the image): enough to decode and augment it the same way anywhere
 
 
+class Images(ImageFolder):
+    """All images in a folder of class folders, in alphabetical order. Hidden ones, as editors leave them, are no part.
+
+    Args:
+        root: such as `data/imagenet/train`.
+    """
+
+    def __init__(self, root: Path):
+        known = lambda path: path.lower().endswith(IMG_EXTENSIONS) and f"{os.sep}." not in path.removeprefix(str(root))  # noqa: E731
+        super().__init__(str(root), loader=read_image, is_valid_file=known)
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        classes = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
+        return classes, {name: label for label, name in enumerate(classes)}
+
+    def some(self, which: Tensor) -> "Images":
+        """The same folder with these of its images."""
+        part = copy(self)
+        part.samples = [self.samples[i] for i in which.tolist()]
+        return part
+
+    def checksum(self) -> str:
+        """Of which images there are, and of which class."""
+        names = "\n".join(f"{os.path.relpath(path, self.root)} {label}" for path, label in self.samples)
+        return hashlib.sha256(names.encode()).hexdigest()[:12]
+
+
+def read_image(path: str) -> Image.Image:
+    """An image in RGB.
+
+    Raises:
+        OSError: for a pipe, which would block forever, and for more than 8 bits a channel, which would turn white.
+    """
+    if not os.path.isfile(path):
+        raise OSError("not a regular file")
+    with open(path, "rb") as file:
+        image = Image.open(file)
+        if image.mode[0] in "IF":
+            raise OSError(f"its mode is {image.mode}; save it with 8 bits a channel")
+        return image.convert("RGB")
+
+
 class Augmented(Dataset):
     """Images by (epoch, index), each augmented by a generator of its own name: the same whatever worker decodes it."""
 
-    def __init__(self, folder: ImageFolder, transform: v2.Transform, loading: Loading):
+    def __init__(self, folder: Images, transform: v2.Transform, loading: Loading):
         self.folder, self.transform = folder, transform
         self.seed, self.data_dir = loading.seed, loading.data_dir
 
@@ -48,79 +91,60 @@ def collate(items: list) -> list[Tensor] | ConfigError:
     return wrong[0] if wrong else default_collate(items)
 
 
-def read_image(path: str) -> Image:
-    """Load an image. Refuse a pipe, which would block forever."""
-    if not os.path.isfile(path):
-        raise OSError("not a regular file")
-    return default_loader(path)
-
-
 def end_if_orphaned(run: int, worker: int) -> None:
     """Exit if the run is gone. torch's watchdog looks up the parent when it starts, so it misses earlier orphans."""
     if os.getppid() != run:
         os._exit(1)
 
 
-def batches(order: Tensor, loading: Loading, epoch: int, start: int, train: bool) -> list[list[Sample]]:
-    """This rank's part of the batches of one epoch, from the `start`-th on."""
-    size, ranks = loading.batch_size, loading.ranks
-    if train:
-        count = len(order) // size
-        parts = [order[loading.share(first)] for first in range(start * size, count * size, size)]
-    else:
-        parts = order[ranks.rank :: ranks.world].split(size)[start:]
-    return [[(epoch, i) for i in part.tolist()] for part in parts]
-
-
 class FolderSplit:
-    """A split as `Split` has it, read from disk by `workers` processes (0: by this one)."""
+    """A split as `Split` has it, read from disk by `workers` processes (0: by this one).
 
-    def __init__(
-        self,
-        folder: ImageFolder,
-        transform: v2.Transform,
-        loading: Loading,
-        normalize: Normalize,
-        train: bool,
-    ):
-        batch_size = loading.batch_size
+    Attributes:
+        waited: seconds for which this process has waited for images in its latest epoch.
+    """
+
+    def __init__(self, folder: Images, transform: v2.Transform, loading: Loading, normalize: Normalize, train: bool):
         if train:
             require_batches(loading, len(folder))
         self.dataset = Augmented(folder, transform, loading)
-        self.loading, self.normalize, self.train, self.batch_size = loading, normalize, train, batch_size
-        self.samples = len(self) * batch_size if train else len(folder)
+        self.loading, self.normalize, self.train, self.waited = loading, normalize, train, 0.0
+        self.size = loading.batch_size if train else max(loading.batch_size // loading.ranks.world, 1)
+        self.samples = len(self) * self.size if train else len(folder)
 
     def __len__(self) -> int:
         count, ranks = len(self.dataset.folder), self.loading.ranks
-        if self.train:
-            return count // self.batch_size
-        return -(-len(range(ranks.rank, count, ranks.world)) // self.batch_size)
+        return count // self.size if self.train else -(-len(range(ranks.rank, count, ranks.world)) // self.size)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        count = len(self.dataset.folder)
-        shuffle = generator(self.loading.seed, "shuffle", epoch)
-        order = torch.randperm(count, generator=shuffle) if self.train else torch.arange(count)
-        device = self.loading.device
+        loading, count, device = self.loading, len(self.dataset.folder), self.loading.device
+        if self.train:
+            order = torch.randperm(count, generator=generator(loading.seed, "shuffle", epoch))
+            parts = [order[loading.share(batch * self.size)] for batch in range(start, len(self))]
+        else:
+            parts = torch.arange(count)[loading.ranks.rank :: loading.ranks.world].split(self.size)[start:]
         pinned = device.type == "cuda"
         loader = DataLoader(
             self.dataset,
-            batch_sampler=batches(order, self.loading, epoch, start, self.train),
+            batch_sampler=[[(epoch, i) for i in part.tolist()] for part in parts],
             collate_fn=collate,
-            num_workers=self.loading.workers,
+            num_workers=loading.workers,
             worker_init_fn=partial(end_if_orphaned, os.getpid()),
             pin_memory=pinned,
-            generator=generator(self.loading.seed, "workers", epoch),
+            generator=generator(loading.seed, "workers", epoch),
         )
+        self.waited, asked, wrong = 0.0, time.perf_counter(), None
         with sheltered():
             loaded = iter(loader)
-        wrong = None
         for batch in loaded:
+            self.waited += time.perf_counter() - asked
             if isinstance(batch, ConfigError):
                 wrong = batch
                 break
             images, labels = batch
             images, labels = images.to(device, non_blocking=pinned), labels.to(device, non_blocking=pinned)
             yield self.normalize(images.permute(0, 2, 3, 1)), labels
+            asked = time.perf_counter()
         del loaded  # ends the workers now: an error would keep them for as long as it is looked at
         if wrong is not None:
             raise wrong
@@ -170,50 +194,40 @@ def imagefolder(
     require(isinstance(folder, str) and folder != "", "folder", folder, "must be the name of a directory in data_dir")
     require(image_size >= 1, "image_size", image_size, "must be at least 1")
     require(resize >= image_size, "resize", resize, f"must be at least image_size, {image_size}")
-    folders = {}
+    at, sets = Path(loading.data_dir, folder), {}
     for part in ("train", "val"):
-        root = Path(loading.data_dir, folder, part)
-        right = f"put its class folders under {root}"
-        if folder == "imagenet":
-            right = f"put ImageNet's class folders under {root}, from https://image-net.org"
-        require(root.is_dir(), "data_dir", loading.data_dir, right)
+        root = at / part
+        found = [path.name for path in root.glob("[!.]*") if path.is_dir()]
+        whose, source = ("ImageNet's", ", from https://image-net.org") if folder == "imagenet" else ("its", "")
+        right = f"put {whose} class folders under {root}{source}"
+        require(root.is_dir() and (found or part == "val"), "data_dir", loading.data_dir, right)
+        by = "val_annotations.txt" if (root / "val_annotations.txt").exists() else "valprep.sh, for ImageNet"
+        right = f"{root} is not sorted into class folders as train is: move each image to {root}/<class>/ (by {by})"
+        flat = part == "val" and found in ([], ["images"]) and found != sets["train"].classes
+        require(not flat, "data_dir", loading.data_dir, right)
+        right = f"{root} holds {len(found)} class folders"
+        require(num_classes in (None, len(found)), "num_classes", num_classes, right)
         try:
-            folders[part] = ImageFolder(str(root), loader=read_image)
-        except FileNotFoundError as error:
+            sets[part] = Images(root)
+        except FileNotFoundError as error:  # a folder without an image
             raise ConfigError("data_dir", loading.data_dir, str(error)) from error
-        found = len(folders[part].classes)
-        right = f"{root} holds {found} class folders"
-        require(num_classes in (None, found), "num_classes", num_classes, right)
-    _require_same_classes(folders["train"], folders["val"], loading)
+    train, val = sets["train"], sets["val"]
+    # A label is a class folder's place in the alphabet: with another folder it means another class.
+    only = {"train": set(train.classes) - set(val.classes), "val": set(val.classes) - set(train.classes)}
+    told = [
+        f"only {part} has {', '.join(sorted(names)[:5])}{' and others' * (len(names) > 5)}"
+        for part, names in only.items()
+        if names
+    ]
+    right = f"the class folders of {at}/train and val differ: {'; '.join(told)}"
+    require(not told, "data_dir", loading.data_dir, right)
     if loading.ranks.world > 1:
-        loading.ranks.require_same({f"files of {part}": _listing(folder) for part, folder in folders.items()})
+        loading.ranks.require_same({f"files of {part}": images.checksum() for part, images in sets.items()})
     crop = v2.Compose([v2.RandomResizedCrop(image_size, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()])
     center = v2.Compose([v2.Resize(resize, antialias=True), v2.CenterCrop(image_size), v2.PILToTensor()])
     normalize = Normalize(mean, std, loading.device)
-    aside, kept = (_some(folders["train"], which) for which in held_out(len(folders["train"]), validation))
-    train = FolderSplit(kept, crop, loading, normalize, train=True)
-    tests = [folders["val"], *([aside] if validation else [])]
-    splits = [FolderSplit(folder, center, loading, normalize, train=False) for folder in tests]
-    return Data(train, splits[0], len(folders["train"].classes), 3, image_size, *splits[1:])
-
-
-def _some(folder: ImageFolder, which: Tensor) -> ImageFolder:
-    """The same folder with these of its images."""
-    part = copy(folder)
-    part.samples = [folder.samples[i] for i in which.tolist()]
-    return part
-
-
-def _require_same_classes(train: ImageFolder, val: ImageFolder, loading: Loading) -> None:
-    """A label is a class folder's place in the alphabet: with another folder it means another class."""
-    known = {"train": set(train.classes), "val": set(val.classes)}
-    only = {"train": sorted(known["train"] - known["val"]), "val": sorted(known["val"] - known["train"])}
-    told = [f"only {part} has {', '.join(n[:5])}{' and others' * (len(n) > 5)}" for part, n in only.items() if n]
-    right = f"the class folders of {Path(train.root).parent}/train and val differ: {'; '.join(told)}"
-    require(not told, "data_dir", loading.data_dir, right)
-
-
-def _listing(folder: ImageFolder) -> str:
-    """A checksum of which images there are, and of which class."""
-    names = "\n".join(f"{os.path.relpath(path, folder.root)} {label}" for path, label in folder.samples)
-    return hashlib.sha256(names.encode()).hexdigest()[:12]
+    aside, kept = (train.some(which) for which in held_out(len(train), validation))
+    training = FolderSplit(kept, crop, loading, normalize, train=True)
+    tests = [val, *([aside] if validation else [])]
+    splits = [FolderSplit(images, center, loading, normalize, train=False) for images in tests]
+    return Data(training, splits[0], len(train.classes), 3, image_size, *splits[1:])

@@ -103,21 +103,17 @@ class TrainSplit:
         return len(self.images) // self.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        order, rows, columns = (t.to(self.images.device) for t in self._draw(epoch))
+        count, device, augment = len(self.images), self.images.device, generator(self.seed, "augment", epoch)
+        order = torch.randperm(count, generator=generator(self.seed, "shuffle", epoch)).to(device)
+        top, left = torch.randint(2 * self.pad + 1, (2, count, 1), generator=augment).to(device)
+        mirrored = (torch.rand(count, 1, generator=augment) < (0.5 if self.flip else 0.0)).to(device)
+        span = torch.arange(self.size, device=device)
         for first in range(start * self.batch_size, self.samples, self.batch_size):
             batch = self.loading.share(first)
-            which = order[batch]
-            pixels = self.images[which[:, None, None], rows[batch, :, None], columns[batch, None, :]]
+            which, rows = order[batch], top[batch] + span  # (B,), (B, H)
+            columns = left[batch] + torch.where(mirrored[batch], span.flip(0), span)  # (B, W)
+            pixels = self.images[which[:, None, None], rows[:, :, None], columns[:, None, :]]
             yield self.normalize(pixels), self.labels[which]
-
-    def _draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Order (N,), and for each place in it the rows (N, H) and columns (N, W) of the padded image to take."""
-        count, span = len(self.images), torch.arange(self.size)
-        order = torch.randperm(count, generator=generator(self.seed, "shuffle", epoch))
-        augment = generator(self.seed, "augment", epoch)
-        top, left = torch.randint(2 * self.pad + 1, (2, count, 1), generator=augment)
-        mirrored = torch.rand(count, 1, generator=augment) < (0.5 if self.flip else 0.0)
-        return order, top + span, left + torch.where(mirrored, span.flip(0), span)
 
 
 class EvalSplit:
@@ -127,18 +123,16 @@ class EvalSplit:
         self,
         images: Tensor,
         labels: Tensor,
-        device: torch.device,
+        loading: Loading,
         mean: Sequence[float],
         std: Sequence[float],
         batch_size: int = 1000,
-        ranks: Ranks | None = None,
     ):
-        ranks = ranks or Ranks()
-        images, labels = images[ranks.rank :: ranks.world], labels[ranks.rank :: ranks.world]
-        self.images = images.permute(0, 2, 3, 1).contiguous().to(device)
-        self.labels = labels.to(device)
-        self.batch_size, self.samples = batch_size, len(images)
-        self.normalize = Normalize(mean, std, device)
+        mine = slice(loading.ranks.rank, None, loading.ranks.world)
+        self.images = images[mine].permute(0, 2, 3, 1).contiguous().to(loading.device)
+        self.labels = labels[mine].to(loading.device)
+        self.batch_size, self.samples = batch_size, len(self.labels)
+        self.normalize = Normalize(mean, std, loading.device)
 
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
@@ -159,11 +153,13 @@ def in_memory(
     pad: int,
     flip: bool,
     validation: int = 0,
+    image_size: int | None = None,
 ) -> Data:
     """A data set of square uint8 images (N, C, H, W) and labels, held on the device.
 
     Args:
         validation: how many of the training images are held out (`held_out`) and tested on as they are.
+        image_size: their own (None), or a divisor of it: blocks of pixels are averaged (`average_pool`).
 
     Raises:
         ConfigError: for images of another kind or shape, and for constants that do not fit them.
@@ -175,14 +171,16 @@ def in_memory(
         require(fits, "images", found, "must be uint8 (N, C, H, H): square pixels from 0 to 255, alike in both sets")
     for key, values in (("mean", mean), ("std", std)):
         require(len(values) == channels, key, list(values), f"must have one number per channel, {channels}")
+    if image_size is not None:
+        train, test = ((average_pool(images, image_size), labels) for images, labels in (train, test))
     if loading.ranks.world > 1:
         loading.ranks.require_same({"training data": checksum(*train), "test data": checksum(*test)})
     aside, kept = held_out(len(train[0]), validation)
     tests = [test, *([(train[0][aside], train[1][aside])] if validation else [])]
-    splits = [EvalSplit(*one, loading.device, mean, std, ranks=loading.ranks) for one in tests]
+    splits = [EvalSplit(*one, loading, mean, std) for one in tests]
     train = (train[0][kept], train[1][kept]) if validation else train
     train_split = TrainSplit(*train, loading, mean, std, pad, flip)
-    return Data(train_split, splits[0], num_classes, channels, size, *splits[1:])
+    return Data(train_split, splits[0], num_classes, channels, train[0].shape[-1], *splits[1:])
 
 
 def held_out(images: int, validation: int) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,22 @@ def mirror_factor(weight: Tensor, grad: Tensor, lr: float | Tensor, alpha: float
         alpha: strength of the hyperbolic geometry.
         beta: decay towards 0, per unit of learning rate.
     """
-    return weight.sign().mul_(grad).mul_(-alpha).sub_(beta).mul_(lr).clamp_(-5.0, 5.0).exp_()
+    return mirror_factors([weight], [grad], lr, alpha, beta)[0]
+
+
+def mirror_factors(
+    weights: Sequence[Tensor], grads: Sequence[Tensor], lr: float | Tensor, alpha: float, beta: float
+) -> list[Tensor]:
+    """`mirror_factor` of several weights, in a few operations on lists."""
+    exponents = list(torch._foreach_sign(weights))
+    torch._foreach_mul_(exponents, grads)
+    torch._foreach_mul_(exponents, -alpha)
+    torch._foreach_sub_(exponents, beta)
+    torch._foreach_mul_(exponents, lr.squeeze() if isinstance(lr, Tensor) else lr)
+    torch._foreach_clamp_min_(exponents, -5.0)
+    torch._foreach_clamp_max_(exponents, 5.0)
+    torch._foreach_exp_(exponents)
+    return exponents
 
 
 class HAM:
@@ -42,5 +57,5 @@ class HAM:
     @torch.no_grad()
     def step(self, weights: Sequence[Tensor], grads: Sequence[Tensor], lr: float | Tensor) -> None:
         """Take the mirror step in place on weights whose base step used `grads`."""
-        for weight, grad in zip(weights, grads, strict=True):
-            weight.mul_(mirror_factor(weight, grad, lr, self.alpha, self.beta))
+        if weights:
+            torch._foreach_mul_(weights, mirror_factors(weights, grads, lr, self.alpha, self.beta))

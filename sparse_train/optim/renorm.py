@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from sparse_train.errors import require, require_one_of
 
@@ -30,28 +31,20 @@ class Renorm:
     @torch.no_grad()
     def factor(self, grads: Sequence[Tensor]) -> Tensor:
         """The number that brings these gradients to a norm of at most `max_norm`; no host synchronisation."""
-        return self.of_norms(torch._foreach_norm(list(grads)))
-
-    @torch.no_grad()
-    def of_norms(self, norms: Sequence[Tensor]) -> Tensor:
-        """The same, from the norm of each gradient."""
-        total = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
-        excess = total / self.max_norm
-        self._count(excess > 1)
-        return 1 / excess.clamp(min=1)
-
-    def _count(self, clipped: Tensor) -> None:
+        excess = get_total_norm(grads) / self.max_norm
+        clipped = excess > 1
         self.steps += 1
         self._clipped = clipped.long() if self._clipped is None else self._clipped + clipped
+        return 1 / excess.clamp(min=1)
 
-    def clipped_share(self) -> float | None:
-        """Share of the steps since the last call in which the norm was bounded; None if there was none."""
+    def pop_clipped_share(self) -> float | None:
+        """Share of the steps in which the norm was bounded, None without steps; counting starts again."""
         share = int(self._clipped) / self.steps if self.steps else None
         self.steps, self._clipped = 0, None
         return share
 
     def state_dict(self) -> dict:
-        """The counts since the last call of `clipped_share`."""
+        """The counts since the last `pop_clipped_share`."""
         return {"steps": self.steps, "clipped": self._clipped}
 
     def load_state_dict(self, state: dict) -> None:

@@ -1,22 +1,22 @@
 """SGD, SparseOpt, HAM and their combinations: one optimizer, one order of effects."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
+from torch.optim.sgd import sgd
 
 from sparse_train.errors import require
 from sparse_train.optim.equal_angle import EqualAngle
-from sparse_train.optim.group import Group, Part, identical, stretches, usable
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
 from sparse_train.optim.sparseopt import SparseOpt
-from sparse_train.sparsity.adopt import mask_state, require_trains
-from sparse_train.sparsity.attached import KEY
+from sparse_train.sparsity.foreign import KEY, mask_state, require_trains
 from sparse_train.sparsity.topology import Topology
 
-Grads = tuple[list[Tensor], list[Tensor]]  # of the weights, and of other parameters
+Groups = list[tuple[dict, list[Tensor]]]  # of `param_groups`, each with its parameters that have a gradient
 
 
 class SparseSGD(torch.optim.SGD):
@@ -31,8 +31,9 @@ class SparseSGD(torch.optim.SGD):
         w <- mirror(w, g)         HAM's multiplicative step, on the weights that exist
 
     An empty slot does nothing: with none of them it is SGD on the existing weights. `p.grad` is only read: it is the
-    dense gradient before the step and after it. Weights keep their storage; a step is a few operations on lists of
-    them, and waits for no device.
+    dense gradient before the step and after it. Weights keep their storage. A step is a few operations on lists of
+    parameters, and waits for no device. Beside momentum, the optimizer keeps one factor per parameter element
+    (correction times mask); a step also needs memory for one copy of the gradients.
 
     A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. If masks have changed
     since the last step, or other code has written to the weights, a step first masks weights and momentum again.
@@ -68,20 +69,11 @@ class SparseSGD(torch.optim.SGD):
     ):
         self.topology, self.precondition, self.renorm, self.mirror = topology, precondition, renorm, mirror
         super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
-        self._prepare()
+        self._forget()
         if any(p.is_complex() for group in self.param_groups for p in group["params"]):
             raise ValueError("complex parameters cannot be trained: give the optimizer real ones")
         require_trains(self, topology)
         self.corrections()  # raises now if a layer cannot be corrected
-
-    def _prepare(self) -> None:
-        """Reset the state that a step builds when it needs it."""
-        self._names = {weight: name for name, weight in self.topology.weights.items()}
-        self._corrections: tuple[tuple, dict[str, Tensor]] = ((), {})
-        self._groups: list[Group] = []
-        self._options: list[dict] = []
-        self._found: list = []
-        self._used: dict[str, Tensor] | None = None  # the corrections that the groups have
 
     def add_param_group(self, param_group: dict) -> None:
         """As torch's; refuses options of a group that SGD has and the order of effects above does not."""
@@ -101,17 +93,22 @@ class SparseSGD(torch.optim.SGD):
             with torch.enable_grad():
                 loss = closure()
         self.topology.require_agreement()
-        groups = self._read()
-        bound = self._bound(groups) if self.renorm is not None else None
-        for group, options in zip(groups, self._options, strict=True):
-            self._provide_momentum(group, options["momentum"])
-            for part in group.parts:
-                grads, others = self._corrected(part, part.factors)  # preconditioned and masked
-                if bound is not None:
-                    grads, others = part.times(grads, others, bound)
-                self._descend(part, [*grads, *others], options)
-                self._mirror(part, grads, options["lr"])
-            group.mark_step()
+        groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        groups = [(group, params) for group, params in groups if params]
+        self._prepare(groups)
+        masked = [self._corrected(params, self._factors) for _, params in groups]  # precondition and mask, one product
+        if self.renorm is not None and groups:
+            dense = self.renorm.over == "dense"
+            normed = [self._corrected(params, self._scales) for _, params in groups] if dense else masked
+            factor = self.renorm.factor([grad for grads in normed for grad in grads])
+            for grads in masked:
+                torch._foreach_mul_(grads, factor)
+        for (group, params), grads in zip(groups, masked, strict=True):
+            self._descend(group, params, self._with_scaled_decay(group, params, grads))
+            if self.mirror is not None:
+                weights, of_weights = ([t for t in tensors if t.ndim > 1] for tensors in (params, grads))
+                self.mirror.step(weights, of_weights, group["lr"])
+        self._finish(groups)
         return loss
 
     def corrections(self) -> dict[str, Tensor]:
@@ -155,93 +152,99 @@ class SparseSGD(torch.optim.SGD):
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
-        self._prepare()
+        self._forget()
 
-    def _read(self) -> list[Group]:
-        """The parameters with a gradient, with factors that are made anew only as masks change."""
-        params = [[p for p in options["params"] if p.grad is not None] for options in self.param_groups]
-        found = [each for options, given in zip(self.param_groups, params, strict=True) for each in (options, *given)]
-        if not identical(found, self._found) or not all(map(Group.same_storage, self._groups)):
-            self._groups, self._options, scratch = [], [], {}
-            for options, given in zip(self.param_groups, params, strict=True):
-                made = [Group(stretch, scratch) for stretch in stretches(usable(given, self._names))]
-                self._groups += made
-                self._options += [options] * len(made)
-            self._found, self._used = found, None
-            self.topology.follow()
+    def _forget(self) -> None:
+        """Drop what `_prepare` makes, and the cached corrections."""
+        self._corrections: tuple[tuple, dict[str, Tensor]] = ((), {})  # what they were made for, and they themselves
+        self._scales: dict[Tensor, Tensor] = {}  # parameter -> the precondition's factor, or 1
+        self._factors: dict[Tensor, Tensor] = {}  # parameter -> scale * mask, of its shape, dtype and memory layout
+        self._held: list[Tensor] = []  # parameters and momentum, so that nothing else takes their addresses
+        self._left: tuple = ()  # how the last step left masks, parameters and momentum
+
+    @torch.compiler.disable
+    def _prepare(self, groups: Groups) -> None:
+        """Make factors and momentum, and mask weights and momentum, unless all is as the last step left it.
+
+        Updates change masks. Any other code may write to parameters, and exchange or move parameters and momentum.
+        """
+        if self._found(groups) == self._left:
+            return
+        self._left = ()
+        self.topology.apply()  # the masks follow the weights first
         corrections = self.corrections()
-        changed = corrections is not self._used
-        if changed:
-            weights = self.topology.weights
-            masks = {weights[name]: mask for name, mask in self.topology.masks.items()}
-            scales = {weights[name]: scale for name, scale in corrections.items()}
-            counts = {weights[name]: count for name, count in self.topology.counts.items()}
-            for group in self._groups:
-                group.set_factors(masks, scales, counts)
-        if changed or any(map(Group.written_by_others, self._groups)):
-            self.topology.apply()
-            self.mask_momentum()
-            self._used = corrections
-        return self._groups
+        names = {weight: name for name, weight in self.topology.weights.items()}
+        self._scales, self._factors, self._held = {}, {}, []
+        for group, params in groups:
+            for p in params:
+                name = names.get(p)
+                shown = name or f"a parameter of shape {tuple(p.shape)}"
+                if p.grad.layout != torch.strided:
+                    right = "SparseSGD needs dense ones, from sparse=False"
+                    raise ValueError(f"the gradient of {shown} is sparse: {right}")
+                if torch.empty_like(p).stride() != p.stride():
+                    raise ValueError(f"{shown} lies in memory with gaps: make it contiguous, by p.data.contiguous()")
+                self._scales[p] = corrections[name].to(p) if name in corrections else p.new_ones(())
+                self._factors[p] = torch.ones_like(p)
+                if name is not None:
+                    self._factors[p].copy_(self.topology.masks[name]).mul_(self._scales[p])
+                self._held.append(p.detach())
+                if group["momentum"]:
+                    self._held.append(self._own_momentum(p))
+        self.mask_momentum()
 
-    def _corrected(self, part: Part, factors: list[Tensor]) -> Grads:
-        """The gradients times `factors`, which follow from masks alone, and what follows from the weights too."""
-        grads = part.grads(factors)
+    def _found(self, groups: Groups) -> tuple:
+        """What factors follow from, and what shows that others wrote to a parameter or exchanged its momentum."""
+        tensors = [
+            (id(p), p.data_ptr(), p._version, p.grad.layout, group["momentum"] != 0, id(self._momentum(p)))
+            for group, params in groups
+            for p in params
+        ]
+        return self.topology.version, self.precondition, tensors
+
+    def _momentum(self, p: Tensor) -> Tensor | None:
+        return self.state[p].get("momentum_buffer") if p in self.state else None
+
+    def _own_momentum(self, p: Tensor) -> Tensor:
+        """A parameter's buffer, in its memory layout and a storage of its own.
+
+        It starts at 0, which gives torch's first step: 0 * momentum + g.
+        """
+        found = self._momentum(p)
+        alone = found is not None and found.untyped_storage().nbytes() == p.nbytes
+        if not alone or (found.dtype, found.device, found.stride()) != (p.dtype, p.device, p.stride()):
+            self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            if found is not None:
+                self.state[p]["momentum_buffer"].copy_(found)
+        return self.state[p]["momentum_buffer"]
+
+    def _corrected(self, params: list[Tensor], factors: Mapping[Tensor, Tensor]) -> list[Tensor]:
+        """Copies of the gradients times `factors`, which follow from masks, and by what follows from weights too."""
+        grads = list(torch._foreach_mul([factors[p] for p in params], [p.grad for p in params]))
         if isinstance(self.precondition, EqualAngle):
-            for p, *rows in zip(part.group.weights, part.weights, grads[0], part.masks, strict=True):
-                if self._names.get(p) in self.topology.normalized:
-                    self.precondition.turn(*rows)
+            of = dict(zip(params, grads, strict=True))
+            for name in self.topology.normalized:
+                if (weight := self.topology.weights[name]) in of:
+                    self.precondition.turn(weight, of[weight], self.topology.masks[name])
         return grads
 
-    def _bound(self, groups: list[Group]) -> Tensor | None:
-        """The renormalization factor, from the norm of all corrected gradients, dense or masked."""
-        dense = self.renorm.over == "dense"
-        norms = []
-        for group in groups:
-            grads = self._corrected(group.whole, group.scales if dense else group.factors)
-            norms += torch._foreach_norm(group.in_order(*grads))
-        return self.renorm.of_norms(norms) if norms else None
+    def _with_scaled_decay(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+        """SGD adds `decay * w`; where decay is scaled too, that must be `decay * scale * w`: add the difference."""
+        if self.precondition is None or not self.precondition.scale_decay:
+            return grads
+        missing = torch._foreach_sub([self._scales[p] for p in params], 1)
+        torch._foreach_mul_(missing, group["weight_decay"])
+        return list(torch._foreach_add(grads, torch._foreach_mul(params, missing)))
 
     @torch.compiler.disable  # it cannot compile this operation
-    def _descend(self, part: Part, grads: list[Tensor], options: dict) -> None:
+    def _descend(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> None:
         """torch's own fused SGD, on the gradients given instead of `p.grad`."""
-        torch._fused_sgd_(
-            part.weights + part.others,
-            self._with_scaled_decay(part, grads, options["weight_decay"]),
-            part.momentum if options["momentum"] else [],
-            weight_decay=options["weight_decay"],
-            momentum=options["momentum"],
-            lr=options["lr"],
-            dampening=options["dampening"],
-            nesterov=options["nesterov"],
-            maximize=options["maximize"],
-            is_first_step=False,
-        )
+        momentum = [self._momentum(p) if group["momentum"] else None for p in params]
+        keys = ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
+        sgd(params, grads, momentum, fused=True, **{key: group[key] for key in keys})
 
-    def _provide_momentum(self, group: Group, momentum: float) -> None:
-        """The buffers, if there is momentum. They start at 0, which gives torch's first step: 0 * momentum + g."""
-        if not momentum:
-            return
-        params = group.weights + group.others
-        found = [self.state[p].get("momentum_buffer") for p in params]
-        if not identical(found, group.momentum):  # the first step, or others put them there
-            for p, buffer in zip(params, found, strict=True):
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-                if buffer is not None:
-                    self.state[p]["momentum_buffer"].copy_(buffer)
-            self.mask_momentum()
-            group.set_momentum([self.state[p]["momentum_buffer"] for p in params])
-
-    def _with_scaled_decay(self, part: Part, grads: list[Tensor], decay: float) -> list[Tensor]:
-        """SGD adds `decay * w`; where decay is scaled too, that must be `decay * scale * w`: add the difference."""
-        if self.precondition is None or not self.precondition.scale_decay or not part.weights:
-            return grads
-        missing = torch._foreach_mul(torch._foreach_sub(part.scales, 1), decay)
-        of_weights, of_others = grads[: len(missing)], grads[len(missing) :]
-        return [*torch._foreach_add(of_weights, torch._foreach_mul(part.weights, missing)), *of_others]
-
-    def _mirror(self, part: Part, grads: list[Tensor], lr: float | Tensor) -> None:
-        """Apply the mirror step to existing weights; the others stay 0."""
-        if self.mirror is not None and part.weights:
-            seen = part.existing().gather(grads)
-            part.existing().change(lambda weights: self.mirror.step([weights], [seen], lr))
+    @torch.compiler.disable
+    def _finish(self, groups: Groups) -> None:
+        """Tell autograd that the step changed the parameters, which fused operations do not, and remember how."""
+        increment_version([p for _, params in groups for p in params])
+        self._left = self._found(groups)

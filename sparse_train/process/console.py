@@ -83,11 +83,12 @@ class EpochLog:
 
 def epoch_line(row: dict, epochs: int) -> str:
     """One epoch on one line."""
+    waiting = f"  waiting for data {row['data_wait']:.0%}" if "data_wait" in row else ""
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
         f"  train loss {row['train_loss']:.4f} acc {row['train_acc']:5.2f}%"
         f"  test loss {row['test_loss']:.4f} acc {row['test_acc']:5.2f}%"
-        f"  ITOP {row['itop_rate']:.2%}  {row['images_per_second']:,.0f} img/s"
+        f"  ITOP {row['itop_rate']:.2%}  {row['images_per_second']:,.0f} img/s{waiting}"
     )
 
 

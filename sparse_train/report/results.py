@@ -25,7 +25,7 @@ from sparse_train.report.sweeps import PAPER, Cell, Sweep, scale_dir
 FORMAT = 1  # of records, as `sparse_train.record.record` writes them
 COMPLETE, MISSING, INTERRUPTED, DAMAGED = "complete", "missing", "interrupted", "damaged"
 UNREADABLE = "unreadable"
-TIMES = ("seconds", "images_per_second", "started")  # columns that differ when the same run is made again
+TIMES = ("seconds", "images_per_second", "data_wait", "started")  # columns that differ when the same run is made again
 MALFORMED = (KeyError, TypeError, AttributeError, ValueError, RecursionError)
 FACTS = ("best_test_acc", "images_per_second", "seconds", "started", "threads", "device", "torch", "git")
 MADE = ("code", "processes", "sync_bn", "compile", "instructions", "mixture")  # where there is something to say

@@ -5,7 +5,7 @@ Densities are real numbers; `counts` turns them into whole weights whose sum is 
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from math import prod
+from math import inf, prod
 
 from sparse_train.errors import require, require_one_of
 
@@ -60,8 +60,7 @@ def counts(shapes: Shapes, densities: Mapping[str, float], sparsity: float) -> d
     """
     size = {name: prod(shape) for name, shape in shapes.items()}
     exact = {name: min(densities[name] * size[name], size[name]) for name in shapes}
-    # 1e-9 relative: a product that is a whole number but for rounding counts as that number.
-    count = {name: int(value * (1 + 1e-9)) for name, value in exact.items()}
+    count = {name: whole(value) for name, value in exact.items()}
     missing = round((1.0 - sparsity) * sum(size.values())) - sum(count.values())
     by_remainder = sorted(shapes, key=lambda name: count[name] - exact[name])
     for name in [name for name in by_remainder if count[name] < size[name]][: max(missing, 0)]:
@@ -69,6 +68,37 @@ def counts(shapes: Shapes, densities: Mapping[str, float], sparsity: float) -> d
     empty = [name for name in shapes if count[name] == 0]
     require(not empty, "sparsity", sparsity, f"leaves no weight in {', '.join(empty)}; lower it or exclude that layer")
     return count
+
+
+def whole(value: float) -> int:
+    """The floor, of a product that may be off by rounding: 0.29 * 100 is 29, not 28.999999999999996."""
+    return int(value * (1 + 1e-9))
+
+
+def apportioned(total: int, shares: Mapping[str, float], room: Mapping[str, int]) -> dict[str, int]:
+    """`total` in whole numbers in proportion to `shares`, nowhere above `room`: what has no room goes to the others.
+
+    Floors first, then one each by largest remainder (Hamilton's method). If there are no shares, all count alike.
+
+    Args:
+        total: at most all the room there is.
+        shares: not negative.
+    """
+    given = dict.fromkeys(shares, 0)
+    while left := total - sum(given.values()):
+        free = [name for name in shares if given[name] < room[name]]
+        if not 0 < sum(shares[name] for name in free) < inf:
+            shares = dict.fromkeys(shares, 1.0)
+        of = sum(shares[name] for name in free)
+        exact = {name: left * shares[name] / of for name in free}
+        more = {name: min(int(exact[name]), room[name] - given[name]) for name in free}
+        if all(more[name] == int(exact[name]) for name in free):
+            rest = left - sum(more.values())
+            others = [name for name in free if given[name] + more[name] < room[name]]
+            for name in sorted(others, key=lambda name: more[name] - exact[name])[:rest]:
+                more[name] += 1
+        given |= {name: given[name] + by for name, by in more.items()}
+    return given
 
 
 DISTRIBUTIONS = {"erk": erk, "uniform": uniform}

@@ -1,4 +1,4 @@
-"""Which parameters of a model are sparse, and what they are called."""
+"""Which parameters of a model are sparse, what they are called, and which of them a normalization layer follows."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,6 +14,17 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WEIGHTED = (nn.Linear, *CONVOLUTIONS)
 PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")  # of nn.MultiheadAttention
 BY_INPUT = (nn.Embedding, nn.EmbeddingBag, _ConvTransposeNd)  # a row of their weights is an input's, not a neuron's
+NORMALIZATIONS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.GroupNorm,
+    nn.LayerNorm,
+)
 FIRST_CONV = "first_conv"
 
 Owners = list[tuple[nn.Module, str]]
@@ -78,6 +89,23 @@ def sparse_parameters(model: nn.Module, include: Sequence[str], exclude: Sequenc
 def by_input(model: nn.Module) -> set[nn.Parameter]:
     """Weights whose rows are not neurons: of embeddings (a row is a token's) and transposed convolutions."""
     return {p for p, owners in _owners(model).items() if any(isinstance(module, BY_INPUT) for module, _ in owners)}
+
+
+def normalizations(model: nn.Module) -> dict[str, str]:
+    """Weight of a linear or convolution layer -> name of the normalization layer that it feeds.
+
+    Read off the order in which the model registers its layers, activations passed over: true of models that define
+    each normalization right after its layer, as ours and timm's ResNets do.
+    """
+    found, previous = {}, None
+    for name, module in unwrapped(model).named_modules():
+        if isinstance(module, NORMALIZATIONS):
+            if previous is not None:
+                found[bare(f"{previous}.weight")] = bare(name)
+            previous = None
+        elif isinstance(module, WEIGHTED):
+            previous = name
+    return found
 
 
 def _owners(model: nn.Module) -> dict[nn.Parameter, Owners]:

@@ -8,10 +8,8 @@ from torch import Tensor, nn
 from sparse_train.errors import MaskMismatchError, require, require_one_of
 from sparse_train.randomness import generator
 from sparse_train.sparsity.density import allotted
-from sparse_train.sparsity.layers import by_input, last_weight, parameters, sparse_parameters
-from sparse_train.sparsity.masks import checksum
-from sparse_train.sparsity.normalized import normalizations
-from sparse_train.sparsity.parts.initial import INITIAL
+from sparse_train.sparsity.layers import by_input, last_weight, normalizations, parameters, sparse_parameters
+from sparse_train.sparsity.masks import INITIAL, checksum
 
 
 class Topology:
@@ -35,7 +33,7 @@ class Topology:
             first convolution.
         include: the same of other parameters to make sparse, with two or more dimensions. If their layer is not one of
             torch's, each of their rows is taken for a neuron, with a warning.
-        initial: the first masks (`sparsity.parts.initial`): "random", with exactly as many weights as asked for;
+        initial: the first masks (`sparsity.masks`): "random", with exactly as many weights as asked for;
             "constant_fan_in", as many in every neuron; or "dense", all, for methods that prune.
 
     Attributes:
@@ -45,8 +43,8 @@ class Topology:
             `torch.compile` and DDP are left out.
         targets: parameter name -> active weights that sparsity and distribution ask for.
         counts: parameter name -> active weights, which only some methods' updates change.
-        ablates: whether a neuron without weights is no longer one of its layer (constant fan-in), unless an `Updater`
-            trains it by another method.
+        ablates: whether a neuron without weights is no longer one of its layer, as a method says that takes neurons
+            away (`sparsity.methods.srigl`).
         outputs: name of the model's last weight, whose neurons are its outputs.
         by_neuron: names of the sparse weights whose rows are neurons: all but embeddings and transposed convolutions.
         normalized: names of the sparse weights whose layer is followed by a normalization layer.
@@ -75,10 +73,10 @@ class Topology:
         transposed = by_input(model)
         self.outputs = last_weight(model)
         self.by_neuron = [name for name, weight in self.weights.items() if weight not in transposed]
-        self.initial, self.ablates = initial, initial == "constant_fan_in"
+        self.initial, self.ablates = initial, False
         others = [name for name in self.weights if name not in self.by_neuron]
         right = f"needs rows that are neurons; exclude {', '.join(others)}"
-        require(not (self.ablates and others), "initial", initial, right)
+        require(initial != "constant_fan_in" or not others, "initial", initial, right)
         self.targets = allotted(shapes, distribution, sparsity)
         self.masks, self.counts = {}, {}
         for name, weight in self.weights.items():

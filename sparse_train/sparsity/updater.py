@@ -1,39 +1,39 @@
-"""Dynamic sparse training: drop, then grow, every so often."""
+"""When a method changes the masks, and the checks that make it safe."""
 
-from math import ceil
+import warnings
+from collections.abc import Callable
+from math import ceil, cos, pi
 from numbers import Integral
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from sparse_train.errors import require, require_one_of
-from sparse_train.process.distributed import present
-from sparse_train.randomness import generator
-from sparse_train.sparsity.adopt import Adopted, require_trains
-from sparse_train.sparsity.attached import Attached, saved_with
-from sparse_train.sparsity.lengths import RANKINGS, ranked, rescaling
-from sparse_train.sparsity.parts.averages import Average
-from sparse_train.sparsity.parts.budget import Budget, Moment, Steady
-from sparse_train.sparsity.parts.growth import DropScore, GrowthScore, Magnitude
-from sparse_train.sparsity.parts.schedule import DECAYS
-from sparse_train.sparsity.parts.selection import ByLayer, Layer, Selection
+from sparse_train.errors import ConfigError, DivergedError, MaskMismatchError, require, require_one_of
+from sparse_train.process.distributed import Ranks, present
+from sparse_train.sparsity.foreign import Adopted, Attached, require_trains, saved_with
+from sparse_train.sparsity.method import Layer, Method, called, require_method
 from sparse_train.sparsity.topology import Topology
-from sparse_train.sparsity.verified import Peaks, plan_of, require_parts, require_same_masks, scored
 
-if TYPE_CHECKING:
-    from sparse_train.optim.sgd import SparseSGD
+
+def cosine(fraction: float, progress: float) -> float:
+    """RigL's decay (Evci et al. 2020, Section 3): fraction / 2 * (1 + cos(pi * progress)), 0 at progress 1."""
+    return fraction / 2 * (1 + cos(pi * progress))
+
+
+def constant(fraction: float, progress: float) -> float:
+    """The same share at every update."""
+    return fraction
+
+
+DECAYS: dict[str, Callable[[float, float], float]] = {"cosine": cosine, "constant": constant}
 
 
 class Updater:
-    """Any method that drops weights and grows others: RigL and SET, and with other parts those in `sparsity.methods`.
+    """A method, applied on a schedule.
 
-    At step t (counted from 0) with `t > 0`, `t % every == 0` and `t < stop_fraction * total_steps`, the `budget` says
-    how many weights each layer drops and grows, `drop` and `growth` score its weights, and the `selection` takes the
-    lowest away and puts the highest in, among all positions that are then inactive, the ones dropped just now included.
-    By default these are RigL's (Evci et al. 2020, Algorithm 1): the `floor(f_t * n)` active weights of smallest
-    magnitude in a layer of n, and as many grown. f_t decays from `drop_fraction` (`parts.schedule`), its progress being
-    t / (stop_fraction * total_steps).
+    At step t (counted from 0) with `t > 0`, `t % every == 0` and `t < stop_fraction * total_steps`, the method drops
+    weights and grows others (`sparsity.method`). The share f_t of weights that it replaces decays from `drop_fraction`,
+    its progress being t / (stop_fraction * total_steps).
 
     A grown weight starts at 0 with zero momentum. One dropped and regrown in the same update has not left the network
     and keeps both, as in the RigL authors' code and jaxpruner.
@@ -41,93 +41,95 @@ class Updater:
     Args:
         topology, optimizer: what to change. The weights' `.grad` must be that of the current step; with a
             `GradScaler`, call its `unscale_(optimizer)` before `update`. An optimizer that is not a `SparseSGD` is
-            made to keep masked weights, and its state of them, at 0 (`sparsity.adopt`).
-        growth: the score, such as `RigL()` or `SET()` (`sparsity.parts.growth`); None for a method that only prunes.
+            made to keep masked weights, and its state of them, at 0 (`sparsity.foreign`).
+        method: such as `RigL()` or `SET()` (`sparsity.methods`). If it observes gradients, call `observe` in every
+            step. The optimizer's `state_dict` has its state.
         total_steps: steps of the whole run, at least 1.
         drop_fraction: f_0 in [0, 1].
         every: steps between updates, at least 1.
         stop_fraction: share of the run after which the topology stays, in [0, 1].
         decay: "cosine" or "constant".
-        gradient: what scores see: "raw", the loss gradient (Section 5), or "corrected", SparseOpt's (bottom rows of
-            Figures 5 and 10).
         skip_step: leave out the optimizer's step where the topology is updated. The loop acts on it, not this class.
-        rank_as: how weights are ranked. "weights": as they are. "sparseopt", where SGD trains, or "sgd", where
-            SparseOpt does: at that optimizer's scale. "invariant": relative to each neuron's norm
-            (`sparsity.lengths`). For experiments.
-        rescale: with `rank_as`, multiply weights and momentum as the new masks would change the norms of neurons under
-            the other optimizer. With "invariant" that is SGD if gradients are corrected, else SparseOpt.
         seed: of random growth scores.
-        drop: another score than the magnitude.
-        budget: another number of weights than RigL's (`parts.budget`).
-        selection: another choice than the layer's lowest and highest scores (`parts.selection`).
-        average: of gradients over steps, instead of that of the update's own (`parts.averages`); call `observe` in
-            every step then. The optimizer's `state_dict` has the state of every part that has one.
+
+    Attributes:
+        prunes: whether weights become fewer while the network trains.
+        keeps_counts: whether every layer keeps its number of weights.
+        plan: weight name -> how many weights the last update dropped, and how many it grew.
+        first: weight name -> how many weights the run began with.
+
+    Raises:
+        ConfigError: for arguments out of range, or a method, a topology and an optimizer that do not fit together.
     """
 
     def __init__(
         self,
         topology: Topology,
-        optimizer: "SparseSGD | torch.optim.Optimizer",
-        growth: GrowthScore | None,
+        optimizer: torch.optim.Optimizer,
+        method: Method,
         total_steps: int,
         drop_fraction: float = 0.3,
         every: int = 100,
         stop_fraction: float = 0.75,
         decay: str = "cosine",
-        gradient: str = "raw",
         skip_step: bool = True,
-        rank_as: str = "weights",
-        rescale: bool = False,
         seed: int = 0,
-        drop: DropScore | None = None,
-        budget: Budget | None = None,
-        selection: Selection | None = None,
-        average: Average | None = None,
     ):
-        self.drop, self.budget, self.selection = drop or Magnitude(), budget or Steady(), selection or ByLayer()
-        parts = {"growth": growth, "drop": self.drop, "budget": self.budget, "selection": self.selection}
-        require_parts(parts := parts | {"average": average})
+        require_method(method)
         require(0 <= drop_fraction <= 1, "drop_fraction", drop_fraction, "must be in [0, 1]: active weights to replace")
-        whole = isinstance(total_steps, Integral) and total_steps > 0
-        require(whole, "total_steps", total_steps, "must be a whole number above 0")
+        counted = isinstance(total_steps, Integral) and total_steps > 0
+        require(counted, "total_steps", total_steps, "must be a whole number above 0")
         require(every >= 1, "every", every, "must be at least 1: steps between mask updates")
         require(0 <= stop_fraction <= 1, "stop_fraction", stop_fraction, "must be in [0, 1]: a share of the run")
         require_one_of("decay", decay, DECAYS)
-        require_one_of("gradient", gradient, ("raw", "corrected"))
-        require_one_of("rank_as", rank_as, RANKINGS)
-        begins = ("dense" if self.budget.gradual else self.selection.begins) or topology.initial
-        topology.require_pruned(self.budget.gradual)
+        self.prunes, self.keeps_counts = method.initial == "dense", method.keeps_counts
+        topology.require_pruned(self.prunes)
+        begins = method.initial or topology.initial
         require(topology.initial == begins, "topology.initial", topology.initial, f"must be {begins} for this method")
-        topology.ablates &= self.selection.begins == "constant_fan_in"
-        self._stepped, self.average, self.plan = optimizer, average, {}
+        self.topology, self.method, self.seed = topology, method, seed
+        self.optimizer, self._stepped = optimizer, optimizer
         if not hasattr(optimizer, "mask_momentum"):
-            require(not rescale, "rescale", rescale, "needs SparseSGD, which can rescale its momentum too")
-            optimizer = Adopted(optimizer, topology)
-        else:
-            require_trains(optimizer, topology)
-        corrects = optimizer.precondition is not None and bool(optimizer.corrections())
-        right = "needs an optimizer that corrects gradients, such as optimizer=sparseopt"
-        require(corrects or gradient == "raw", "gradient", gradient, right)
-        self.rank_as, self.rescale, self.decay, self.skip_step = rank_as, rescale, DECAYS[decay], skip_step
-        self.lengths_of = rank_as if rank_as != "invariant" else "sgd" if corrects else "sparseopt"
-        self.topology, self.optimizer, self.seed = topology, optimizer, seed
-        self.growth, self.drop_fraction, self.every, self.gradient = growth, drop_fraction, every, gradient
+            self.optimizer = Adopted(optimizer, topology)
+        require_trains(optimizer, topology)
+        method.begin(topology, optimizer)
+        self.drop_fraction, self.every, self.decay, self.skip_step = drop_fraction, every, DECAYS[decay], skip_step
         self.last_step = stop_fraction * total_steps
         self.last_update = max(ceil(self.last_step / every) - 1, 0) * every
         right = f"must leave a mask update before step {self.last_step:g} (stop_fraction), or nothing is pruned"
-        require(self.last_update > 0 or not self.budget.gradual, "every", every, right)
-        self.first = {n: m.numel() if self.budget.gradual else topology.counts[n] for n, m in topology.masks.items()}
-        for name, part in parts.items():
-            if hasattr(part, "state_dict"):
-                saved_with(self._stepped, name, part)
+        require(self.last_update > 0 or not self.prunes, "every", every, right)
+        right = "must say by `left` how many weights it leaves: 1 of 2 at progress 1, if it is to leave 1"
+        require(not self.prunes or method.left(2, 1, 1.0) == 1, "method", called(method.left), right)
+        self.plan: dict[str, tuple[int, int]] = {}
+        self.first = {n: m.numel() if self.prunes else topology.counts[n] for n, m in topology.masks.items()}
+        if method.state_dict():
+            saved_with(optimizer, "method", method, f"the state of {called(method.state_dict)}, so it cannot resume")
 
     def attach(self) -> "Updater":
         """Let the optimizer's own `step` do the updates, so that any training loop runs this method as it is.
 
         Do not call `update` then. `Attached` says what happens in a step; the optimizer's state has the count of steps.
         """
-        Attached(self._stepped, self)
+        Attached(self._stepped, lambda step: self.due(step) or self.observes(step), self._act)
+        if isinstance(self.optimizer, Adopted):
+            self.optimizer.run_last()
+        if warning := self.idle():
+            warnings.warn(warning, stacklevel=2)
         return self
+
+    def _act(self, step: int) -> bool:
+        """Observe, and update where that is due; whether the optimizer's step is then to be left out."""
+        self.observe(step)
+        if not self.due(step):
+            return False
+        self.update(step)
+        return self.skip_step
+
+    def idle(self) -> str:
+        """A warning if no mask update of the run replaces a weight, though some are to be replaced; else nothing."""
+        most = self.fraction(self.every) * max(self.topology.counts.values())  # of all updates: f_t decays
+        if not self.drop_fraction or self.prunes or (self.due(self.every) and most >= 1):
+            return ""
+        return f"every={self.every}: no mask update of this run replaces a weight, so its masks stay"
 
     def due(self, step: int) -> bool:
         """Whether the topology changes at this step."""
@@ -138,38 +140,31 @@ class Updater:
         progress = min(step / self.last_step, 1.0) if self.last_step else 1.0
         return self.decay(self.drop_fraction, progress)
 
-    @property
-    def keeps_counts(self) -> bool:
-        """Whether every layer keeps its number of weights."""
-        return self.budget.keeps_counts and self.selection.keeps_counts
-
     def needs_dense_gradient(self, step: int) -> bool:
         """Whether the gradients of weights that do not exist are looked at in this step."""
-        if self.growth is None or not self.growth.needs_gradient:
-            return False
-        return self.due(step) if self.average is None else self.observes(step)
+        return self.method.needs_gradient and (self.observes(step) if self.method.observed else self.due(step))
 
     def planned(self, step: int) -> dict[str, float]:
         """Active weights of each layer after this step, as far as they are known before the run.
 
-        A gradual method is taken to prune each layer alike, and one that moves weights between layers to move none.
+        A method that prunes is taken to prune each layer alike, and one that moves weights between layers to move none.
         """
-        if not self.budget.gradual:
+        if not self.prunes:
             return self.first
         done = min(step - step % self.every, self.last_update) / self.last_update
-        return {name: self.budget.left(count, self.topology.targets[name], done) for name, count in self.first.items()}
+        return {name: self.method.left(count, self.topology.targets[name], done) for name, count in self.first.items()}
 
     def observes(self, step: int) -> bool:
         """Whether `observe` has anything to do in this step."""
         update = max(ceil(step / self.every), 1) * self.every
-        return self.average is not None and self.due(update) and self.average.wants(update - step)
+        return self.due(update) and update - step < self.method.observed
 
     @torch.no_grad()
     def observe(self, step: int) -> None:
-        """Show the gradients of this step to the average, if there is one; before `update`, with gradients unscaled."""
+        """Show the gradients of this step to the method, if it wants them; before `update`, with gradients unscaled."""
         if self.observes(step):
             grads = {name: weight.grad for name, weight in self.topology.weights.items() if weight.requires_grad}
-            self.average.see({name: grad for name, grad in grads.items() if grad is not None})
+            self.method.observe({name: grad for name, grad in grads.items() if grad is not None})
 
     @torch.no_grad()
     def update(self, step: int) -> bool:
@@ -179,71 +174,132 @@ class Updater:
 
         Raises:
             DivergedError: a weight is not finite. Masks are as they were.
-            ConfigError: a score has another shape than its weight; a layer cannot drop and grow as the budget says.
+            ConfigError: the method gives a score or a mask of another shape than the weight's, or numbers that a layer
+                cannot drop and grow. Masks are as they were.
             RuntimeError: a weight has no gradient, or no average of gradients.
             MaskMismatchError: on every rank, if their masks differ now, as their gradients were not averaged.
         """
         self.topology.require_agreement()
         self.topology.follow()
-        masks, peaks = {}, Peaks()
-        self.plan = plan_of(self.budget, self._moment(step))
-        for name, (dropped, grown) in self.plan.items():
-            mask, (weight, grad) = self.topology.masks[name], self._seen(name, step)
-            peaks.weight(name, *weight.aminmax())
-            score = scored("drop", self.drop, self.drop(weight, grad), name, weight)
-            peaks.score(name, score.amax())
-            growth = None
-            if self.growth is not None:
-                growth = self.growth(self.topology.weights[name], grad, generator(self.seed, "growth", name, step))
-                growth = scored("growth", self.growth, growth, name, weight)
-                peaks.score(name, *growth.aminmax())
-            target, last = self.topology.targets[name], name == self.topology.outputs
-            masks[name] = self.selection(Layer(mask, score, growth, dropped, grown, target, last))
-        if self.average is not None:
-            self.average.updated()
+        layers, masks, extremes = self._layers(step), {}, []
+        self.plan = self._planned(layers) if layers else {}
+        for name, plan in self.plan.items():
+            layer = layers[name]
+            masks[name] = self._selected(layer, *plan)
+            extremes += [(name, "weight", value) for value in layer.weight.aminmax()]
+            extremes.append((name, "score", layer.drop_score.amax()))
+            if layer.growth_score is not None:
+                extremes += [(name, "score", value) for value in layer.growth_score.aminmax()]
         ranks = present()
-        if not peaks.finite(step, ranks):
+        if not finite(extremes, step, ranks):
             return False
+        counts = {name: self._counted(layers[name], mask) for name, mask in masks.items()}
         for name, mask in masks.items():
-            self._replace(name, mask)
+            self.topology.replace(name, mask, counts[name])
+            self.method.replaced(layers[name], mask)
         self.optimizer.mask_momentum()
         require_same_masks(self.topology, step, ranks)
         return True
 
-    def _moment(self, step: int) -> Moment:
-        def of_trained(counts: dict[str, int]) -> dict[str, int]:
-            return {name: counts[name] for name, weight in self.topology.weights.items() if weight.requires_grad}
-
-        return Moment(
-            fraction=self.fraction(step),
-            progress=min(step / self.last_update, 1.0) if self.last_update else 1.0,
-            counts=of_trained(self.topology.counts),
-            first=of_trained(self.first),
-            targets=of_trained(self.topology.targets),
-            masks=self.topology.masks,
-            score=lambda name: self.drop(*self._seen(name, step)),
-            gradient=lambda name: self._seen(name, step)[1],
-        )
-
-    def _seen(self, name: str, step: int) -> tuple[Tensor, Tensor]:
-        """The weight and the gradient that scores compare."""
-        weight = self.topology.weights[name]
-        grad = weight.grad
-        if grad is None:
-            raise RuntimeError(
-                f"{name} has no gradient to update its mask by at step {step}: call backward first; exclude a layer"
-                " that the loss does not use; make the topology again if the layer was replaced after it"
+    def _layers(self, step: int) -> dict[str, Layer]:
+        """What the method sees of the weights that are trained."""
+        layers = {}
+        for name, weight in self.topology.weights.items():
+            if not weight.requires_grad:
+                continue
+            if weight.grad is None:
+                raise RuntimeError(
+                    f"{name} has no gradient to update its mask by at step {step}: call backward first; exclude a layer"
+                    " that the loss does not use; make the topology again if the layer was replaced after it"
+                )
+            layer = Layer(
+                name=name,
+                weight=weight,
+                gradient=weight.grad,
+                mask=self.topology.masks[name],
+                count=self.topology.counts[name],
+                first=self.first[name],
+                target=self.topology.targets[name],
+                fraction=self.fraction(step),
+                progress=min(step / self.last_update, 1.0) if self.last_update else 1.0,
+                output=name == self.topology.outputs,
+                method=self.method,
+                seed=self.seed,
+                step=step,
             )
-        if self.average is not None and (grad := self.average.of(name)) is None:
-            raise RuntimeError(f"{name} has no average of gradients at step {step}: call observe in every step")
-        if self.gradient == "corrected" and name in (corrections := self.optimizer.corrections()):
-            grad = grad * corrections[name]
-        return ranked(weight, grad, self.topology.masks[name], self.rank_as, self.topology.ablates)
+            layers[name] = self.method.seen(layer)
+        return layers
 
-    def _replace(self, name: str, mask: Tensor) -> None:
-        weight, old, (dropped, grown) = self.topology.weights[name], self.topology.masks[name], self.plan[name]
-        count = self.topology.counts[name] - dropped + grown if self.selection.keeps_counts else None
-        self.topology.replace(name, mask, count)
-        if self.rank_as != "weights" and self.rescale:
-            masks = (old, self.topology.masks[name])
-            self.optimizer.multiply(weight, rescaling(*masks, self.lengths_of, self.topology.ablates, weight.dtype))
+    def _planned(self, layers: dict[str, Layer]) -> dict[str, tuple[int, int]]:
+        """How many weights the method drops and grows, in numbers that each layer can."""
+        plan, keeps = self.method.counts(layers), self.method.keeps_counts
+        for name, (dropped, grown) in plan.items():
+            count = layers[name].count if name in layers else 0
+            room = layers[name].mask.numel() - count if name in layers else 0
+            fits = type(dropped) is type(grown) is int and 0 <= dropped <= count and 0 <= grown <= room + dropped
+            if not fits or (keeps and dropped != grown):
+                rule = "as many as it drops, since it keeps_counts" if keeps else f"{room} more than it drops"
+                right = f"must drop at most {count} weights of {name} and grow {rule}, in whole numbers"
+                given = f"not drop {dropped!r} and grow {grown!r}"
+                raise ConfigError("method", called(self.method.counts), f"{right}, {given}")
+        return plan
+
+    def _selected(self, layer: Layer, dropped: int, grown: int) -> Tensor:
+        """The layer's new mask."""
+        right = f"must have a growth_score where it grows weights, {grown} of {layer.name}"
+        require(layer.growth_score is not None or not grown, "method", called(self.method.growth_score), right)
+        mask = self.method.select(layer, dropped, grown)
+        fits = isinstance(mask, Tensor) and mask.shape == layer.mask.shape and mask.dtype == torch.bool
+        right = f"must select a boolean mask of {tuple(layer.mask.shape)} for {layer.name}"
+        require(fits, "method", called(self.method.select), right)
+        return mask
+
+    def _counted(self, layer: Layer, mask: Tensor) -> int:
+        """How many weights the new mask has: known by the plan, unless the method selects in its own way."""
+        dropped, grown = self.plan[layer.name]
+        known = layer.count - dropped + grown
+        if getattr(self.method.select, "__func__", None) is Method.select:
+            return known
+        found = int(mask.sum())
+        right = f"must select {known} weights of {layer.name}, not {found}, since it keeps_counts"
+        require(found == known or not self.method.keeps_counts, "method", called(self.method.select), right)
+        return found
+
+
+def finite(extremes: list[tuple[str, str, Tensor]], step: int, ranks: Ranks) -> bool:
+    """Whether all weights and scores are, on all ranks: waits for the device once; warns of a score that is not.
+
+    Args:
+        extremes: (layer, "weight" or "score", a number), where a number that is not finite shows one among all.
+
+    Raises:
+        DivergedError: for a weight that is not.
+    """
+    if not extremes:  # nothing is trained
+        return True
+    device = extremes[0][2].device
+    bad = ~torch.stack([value.float().to(device) for *_, value in extremes]).isfinite()
+    found = [extremes[place][:2] for place in ranks.max(bad.int()).nonzero()[:, 0].tolist()]
+    for name, kind in found:
+        if kind == "weight":
+            raise DivergedError(f"{name} is not finite at the mask update of step {step}")
+    if found:
+        said = "its gradient or a score is not finite: masks stay as they are"
+        warnings.warn(f"{found[0][0]}: {said}, as under a GradScaler that skips the step", stacklevel=3)
+    return not found
+
+
+def require_same_masks(topology: Topology, step: int, ranks: Ranks) -> None:
+    """All ranks must have the same masks: compare a checksum of each.
+
+    Raises:
+        MaskMismatchError: on every rank, with the layer's name.
+    """
+    if ranks.world > 1:
+        sums = ranks.gathered(topology.checksums())
+        for name, differs in zip(topology.masks, (sums != sums[0]).any(0).tolist(), strict=True):
+            if differs:
+                raise MaskMismatchError(
+                    f"the processes have different masks for {name} after the update at step {step}: update where"
+                    " gradients have just been averaged, so not within no_sync, and with one seed"
+                )

@@ -6,15 +6,15 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparse_train.optim.sparseopt import SparseOpt
-from sparse_train.record.record import Record
-from sparse_train.sparsity.normalized import normalizations
+from sparse_train.process.distributed import join
+from sparse_train.sparsity.layers import normalizations
 from sparse_train.theory.gradients import angle, batch_norm_input_gradient, slope
-from sparse_train.theory.measurement import first_batches, measure, watched
-from sparse_train.train.build import build
-from sparse_train.train.run import Run
+from sparse_train.theory.measurement import Measured, first_batches, measurement, watched
+from sparse_train.train.build import Run, build
 
 
-def amplification(cfg: DictConfig, record: Record, steps: int) -> None:
+@measurement("amplification {cfg.sparsity:g}")
+def amplification(cfg: DictConfig, steps: int) -> Measured:
     """Train as configured for `steps` steps; rows are of two kinds.
 
     `update`: at each mask update, on the same batch before and after it, the angle in degrees between the gradients of
@@ -23,23 +23,20 @@ def amplification(cfg: DictConfig, record: Record, steps: int) -> None:
     ||dL/dx_i|| / ||dL/dxhat_i||, which Eq. 10 says is -1/2.
     """
 
-    def work() -> tuple[list[dict], dict]:
-        run = build(cfg, record.ranks)
-        rows = []
-        for step, (images, labels) in enumerate(first_batches(run.data.train, steps)):
-            if step in (0, steps - 1):
-                rows += [{"kind": "layer", "step": step, **row} for row in _layers(run, images, labels)]
-            run.set_lr(step)
-            _backward(run, images, labels)
-            if run.updater is not None:
-                run.updater.observe(step)
-            if run.updater is not None and run.updater.due(step):
-                rows.append({"kind": "update", "step": step, **_update(run, step, images, labels)})
-            else:
-                run.optimizer.step()
-        return rows, _summary(rows)
-
-    measure(work, cfg, record, f"amplification {cfg.sparsity:g}")
+    run = build(cfg, join())
+    rows = []
+    for step, (images, labels) in enumerate(first_batches(run.data.train, steps)):
+        if step in (0, steps - 1):
+            rows += [{"kind": "layer", "step": step, **row} for row in _layers(run, images, labels)]
+        run.set_lr(step)
+        _backward(run, images, labels)
+        if run.updater is not None:
+            run.updater.observe(step)
+        if run.updater is not None and run.updater.due(step):
+            rows.append({"kind": "update", "step": step, **_update(run, step, images, labels)})
+        else:
+            run.optimizer.step()
+    return rows, _summary(rows)
 
 
 def _backward(run: Run, images: Tensor, labels: Tensor) -> None:

@@ -20,19 +20,16 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from sparse_train.data.memory import Batch, Data
-from sparse_train.errors import require_one_of
 from sparse_train.models.init import kaiming_normal
 from sparse_train.models.mlp import MLP
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
 from sparse_train.randomness import generator
-from sparse_train.record.record import Record
-from sparse_train.sparsity.layers import last_weight
+from sparse_train.sparsity.layers import last_weight, normalizations
 from sparse_train.sparsity.masks import random_mask
-from sparse_train.sparsity.normalized import normalizations
 from sparse_train.sparsity.topology import Topology
 from sparse_train.theory.gradients import slope
-from sparse_train.theory.measurement import first_batches, load_data, measure
+from sparse_train.theory.measurement import Measured, first_batches, load_data, measurement
 
 OPTIMIZERS = {"sgd": (0, 0), "sparseopt": (1, 0), "sparseopt_decay_scaled": (1, 1)}  # powers of c in p and q
 LONGER_EVERY, LONGER = 8, 2.0  # one neuron in LONGER_EVERY is made LONGER times as long
@@ -67,9 +64,9 @@ class Law:
         return (1 - self.momentum) / (4 * self.lr * self.q * self.decay)
 
 
+@measurement("equilibrium, {optimizer}", optimizer=OPTIMIZERS)
 def equilibrium(
     cfg: DictConfig,
-    record: Record,
     optimizer: str,
     hidden: Sequence[int],
     fan_ins: Sequence[int],
@@ -77,7 +74,7 @@ def equilibrium(
     lr: float,
     momentum: float,
     weight_decay: float,
-) -> None:
+) -> Measured:
     """Train an MLP in float64 with a static mask at a constant rate; then make some of its neurons longer.
 
     Rows are neurons, with means over the second half of the steps beside the closed forms, and, after some have been
@@ -94,44 +91,39 @@ def equilibrium(
         hidden: units of the layers; each is sparse and followed by BN. The classifier is dense.
         fan_ins: the smallest and the largest of each layer, the others evenly between them by ratio.
     """
-    require_one_of("optimizer", optimizer, OPTIMIZERS)
-
-    def work() -> tuple[list[dict], dict]:
-        data = load_data(cfg)
-        model, topology = _sparse_mlp(data, hidden, fan_ins, cfg.seed)
-        c = torch.cat([neuron_scale(mask).flatten() for mask in topology.masks.values()])
-        law = Law(lr, momentum, weight_decay, *(c**power for power in OPTIMIZERS[optimizer]))
-        correction = SparseOpt(scale_decay=optimizer == "sparseopt_decay_scaled") if optimizer != "sgd" else None
-        weights = {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": weight_decay}
-        others = {"params": [p for p in model.parameters() if p.ndim <= 1]}
-        optim = SparseSGD([weights, others], topology, lr=lr, momentum=momentum, precondition=correction)
-        more = ceil(TIMES[-1] * float(law.time().max())) + 1
-        batches = first_batches(data.train, steps + more)
-        seen = list(_steps(model, optim, islice(batches, steps)))[steps // 2 :]
-        length, k, angle = map(torch.stack, zip(*seen, strict=True))
-        length, k, angle = (length**4).mean(0) ** 0.25, k.square().mean(0).sqrt(), angle.square().mean(0).sqrt()
-        left = _relaxation(model, optim, batches, length, law.time())
-        names = normalizations(model)
-        norms = [model.get_submodule(names[name]) for name in topology.weights]
-        found = {
-            "fan_in": torch.cat([mask.sum(1) for mask in topology.masks.values()]),
-            "c": c,
-            "k": k,
-            "length": length,
-            "length_theory": law.length(k),
-            "degrees": angle.rad2deg(),
-            "degrees_theory": law.angle().rad2deg(),
-            "variance_over_eps": torch.cat([norm.running_var / norm.eps for norm in norms]),
-        }
-        alive = found["variance_over_eps"] > 1
-        dead, left = int((~alive).sum()), left[:, alive[::LONGER_EVERY]]
-        found = {key: values[alive] for key, values in found.items()}
-        columns = zip(*(values.tolist() for values in found.values()), strict=True)
-        rows: list[dict] = [{"kind": "neuron", **dict(zip(found, values, strict=True))} for values in columns]
-        rows += [{"kind": "time", "time": time, "left": float(left[i].mean())} for i, time in enumerate(TIMES)]
-        return rows, {"dead": dead, **_summary(found, left)}
-
-    measure(work, cfg, record, f"equilibrium, {optimizer}")
+    data = load_data(cfg)
+    model, topology = _sparse_mlp(data, hidden, fan_ins, cfg.seed)
+    c = torch.cat([neuron_scale(mask).flatten() for mask in topology.masks.values()])
+    law = Law(lr, momentum, weight_decay, *(c**power for power in OPTIMIZERS[optimizer]))
+    correction = SparseOpt(scale_decay=optimizer == "sparseopt_decay_scaled") if optimizer != "sgd" else None
+    weights = {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": weight_decay}
+    others = {"params": [p for p in model.parameters() if p.ndim <= 1]}
+    optim = SparseSGD([weights, others], topology, lr=lr, momentum=momentum, precondition=correction)
+    more = ceil(TIMES[-1] * float(law.time().max())) + 1
+    batches = first_batches(data.train, steps + more)
+    seen = list(_steps(model, optim, islice(batches, steps)))[steps // 2 :]
+    length, k, angle = map(torch.stack, zip(*seen, strict=True))
+    length, k, angle = (length**4).mean(0) ** 0.25, k.square().mean(0).sqrt(), angle.square().mean(0).sqrt()
+    left = _relaxation(model, optim, batches, length, law.time())
+    names = normalizations(model)
+    norms = [model.get_submodule(names[name]) for name in topology.weights]
+    found = {
+        "fan_in": torch.cat([mask.sum(1) for mask in topology.masks.values()]),
+        "c": c,
+        "k": k,
+        "length": length,
+        "length_theory": law.length(k),
+        "degrees": angle.rad2deg(),
+        "degrees_theory": law.angle().rad2deg(),
+        "variance_over_eps": torch.cat([norm.running_var / norm.eps for norm in norms]),
+    }
+    alive = found["variance_over_eps"] > 1
+    dead, left = int((~alive).sum()), left[:, alive[::LONGER_EVERY]]
+    found = {key: values[alive] for key, values in found.items()}
+    columns = zip(*(values.tolist() for values in found.values()), strict=True)
+    rows: list[dict] = [{"kind": "neuron", **dict(zip(found, values, strict=True))} for values in columns]
+    rows += [{"kind": "time", "time": time, "left": float(left[i].mean())} for i, time in enumerate(TIMES)]
+    return rows, {"dead": dead, **_summary(found, left)}
 
 
 def _sparse_mlp(data: Data, hidden: Sequence[int], fan_ins: Sequence[int], seed: int) -> tuple[nn.Module, Topology]:

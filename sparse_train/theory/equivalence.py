@@ -13,20 +13,19 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from sparse_train.data.memory import Data
-from sparse_train.errors import require_one_of
 from sparse_train.models.init import kaiming_normal, over_sqrt_c
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.optim.ham import HAM
 from sparse_train.optim.renorm import Renorm
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
-from sparse_train.record.record import Record
-from sparse_train.sparsity.parts.growth import RigL
+from sparse_train.sparsity.methods.ranked import Ranked
+from sparse_train.sparsity.methods.rigl import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.theory.equilibrium import OPTIMIZERS
 from sparse_train.theory.gradients import slope
-from sparse_train.theory.measurement import first_batches, load_data, measure
+from sparse_train.theory.measurement import Measured, first_batches, load_data, measurement
 
 ZERO_EPS = 1e-300  # torch refuses 0; added to a variance in float64, the same number
 # How masks are updated: by SparseOpt, and by SGD.
@@ -39,9 +38,8 @@ RANKINGS: dict[str, tuple[dict, dict]] = {
 VARIANTS = ("exact", "eps", "decay_scaled", "classifier", *RANKINGS, "ham", "clipped")
 
 
-def equivalence(
-    cfg: DictConfig, record: Record, variant: str, sparsity: float, steps: int, lr: float, weight_decay: float
-) -> None:
+@measurement("equivalence, {variant}", variant=VARIANTS)
+def equivalence(cfg: DictConfig, variant: str, sparsity: float, steps: int, lr: float, weight_decay: float) -> Measured:
     """Train SparseOpt from w and SGD from w / sqrt(c) side by side in float64; rows are both losses over steps.
 
     Args:
@@ -51,34 +49,30 @@ def equivalence(
             "clipped", renormalized gradients. With "rigl_ranked" SGD updates its masks as SparseOpt does
             (`sparsity.lengths`), with "rigl_invariant_rescaled" only its lengths follow: the equivalence is back.
     """
-    require_one_of("variant", variant, VARIANTS)
-
-    def work() -> tuple[list[dict], dict]:
-        data, options = load_data(cfg), (variant, sparsity, lr, weight_decay, steps)
-        twins = [_prepared(cfg, data, *options, corrected) for corrected in (True, False)]
-        rows = []
-        for step, (images, labels) in enumerate(_batches(data, steps)):
-            losses = []
-            for model, optimizer, updater in twins:
-                optimizer.zero_grad()
-                loss = F.cross_entropy(model(images), labels)
-                loss.backward()
-                if updater is not None and updater.due(step):
-                    updater.update(step)
-                else:
-                    optimizer.step()
-                losses.append(loss.item())
-            gap = abs(losses[0] - losses[1])  # far below the digits of the losses that are kept
-            rows.append({"step": step, "sparseopt": losses[0], "sgd": losses[1], "gap": gap})
-        gaps = torch.tensor([row["gap"] for row in rows])
-        return rows, {"largest_gap": float(gaps.max()), "mean_gap": float(gaps.mean())}
-
-    measure(work, cfg, record, f"equivalence, {variant}")
+    data, options = load_data(cfg), (variant, sparsity, lr, weight_decay, steps)
+    twins = [_prepared(cfg, data, *options, corrected) for corrected in (True, False)]
+    rows = []
+    for step, (images, labels) in enumerate(_batches(data, steps)):
+        losses = []
+        for model, optimizer, updater in twins:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(images), labels)
+            loss.backward()
+            if updater is not None and updater.due(step):
+                updater.update(step)
+            else:
+                optimizer.step()
+            losses.append(loss.item())
+        gap = abs(losses[0] - losses[1])  # far below the digits of the losses that are kept
+        rows.append({"step": step, "sparseopt": losses[0], "sgd": losses[1], "gap": gap})
+    gaps = torch.tensor([row["gap"] for row in rows])
+    return rows, {"largest_gap": float(gaps.max()), "mean_gap": float(gaps.mean())}
 
 
+@measurement("neuron steps, {optimizer}", optimizer=OPTIMIZERS)
 def neuron_steps(
-    cfg: DictConfig, record: Record, optimizer: str, sparsity: float, steps: int, lr: float, weight_decay: float
-) -> None:
+    cfg: DictConfig, optimizer: str, sparsity: float, steps: int, lr: float, weight_decay: float
+) -> Measured:
     """Per neuron over training with a static mask: the length of its weight and the angle it turns in a step.
 
     Rows are neurons, with means over the last tenth of the steps; the result is the exponent of c_i in both.
@@ -86,35 +80,28 @@ def neuron_steps(
     Args:
         optimizer: "sgd", "sparseopt" (decay added after the correction) or "sparseopt_decay_scaled".
     """
-    require_one_of("optimizer", optimizer, OPTIMIZERS)
-
-    def work() -> tuple[list[dict], dict]:
-        variant = "decay_scaled" if optimizer == "sparseopt_decay_scaled" else "eps"
-        data, options = load_data(cfg), (variant, sparsity, lr, weight_decay, steps)
-        model, optim, _ = _prepared(cfg, data, *options, optimizer != "sgd", rescale=False)
-        weights = optim.topology.weights
-        turned = {name: torch.zeros(len(weight), dtype=weight.dtype) for name, weight in weights.items()}
-        last = range(steps - max(steps // 10, 1), steps)
-        length = {name: torch.zeros_like(value) for name, value in turned.items()}
-        for step, (images, labels) in enumerate(_batches(data, steps)):
-            before = {name: weight.detach().flatten(1).clone() for name, weight in weights.items()}
-            optim.zero_grad()
-            F.cross_entropy(model(images), labels).backward()
-            optim.step()
-            if step in last:
-                for name, weight in weights.items():
-                    now = weight.detach().flatten(1)
-                    cosine = F.cosine_similarity(before[name], now).clamp(-1, 1)
-                    turned[name] += torch.rad2deg(torch.arccos(cosine)) / len(last)
-                    length[name] += now.norm(dim=1) / len(last)
-        rows = [
-            row for name in weights for row in _neurons(name, optim.topology.masks[name], turned[name], length[name])
-        ]
-        alive = [row for row in rows if row["c"] > 0 and row["degrees_per_step"] > 0]
-        c, degrees, norm = (torch.tensor([row[key] for row in alive]) for key in ("c", "degrees_per_step", "length"))
-        return rows, {"angle_exponent": slope(c, degrees), "length_exponent": slope(c, norm)}
-
-    measure(work, cfg, record, f"neuron steps, {optimizer}")
+    variant = "decay_scaled" if optimizer == "sparseopt_decay_scaled" else "eps"
+    data, options = load_data(cfg), (variant, sparsity, lr, weight_decay, steps)
+    model, optim, _ = _prepared(cfg, data, *options, optimizer != "sgd", rescale=False)
+    weights = optim.topology.weights
+    turned = {name: torch.zeros(len(weight), dtype=weight.dtype) for name, weight in weights.items()}
+    last = range(steps - max(steps // 10, 1), steps)
+    length = {name: torch.zeros_like(value) for name, value in turned.items()}
+    for step, (images, labels) in enumerate(_batches(data, steps)):
+        before = {name: weight.detach().flatten(1).clone() for name, weight in weights.items()}
+        optim.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optim.step()
+        if step in last:
+            for name, weight in weights.items():
+                now = weight.detach().flatten(1)
+                cosine = F.cosine_similarity(before[name], now).clamp(-1, 1)
+                turned[name] += torch.rad2deg(torch.arccos(cosine)) / len(last)
+                length[name] += now.norm(dim=1) / len(last)
+    rows = [row for name in weights for row in _neurons(name, optim.topology.masks[name], turned[name], length[name])]
+    alive = [row for row in rows if row["c"] > 0 and row["degrees_per_step"] > 0]
+    c, degrees, norm = (torch.tensor([row[key] for row in alive]) for key in ("c", "degrees_per_step", "length"))
+    return rows, {"angle_exponent": slope(c, degrees), "length_exponent": slope(c, norm)}
 
 
 def _neurons(name: str, mask: Tensor, degrees: Tensor, length: Tensor) -> Iterator[dict]:
@@ -160,7 +147,7 @@ def _prepared(
     if variant not in RANKINGS:
         return model, optimizer, None
     ranking = RANKINGS[variant][0 if corrected else 1]
-    return model, optimizer, Updater(topology, optimizer, RigL(), steps, every=50, seed=cfg.seed, **ranking)
+    return model, optimizer, Updater(topology, optimizer, Ranked(RigL(), **ranking), steps, every=50, seed=cfg.seed)
 
 
 def _batches(data: Data, steps: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,18 +4,15 @@ from collections.abc import Sequence
 from itertools import islice
 
 import torch
-import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from sparse_train.errors import require_one_of
 from sparse_train.models.init import kaiming_normal
 from sparse_train.models.mlp import MLP
 from sparse_train.randomness import generator
-from sparse_train.record.record import Record
 from sparse_train.sparsity.masks import random_mask
 from sparse_train.theory.gradients import batch_norm_input_gradient, layer_norm_input_gradient, slope
-from sparse_train.theory.measurement import load_data, masked, measure, watched
+from sparse_train.theory.measurement import Measured, load_data, look, masked, measurement
 
 
 class Block(nn.Module):
@@ -46,14 +43,11 @@ PLACES = {
     "block_embedding": (lambda data: Block(data.num_classes, data.image_size), "embed", "norm0"),
     "block_output": (lambda data: Block(data.num_classes, data.image_size), "down", "norm2"),
 }
-
-
 FAN_INS = ("uniform", "random", "graded")
 
 
-def layer_norm(
-    cfg: DictConfig, record: Record, place: str, fan_ins: str, sparsities: Sequence[float], batches: int
-) -> None:
+@measurement("layer norm, {place}, {fan_ins} fan-ins", place=PLACES, fan_ins=FAN_INS)
+def layer_norm(cfg: DictConfig, place: str, fan_ins: str, sparsities: Sequence[float], batches: int) -> Measured:
     """For each sparsity s of one layer, against its dense twin at initialization:
 
     - `ratio`: mean |g_sparse| / mean |g_dense| of the kept weights, against 1 / sqrt(1 - s)
@@ -67,25 +61,17 @@ def layer_norm(
         fan_ins: "uniform", every neuron with the same fan-in, as Appendix D assumes; "random", a random mask;
             "graded", fan-ins spread evenly between 0 and twice the mean, which the paper leaves to future work.
     """
-    require_one_of("place", place, PLACES)
-    require_one_of("fan_ins", fan_ins, FAN_INS)
-
-    def work() -> tuple[list[dict], dict]:
-        data = load_data(cfg)
-        make, layer, _ = PLACES[place]
-        dense = make(data)
-        kaiming_normal(dense, cfg.seed)
-        images, labels = zip(*islice(data.train.epoch(0), batches), strict=True)
-        rows = []
-        for s in sparsities:
-            mask = masks(tuple(dense.get_submodule(layer).weight.shape), s, fan_ins, cfg.seed)
-            sparse = masked(dense, layer, mask)
-            rows.append(
-                {"sparsity": s, "theory": (1 - s) ** -0.5, **_compare(dense, sparse, place, mask, images, labels)}
-            )
-        return rows, {"largest_relative_error": max(abs(row["ratio"] / row["theory"] - 1) for row in rows)}
-
-    measure(work, cfg, record, f"layer norm, {place}, {fan_ins} fan-ins")
+    data = load_data(cfg)
+    make, layer, _ = PLACES[place]
+    dense = make(data)
+    kaiming_normal(dense, cfg.seed)
+    images, labels = zip(*islice(data.train.epoch(0), batches), strict=True)
+    rows = []
+    for s in sparsities:
+        mask = masks(tuple(dense.get_submodule(layer).weight.shape), s, fan_ins, cfg.seed)
+        found = _compare(dense, masked(dense, layer, mask), place, mask, images, labels)
+        rows.append({"sparsity": s, "theory": (1 - s) ** -0.5, **found})
+    return rows, {"largest_relative_error": max(abs(row["ratio"] / row["theory"] - 1) for row in rows)}
 
 
 def masks(shape: tuple[int, ...], sparsity: float, fan_ins: str, seed: int) -> Tensor:
@@ -101,29 +87,19 @@ def masks(shape: tuple[int, ...], sparsity: float, fan_ins: str, seed: int) -> T
 
 
 def _compare(dense: nn.Module, sparse: nn.Module, place: str, mask: Tensor, images: tuple, labels: tuple) -> dict:
-    sums = torch.zeros(4, dtype=torch.float64)
-    exponents = []
+    _, layer, norm = PLACES[place]
+    formula = batch_norm_input_gradient if place == "mlp_bn" else lambda x, g: layer_norm_input_gradient(x, g, 1.0)
+    sums, exponents = torch.zeros(4, dtype=torch.float64), []
     for x, y in zip(images, labels, strict=True):
-        (of_dense, x_dense, in_dense, _), (of_sparse, x_sparse, in_sparse, grad) = (
-            _look(m, place, x, y) for m in (dense, sparse)
-        )
-        norm = batch_norm_input_gradient if place == "mlp_bn" else lambda a, g: layer_norm_input_gradient(a, g, 1.0)
-        amplified = norm(in_sparse, grad).norm(dim=0) / norm(in_dense, grad).norm(dim=0)
+        of_dense, of_sparse = (look(model, layer, norm, x, y) for model in (dense, sparse))
+        grad = of_sparse.grad_y.flatten(0, -2)
+        amplified, plain = (formula(of.normalized.flatten(0, -2), grad).norm(dim=0) for of in (of_sparse, of_dense))
         if mask.sum(1).unique().numel() > 1:
-            exponents.append(slope(mask.double().mean(1), amplified))
-        variances = [x_sparse.var(0).mean() / x_dense.var(0).mean(), x_sparse.var(-1).mean() / x_dense.var(-1).mean()]
-        sums += torch.stack([of_sparse.abs()[mask].mean(), of_dense.abs()[mask].mean(), *variances]).double()
+            exponents.append(slope(mask.double().mean(1), amplified / plain))
+        x_sparse, x_dense = (of.output.flatten(0, -2) for of in (of_sparse, of_dense))
+        variances = [x_sparse.var(dim).mean() / x_dense.var(dim).mean() for dim in (0, -1)]
+        kept = [of.gradient.abs()[mask].mean() for of in (of_sparse, of_dense)]
+        sums += torch.stack([*kept, *variances]).double()
     row = {"ratio": float(sums[0] / sums[1])}
     row |= {"variance_ratio": float(sums[2]) / len(images), "sigma_ratio": float(sums[3]) / len(images)}
     return row | {"exponent": sum(exponents) / len(exponents) if exponents else None}
-
-
-def _look(model: nn.Module, place: str, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The masked weight's gradient, the layer's output, the normalization's input, and the gradient of its output."""
-    _, layer, norm = PLACES[place]
-    with watched(model, layer, norm) as seen:
-        loss = F.cross_entropy(model(images), labels)
-    (_, x), (into, y) = seen[layer], seen[norm]
-    grad_weight, grad_y = torch.autograd.grad(loss, (model.get_submodule(layer).weight, y))
-    x, into = (t.detach().flatten(0, -2) for t in (x, into))
-    return grad_weight, x, into, grad_y.flatten(0, -2)

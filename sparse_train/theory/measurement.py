@@ -1,34 +1,64 @@
-"""What the measurements share: timing, the record, batches, masked copies, and a look inside a forward pass."""
+"""What the measurements share: their record, batches, masked copies, and a look inside a network."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import wraps
+from inspect import Parameter, signature
 from itertools import chain, count, islice
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from sparse_train.data.memory import Batch, Data, Loading, Split
+from sparse_train.errors import require_one_of
 from sparse_train.options.targets import make
 from sparse_train.process.console import say
 from sparse_train.record.metadata import metadata
 from sparse_train.record.record import Record
 from sparse_train.train.build import pick_device, set_up_torch
+from sparse_train.train.tasks import released
+
+Measured = tuple[list[dict], dict]  # rows, and their final numbers
 
 
-def measure(work: Callable[[], tuple[list[dict], dict]], cfg: DictConfig, record: Record, name: str) -> None:
-    """Run `work`, which returns rows and their final numbers, and leave both as a complete record."""
-    set_up_torch(cfg)
-    about = metadata(cfg, f"{name} seed {cfg.seed}", pick_device(cfg))
-    with record.held():
-        if not record.finished:
-            record.start([], **about)
-            say(f"{record.dir}: {about['name']}")
-            started = time.perf_counter()
-            rows, final = work()
-            record.measured(rows, final, seconds=round(time.perf_counter() - started, 3))
+def measurement(
+    name: str, check: Callable[..., None] = lambda **_: None, **words: Collection[str]
+) -> Callable[[Callable[..., Measured]], Callable[..., None]]:
+    """Make a task of a function that takes `cfg` and options of its own: what it returns becomes a complete record.
+
+    Args:
+        name: of the record; a format of the function's options and of `cfg`.
+        check: raises an error for options that cannot work, before a record is begun.
+        words: option -> the values that it may have; another is refused, as `check` does.
+    """
+
+    def task_of(work: Callable[..., Measured]) -> Callable[..., None]:
+        @wraps(work)
+        def task(cfg: DictConfig, record: Record, **options: object) -> None:
+            for key, known in words.items():
+                require_one_of(key, options[key], known)
+            check(**options)
+            set_up_torch(cfg)
+            about = metadata(cfg, f"{name.format(cfg=cfg, **options)} seed {cfg.seed}", pick_device(cfg))
+            with released(), record.held():
+                if not record.finished:
+                    record.start([], **about)
+                    say(f"{record.dir}: {about['name']}")
+                    started = time.perf_counter()
+                    rows, final = work(cfg, **options)
+                    record.measured(rows, final, seconds=round(time.perf_counter() - started, 3))
+
+        first, *options = signature(work).parameters.values()
+        second = Parameter("record", Parameter.POSITIONAL_OR_KEYWORD, annotation=Record)
+        task.__signature__ = signature(work).replace(parameters=[first, second, *options], return_annotation=None)
+        return task
+
+    return task_of
 
 
 def load_data(cfg: DictConfig) -> Data:
@@ -66,7 +96,27 @@ def watched(model: nn.Module, *layers: str) -> Iterator[dict[str, tuple[Tensor, 
             hook.remove()
 
 
-def cross_entropy_gradient(model: torch.nn.Module, weight: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-    """dL/dweight of the mean cross entropy on one batch; nothing else is touched."""
-    loss = torch.nn.functional.cross_entropy(model(images), labels)
-    return torch.autograd.grad(loss, weight)[0]
+class Look(NamedTuple):
+    """Of one pass through a network: a layer, and the normalization after it.
+
+    Attributes:
+        gradient: dL/dW of the layer.
+        inputs, output: of the layer.
+        normalized: what the normalization reads.
+        grad_y: dL of what the normalization gives.
+    """
+
+    gradient: Tensor
+    inputs: Tensor
+    output: Tensor
+    normalized: Tensor
+    grad_y: Tensor
+
+
+def look(model: nn.Module, layer: str, norm: str, images: Tensor, labels: Tensor) -> Look:
+    """With the mean cross entropy as L; no gradient is left in the model."""
+    with watched(model, layer, norm) as seen:
+        loss = F.cross_entropy(model(images), labels)
+    (inputs, output), (into, y) = seen[layer], seen[norm]
+    gradient, grad_y = torch.autograd.grad(loss, (model.get_submodule(layer).weight, y))
+    return Look(gradient, inputs.detach(), output.detach(), into.detach(), grad_y)

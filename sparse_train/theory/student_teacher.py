@@ -7,12 +7,18 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from sparse_train.errors import require_one_of
 from sparse_train.optim.sparseopt import neuron_scale
-from sparse_train.record.record import Record
-from sparse_train.theory.dynamics import OPTIMIZERS, Students, loss, problem, step, students
-from sparse_train.theory.invariants import invariant
-from sparse_train.theory.measurement import measure
+from sparse_train.theory.dynamics import (
+    OPTIMIZERS,
+    Students,
+    flip_forbidden,
+    invariant,
+    loss,
+    problem,
+    step,
+    students,
+)
+from sparse_train.theory.measurement import Measured, measurement
 
 SPARSE, REDUNDANT = [1, 1, *[0] * 8], [0, 0, *[1] * 8]  # what a neuron sees: the useful inputs, or the others
 NEURONS = {"one": [SPARSE], "two": [REDUNDANT, SPARSE]}
@@ -20,9 +26,14 @@ SCALINGS = ("none", "d", "eq12")
 CONVERGED = 1e-4
 
 
+@measurement(
+    "{neurons} {optimizer} scaling {scaling} law {law:g} eta {eta:g}",
+    neurons=NEURONS,
+    optimizer=OPTIMIZERS,
+    scaling=SCALINGS,
+)
 def student_teacher(
     cfg: DictConfig,
-    record: Record,
     neurons: str,
     optimizer: str,
     scaling: str,
@@ -32,7 +43,7 @@ def student_teacher(
     alpha: float,
     seeds: int,
     points: int,
-) -> None:
+) -> Measured:
     """`seeds` students at once; rows are points in time, with the first seed drawn as the paper does.
 
     Args:
@@ -43,28 +54,21 @@ def student_teacher(
         alpha: HAM's.
         points: rows to keep.
     """
-    require_one_of("neurons", neurons, NEURONS)
-    require_one_of("optimizer", optimizer, OPTIMIZERS)
-    require_one_of("scaling", scaling, SCALINGS)
-
-    def work() -> tuple[list[dict], dict]:
-        on = problem(seeds, cfg.seed, NEURONS[neurons])
-        s = students(on, cfg.seed, law, torch.tensor(-1.0), torch.tensor(1.0), torch.tensor(0.0))
-        scale = scales(on.mask, scaling)
-        kept = invariant(s.a, s.gamma, s.beta, None if optimizer == "gd" else alpha)
-        reached, rows = torch.full((seeds,), inf), []
-        every = max(iterations // points, 1)
-        for t in range(iterations + 1):
-            now = loss(on, s)
-            reached = torch.where((now < CONVERGED) & reached.isinf(), float(t), reached)
-            if t % every == 0:
-                drift = invariant(s.a, s.gamma, s.beta, None if optimizer == "gd" else alpha) - kept
-                rows.append({"iteration": t, **_row(now, s, drift)})
-            if t < iterations:
-                step(on, s, eta, optimizer, alpha, scale)
-        return rows, summary(s, reached, rows)
-
-    measure(work, cfg, record, f"{neurons} {optimizer} scaling {scaling} law {law:g} eta {eta:g}")
+    on = problem(seeds, cfg.seed, NEURONS[neurons])
+    s = students(on, cfg.seed, law, torch.tensor(-1.0), torch.tensor(1.0), torch.tensor(0.0))
+    scale = scales(on.mask, scaling)
+    kept = invariant(s.a, s.gamma, s.beta, None if optimizer == "gd" else alpha)
+    reached, rows = torch.full((seeds,), inf), []
+    every = max(iterations // points, 1)
+    for t in range(iterations + 1):
+        now = loss(on, s)
+        reached = torch.where((now < CONVERGED) & reached.isinf(), float(t), reached)
+        if t % every == 0:
+            drift = invariant(s.a, s.gamma, s.beta, None if optimizer == "gd" else alpha) - kept
+            rows.append({"iteration": t, **_row(now, s, drift)})
+        if t < iterations:
+            step(on, s, eta, optimizer, alpha, scale)
+    return rows, summary(s, reached, rows)
 
 
 def scales(mask: Tensor, scaling: str) -> Tensor:
@@ -112,3 +116,45 @@ def _median(name: str, values: Tensor) -> dict:
     return dict(
         zip((f"{name}_low", f"{name}_median", f"{name}_high"), (nan if p == inf else p for p in picks), strict=True)
     )
+
+
+@measurement("sign flips, {optimizer}", optimizer=("gd", "ham_flow"))
+def sign_flips(
+    cfg: DictConfig,
+    optimizer: str,
+    a0: Sequence[float],
+    gamma0: Sequence[float],
+    beta0: Sequence[float],
+    eta: float,
+    iterations: int,
+    alpha: float,
+    seeds: int,
+) -> Measured:
+    """For every (a0, gamma0, beta0) of the grid: may a flip, and in what share of `seeds` students it does.
+
+    Args:
+        optimizer: "gd" or "ham_flow", whose invariants hold (`dynamics.step`).
+    """
+    cells = torch.cartesian_prod(*(torch.tensor(list(v), dtype=torch.float64) for v in (a0, gamma0, beta0)))
+    start = cells.repeat_interleave(seeds, 0)  # every cell with the same students
+    on = problem(seeds, cfg.seed, [SPARSE])
+    on.z, on.target = on.z.repeat(len(cells), 1, 1), on.target.repeat(len(cells), 1)
+    s = students(on, cfg.seed, 1.0, *(column[:, None] for column in start.T))
+    scale = scales(on.mask, "none")
+    flipped = torch.zeros(len(start), dtype=torch.bool)
+    for _ in range(iterations):
+        step(on, s, eta, optimizer, alpha, scale)
+        flipped |= s.a[:, 0] * start[:, 0] < 0
+    share = flipped.view(len(cells), seeds).double().mean(1)
+    forbidden = flip_forbidden(*cells.T, None if optimizer == "gd" else alpha)
+    rows = [
+        {"a0": a, "gamma0": g, "beta0": b, "forbidden": bool(no), "flipped_share": float(p)}
+        for (a, g, b), no, p in zip(cells.tolist(), forbidden, share, strict=True)
+    ]
+    elsewhere = float(share[~forbidden].mean()) if (~forbidden).any() else None
+    worst = float(share[forbidden].max()) if forbidden.any() else None
+    return rows, {
+        "forbidden_cells": int(forbidden.sum()),
+        "flips_where_forbidden": worst,
+        "flips_elsewhere": elsewhere,
+    }

@@ -1,14 +1,17 @@
-"""Assembly: from a configuration to the parts of a run."""
+"""A run: all its parts, assembled from a configuration, and what the loop asks of them together."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from inspect import signature
 
 import torch
+import torch.nn.functional as F
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparse_train.data.memory import Loading
+from sparse_train.data.memory import Data, Loading
 from sparse_train.errors import require
 from sparse_train.models.init import kaiming_normal, lecun_normal, over_sqrt_c, own_fan_in
 from sparse_train.optim.sgd import SparseSGD
@@ -21,7 +24,8 @@ from sparse_train.record.metadata import choices, metadata
 from sparse_train.sparsity.flops import layer_flops, relative_flops
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
-from sparse_train.train.run import Run
+from sparse_train.train.diagnostics import Diagnostics
+from sparse_train.train.meter import Meter
 
 DRAWN = {"lecun_normal": lecun_normal}  # others begin as kaiming_normal
 SCALED = {"own_fan_in": own_fan_in, "over_sqrt_c": over_sqrt_c}  # initial weights that depend on the masks
@@ -30,6 +34,82 @@ SCALED = {"own_fan_in": own_fan_in, "over_sqrt_c": over_sqrt_c}  # initial weigh
 BUFFERS = next(
     key for key in ("forward_sync_buffers", "broadcast_buffers") if key in signature(DistributedDataParallel).parameters
 )
+
+
+@dataclass
+class Run:
+    """All parts of one run, as `build` assembles them.
+
+    Attributes:
+        forward: the model as it is called: compiled, parallel, or the model itself.
+        updater: None where the topology stays as it is.
+        schedule: step -> learning rate.
+        autocast: whether forward passes run in bfloat16.
+        label_smoothing: in training, the share of each target that is spread over all classes.
+        metadata: what the record says of the run besides its results.
+    """
+
+    epochs: int
+    seed: int
+    data: Data
+    model: nn.Module
+    forward: nn.Module
+    topology: Topology
+    optimizer: SparseSGD
+    updater: Updater | None
+    schedule: Callable[[int], float]
+    device: torch.device
+    memory_format: torch.memory_format
+    autocast: bool
+    metadata: dict
+    label_smoothing: float = 0.0
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def meter(self) -> Meter:
+        return Meter(self.device, self.ranks)
+
+    @cached_property
+    def diagnostics(self) -> Diagnostics:
+        return Diagnostics(self.model, self.topology, self.optimizer)
+
+    @torch.no_grad()
+    def average_statistics(self) -> None:
+        """Average the running statistics over ranks: each rank trains with its own, and all ranks test one network."""
+        if self.ranks.world > 1:
+            for statistic in self.statistics().values():
+                statistic.copy_(self.ranks.sum(statistic) / self.ranks.world)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """The running statistics of batch normalization, by name."""
+        return {name: buffer for name, buffer in self.model.named_buffers() if buffer.is_floating_point()}
+
+    def set_lr(self, step: int) -> None:
+        """Give every parameter group the learning rate of this step, times its `lr_scale` if it has one."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule(step) * group.get("lr_scale", 1)
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross entropy, to smoothed targets in training, and the number of correct answers."""
+        images = images.contiguous(memory_format=self.memory_format)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            logits = self.forward(images)
+        smoothing = self.label_smoothing if self.model.training else 0.0
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        return loss, (logits.detach().argmax(1) == labels).sum()
+
+    def state_dict(self) -> dict:
+        parts = {"model": self.model, "optimizer": self.optimizer, "topology": self.topology}
+        renorm = self.optimizer.renorm
+        return {name: part.state_dict() for name, part in parts.items()} | (
+            {} if renorm is None else {"renorm": renorm.state_dict()}
+        )
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.topology.load_state_dict(state["topology"])
+        self.optimizer.load_state_dict(state["optimizer"])  # after the topology, whose masks its momentum obeys
+        if self.optimizer.renorm is not None:
+            self.optimizer.renorm.load_state_dict(state["renorm"])
 
 
 def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
@@ -56,7 +136,9 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
         model = make(cfg, "model", **sizes)
     DRAWN.get(cfg.init, kaiming_normal)(model, cfg.seed)
     if cfg.sync_bn and ranks.world > 1:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        from timm.layers import convert_sync_batchnorm  # torch's own drops the activations in timm's BatchNormAct2d
+
+        model = convert_sync_batchnorm(model)
     model.to(device, memory_format=memory_format)
     topology = make(cfg, "topology", model)
     if cfg.init in SCALED:
@@ -183,7 +265,7 @@ def dense_gradient_share(optimizer: SparseSGD, updater: Updater | None, total_st
 
 def average_densities(topology: Topology, updater: Updater | None, steps: int) -> dict[str, float] | None:
     """Of each layer over the whole run, where its number of weights changes; else None."""
-    if updater is None or not updater.budget.gradual:
+    if updater is None or not updater.prunes:
         return None
     average = dict.fromkeys(topology.masks, 0.0)
     for start in range(0, steps, updater.every):  # in between nothing changes
@@ -195,6 +277,6 @@ def average_densities(topology: Topology, updater: Updater | None, steps: int) -
 
 def final_densities(topology: Topology, updater: Updater | None) -> dict[str, float]:
     """Of each layer in the trained network, as far as they are known before."""
-    if updater is None or not updater.budget.gradual:
+    if updater is None or not updater.prunes:
         return topology.densities()
     return {name: count / topology.masks[name].numel() for name, count in topology.targets.items()}

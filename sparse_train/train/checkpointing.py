@@ -12,8 +12,8 @@ from sparse_train.process.console import say
 from sparse_train.process.signals import SignalHandler
 from sparse_train.record.checkpoint import Checkpoints, first_not_finite
 from sparse_train.record.record import Record
+from sparse_train.train.build import Run
 from sparse_train.train.meter import SUMS, Meter
-from sparse_train.train.run import Run
 
 AGREE = 20  # several ranks agree every so many steps on whether to save
 COST = 100  # after an epoch, save only if 100 times the cost of the last checkpoint has passed
@@ -91,6 +91,15 @@ class Checkpointing:
         if asked or often or late:
             self._save(steps, meter, seconds)
         if asked:
+            self._stop(asked)
+
+    def between_tests(self, progress: Progress) -> None:
+        """To be called between the batches of a test, by every rank, with the epoch's steps all done.
+
+        A run that ends here tests from the first image when it resumes.
+        """
+        if asked := self._asked():
+            self._save(progress.steps, progress.meter, progress.seconds)
             self._stop(asked)
 
     def after_epoch(self, last: bool) -> None:

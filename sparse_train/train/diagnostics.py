@@ -13,7 +13,7 @@ from sparse_train.sparsity.updater import Updater
 from sparse_train.train.meter import Meter
 
 AFFINE, CLASSIFIER = "affine", "classifier"
-STEPS, UPDATES = "steps", "updates"  # what they are called in the meter
+STEPS, UPDATES, NEURONS = "steps", "updates", "neurons"  # what they are called in the meter
 
 
 def groups(model: nn.Module) -> dict[str, list[str]]:
@@ -55,13 +55,18 @@ class Diagnostics:
 
     @contextmanager
     def update(self, meter: Meter, updater: Updater) -> Iterator[None]:
-        """Around a mask update: how many weights were replaced, and how many dropped and grown again at once."""
+        """Around a mask update: the weights that were replaced, dropped and grown again at once, or given to neurons
+        without any.
+        """
         before = dict(self.topology.masks)  # a mask is never changed in place
         yield
         dropped = sum(drop for drop, _ in updater.plan.values())
         gone = torch.stack([(mask & ~self.topology.masks[name]).sum() for name, mask in before.items()]).sum()
         regrown = (dropped - gone).clamp(min=0)  # a selection may drop more than was planned, with a neuron
         meter.note(UPDATES, torch.stack([gone, regrown]) / sum(self.topology.counts.values()))
+        changes = [_revivals(before[name], self.topology.masks[name]) for name in self.topology.by_neuron]
+        if changes:
+            meter.note(NEURONS, torch.stack([change.to(gone.device) for change in changes]).sum(0))
 
     def trained(self, meter: Meter) -> dict[str, float | None]:
         """Of an epoch: means over the steps that were looked at (None without one), sums over its mask updates."""
@@ -74,7 +79,15 @@ class Diagnostics:
         updates, count = meter.noted(UPDATES)
         named = {"step_ratio": ratios, "grad_norm": raw, "corrected_norm": corrected}
         told = {f"{key}/{g}": v for key, values in named.items() for g, v in zip(self.groups, values, strict=True)}
-        return told | dict(zip(("masks/replaced", "masks/regrown"), updates if count else (0.0, 0.0), strict=True))
+        told |= dict(zip(("masks/replaced", "masks/regrown"), updates if count else (0.0, 0.0), strict=True))
+        changes, count = meter.noted(NEURONS)
+        died, revived, taken, by_layers, grown = changes if count else (0, 0, 0, 0, 0)
+        return told | {
+            "neurons/died": died,
+            "neurons/revived": revived,
+            "neurons/growth_share": taken / grown if grown else None,
+            "neurons/layer_growth_share": taken / by_layers if by_layers else None,
+        }
 
     @torch.no_grad()
     def masks(self) -> dict[str, float]:
@@ -100,6 +113,16 @@ class Diagnostics:
         told = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
         return {f"{key}/{g}": told[key][i] for i, g in enumerate(self.groups) if i in places for key in told}
 
+    @torch.no_grad()
+    def norm_ratio(self) -> float:
+        """The norm of the largest neuron over the median norm of its layer's living neurons: the largest such ratio."""
+        ratios = [torch.ones(())]
+        for name in self.topology.by_neuron:
+            norms = self.topology.weights[name].flatten(1).norm(dim=1)
+            median = torch.where(self.topology.masks[name].flatten(1).any(1), norms, torch.nan).nanmedian()
+            ratios.append((norms.max() / median).nan_to_num(1.0, posinf=1.0).cpu())
+        return torch.stack(ratios).max().item()
+
     def _gradients(self) -> Iterator[list[Tensor]]:
         """Those of existing weights, as they are and corrected; dense parameters have all of theirs."""
         masks, factors = self.topology.masks, self.optimizer.corrections()
@@ -112,6 +135,16 @@ class Diagnostics:
         """One norm per group."""
         squares = torch.stack(torch._foreach_norm(tensors)).double().square()
         return _sum(squares, self.group_of.to(squares.device), len(self.groups)).sqrt()
+
+
+def _revivals(before: Tensor, after: Tensor) -> Tensor:
+    """A layer's mask update: neurons that lost their last weight, neurons without weights that have some again, the
+    weights grown in these, the weights grown in the layer if there are such neurons, and all weights grown in it.
+    """
+    had, has = before.flatten(1).any(1), after.flatten(1).any(1)
+    grown, revived = (after & ~before).flatten(1).sum(1), has & ~had
+    taken, total = (grown * revived).sum(), grown.sum()
+    return torch.stack([(had & ~has).sum(), revived.sum(), taken, total * revived.any(), total])
 
 
 def _unread(mask: Tensor) -> Tensor:

@@ -2,26 +2,27 @@
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import closing, nullcontext
+from functools import partial
 from typing import Protocol
 
 import torch
 
-from sparse_train.process.console import EpochLog, RunBar, say
+from sparse_train.process.console import EpochLog, RunBar
 from sparse_train.process.signals import SignalHandler
 from sparse_train.randomness import derive
 from sparse_train.record.export import export
 from sparse_train.record.metadata import peak_memory_mib
 from sparse_train.record.record import Record
 from sparse_train.sparsity.topology import Topology
-from sparse_train.train.card import card
+from sparse_train.train.build import Run
 from sparse_train.train.checkpointing import Checkpointing, Interval, Progress
 from sparse_train.train.meter import NORM_EVERY
-from sparse_train.train.run import Run
 
 
 class Sink(Protocol):
-    """Somebody else who wants the record's rows, such as W&B."""
+    """What else receives the record's rows, such as W&B."""
 
     def log(self, row: dict, topology: Topology | None = None) -> None: ...
 
@@ -38,27 +39,30 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
         checkpointing = Checkpointing(run, record, interval, signals)
         progress = checkpointing.restore()
         record.start(progress.history, progress.steps, **run.metadata)
+        for sink in sinks:
+            for row in record.history:
+                sink.log(row)
         log, steps = EpochLog(run.epochs), len(run.data.train)
-        for line in card(run, record.dir):
-            say(line)
-        for row in record.history:
-            tell(sinks, row)
-        done = len(progress.history) * steps + progress.steps
-        with closing(RunBar(run.epochs, steps, done)) as bar:
+        with closing(RunBar(run.epochs, steps, len(progress.history) * steps + progress.steps)) as bar:
             for epoch in range(len(progress.history), run.epochs):
                 started = time.perf_counter() - progress.seconds
                 best = max((row["test_acc"] for row in record.history), default=None)
                 bar.at(epoch + 1, best)
                 trained = train_epoch(run, epoch, progress, checkpointing, started, bar)
                 bar.at(epoch + 1, best, "testing")
-                row = {"epoch": epoch + 1, **trained, **evaluate(run), **topology_metrics(run)}
-                if not math.isfinite(row["test_loss"]):
-                    checkpointing.diverged(f"the test loss is {row['test_loss']} in epoch {epoch + 1}")
+                progress = Progress(record.history, steps, progress.meter, time.perf_counter() - started)
+                tested = evaluate(run, partial(checkpointing.between_tests, progress))
+                if not math.isfinite(tested["test_loss"]):
+                    checkpointing.diverged(f"the test loss is {tested['test_loss']} in epoch {epoch + 1}")
+                renorm = run.optimizer.renorm  # counts from here on for the next epoch
+                clipped = {"clipped_share": renorm.pop_clipped_share() if renorm is not None else None}
+                row = {"epoch": epoch + 1, **trained, **clipped, **tested, **topology_metrics(run)}
                 row["seconds"] = round(time.perf_counter() - started, 3)
                 record.append(row)
                 checkpointing.after_epoch(last=epoch + 1 == run.epochs)
                 progress = Progress(record.history, 0, run.meter(), 0.0)
-                tell(sinks, row, run.topology)
+                for sink in sinks:
+                    sink.log(row, run.topology)
                 log.tell(row)
         checkpointing.files.tidy()
         if run.ranks.main:
@@ -74,7 +78,7 @@ def train_epoch(
     if progress.steps == 0:  # for models with dropout: torch knows no other source; in mid-epoch it is restored
         torch.manual_seed(derive(run.seed, "forward", epoch))
     run.forward.train()
-    diagnostics = run.diagnostics
+    diagnostics, resumed = run.diagnostics, time.perf_counter()
     meter, first, last = progress.meter, epoch * len(run.data.train), (epoch + 1) * len(run.data.train) - 1
     batches = run.data.train.epoch(epoch, progress.steps)
     for step, (images, labels) in enumerate(batches, start=first + progress.steps):
@@ -99,30 +103,39 @@ def train_epoch(
         if step < last:
             checkpointing.after_step(step + 1 - first, meter, time.perf_counter() - started)
     checkpointing.check(meter)  # waits for the device, so the time below is that of the work
-    return {
+    ended = time.perf_counter()
+    if progress.steps < len(run.data.train):  # else this was done before the test was broken off
+        run.average_statistics()
+    row = {
         "step": last + 1,
         "lr": run.optimizer.param_groups[0]["lr"],
         "train_loss": meter.mean_loss(),
         "train_acc": meter.accuracy(),
         "grad_norm": meter.mean_norm(),
-        "clipped_share": run.optimizer.renorm.clipped_share() if run.optimizer.renorm else None,
-        "images_per_second": round(meter.images() / (time.perf_counter() - started), 1),
+        "images_per_second": round(meter.images() / (ended - started), 1),
         **diagnostics.trained(meter),
     }
+    waited = getattr(run.data.train, "waited", None)  # where workers load images, in this process's part of the epoch
+    return row if waited is None else {**row, "data_wait": round(waited / (ended - resumed), 4)}
 
 
 @torch.no_grad()
-def evaluate(run: Run) -> dict:
-    """Loss and accuracy on the whole test set, and on the images that are held out of training, if any."""
-    run.average_statistics()
+def evaluate(run: Run, between: Callable[[], None] = lambda: None) -> dict:
+    """Loss and accuracy on the whole test set, and on the images that are held out of training, if any.
+
+    Args:
+        between: called after each batch that every rank has.
+    """
     run.forward.eval()
     row = {}
     for name, split in (("test", run.data.test), ("val", run.data.validation)):
         if split is not None:
-            meter = run.meter()
-            for images, labels in split.epoch(0):
+            meter, common = run.meter(), -run.ranks.largest(-len(split), run.device)
+            for batch, (images, labels) in enumerate(split.epoch(0), start=1):
                 loss, correct = run.loss(images, labels)
                 meter.add(loss, correct, len(labels))
+                if batch <= common:
+                    between()
             row |= {f"{name}_loss": meter.mean_loss(), f"{name}_acc": meter.accuracy()}
     return row
 
@@ -130,9 +143,4 @@ def evaluate(run: Run) -> dict:
 def topology_metrics(run: Run) -> dict:
     """What the topology is like now."""
     shares = {"realised_sparsity": run.topology.sparsity(), "itop_rate": run.topology.itop_rate()}
-    return {**shares, **run.diagnostics.masks()}
-
-
-def tell(sinks: list[Sink], row: dict, topology: Topology | None = None) -> None:
-    for sink in sinks:
-        sink.log(row, topology)
+    return {**shares, **run.diagnostics.masks(), "neurons/norm_ratio": run.diagnostics.norm_ratio()}

@@ -1,21 +1,116 @@
-"""The main task. `task=...` names a function that takes the configuration and the record."""
+"""The main task: what the processes of a run must agree on, its first lines, and its training.
 
-from omegaconf import DictConfig
+`task=...` names a function that takes the configuration and the record.
+"""
 
-from sparse_train.options.targets import make
+import contextlib
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from traceback import clear_frames
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from sparse_train.options.targets import foreign_targets, make
+from sparse_train.process.console import say
+from sparse_train.process.distributed import Ranks
+from sparse_train.record.metadata import versions
 from sparse_train.record.record import Record
+from sparse_train.source import foreign_code, training_code
 from sparse_train.train import loop
-from sparse_train.train.build import build
+from sparse_train.train.build import Run, build
 from sparse_train.train.checkpointing import Interval
+
+OWN = ("data_dir", "download", "workers", "gpus", "logger", "artifact")  # what may differ from machine to machine
+SLOW_BF16 = "this CPU has no fast bfloat16 (AVX-512 has): a step takes several times as long as with amp=none"
 
 
 def train(cfg: DictConfig, record: Record) -> None:
     """Train one sparse network."""
+    with released():
+        _train(cfg, record)
+
+
+def _train(cfg: DictConfig, record: Record) -> None:
     run = build(cfg, record.ranks)
     with record.held() as ending:
-        if record.finished:  # by somebody else, in the meantime
+        if record.finished:  # by another process, in the meantime
             return
+        for line in card(run, record.dir):
+            say(line)
         sinks = [] if cfg.logger is None or not run.ranks.main else [make(cfg, "logger", record, run.metadata)]
         for sink in sinks:
             ending.callback(sink.finish, record)
         loop.train(run, record, sinks, Interval(cfg.checkpoint_minutes, cfg.checkpoint_steps))
+
+
+@contextlib.contextmanager
+def released() -> Iterator[None]:
+    """Free the memory of the run inside when it ends, and count the peak of the next one anew.
+
+    In a sweep the error of a failed run outlives it, and holds each frame of its traceback with the model in it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        link: BaseException | None = error
+        while link is not None:
+            clear_frames(link.__traceback__)
+            link = link.__cause__ or link.__context__
+        raise
+    finally:
+        gc.collect()
+        with contextlib.suppress(OSError):  # Linux alone has it
+            Path("/proc/self/clear_refs").write_text("5")
+        if torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats()
+
+
+def require_same_settings(cfg: DictConfig, ranks: Ranks) -> None:
+    """All processes must have been started with the same settings, code and packages, before one writes anything.
+
+    Raises:
+        ConfigError: on every process, with the first key that differs, and where.
+    """
+    if ranks.world > 1:
+        theirs = {target: foreign_code(target) for target in foreign_targets(OmegaConf.to_container(cfg, resolve=True))}
+        ranks.require_same({**settings(cfg), "sparse_train": training_code(), **theirs, **versions()})
+
+
+def settings(cfg: DictConfig) -> dict[str, str]:
+    """Dotted key -> value, those of the top level first: the groups' keys follow from them."""
+    container = OmegaConf.to_container(cfg, resolve=True)
+    items = [(key, value) for key, value in container.items() if key not in OWN]
+    found = {}
+    for key, value in items:  # which grows as groups are met
+        if isinstance(value, dict):
+            items += [(f"{key}.{name}", item) for name, item in value.items()]
+        else:
+            found[key] = str(value)
+    return found
+
+
+def card(run: Run, run_dir: Path) -> list[str]:
+    """The run's directory and name, what is trained, for how long and on what; and warnings."""
+    kept = sum(run.topology.counts.values())
+    sparse = sum(mask.numel() for mask in run.topology.masks.values())
+    dense = sum(parameter.numel() for parameter in run.model.parameters()) - sparse
+    epochs = "1 epoch" if run.epochs == 1 else f"{run.epochs:,} epochs"
+    steps = "1 step" if len(run.data.train) == 1 else f"{len(run.data.train):,} steps"
+    numbers = "bf16" if run.autocast else "fp32"
+    threads = torch.get_num_threads()
+    where = str(run.device) if run.device.type != "cpu" else f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+    processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
+    compiled = "; torch.compile delays the first step" if run.metadata["compile"] else ""
+    weights = f"{kept:,} of {sparse:,} weights kept ({kept / sparse:.2%}); {dense:,} dense ones"
+    lines = [
+        f"{run_dir}: {run.metadata['name']}",
+        f"  {type(run.model).__name__}: {weights}",
+        f"  {epochs} of {steps} on {where}{processes}, {numbers}{compiled}",
+    ]
+    if run.autocast and run.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        lines.append(f"  warning: {SLOW_BF16}")
+    if run.updater is not None and (warning := run.updater.idle()):
+        lines.append(f"  warning: {warning}")
+    return lines

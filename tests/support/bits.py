@@ -39,7 +39,7 @@ CONFIGURATIONS = {
     "rigl-normalized-nesterov": (*SMALL, "optimizer.precondition.layers=normalized", "nesterov=true"),
     "rigl-corrected": (*SMALL, "dst=rigl_corrected", "sparsity=0.97"),
     "rigl-invariant": (*SMALL, "dst=rigl_invariant", "optimizer=sgd"),
-    "rigl-as-sgd": (*SMALL, "dst.rank_as=sgd", "dst.rescale=true"),
+    "rigl-as-sgd": (*SMALL, "dst.method.rank_as=sgd", "dst.method.rescale=true"),
     "set": (*SMALL, "dst=set"),
     "static-own-fan-in": (*SMALL, "dst=static", "init=own_fan_in", "optimizer=sgd"),
     "dense": (*SMALL, "dst=dense", "optimizer=sgd"),

@@ -134,8 +134,8 @@ OPTIONS = {
     "dst.decay": {"constant": "constant drop fraction"},
     "dst.skip_step": {"False": "a step at updates too"},
     "dst.stop_fraction": {"1.0": "updates until the end"},
-    "dst.rank_as": {"": "ranked as {}", "invariant": "ranked in invariant coordinates"},
-    "dst.rescale": {"True": "rescaled at updates"},
+    "dst.method.rank_as": {"": "ranked as {}", "invariant": "ranked in invariant coordinates"},
+    "dst.method.rescale": {"True": "rescaled at updates"},
 }
 
 

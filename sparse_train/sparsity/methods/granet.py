@@ -1,13 +1,17 @@
 """GraNet (Liu et al. 2021, arXiv 2106.10404, Section 4): gradual pruning with zero-cost neuroregeneration."""
 
+from collections.abc import Mapping
+
 import torch
 
-from sparse_train.sparsity.parts.budget import Moment, Plan, whole
-from sparse_train.sparsity.parts.schedule import cubic
+from sparse_train.sparsity.density import whole
+from sparse_train.sparsity.method import Layer
+from sparse_train.sparsity.methods.gmp import cubic
+from sparse_train.sparsity.methods.rigl import RigL
 
 
-class GraNet:
-    """A budget: prune all layers together to Zhu & Gupta's cubic schedule, then replace f_t of what each has left.
+class GraNet(RigL):
+    """Prune all layers together to Zhu & Gupta's cubic schedule, then replace f_t of what each has left.
 
     Of the network's weights, those of smallest magnitude are dropped until `n + (N - n) (1 - t / T)^3` are left; n is
     the number that the sparsity asks for, N all. So layers end with densities of their own, whatever the distribution.
@@ -15,20 +19,21 @@ class GraNet:
     One that was pruned and is grown in the same update keeps its value, as everywhere here; the authors' is 0 again.
     """
 
-    keeps_counts, gradual, grows = False, True, True
+    initial, keeps_counts = "dense", False
     left = staticmethod(cubic)
 
-    def __call__(self, at: Moment) -> Plan:
-        left = round(self.left(sum(at.first.values()), sum(at.targets.values()), at.progress))
-        pruned = lowest(at, max(sum(at.counts.values()) - left, 0))
-        replaced = {name: whole(at.fraction * (count - pruned[name])) for name, count in at.counts.items()}
+    def counts(self, layers: Mapping[str, Layer]) -> dict[str, tuple[int, int]]:
+        first, target = sum(layer.first for layer in layers.values()), sum(layer.target for layer in layers.values())
+        left = round(self.left(first, target, next(iter(layers.values())).progress))
+        pruned = lowest(layers, max(sum(layer.count for layer in layers.values()) - left, 0))
+        replaced = {name: whole(layer.fraction * (layer.count - pruned[name])) for name, layer in layers.items()}
         return {name: (pruned[name] + by, by) for name, by in replaced.items()}
 
 
-def lowest(at: Moment, count: int) -> dict[str, int]:
+def lowest(layers: Mapping[str, Layer], count: int) -> dict[str, int]:
     """How many of the `count` weights with the lowest scores in the network each layer has; waits for the device."""
-    scores = [at.score(name)[at.masks[name]] for name in at.counts]
+    scores = [layer.drop_score[layer.mask] for layer in layers.values()]
     places = torch.cat(scores).topk(count, largest=False, sorted=False).indices
     ends = torch.tensor([len(score) for score in scores], device=places.device).cumsum(0)
     of_layer = torch.bucketize(places, ends, right=True).bincount(minlength=len(scores))
-    return dict(zip(at.counts, of_layer.tolist(), strict=True))
+    return dict(zip(layers, of_layer.tolist(), strict=True))

@@ -3,10 +3,12 @@
 from torch import Tensor
 
 from sparse_train.errors import require
+from sparse_train.sparsity.method import Layer
+from sparse_train.sparsity.methods.set import SET
 
 
-class MEST:
-    """A drop score: |w| + gamma |g|, gamma being the paper's lambda. Growth is random, as SET's.
+class MEST(SET):
+    """Drop by |w| + gamma |g|, gamma being the paper's lambda; growth is random.
 
     The soft memory bound (EM&S), under which more weights are there between growth and removal, is not
     part of it.
@@ -16,5 +18,5 @@ class MEST:
         require(gamma >= 0, "gamma", gamma, "must be at least 0: what the gradient counts beside the weight")
         self.gamma = gamma
 
-    def __call__(self, weight: Tensor, grad: Tensor) -> Tensor:
-        return weight.abs() + self.gamma * grad.abs()
+    def drop_score(self, layer: Layer) -> Tensor:
+        return layer.weight.abs() + self.gamma * layer.gradient.abs()

@@ -4,13 +4,15 @@ import torch
 from torch import Tensor
 
 from sparse_train.errors import require
-from sparse_train.sparsity.masks import drop, masked_top_k
-from sparse_train.sparsity.parts.budget import whole
-from sparse_train.sparsity.parts.selection import Layer
+from sparse_train.sparsity import masks
+from sparse_train.sparsity.density import whole
+from sparse_train.sparsity.method import Layer
+from sparse_train.sparsity.methods.rigl import RigL
+from sparse_train.sparsity.topology import Topology
 
 
-class SRigL:
-    """A selection: every neuron of a layer has as many weights; one with too few that matter has none.
+class SRigL(RigL):
+    """Every neuron of a layer has as many weights; one with too few that matter has none.
 
     K weights are to be replaced. A position is salient if it is among the weights that stay by magnitude, or among the
     K largest gradients. A neuron with fewer than `max(1, floor(ablation * k))` salient positions is ablated, k being
@@ -23,29 +25,32 @@ class SRigL:
         ablation: the paper's gamma_sal, in [0, 1]; 0 takes no neuron away.
     """
 
-    keeps_counts, begins = False, "constant_fan_in"
+    initial, keeps_counts = "constant_fan_in", False
 
     def __init__(self, ablation: float = 0.3):
         require(0 <= ablation <= 1, "ablation", ablation, "must be in [0, 1]: a share of the fan-in")
         self.ablation = ablation
 
-    def __call__(self, layer: Layer) -> Tensor:
-        mask, score, growth = (tensor.flatten(1) for tensor in (layer.mask, layer.score, layer.growth))
-        alive = self._alive(layer, mask, score, growth)
+    def begin(self, topology: Topology, optimizer: torch.optim.Optimizer) -> None:
+        topology.ablates = True
+
+    def select(self, layer: Layer, drop: int, grow: int) -> Tensor:
+        mask, score, growth = (tensor.flatten(1) for tensor in (layer.mask, layer.drop_score, layer.growth_score))
+        alive = self._alive(layer, drop, mask, score, growth)
         fan_in = layer.target // int(alive.sum())
         kept = mask & alive
-        kept = drop(kept, score, max(layer.drop - int((mask & ~alive).sum()), 0))
+        kept = masks.drop(kept, score, max(drop - int((mask & ~alive).sum()), 0))
         kept &= _rank(score, kept) < fan_in
         grown = _rank(growth, ~kept & alive) < fan_in - kept.sum(1, keepdim=True)
         return (kept | grown).view(layer.mask.shape)
 
-    def _alive(self, layer: Layer, mask: Tensor, score: Tensor, growth: Tensor) -> Tensor:
+    def _alive(self, layer: Layer, drop: int, mask: Tensor, score: Tensor, growth: Tensor) -> Tensor:
         """Which neurons stay, as a column."""
         neurons, inputs = mask.shape
-        if layer.last or not self.ablation:
+        if layer.output or not self.ablation:
             return torch.ones(neurons, 1, dtype=torch.bool, device=mask.device)
-        salient = drop(mask, score, layer.drop).flatten()
-        salient[masked_top_k(growth, torch.ones_like(mask), layer.drop, largest=True)] = True
+        salient = masks.drop(mask, score, drop).flatten()
+        salient[masks.masked_top_k(growth, torch.ones_like(mask), drop, largest=True)] = True
         counts = salient.view(mask.shape).sum(1, keepdim=True)
         least = max(1, whole(self.ablation * (layer.target // neurons)))
         needed = counts.flatten().sort(descending=True).values[min(layer.target // inputs, neurons - 1)]
