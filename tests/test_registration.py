@@ -58,6 +58,15 @@ def test_a_changed_prediction_is_post_hoc(revision_of):
     assert comparisons.registered("study", changed, WITHIN, [revision_of["registered"]]) == comparisons.POST_HOC
 
 
+def test_a_prediction_stays_registered_when_a_key_of_its_settings_is_renamed(monkeypatch):
+    then, now = (
+        {"says": "x", "a": {key: "sgd"}, "b": {"optimizer": "sgd"}} for key in ("dst.rank_as", "dst.method.rank_as")
+    )
+    monkeypatch.setattr(comparisons, "predicted", lambda sweep, revision: {"equal": [then], "within": WITHIN})
+    assert comparisons.registered("study", now, WITHIN, ["r"]) == comparisons.REGISTERED
+    assert comparisons.registered("study", now | {"says": "y"}, WITHIN, ["r"]) == comparisons.POST_HOC
+
+
 def test_a_dirty_tree_registers_nothing(revision_of):
     dirty = [revision_of["registered"], revision_of["registered"] + "-dirty"]
     assert comparisons.registered("study", PAIR, WITHIN, dirty) == comparisons.POST_HOC

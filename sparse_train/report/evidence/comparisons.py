@@ -20,6 +20,8 @@ from sparse_train.source import ROOT
 
 REGISTERED, POST_HOC, UNKNOWN = "registered", "post hoc", "no git history to tell"
 KNOWN_BASE = "registered, its second setting known"
+# Keys of settings that were renamed after predictions had been made with them.
+RENAMED = {"dst.rank_as": "dst.method.rank_as", "dst.rescale": "dst.method.rescale"}
 
 
 def listings(sweep: Sweep, runs: pd.DataFrame) -> Iterator[list[list[str]]]:
@@ -139,8 +141,8 @@ def when(sweep: str, pair: dict, within: dict[str, float], settings: dict[Settin
 def registered(sweep: str, pair: dict, within: dict[str, float], revisions: Iterable[str]) -> str:
     """How a prediction of a sweep stands to the runs that judge it: asked of git, not of the file.
 
-    It is registered if `sweeps/<sweep>.yaml` had it, word for word and with the same margins, at the revision of every
-    run. A run from a tree with uncommitted changes registers nothing.
+    It is registered if `sweeps/<sweep>.yaml` had it, word for word but for renamed keys and with the same margins, at
+    the revision of every run. A run from a tree with uncommitted changes registers nothing.
 
     Args:
         pair: the prediction, as the sweep file has it now.
@@ -151,8 +153,16 @@ def registered(sweep: str, pair: dict, within: dict[str, float], revisions: Iter
     known = {revision: predicted(sweep, revision) for revision in revisions if not revision.endswith("-dirty")}
     if not revisions or None in known.values():
         return UNKNOWN if revisions else ""
-    there = [pair in then.get("equal", []) and then.get("within") == within for then in known.values()]
+    there = [pair in map(_renamed, then.get("equal", ())) and then.get("within") == within for then in known.values()]
     return REGISTERED if len(known) == len(revisions) and all(there) else POST_HOC
+
+
+def _renamed(pair: dict) -> dict:
+    """A prediction in the keys of today."""
+    sides = {
+        side: {RENAMED.get(key, key): one for key, one in pair[side].items()} for side in ("a", "b") if side in pair
+    }
+    return pair | sides
 
 
 @cache
