@@ -120,7 +120,7 @@ def test_what_is_said_of_the_papers_spread_is_in_its_tables(monkeypatch):
 
 
 def measured(name):
-    return pd.read_csv(RESULTS / "records" / f"{name}.rows.csv")
+    return Results(RESULTS).rows(sweeps.load(name))
 
 
 def test_what_is_said_of_single_seeds_of_the_amplification_is_in_its_rows():
