@@ -5,7 +5,7 @@ import subprocess
 import pytest
 import yaml
 
-from sparse_train.report.evidence import registration
+from sparse_train.report.evidence import comparisons
 
 PAIR = {"says": "two settings agree", "a": {"optimizer": "sgd"}, "b": {"optimizer": "sparseopt"}}
 WITHIN = {"test_acc": 1.0}
@@ -14,8 +14,8 @@ WITHIN = {"test_acc": 1.0}
 @pytest.fixture
 def revision_of(tmp_path, monkeypatch):
     """Revisions of a sweep file: without the prediction, with a wider margin, and as it is judged."""
-    monkeypatch.setattr(registration, "ROOT", tmp_path)
-    registration._predictions.cache_clear()
+    monkeypatch.setattr(comparisons, "ROOT", tmp_path)
+    comparisons.predicted.cache_clear()
 
     def git(*arguments):
         identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
@@ -36,33 +36,42 @@ def revision_of(tmp_path, monkeypatch):
         git("commit", "-qm", name)
         revisions[name] = git("rev-parse", "HEAD")
     yield revisions
-    registration._predictions.cache_clear()
+    comparisons.predicted.cache_clear()
 
 
 @pytest.mark.parametrize(
     ("runs", "said"),
     [
-        (["registered", "registered"], registration.REGISTERED),
-        (["before"], registration.POST_HOC),
-        (["wider"], registration.POST_HOC),
-        (["registered", "before"], registration.POST_HOC),
+        (["registered", "registered"], comparisons.REGISTERED),
+        (["before"], comparisons.POST_HOC),
+        (["wider"], comparisons.POST_HOC),
+        (["registered", "before"], comparisons.POST_HOC),
         ([], ""),
     ],
 )
 def test_the_revision_of_every_run_must_have_it(revision_of, runs, said):
-    assert registration.status("study", PAIR, WITHIN, [revision_of[name] for name in runs]) == said
+    assert comparisons.registered("study", PAIR, WITHIN, [revision_of[name] for name in runs]) == said
 
 
 def test_a_changed_prediction_is_post_hoc(revision_of):
     changed = PAIR | {"says": "two settings agree, nearly"}
-    assert registration.status("study", changed, WITHIN, [revision_of["registered"]]) == registration.POST_HOC
+    assert comparisons.registered("study", changed, WITHIN, [revision_of["registered"]]) == comparisons.POST_HOC
+
+
+def test_a_prediction_stays_registered_when_a_key_of_its_settings_is_renamed(monkeypatch):
+    then, now = (
+        {"says": "x", "a": {key: "sgd"}, "b": {"optimizer": "sgd"}} for key in ("dst.rank_as", "dst.method.rank_as")
+    )
+    monkeypatch.setattr(comparisons, "predicted", lambda sweep, revision: {"equal": [then], "within": WITHIN})
+    assert comparisons.registered("study", now, WITHIN, ["r"]) == comparisons.REGISTERED
+    assert comparisons.registered("study", now | {"says": "y"}, WITHIN, ["r"]) == comparisons.POST_HOC
 
 
 def test_a_dirty_tree_registers_nothing(revision_of):
     dirty = [revision_of["registered"], revision_of["registered"] + "-dirty"]
-    assert registration.status("study", PAIR, WITHIN, dirty) == registration.POST_HOC
+    assert comparisons.registered("study", PAIR, WITHIN, dirty) == comparisons.POST_HOC
 
 
 @pytest.mark.parametrize("revision", ["0" * 40, "--help", "None"])
 def test_a_revision_that_git_does_not_have_is_unknown(revision_of, revision):
-    assert registration.status("study", PAIR, WITHIN, [revision]) == registration.UNKNOWN
+    assert comparisons.registered("study", PAIR, WITHIN, [revision]) == comparisons.UNKNOWN

@@ -78,6 +78,14 @@ def test_holm_by_hand():
     assert statistics.holm([0.01, 0.04, math.nan, 0.03]) == pytest.approx([0.03, 0.06, math.nan, 0.06], nan_ok=True)
 
 
+def test_differences_taken_together_by_hand():
+    """Means of three, one deviation of 0.3 behind all: an error of 0.245 each, 0.122 for the mean of four."""
+    found = statistics.joint([1.0, 0.1, 0.2, -0.1], [0.3] * 8, 3)
+    assert found == pytest.approx((4, 3, 0.625, 0.3, 0.3 * math.sqrt(2 / 3) / 2, 1))
+    p = 2 * stats.t.sf(1.0 / (0.3 * math.sqrt(2 / 3)), 16)
+    assert 4 * p < 0.05 < 2 * stats.t.sf(0.2 / 0.245, 16)
+
+
 def test_the_smallest_effect_is_found_in_80_of_100_cases():
     effect = statistics.smallest_effect(1.0, 5)
     found = [statistics.mean(pd.Series(row)).p < 0.05 for row in simulated(1000, 5, effect)]

@@ -7,8 +7,7 @@ import matplotlib
 import pandas as pd
 
 from sparse_train.report import settings, sweeps
-from sparse_train.report.evidence import demonstration
-from sparse_train.report.evidence.listings import listings
+from sparse_train.report.evidence.comparisons import listings, sentences
 from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.files import held, write_figure, write_table, write_text
@@ -62,7 +61,7 @@ def _draw(sweep: Sweep, results: Results, replace: bool) -> str:
         _picture(place / sweep.name, Material(runs, rows, spec, sweep.scale == PAPER), _heading(title, sweep.scale))
         parts.append(f"![{title}]({sweep.name}.png)\n")
     if artifact.get("shows"):
-        said = demonstration.lines(runs, sweep.factors, **artifact["shows"])
+        said = sentences(runs, sweep.factors, **artifact["shows"])
         parts.append("\n".join([SHOWS, *(f"- {one}" for one in said), ""]))
     return _page(place / f"{sweep.name}.md", title, parts)
 

@@ -74,6 +74,8 @@ A claim holds if it holds in every cell, and fails if it fails in one.
 - Beyond its spread: Welch's test of the paper's means and spreads against 0, adjusted over all cells of a claim that
   have a spread (Holm). The paper says neither what its ± is nor over how many runs; we read the standard deviation of
   three.
+- Together: a sign test over all cells of a claim that have a spread, their mean with its standard error, and the cells
+  that differ from 0 (Holm) if one deviation, pooled over them, stands behind all.
 """
 
 
@@ -88,6 +90,26 @@ def on_the_papers(claim: dict) -> list[Comparison]:
     known = [comparison for comparison in judged if comparison.known]
     adjusted = statistics.holm([comparison.found.p for comparison in known])
     return [replace(comparison, adjusted=p) for comparison, p in zip(known, adjusted, strict=True)]
+
+
+def jointly(claim: dict) -> statistics.Joint | None:
+    """The paper's cells with a spread, together; None for a claim that is not one of two means, or has no such cell."""
+    if claim["kind"] != "better":
+        return None
+    numbers = papers_numbers(claim["tables"])
+    pairs = [[_of(numbers, factors) for _, factors in sides] for _, sides in _cells(claim).values()]
+    cells = [[rows.iloc[0] for rows in pair] for pair in pairs if not any(rows["spread"].isna().all() for rows in pair)]
+    spreads = [side["spread"] for pair in cells for side in pair]
+    return statistics.joint([a["value"] - b["value"] for a, b in cells], spreads, SEEDS) if cells else None
+
+
+def _together(claim: dict) -> list[str]:
+    found = jointly(claim)
+    if found is None:
+        return []
+    signs = f"{found.positive} are positive (sign test, p {found.sign:.2g})"
+    pooled = f"by one pooled standard deviation {found.survive} differ from 0"
+    return [f"together, {found.n} cells with a spread: {signs}, mean {found.mean:+.2f} ± {found.error:.2f}; {pooled}\n"]
 
 
 def on_ours(claim: dict, results_dir: Path, scale: str) -> list[Comparison]:
@@ -196,6 +218,7 @@ def pages(results_dir: Path, scale: str) -> tuple[list[list[str]], str]:
         lines.append([claim["id"], f"{claim['counts']:+g}", *words, claim["where"]])
         details.append(f"## {claim['id']}\n\n{claim['says']} ({claim['where']})\n")
         if scale == sweeps.PAPER:
+            details += _together(claim)
             details += _listed("the paper", [c for c in theirs if c.verdict != verdicts.HOLDS], theirs)
         if not sweeps.is_rehearsal(scale):
             known = [c for c in ours if c.known]

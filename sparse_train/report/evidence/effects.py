@@ -40,43 +40,26 @@ def lines(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], 
     return made
 
 
-def of_the_correction(
+def every(
     runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]
 ) -> dict[str, pd.Series]:
-    """What it is called -> paired differences of the first of `values`, of every setting from its own baseline."""
+    """What it is called -> paired differences of the first of `values`: of every setting from its own baseline, and
+    from the reference of the study."""
     settings = settings_of(runs, factors)
     options, found = _options(settings), {}
+    base = find(settings, reference)
+
+    def words(setting: Setting) -> str:
+        return ", ".join(filter(None, [label("optimizer", dict(setting)["optimizer"]), options[setting]]))
+
     for setting, group in settings.items():
         own = _twin(setting, str(reference["optimizer"]))
         if own in settings and own != setting:
-            words = [label("optimizer", dict(setting)["optimizer"]), options[setting]]
-            found[", ".join(filter(None, words))] = paired(complete(group), complete(settings[own]), values[0])
+            found[words(setting)] = paired(complete(group), complete(settings[own]), values[0])
+        if setting not in (base, own) or own not in settings:
+            others = paired(complete(group), complete(settings[base]), values[0])
+            found[f"{words(setting)}, from the reference: {words(base)}"] = others
     return found
-
-
-def contrasts(runs: pd.DataFrame, factors: list[str], pairs: list[dict], value: str) -> dict[str, pd.Series]:
-    """What a pair `says` -> paired differences of `value` between its settings `a` and `b`.
-
-    Args:
-        pairs: `says`, the factors of `a` and of `b`, and perhaps `without_seed`, one to leave out.
-    """
-    settings = settings_of(runs, factors)
-    found = {}
-    for pair in pairs:
-        groups = [complete(settings[find(settings, pair[side])]) for side in ("a", "b")]
-        ours, theirs = (group[group["seed"].astype(str) != str(pair.get("without_seed"))] for group in groups)
-        found[pair["says"]] = paired(ours, theirs, value)
-    return found
-
-
-def contrast_lines(runs: pd.DataFrame, factors: list[str], pairs: list[dict], value: str) -> list[list[str]]:
-    """A head; one row per contrast: its difference with the 95% interval, p, and the effect that could be seen."""
-    made = [["Contrast", f"difference in {in_a_sentence(name(value))}", "p", "smallest visible effect", "n"]]
-    for says, difference in contrasts(runs, factors, pairs, value).items():
-        found = statistics.mean(difference)
-        numbers = (f"{found.p:.4f}", f"{visible(difference):.2f}") if found.n > 1 else ("", "")
-        made.append([says, with_interval(found) or HOLE, *numbers, str(found.n)])
-    return made
 
 
 def visible(difference: pd.Series) -> float:
@@ -131,7 +114,10 @@ def paired(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> pd.Series:
 
 
 def _difference(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
-    return shown(paired(ours, theirs, value)) or HOLE
+    """With the number of pairs, where some of our runs have none."""
+    found = paired(ours, theirs, value)
+    words = "" if len(found) in (0, len(ours)) else f" ({len(found)} {'pair' if len(found) == 1 else 'pairs'})"
+    return shown(found) + words or HOLE
 
 
 def shown(difference: pd.Series) -> str:

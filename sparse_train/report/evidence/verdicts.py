@@ -1,7 +1,11 @@
-"""What a cell of a claim says, and the claim over all its cells: what counts, and what is not judged."""
+"""Every rule by which a comparison is judged: a prediction, a cell of a claim, and a claim over all its cells.
+
+One seed has no interval: it is shown, and judges nothing.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
+from math import inf
 
 import pandas as pd
 
@@ -10,6 +14,7 @@ from sparse_train.report.views.statistics import Estimate
 
 HOLDS, SMALL, FAILS, OPEN = "holds", "too small to count", "fails", "open"
 UNJUDGED, NO_RUNS, REHEARSAL = "one seed, not judged", "no runs yet", "a rehearsal: not judged"
+CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "not enough data"
 CERTAIN = 0.05  # an adjusted p below it counts
 
 
@@ -51,6 +56,24 @@ def of_seeds(differences: pd.Series, counts: float) -> str:
     if statistics.equivalent(differences, abs(counts)):
         return SMALL
     return FAILS if found.high < counts else OPEN
+
+
+def of_prediction(differences: pd.Series, within: float, at_least: float = -inf, at_most: float = inf) -> str:
+    """By the 95% interval over seeds.
+
+    A prediction of equality is confirmed if the interval lies within -`within` and +`within`, and refuted if the
+    interval leaves out 0 and the prediction is not confirmed. One with a bound is confirmed if the whole interval keeps
+    the bound, and refuted if none of it does. In every other case there is not enough data.
+    """
+    found = statistics.mean(differences)
+    if found.n < 2:
+        return UNJUDGED if found.n else UNDECIDED
+    if (at_least, at_most) == (-inf, inf):
+        kept, outside = statistics.equivalent(differences, within), found.low > 0 or found.high < 0
+    else:
+        kept = at_least <= found.low and found.high <= at_most
+        outside = found.high < at_least or at_most < found.low
+    return CONFIRMED if kept else REFUTED if outside else UNDECIDED
 
 
 def overall(comparisons: list[Comparison]) -> str:

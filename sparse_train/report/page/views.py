@@ -7,7 +7,7 @@ import pandas as pd
 
 from sparse_train.record.segments import short
 from sparse_train.report import cost, sweeps
-from sparse_train.report.evidence.listings import listings
+from sparse_train.report.evidence.comparisons import listings
 from sparse_train.report.figures import KINDS
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.page import charts

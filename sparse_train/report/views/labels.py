@@ -85,6 +85,7 @@ NAMES = {
     # The theory's.
     "task": "Measurement",
     "task.norm": "Normalization",
+    "task.eps": "BN's eps",
     "task.init": "Initial weights",
     "task.law": "Std of initial weights",
     "task.scaling": "Gradient",
@@ -110,6 +111,7 @@ OF_A_GROUP = {
     "step_ratio": "Step over weights",
     "fan_in_spread": "Spread of fan-in",
     "unread_inputs": "Unread inputs",
+    "dead_neurons": "Dead neurons",
 }
 
 # What studies ask for. A value that is not listed stands where {} is.

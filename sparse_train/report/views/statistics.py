@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 from scipy.stats import t as student_t
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
@@ -67,6 +68,41 @@ def welch(terms: Sequence[tuple[int, pd.Series]]) -> Estimate:
         low, high = student_t.interval(LEVEL, freedom, total, error)
         p = 2 * student_t.sf(abs(total) / error, freedom)
     return Estimate(total, float(low), float(high), float(p), n)
+
+
+class Joint(NamedTuple):
+    """Several published differences of two means, taken together.
+
+    Attributes:
+        n, positive: differences, and those above 0.
+        sign: p of the two-sided sign test.
+        mean, error: their mean, and its standard error by the pooled deviation.
+        survive: those whose p by the pooled deviation is below 0.05 after Holm's procedure.
+    """
+
+    n: int
+    positive: int
+    sign: float
+    mean: float
+    error: float
+    survive: int
+
+
+def joint(differences: Sequence[float], spreads: Sequence[float], n: int) -> Joint:
+    """Many differences of means of n runs each, whose runs are taken to deviate alike.
+
+    Args:
+        spreads: the standard deviation behind each mean, two for a difference.
+        n: runs behind a mean.
+    """
+    found, count = np.asarray(differences, dtype=float), len(differences)
+    variance = float(np.mean(np.square(spreads)))
+    error = math.sqrt(2 * variance / n)
+    p = 2 * student_t.sf(np.abs(found) / error, len(spreads) * (n - 1))
+    positive = int((found > 0).sum())
+    sign = float(binomtest(positive, count).pvalue)
+    survive = int((np.array(holm(p)) < 1 - LEVEL).sum())
+    return Joint(count, positive, sign, float(found.mean()), error / math.sqrt(count), survive)
 
 
 def sample_with(mean: float, std: float, n: int) -> pd.Series:
