@@ -189,7 +189,7 @@ def run_id(cfg: DictConfig | Mapping, foreign: Mapping[str, Mapping] | None = No
     science = {key: _canonical(_resolved(LAST_BITS.get(key, cfg[key])), codes) for key in there}
     for section, key in (("optimizer", "lr"), ("lr_schedule", "base_lr")):  # where ids have it since the first record
         if isinstance(science.get(section), dict):
-            science[section].setdefault(key, _canonical(cfg.lr, codes))
+            science[section].setdefault(key, _canonical(_resolved(cfg["lr"]), codes))
     for path, value in AS_BEFORE.items():
         _leave_out(science, path.split("."), value)
     return hashlib.sha256(json.dumps({"numerics": NUMERICS, **science}, sort_keys=True).encode()).hexdigest()[:12]
