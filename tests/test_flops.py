@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.nn.modules import module
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparse_train.models.imagenet import timm_model
@@ -108,3 +109,10 @@ def test_counting_flops_leaves_every_module_in_its_mode(channels):
     with contextlib.suppress(RuntimeError):
         layer_flops(model, torch.zeros(1, channels, 8, 8))
     assert [module.training for module in model.modules()] == [True, True, False, True]
+
+
+def test_counting_flops_leaves_nothing_behind():
+    """A hook on all modules would keep what each later training step computes."""
+    before = [len(hooks) for hooks in (module._global_forward_hooks, module._global_forward_pre_hooks)]
+    layer_flops(ResNet20(10, width=0.25), torch.zeros(1, 3, 8, 8))
+    assert [len(hooks) for hooks in (module._global_forward_hooks, module._global_forward_pre_hooks)] == before

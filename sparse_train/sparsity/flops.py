@@ -29,7 +29,7 @@ def layer_flops(model: nn.Module, example: Tensor) -> dict[str, int]:
     model.eval()
     try:
         # With gradients: without, torch's attention takes one opaque operation instead of its products.
-        with torch.enable_grad(), _Products(model) as products:
+        with torch.enable_grad(), ModuleTracker() as modules, _Products(model, modules) as products:
             model(example)
     finally:
         for module, training in modes.items():
@@ -40,7 +40,7 @@ def layer_flops(model: nn.Module, example: Tensor) -> dict[str, int]:
 class _Products(TorchDispatchMode):
     """Counts the matrix products and convolutions inside by the weight that they multiply by."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, modules: ModuleTracker):
         super().__init__()
         named = parameters(model)
         self.flops: dict[str, int] = {}
@@ -51,15 +51,7 @@ class _Products(TorchDispatchMode):
             f"{root}.{path}" if path else root: [(p.numel(), ids[id(p)]) for p in module.parameters(recurse=False)]
             for path, module in model.named_modules()
         }
-        self._modules = ModuleTracker()
-
-    def __enter__(self) -> "_Products":
-        self._modules.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._modules.__exit__(*error)
+        self._modules = modules  # entered once, outside: a second entry would leave its hooks on all modules
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
