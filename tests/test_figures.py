@@ -11,8 +11,8 @@ from sparse_train.report import draw as drawing
 from sparse_train.report import sweeps
 from sparse_train.report.evidence.statements import stated
 from sparse_train.report.figures import KINDS, accuracy, front, style
+from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.figures.series import over_seeds
 from sparse_train.report.page.views import view
 from sparse_train.report.records.collect import Records
 from sparse_train.report.views import methods

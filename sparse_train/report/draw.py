@@ -55,10 +55,11 @@ def _draw(sweep: Sweep, records: Records, place: Path, replace: bool) -> str:
     parts += [tables.aligned(lines) for lines in listings(sweep, runs)]
     if artifact.get("figure"):
         spec = {**artifact["figure"], "factors": sweep.factors, "methods": named}
-        figure = KINDS[spec["kind"]].draw(Material(runs, rows, spec, sweep.scale == PAPER))
-        style.finish(figure, title if sweeps.is_rehearsal(sweep.scale) else sweeps.reduced(sweep.scale))
-        for ending in ("png", "pdf"):
-            write_figure(place / f"{sweep.name}.{ending}", figure)
+        with style.context():
+            figure = KINDS[spec["kind"]].draw(Material(runs, rows, spec, sweep.scale == PAPER))
+            style.finish(figure, title if sweeps.is_rehearsal(sweep.scale) else sweeps.reduced(sweep.scale))
+            for ending in ("png", "pdf"):
+                write_figure(place / f"{sweep.name}.{ending}", figure)
         parts.append(f"![{title}]({sweep.name}.png)\n")
     if artifact.get("shows"):
         said = demonstration.lines(runs, sweep.factors, **artifact["shows"])
