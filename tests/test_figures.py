@@ -1,7 +1,9 @@
 """Every accuracy figure, drawn and on the page, from records of which no two hold the same number."""
 
+from io import BytesIO
 from string import ascii_lowercase
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from sparse_train.report.evidence.statements import stated
 from sparse_train.report.figures import KINDS, accuracy, front, style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
+from sparse_train.report.page.records import committed
 from sparse_train.report.page.views import view
 from sparse_train.report.records.collect import Records
 from sparse_train.report.views import methods
@@ -109,6 +112,31 @@ def test_the_band_of_an_accuracy_stays_within_0_and_100():
     style.band(axes, over_seeds(rows, "epoch", "test_acc"), "ratio", LOOK)
     edges = axes.collections[1].get_paths()[0].vertices[:, 1]
     assert (edges.min(), edges.max()) == pytest.approx((5 - 32**0.5, 95 + 32**0.5))
+
+
+def test_a_readers_matplotlibrc_does_not_shape_a_figure():
+    rows = pd.read_csv(RESULTS / "records" / "fig2.rows.csv")
+
+    def drawn() -> bytes:
+        held = BytesIO()
+        with style.context():
+            KINDS["bn_gradient"].draw(Material(rows, rows, {})).savefig(held, format="png", metadata={"Software": None})
+        return held.getvalue()
+
+    plain = drawn()
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 50, "lines.marker": "x"}):
+        assert drawn() == plain
+
+
+def test_an_angle_is_drawn_as_it_is():
+    held = committed("fig1", "paper", RESULTS)
+    arrows = KINDS["gradient_skew"].draw(Material(held.runs, held.history(), {})).axes[2]
+    assert arrows.get_aspect() == 1
+    written = {text.get_text(): text.xy for text in arrows.texts}
+    assert len(written) == 5
+    for words, (x, y) in written.items():
+        degrees = float(words.removesuffix("°")) if words.endswith("°") else 0.0
+        assert np.degrees(np.arctan2(y, x)) == pytest.approx(degrees, abs=0.51)
 
 
 def test_a_schedule_of_one_epoch_is_a_point():

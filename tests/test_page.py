@@ -1,6 +1,5 @@
 """The report page: what it says of records with known means, and, where there is a browser, how it behaves."""
 
-import io
 import json
 import re
 import shutil
@@ -22,9 +21,8 @@ from sparse_train.report.page.views import view
 from support.records import leave_records
 
 HERE = Path(page.__file__).parent
-STATED = {name: records.scales_of(name, Path("nowhere")) for name in sweeps.names()}
-OURS = {name: scale for name, [scale] in STATED.items() if scale != "paper"}  # the command at the head names it
-REDUCED = dict.fromkeys(["table2", "table3", "fig11", "curves-cifar100-rigl-test"], "cpu") | OURS  # have such records
+REDUCED = {"table2": "cpu", "fig11": "cpu", "why-readings": "cpu"}  # have records at a smaller scale
+SHOWN = ["table1", "table2", "table4", "fig4", "fig6", "fig10", "fig11", "curves-cifar100-rigl-test", "why-readings"]
 PICTURE = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
 HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=\"document.title='broken out'\">"
 
@@ -39,10 +37,8 @@ def blocks(one: dict, kind: str) -> list[dict]:
     return [block for block in one["blocks"] if block["kind"] == kind]
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """Records of every artifact, 1,500 runs at two scales, one in ten missing; accuracies by a formula and a draw."""
-    place = tmp_path_factory.mktemp("results")
+def leave(place: Path, names: list[str]) -> int:
+    """Records of these artifacts, one in ten missing, accuracies by a formula and a draw; returns how many."""
     draw, noise = np.random.default_rng(0), {}
 
     def accuracy(cell):
@@ -50,20 +46,25 @@ def results(tmp_path_factory):
         s, method = float(cell.factors.get("sparsity", 0.9)), cell.factors.get("optimizer", "sgd")
         return None if lost else 70 - 60 * (s - 0.9) + 2 * (method != "sgd") + np.log(max(cell.epochs, 2)) + error
 
-    for name in sweeps.names():
-        if sweeps.load(name).cells:
-            leave_records(place, name, accuracy=accuracy)
-    for name, scale in REDUCED.items():
-        leave_records(place, name, scale, accuracy)
-    assert len(noise) >= 1500  # REDUCED ones at a smaller scale too
-    for scale in ("", "cpu/"):
-        Image.fromarray(PICTURE).save(place / f"{scale}fig6.png")
+    for name in names:
+        stated = sweeps.artifact(name).get("at", "paper")
+        for scale in dict.fromkeys((stated, REDUCED.get(name, stated))):
+            if sweeps.load(name, scale).cells:
+                leave_records(place, name, scale, accuracy)
+    return len(noise)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    place = tmp_path_factory.mktemp("results")
+    leave(place, SHOWN)
+    Image.fromarray(PICTURE).save(place / "fig6.png")
     return place
 
 
 @pytest.fixture(scope="module")
 def data(results):
-    return page.gather(sweeps.names(), results)
+    return page.gather(SHOWN, results)
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +78,11 @@ def html(results, data):
 
 def test_every_artifact_is_there_with_its_runs_and_the_command_for_the_missing(results, data):
     artifacts = {artifact["name"]: artifact for artifact in data["artifacts"]}
-    assert list(artifacts) == sweeps.names()
+    assert list(artifacts) == SHOWN
     for name, artifact in artifacts.items():
         for one in artifact["views"]:
             if "expected" not in one:
-                assert name in ("table4", "table5")
+                assert name == "table4"
                 continue
             committed = pd.read_csv(results / one["scale"].replace("paper", "") / "records" / f"{name}.csv")
             assert one["expected"] == len(committed) == len(one["runs"]["rows"])
@@ -98,8 +99,8 @@ def test_an_artifact_without_records_is_all_holes(tmp_path):
     assert "934 GPU-hours" in one["cost"]
     [table] = blocks(one, "table")
     assert all("ours" not in cell and cell["paper"] for row in table["body"] for cell in row["cells"])
-    stated = OURS["why-readings"], OURS["why-baseline"]
-    assert stated == ("cpu", "size16"), "the scale that the head of the sweep file names"
+    at = [records.scales_of(name, tmp_path) for name in ("table1", "why-readings", "why-baseline")]
+    assert at == [["paper"], ["cpu"], ["size16"]], "the scale that the head of the sweep file names"
 
 
 def test_means_differences_and_holes_are_those_of_the_records(tmp_path):
@@ -229,10 +230,6 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     assert first != (tmp_path / "somewhere else" / "report.html").read_bytes()
 
 
-def test_1500_runs_fit_into_5_megabytes(html):
-    assert len(html.encode()) < 5_000_000
-
-
 def test_pictures_are_embedded_while_they_fit_and_linked_after(tmp_path, monkeypatch):
     for scale, place in (("paper", tmp_path), ("cpu", tmp_path / "cpu")):
         leave_records(tmp_path, "fig6", scale)
@@ -273,7 +270,9 @@ def test_the_command_writes_it(tmp_path, monkeypatch, capsys):
         main()
     assert ended.value.code == 0
     assert re.search(r"report\.html: 2 artifacts, 1\.\d+ MB", capsys.readouterr().out)
-    shown = [attributes["id"] for tag, attributes in Tags((tmp_path / "report.html").read_text()).found if tag == "article"]
+    shown = [
+        attributes["id"] for tag, attributes in Tags((tmp_path / "report.html").read_text()).found if tag == "article"
+    ]
     assert shown == ["table4", "fig6"]
 
 
@@ -372,7 +371,9 @@ def plot(tab, key: str):
 
 def span(one) -> list[float]:
     """What the panels of a figure show of their horizontal axes, all the same."""
-    shown = one.evaluate("n => Object.entries(n._fullLayout).filter(([k]) => /^xaxis/.test(k)).map(([, axis]) => axis.range)")
+    shown = one.evaluate(
+        "n => Object.entries(n._fullLayout).filter(([k]) => /^xaxis/.test(k)).map(([, axis]) => axis.range)"
+    )
     assert shown == [shown[0]] * len(shown)
     return shown[0]
 
@@ -397,8 +398,8 @@ def panels_of(data: dict, name: str, scale: int = 0) -> list[dict]:
 
 def test_every_artifact_is_drawn(opened):
     tab = opened()
-    assert sorted(tab.locator("article").evaluate_all("nodes => nodes.map((node) => node.id)")) == sorted(sweeps.names())
-    assert tab.locator("nav a").count() == len(sweeps.names()) + 2
+    assert sorted(tab.locator("article").evaluate_all("nodes => nodes.map((node) => node.id)")) == sorted(SHOWN)
+    assert tab.locator("nav a").count() == len(SHOWN) + 2
     assert tab.locator("#table1 .results td").count() == 36 + 18, "and what SparseOpt gains"
     assert "make reproduce-table1" in tab.locator("#table1 .count").inner_text()
     assert tab.locator("#table4 code").first.inner_text() == "batch_size"
@@ -420,13 +421,17 @@ def test_a_figure_without_runs_says_so(opened, tmp_path):
     tab.locator("#fig10").wait_for()
     assert fold.get_attribute("open") is not None, "a link opens it"
     assert tab.locator("#fig10 figure .note").inner_text() == "No complete run of ours yet"
-    assert "no complete run of ours yet" in plot(tab, "fig11").text_content(), "the paper's points are there, ours are not"
+    assert "no complete run of ours yet" in plot(tab, "fig11").text_content(), "the paper's points are there"
 
 
-def test_it_is_interactive_within_2_seconds(opened):
+@pytest.mark.slow
+def test_1500_runs_fit_into_5_megabytes_and_are_interactive_within_2_seconds(opened, tmp_path):
+    assert leave(tmp_path, sweeps.names()) >= 1500
+    page.write(sweeps.names(), tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 5_000_000
     times = []
     for _ in range(3):
-        tab = opened()
+        tab = opened(tmp_path / "report.html")
         times.append(tab.evaluate("performance.getEntriesByName('interactive')[0].startTime"))
         answered = tab.evaluate(
             "() => { const start = performance.now(); $('sparsity').value = '0.95'; filter();"
@@ -434,6 +439,7 @@ def test_it_is_interactive_within_2_seconds(opened):
         )
         assert answered < 1000
     assert min(times) < 2000, times
+    assert tab.locator("article").count() == len(sweeps.names())
 
 
 def test_filters_and_search(opened):
@@ -457,10 +463,10 @@ def test_filters_and_search(opened):
     assert tab.locator("article:visible .view:not(.reduced):visible").count() == 0
     assert tab.locator("#table2 .reduced").is_visible()
     tab.click("#reset")
-    assert shown.inner_text() == f"{len(sweeps.names())} of {len(sweeps.names())} artifacts shown"
+    assert shown.inner_text() == f"{len(SHOWN)} of {len(SHOWN)} artifacts shown"
     tab.fill("#text", "ITOP")
-    assert tab.locator("article:visible").evaluate_all("nodes => nodes.map((node) => node.id)") == ["fig5", "fig10"]
-    assert tab.locator("nav li:visible").count() == 6
+    assert tab.locator("article:visible").evaluate_all("nodes => nodes.map((node) => node.id)") == ["fig10"]
+    assert tab.locator("nav li:visible").count() == 4
     tab.fill("#text", "no such thing")
     assert tab.get_by_text("No artifact matches").is_visible()
 
@@ -549,7 +555,8 @@ def test_a_table_is_sorted_and_searched_and_keeps_its_filters(opened):
     tab.evaluate("location.hash = '#table2'")
     table = tab.locator("#table2 .view:not(.reduced) .results")
     table.locator("[role=button]").nth(2).click()
-    shown = [float(text.split()[0]) for text in table.locator("tbody tr td:nth-of-type(1)").all_inner_texts() if text[0].isdigit()]
+    texts = table.locator("tbody tr td:nth-of-type(1)").all_inner_texts()
+    shown = [float(text.split()[0]) for text in texts if text[0].isdigit()]
     assert len(shown) > 8
     assert shown == sorted(shown, reverse=True)
     tab.select_option("#sparsity", "0.95")
@@ -652,19 +659,6 @@ def test_runs_are_counted_by_what_they_are_evidence_of(tmp_path):
     assert {name: view(name, "paper", tmp_path)["kind"] for name in names} == names
     assert view("why-renorm", "cpu", tmp_path)["kind"] == "reduced"
     assert view("table2", "smoke", tmp_path)["kind"] == view("fig1", "smoke", tmp_path)["kind"] == "rehearsal"
-
-
-def test_a_picture_keeps_its_size_and_its_look_in_fewer_bytes(tmp_path):
-    shades = np.linspace(0, 255, 200).astype(np.uint8)
-    picture = np.stack(
-        [np.tile(shades, (100, 1)), np.full((100, 200), 128, np.uint8), np.tile(shades[::-1], (100, 1))], -1
-    )
-    Image.fromarray(picture).save(tmp_path / "a.png", compress_level=0)
-    made = page._small(tmp_path / "a.png")
-    again = np.asarray(Image.open(io.BytesIO(made)).convert("RGB")).astype(int)
-    assert again.shape == picture.shape
-    assert np.abs(again - picture).max() <= 8
-    assert len(made) < (tmp_path / "a.png").stat().st_size / 3
 
 
 def test_the_first_screen_says_what_agrees_and_how_sure(opened, stated):

@@ -41,11 +41,11 @@ def drawn(rows: pd.DataFrame, compared: list[Statement]) -> Figure:
         rows: the measured ones of Figure 2.
         compared: statements with an effect of ours and one number of the paper's.
     """
-    figure = style.sized(3.9)
+    figure = style.sized(0.8 + 0.45 * max(len(compared), 6))
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.05])
     theory.by_sparsity(left, rows)
     left.legend(loc="upper left")
-    left.set_title("Masking amplifies gradients before batch normalization")
+    left.set_title("Masking amplifies gradients before BN")
     _effects(right, compared)
     return figure
 
@@ -59,7 +59,7 @@ def _effects(axes: Axes, compared: list[Statement]) -> None:
         axes.plot(*one.published, place, "o", color=style.BLUE, markerfacecolor="none", label=paper)
         axes.errorbar(mean, place, xerr=reach, fmt="o", color=style.BLUE, label=ours)
     axes.axvline(0, color=ink, linewidth=0.8)
-    axes.set_yticks(range(len(compared)), ["\n".join(wrap(_words(one), 34)) for one in compared], fontsize=9)
+    axes.set_yticks(range(len(compared)), ["\n".join(wrap(_words(one), 38)) for one in compared], fontsize=9)
     axes.set(
         title="Effects on test accuracy",
         xlabel="percentage points; bars are 95% intervals",
