@@ -331,7 +331,7 @@ function main() {
   wide.addEventListener("change", open);
   open();
   theme();
-  filter();
+  restore(place().filters);
   addEventListener("hashchange", jump);
   jump();
   performance.mark("interactive");

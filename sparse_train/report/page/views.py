@@ -116,7 +116,7 @@ def _lines(lines: list[list[str]]) -> dict:
 def _table(table: tables.Table) -> dict:
     lines = table.lines()
     body = [
-        {"key": list(row), "labels": table.words(row), "cells": [_cell(cells[c]) for c in table.labels if c in cells]}
+        {"key": list(row), "labels": table.words(row), "cells": [_cell(cells.get(c)) for c in table.labels]}
         for row, cells in lines.items()
     ]
     return {
@@ -132,8 +132,10 @@ def _table(table: tables.Table) -> dict:
     }
 
 
-def _cell(cell: pd.Series) -> dict:
-    """Texts; what is not there is left out, a hole has no `ours`."""
+def _cell(cell: pd.Series | None) -> dict:
+    """Texts; what is not there is left out, a hole has no `ours`; nothing is expected where there is no cell."""
+    if cell is None:
+        return {"n": 0, "of": 0}
     made = {"n": int(cell["n"]), "of": int(cell["expected"])}
     if cell["n"]:
         made["ours"] = tables.ours(cell)
