@@ -467,7 +467,7 @@ def test_filters_and_search(opened):
     assert shown.inner_text() == f"{len(SHOWN)} of {len(SHOWN)} artifacts shown"
     tab.fill("#text", "ITOP")
     assert tab.locator("article:visible").evaluate_all("nodes => nodes.map((node) => node.id)") == ["fig10"]
-    assert tab.locator("nav li:visible").count() == 4
+    assert tab.locator("nav li:visible").count() == 3
     tab.fill("#text", "no such thing")
     assert tab.get_by_text("No artifact matches").is_visible()
 
