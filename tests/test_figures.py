@@ -73,7 +73,7 @@ def read(figure) -> dict:
             if len(line.get_xdata()) and line.get_markerfacecolor() != PAPERS:
                 title, letter = axes.get_title(), f"({ascii_lowercase[place]}) " if len(figure.axes) > 1 else ""
                 assert title.startswith(letter)
-                title = title.removeprefix(letter)
+                title = title.removeprefix(letter).replace("\n", " ")
                 name = colours[line.get_color()] + (dashes[line.get_linestyle()] if dashes else "")
                 assert (title, name) not in found, "each line once"
                 (left, right), (low, high) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
