@@ -1,8 +1,10 @@
 """Every accuracy figure, drawn and on the page, from records of which no two hold the same number."""
 
 import shutil
+from io import BytesIO
 from string import ascii_lowercase
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +14,9 @@ from sparse_train.report import draw as drawing
 from sparse_train.report import sweeps
 from sparse_train.report.evidence.statements import stated
 from sparse_train.report.figures import KINDS, accuracy, front, style
+from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.figures.series import over_seeds
+from sparse_train.report.page.records import committed
 from sparse_train.report.page.views import view
 from sparse_train.report.results import Records, Results
 from sparse_train.report.views import methods
@@ -71,7 +74,7 @@ def read(figure) -> dict:
             if len(line.get_xdata()) and line.get_markerfacecolor() != PAPERS:
                 title, letter = axes.get_title(), f"({ascii_lowercase[place]}) " if len(figure.axes) > 1 else ""
                 assert title.startswith(letter)
-                title = title.removeprefix(letter)
+                title = title.removeprefix(letter).replace("\n", " ")
                 name = colours[line.get_color()] + (dashes[line.get_linestyle()] if dashes else "")
                 assert (title, name) not in found, "each line once"
                 (left, right), (low, high) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
@@ -110,6 +113,31 @@ def test_the_band_of_an_accuracy_stays_within_0_and_100():
     style.band(axes, over_seeds(rows, "epoch", "test_acc"), "ratio", LOOK)
     edges = axes.collections[1].get_paths()[0].vertices[:, 1]
     assert (edges.min(), edges.max()) == pytest.approx((5 - 32**0.5, 95 + 32**0.5))
+
+
+def test_a_readers_matplotlibrc_does_not_shape_a_figure():
+    rows = pd.read_csv(RESULTS / "records" / "fig2.rows.csv")
+
+    def drawn() -> bytes:
+        held = BytesIO()
+        with style.context():
+            KINDS["bn_gradient"].draw(Material(rows, rows, {})).savefig(held, format="png", metadata={"Software": None})
+        return held.getvalue()
+
+    plain = drawn()
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 50, "lines.marker": "x"}):
+        assert drawn() == plain
+
+
+def test_an_angle_is_drawn_as_it_is():
+    held = committed("fig1", "paper", RESULTS)
+    arrows = KINDS["gradient_skew"].draw(Material(held.runs, held.history(), {})).axes[2]
+    assert arrows.get_aspect() == 1
+    written = {text.get_text(): text.xy for text in arrows.texts}
+    assert len(written) == 5
+    for words, (x, y) in written.items():
+        degrees = float(words.removesuffix("°")) if words.endswith("°") else 0.0
+        assert np.degrees(np.arctan2(y, x)) == pytest.approx(degrees, abs=0.51)
 
 
 def test_a_schedule_of_one_epoch_is_a_point():

@@ -5,8 +5,8 @@ import pytest
 
 from sparse_train.report import sweeps
 from sparse_train.report.figures import KINDS, style
+from sparse_train.report.figures.accuracy import Looks
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.figures.looks import Looks
 from sparse_train.report.page import charts
 
 FOUR = [{"dst": dst, "optimizer": "sgd"} for dst in ("rigl", "set", "static", "dense")]

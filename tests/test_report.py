@@ -596,8 +596,8 @@ def test_figures_of_students_say_where_one_seed_stands_beside_a_median():
         runs = pd.DataFrame([cell.factors for cell in sweep.cells])
         figure = KINDS["students"].draw(Material(runs, pd.DataFrame(), {}))
         for axes in figure.axes:
-            assert ("median over seeds" in axes.get_title()) == axes.get_title().startswith("loss")
-            assert ("one seed" in axes.get_title()) != axes.get_title().startswith("loss")
+            assert ("median over seeds" in axes.get_ylabel()) == axes.get_ylabel().startswith("loss")
+            assert ("one seed" in axes.get_ylabel()) != axes.get_ylabel().startswith("loss")
         assert "one seed" in methods.notes(sweep)[0]
         assert f"\n{methods.notes(sweep)[0]}\n" in (sweeps.ROOT / "results" / f"{name}.md").read_text()
 

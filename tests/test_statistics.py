@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from sparse_train.report.evidence import effects
-from sparse_train.report.figures import KINDS, gradients, style
+from sparse_train.report.figures import KINDS, style, theory
+from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.figures.series import over_seeds
 from sparse_train.report.page import charts
 from sparse_train.report.views import statistics
 from sparse_train.report.views.tables import HOLE
@@ -116,7 +116,7 @@ VALUES = {0.5: [1.0, 2.0, 4.0], 0.9: [3.0, 3.5, 3.25]}
 
 def test_the_band_of_a_measured_gradient_is_the_interval():
     axes = Figure().subplots()
-    gradients._band(axes, rows_of_seeds(VALUES), "x", "y", 0, "")
+    theory._band(axes, rows_of_seeds(VALUES), "x", "y", 0, "")
     for x, drawn in VALUES.items():
         found = statistics.mean(pd.Series(drawn))
         assert tuple(edges(axes).loc[x]) == pytest.approx((found.low, found.high))

@@ -78,10 +78,11 @@ def _picture(path: Path, on: Material, heading: str) -> None:
         return [_sha256(file.read_bytes()) if file.exists() else None for file in files]
 
     def made() -> list[str | None]:
-        figure = KINDS[on.spec["kind"]].draw(on)
-        style.finish(figure, heading)
-        for file in files:
-            write_figure(file, figure)
+        with style.context():
+            figure = KINDS[on.spec["kind"]].draw(on)
+            style.finish(figure, heading)
+            for file in files:
+                write_figure(file, figure)
         return digests()
 
     tables = [_sha256(pd.util.hash_pandas_object(table).to_numpy().tobytes()) for table in (on.runs, on.rows)]

@@ -1,5 +1,5 @@
 """Every kind of figure, by the name that a sweep file calls it."""
 
-from sparse_train.report.figures import accuracy, dynamics, gradients, neurons, studies
+from sparse_train.report.figures import accuracy, studies, theory
 
-KINDS = accuracy.KINDS | gradients.KINDS | neurons.KINDS | dynamics.KINDS | studies.KINDS
+KINDS = accuracy.KINDS | theory.KINDS | studies.KINDS

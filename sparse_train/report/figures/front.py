@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from sparse_train.report import sweeps
 from sparse_train.report.evidence.statements import Statement
-from sparse_train.report.figures import gradients, style
+from sparse_train.report.figures import style, theory
 from sparse_train.report.files import held, write_figure
 from sparse_train.report.results import Results
 from sparse_train.report.sweeps import PAPER
@@ -30,7 +30,7 @@ def write(results_dir: Path, stated: list[Statement]) -> None:
             lines = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
             clear = dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none")
             colours = {**dict.fromkeys(lines, ink), **clear, "grid.color": grid}
-            with matplotlib.rc_context({**colours, "svg.hashsalt": AMPLIFICATION}):
+            with style.context({"svg.hashsalt": AMPLIFICATION, **colours}):
                 write_figure(results_dir / f"overview-{theme}.svg", drawn(rows, compared))
 
 
@@ -41,11 +41,11 @@ def drawn(rows: pd.DataFrame, compared: list[Statement]) -> Figure:
         rows: the measured ones of Figure 2.
         compared: statements with an effect of ours and one number of the paper's.
     """
-    figure = style.sized(10.4, 3.9)
+    figure = style.sized(0.8 + 0.45 * max(len(compared), 6))
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.05])
-    gradients.by_sparsity(left, rows)
+    theory.by_sparsity(left, rows)
     left.legend(loc="upper left")
-    left.set_title("Masking amplifies gradients before batch normalization")
+    left.set_title("Masking amplifies gradients before BN")
     _effects(right, compared)
     return figure
 
@@ -59,7 +59,7 @@ def _effects(axes: Axes, compared: list[Statement]) -> None:
         axes.plot(*one.published, place, "o", color=style.BLUE, markerfacecolor="none", label=paper)
         axes.errorbar(mean, place, xerr=reach, fmt="o", color=style.BLUE, label=ours)
     axes.axvline(0, color=ink, linewidth=0.8)
-    axes.set_yticks(range(len(compared)), ["\n".join(wrap(_words(one), 40)) for one in compared], fontsize=7.5)
+    axes.set_yticks(range(len(compared)), ["\n".join(wrap(_words(one), 38)) for one in compared], fontsize=9)
     axes.set(
         title="Effects on test accuracy",
         xlabel="percentage points; bars are 95% intervals",

@@ -1,11 +1,12 @@
 """One style for all figures."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from string import ascii_lowercase
 from textwrap import wrap
 
-import matplotlib
+import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,23 +30,31 @@ DASHES = ("-", "--", "-.", ":")
 OPTIMIZERS = {"sparseopt": 0, "sgd": 1, "sparseopt_ham": 2, "ham": 3}  # the same look in every figure
 REFERENCES = {"dense": (BLACK, "-"), "static": (GREY, ":")}
 
-matplotlib.rcParams.update(
-    {
-        "font.size": 9,
-        "axes.titlesize": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": "#e8e8e8",
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-        "lines.linewidth": 1.4,
-        "lines.markersize": 4.5,
-        "pdf.fonttype": 42,
-        "savefig.dpi": 160,
-    }
-)
+WIDTH = 830 / 96  # inches: GitHub shows a picture of 830 pixels, 96 of which are an inch, so 9 pt are 9 pt there
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e8e8e8",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.5,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 192,
+}
+
+
+def context(more: Mapping[str, object] | None = None) -> AbstractContextManager:
+    """Within it, figures are drawn and written in this style alone: a reader's matplotlibrc does not shape them.
+
+    Args:
+        more: further settings of matplotlib.
+    """
+    return matplotlib.style.context(STYLE | dict(more or {}), after_reset=True)
 
 
 @dataclass(frozen=True)
@@ -58,15 +67,15 @@ class Look:
     dash: str
 
 
-def panels(rows: int, columns: int, share_y: bool | str = True) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with a grid of panels."""
-    figure = sized(3.1 * columns + 0.4, 2.6 * rows + 0.3)
+def panels(rows: int, columns: int, share_y: bool | str = True, height: float = 2.3) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with a grid of panels, at most four across, each `height` inches high."""
+    figure = sized(height * rows + 0.5)
     return figure, figure.subplots(rows, columns, squeeze=False, sharey=share_y).tolist()
 
 
-def sized(width: float, height: float) -> Figure:
-    """An empty figure of that many inches. It has no title: the caption is on its page and in the paper around it."""
-    return Figure(figsize=(width, height), layout="constrained")
+def sized(height: float) -> Figure:
+    """An empty figure, `height` inches high. It has no title: the caption is on its page and in the paper around it."""
+    return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def finish(figure: Figure, note: str = "") -> None:

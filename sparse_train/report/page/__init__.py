@@ -1,12 +1,17 @@
-"""The report page: one file that shows all committed records, and needs nothing but a browser."""
+"""The report page: one file that shows all committed records, and needs nothing but a browser.
+
+Python fills `page.html`, a template; Plotly draws its charts and DataTables sorts its tables (`vendor/`); `page.js`
+connects them with the filters.
+"""
 
 import base64
 import io
 import json
-import re
 from dataclasses import asdict
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
 from PIL import Image
 
 from sparse_train.report import screen, sweeps
@@ -17,20 +22,33 @@ from sparse_train.report.page.records import FACETS, scales_of
 from sparse_train.report.page.verdicts import verdicts
 from sparse_train.report.page.views import view
 from sparse_train.report.sweeps import PAPER
-from sparse_train.report.views.labels import label
+from sparse_train.report.views.labels import label, titled
+from sparse_train.report.views.tables import GAINS
 
 HERE = Path(__file__).parent
-PARTS = {
-    "library_licence": "vendor/LICENSE",
-    "library_style": "vendor/uPlot.min.css",
-    "library": "vendor/uPlot.iife.min.js",
-    "style": "page.css",
-    "explain": "explain.js",
-    "take": "take.js",
-    "script": "page.js",
-}
 LIMIT = 4_800_000  # bytes; pictures that do not fit are linked
 COLOURS = 256  # of an embedded picture: a palette makes a drawing three to four times smaller
+KINDS = {
+    "accuracy": "Accuracy at the paper's protocol",
+    "theory": "Theory, and experiments of another kind than the paper's accuracies",
+    "reduced": "Studies at reduced scale",
+    "rehearsal": "Rehearsals, evidence of nothing; hidden until asked for",
+}
+FILTERS = {
+    "dataset": "Data set",
+    "dst": "DST method",
+    "sparsity": "Sparsity",
+    "optimizer": "Optimizer",
+    "scale": "Scale",
+}
+SIGNS = {"holds": "✓", "fails": "✗", "too small to count": "≈"}  # every other verdict is none
+DASHES = {
+    "-": ("solid", ""),
+    "--": ("dash", "7 4"),
+    "-.": ("dashdot", "8 3 2 3"),
+    ":": ("dot", "2 3"),
+}  # Plotly's, SVG's
+MARKERS = {"o": "●○", "s": "■□", "^": "▲△", "D": "◆◇", "v": "▼▽", "P": "✚✚"}  # ours, the paper's
 
 
 def write(names: list[str], results_dir: Path) -> str:
@@ -83,13 +101,143 @@ def _options(facet: str, views: list[dict]) -> dict[str, str]:
     return {value: label(facet, value) for value in order}
 
 
+# --- from plain values to the page ---
+
+
 def render(data: dict, results_dir: Path) -> str:
-    """The page: template, style, library and script in one file, and the data as JSON that cannot end its element."""
-    template = (HERE / "page.html").read_text()
-    parts = {key: (HERE / file).read_text() for key, file in PARTS.items()}
-    room = LIMIT - len(template) - sum(map(len, parts.values())) - len(_json(data).encode())
-    parts["data"] = _json(data | {"images": _images(data, results_dir, room)})
-    return re.sub(r"\{\{ (\w+) \}\}", lambda found: parts[found[1]], template)
+    """The page: the template with the data, the libraries and the script in one file."""
+    page = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.tests["has"] = lambda values, value: value in values
+    page.filters |= {"groupby_kept": _groups, "tojson": _json}
+    page.globals |= {name: globals()[name] for name in ("FILTERS", "SIGNS", "DASHES", "MARKERS")}
+    page.globals |= {"FULL": PAPER, "zip": zip, "file": _file, "code": _code, "signed": signed}
+    page.globals |= {"labelled": titled, "scale_name": lambda scale: _scale_name(scale, data)}
+    shown = data | {**_summaries(data), "data": Markup(_json(_of_script(data))), "images": {}}
+    template = page.get_template("page.html")
+    images = _images(data, results_dir, LIMIT - len(template.render(shown).encode()))
+    return template.render(shown | {"images": images})
+
+
+def _summaries(data: dict) -> dict:
+    """What the template shows of several artifacts at once."""
+    artifacts = data["artifacts"]
+    for artifact in artifacts:
+        artifact["measured"] = any(
+            "expected" not in one or (one["complete"] and one["scale"] not in data["rehearsals"])
+            for one in artifact["views"]
+        )
+    views = [one for artifact in artifacts for one in artifact["views"] if "runs" in one]
+    totals = []
+    for kind, words in KINDS.items():
+        status = {row[0]: row[1] for one in views if one["kind"] == kind for row in one["runs"]["rows"]}
+        totals += [(words, sum(word == "complete" for word in status.values()), len(status))] if status else []
+    tables = [b for one in views if one["scale"] == PAPER for b in one["blocks"] if b["kind"] == "table"]
+    rows = [row for block in tables for row in block["body"] if row["key"][-1] not in GAINS]
+    cells = [cell for row in rows for cell in row["cells"] if "paper" in cell]
+    ours = [cell["n"] for cell in cells if "ours" in cell]
+    groups = {"Tables": [], "Figures": [], "More": []}
+    for artifact in artifacts:
+        kind = artifact["name"].rstrip("0123456789")
+        groups[{"table": "Tables", "fig": "Figures"}.get(kind, "More")].append(artifact)
+    effects = [abs(v) for one in data["statements"] for v in (*one["effect"], *one["published"])]
+    scale = {one: one if one != PAPER else "full (paper)" for one in data["scales"]}
+    kinds = {one: "rehearsal" if one in data["rehearsals"] else "reduced" for one in scale}
+    return {
+        "totals": totals,
+        "compared": {"done": len(ours), "cells": len(cells), "seeds": max(ours, default=0)},
+        "groups": {title: members for title, members in groups.items() if members},
+        "reach": -int(-max([1.0, *effects]) // 1),  # points, at either end of the axis that all effects share
+        "options": data["options"]
+        | {"scale": {one: text if one == PAPER else f"{text} ({kinds[one]})" for one, text in scale.items()}},
+        "claims": [claim | {"sides": _sides(claim)} for claim in data["claims"]],
+    }
+
+
+def _sides(claim: dict) -> dict[str, dict]:
+    """What is judged: the paper's means, ours, and ours at each reduced scale that has any."""
+    ours = {scale: side for scale, side in claim["ours"].items() if scale == PAPER or side["cells"]}
+    named = {"ours" if scale == PAPER else f"ours at REDUCED SCALE {scale}": side for scale, side in ours.items()}
+    return {"the paper's means": claim["paper"], **named}
+
+
+def _of_script(data: dict) -> dict:
+    """What the script needs: charts, the rows of tables that a reader opens, and files to take along."""
+    charts, rows, files = {}, {}, {}
+    for artifact in data["artifacts"]:
+        for one in artifact["views"]:
+            for block in one["blocks"]:
+                if block.get("entries"):
+                    charts[block["key"]] = {"panels": block["panels"], "tag": _tag(one["scale"], data)}
+                    charts[block["key"]]["caption"] = titled(f"{artifact['title']}. {block['words']}", one["scale"])
+                files |= block.get("files", {})
+            if "runs" in one:
+                rows[f"runs-{one['key']}"] = _runs(artifact["name"], one)
+    for claim in data["claims"]:
+        rows[f"claim-{claim['id']}"] = _judged(claim)
+    scales = [scale for scale in data["scales"] if scale not in data["rehearsals"]]
+    made = [{one["scale"]: one for one in artifact["views"] if "runs" in one} for artifact in data["artifacts"]]
+    far = [[f"{v[s]['complete']} of {v[s]['expected']}" if s in v else "" for s in scales] for v in made]
+    rows["progress"] = {
+        "caption": "Complete runs of every artifact, by scale",
+        "head": ["Artifact", *("full scale" if scale == PAPER else _tag(scale, data) for scale in scales)],
+        "rows": [[one["name"], *cells] for one, cells in zip(data["artifacts"], far, strict=True) if any(cells)],
+    }
+    looks = {"dashes": {dash: name for dash, (name, _) in DASHES.items()}}
+    more = {key: data[key] for key in ("rehearsals", "explanation")}
+    return {"charts": charts, "rows": rows, "files": files, "looks": looks, **more}
+
+
+def _runs(name: str, one: dict) -> dict:
+    same = ", ".join(f"{key}={value}" for key, value in one["runs"]["shared"].items())
+    place = "runs/X" if one["scale"] == PAPER else f"runs/{one['scale']}/X"
+    words = [
+        f"Runs of {name}.",
+        f"Of all runs: {same}." if same else "",
+        f"Factors are the sweep file's; this scale replaces {one['replaced']}." if one["replaced"] else "",
+        f"A run with id X is made in {place}; its record.json holds every key.",
+    ]
+    caption = titled(" ".join(filter(None, words)), one["scale"])
+    return {"caption": caption, "head": one["runs"]["columns"], "rows": one["runs"]["rows"]}
+
+
+def _judged(claim: dict) -> dict:
+    rows = []
+    for whose, side in _sides(claim).items():
+        ours = whose != "the paper's means"  # whose numbers have no seeds
+        for cell, effect, low, high, adjusted, n, word in side["cells"]:
+            reach = "" if low is None else f"{signed(low)} to {signed(high)}"
+            known = (n, "") if ours else ("", "" if adjusted is None else adjusted)
+            rows.append([whose, cell, signed(effect), reach, *known, f"{SIGNS.get(word, '○')} {word}"])
+    head = ["Whose", "Cell", "Effect (points)", "95% interval", "Paired seeds", "p (Holm)", "Verdict"]
+    return {"caption": f"{claim['id']}: its cells", "head": head, "rows": rows}
+
+
+def signed(value: float) -> str:
+    """`+1.20`, `−0.31`, with the sign of mathematics."""
+    return f"{value:+.2f}".replace("-", "−")  # noqa: RUF001
+
+
+def _tag(scale: str, data: dict) -> str:
+    return "" if scale == PAPER else f"{'REHEARSAL' if scale in data['rehearsals'] else 'REDUCED SCALE'} {scale}"
+
+
+def _scale_name(scale: str, data: dict) -> str:
+    return "full scale" if scale == PAPER else f"{_tag(scale, data)}: {data['scales'][scale]}"
+
+
+def _groups(members: list[dict], key: str) -> list[tuple[str, list[dict]]]:
+    """By a key, in the order in which its values first come."""
+    values = dict.fromkeys(one[key] for one in members)
+    return [(value, [one for one in members if one[key] == value]) for value in values]
+
+
+def _code(text: str) -> str:
+    """A text between backticks is code; all else is text."""
+    return Markup(f"<code>{escape(text[1:-1])}</code>") if text[:1] == text[-1:] == "`" != text else escape(text)
+
+
+def _file(name: str) -> str:
+    return Markup((HERE / name).read_text())
 
 
 def _images(data: dict, results_dir: Path, room: int) -> dict[str, str]:
@@ -99,9 +247,9 @@ def _images(data: dict, results_dir: Path, room: int) -> dict[str, str]:
     images = {}
     for file in [block["file"] for one in views for block in one["blocks"] if block.get("file")]:
         image = "data:image/png;base64," + base64.b64encode(_small(results_dir / file)).decode()
-        if len(image) + 100 <= room:
+        if len(image) <= room:
             images[file] = image
-            room -= len(image) + 100
+            room -= len(image)
     return images
 
 
@@ -113,6 +261,7 @@ def _small(path: Path) -> bytes:
     return made.getvalue()
 
 
-def _json(data: dict) -> str:
+def _json(data: object) -> str:
+    """JSON that cannot end its element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")

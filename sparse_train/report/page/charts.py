@@ -1,12 +1,14 @@
 """The panels of the accuracy and exploration figures as plain values, for the page to draw."""
 
+import re
+
 import pandas as pd
 
-from sparse_train.report.figures import series, style
+from sparse_train.report.figures import accuracy, style
+from sparse_train.report.figures.accuracy import Line, Panel
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.figures.series import Line, Panel
 
-KINDS = {"curves": series.curves, "final": series.final, "itop": series.itop}
+KINDS = {"curves": accuracy.curves, "final": accuracy.final, "itop": accuracy.itop}
 
 
 def panels(kind: str, on: Material) -> list[dict]:
@@ -17,6 +19,18 @@ def panels(kind: str, on: Material) -> list[dict]:
     sd where there are several, their number n.
     """
     return [_panel(one, lines=kind == "curves") for one in KINDS[kind](on)]
+
+
+def entries(panels: list[dict]) -> list[dict]:
+    """The look of every series of these panels once, ours first: a legend."""
+    known = {one["name"]: one for panel in panels for one in panel["series"]}
+    words = ("name", "colour", "dash", "marker", "paper")
+    found = [{key: one[key] for key in words if key in one} for one in known.values()]
+    return sorted(found, key=lambda one: ("paper" in one, [*map(_natural, re.split(r"(\d+)", one["name"]))]))
+
+
+def _natural(part: str) -> tuple[int, str]:
+    return (int(part), "") if part.isdigit() else (0, part)
 
 
 def _panel(panel: Panel, lines: bool) -> dict:

@@ -4,7 +4,6 @@
 
 const NEURONS = 12, SEEN = 36; // rows of the mask, and weights of each that are drawn
 const FAN_INS = [9, 18, 36, 72, 144, 288, 576, 1152];
-const LOW = 0.5, HIGH = 16; // ends of the axis of gradient lengths
 
 /** Uniform numbers in [0, 1), the same at every visit (mulberry32). */
 function uniform(seed) {
@@ -33,9 +32,8 @@ function sparseLayer(sparsity, fanIn, exponent) {
   });
   const mean = neurons.reduce((sum, { kept }) => sum + kept, 0) / NEURONS;
   for (const one of neurons) {
-    if (!one.kept) continue; // a neuron without weights has no gradient
-    one.plain = (one.kept / fanIn) ** exponent;
-    one.corrected = one.plain * Math.sqrt(one.kept / mean);
+    one.plain = one.kept ? (one.kept / fanIn) ** exponent : null; // a neuron without weights has no gradient
+    one.corrected = one.kept ? one.plain * Math.sqrt(one.kept / mean) : null;
   }
   return neurons;
 }
@@ -53,98 +51,57 @@ const times = (values) => {
   return low === high ? `${low} times` : `${low} to ${high} times`;
 };
 
-function explanation() {
-  const { measured, exponents } = data.explanation;
-  const steps = Object.keys(exponents), last = steps.at(-1);
-  const range = (id, max, value, step) =>
-    element("input", { type: "range", id, min: 0, max, step, value, oninput: () => redraw() });
-  const sparsity = range("try-sparsity", 0.98, 0.9, 0.01), fanIn = range("try-fan-in", FAN_INS.length - 1, 4, 1);
-  const choice = (step, i) => element("label", {}, element("input",
-    { type: "radio", name: "try-step", value: step, checked: i === 0, onchange: () => redraw() }),
-  step === "0" ? " at the start" : ` after ${Number(step) + 1} steps`);
-  const stages = element("fieldset", {}, element("legend", {}, "Training"), steps.map(choice));
-  const told = [element("output", { for: "try-sparsity" }), element("output", { for: "try-fan-in" })];
-  const spoken = element("p", { class: "says", role: "status" });
-  const layer = vector("svg", { viewBox: "0 0 560 240", role: "img", "aria-labelledby": "try-layer" });
-  const curve = vector("svg", { viewBox: "0 0 300 240", role: "img", "aria-labelledby": "try-curve" });
-  const across = (ratio) => 300 + (240 * Math.log(ratio / LOW)) / Math.log(HIGH / LOW);
+/** Masks, gradients and the measured amplification as one Plotly figure. */
+function drawLayer(neurons, over, sparsity, measured, width) {
+  const narrow = width < 700, rows = neurons.map((_, row) => row + 1);
+  const cells = (wanted) => neurons.flatMap(({ mask }, row) =>
+    mask.slice(0, SEEN).flatMap((kept, i) => (kept === wanted ? [[i, row + 1]] : [])));
+  const squares = (wanted, color) => ({ x: cells(wanted).map(([x]) => x), y: cells(wanted).map(([, y]) => y), mode: "markers",
+    marker: { symbol: "square", size: 6, color }, hoverinfo: "skip" });
+  const dots = (key, name, color) => ({ x: neurons.map((one) => one[key]), y: rows, xaxis: "x2", yaxis: "y2", mode: "markers", name,
+    marker: { size: 8, color, line: { color: key === "plain" ? tone("ink") : tone("link"), width: 1.5 } },
+    hovertemplate: `neuron %{y}, ${name}: %{x:.2f}×<extra></extra>` });
+  const s = Array.from({ length: 99 }, (_, i) => i / 100);
+  const all = [squares(false, tone("grid")), squares(true, tone("ink")), dots("plain", "without Eq. 12", tone("paper")),
+    dots("corrected", "with Eq. 12", tone("link")),
+    { x: s, y: s.map((one) => 1 / Math.sqrt(1 - one)), xaxis: "x3", yaxis: "y3", mode: "lines", line: { color: tone("ink"), width: 1.5 },
+      hovertemplate: "1/√(1 − %{x}) = %{y:.2f}<extra></extra>" },
+    { x: measured.map(([x]) => x), y: measured.map(([, y]) => y), xaxis: "x3", yaxis: "y3", mode: "markers",
+      marker: { size: 8, color: tone("link") }, hovertemplate: "measured: %{y:.2f}× at %{x}<extra></extra>" }];
+  const rowsOf = { autorange: "reversed", showticklabels: false, showgrid: false, ticks: "" };
+  const dashed = { type: "line", line: { dash: "dot", width: 1, color: tone("soft") } };
+  const layout = layoutOf({ width, height: narrow ? 760 : 290, margin: { l: 30, r: 10, t: 10, b: 45 },
+    grid: { rows: narrow ? 3 : 1, columns: narrow ? 1 : 3, pattern: "independent", xgap: 0.1, ygap: 0.25 },
+    xaxis: axisOf("weights of each neuron", { showticklabels: false, showgrid: false, ticks: "", range: [-1, SEEN] }),
+    yaxis: axisOf("neuron", rowsOf), yaxis2: axisOf("", rowsOf), yaxis3: axisOf("", { range: [0.5, 8] }),
+    xaxis2: axisOf(`gradient over ${over}`, { type: "log", range: [Math.log10(0.4), Math.log10(16)], tickvals: [0.5, 1, 2, 4, 8, 16] }),
+    xaxis3: axisOf("amplification by sparsity", { range: [0, 1], tickformat: ".0%" }),
+    shapes: [{ ...dashed, xref: "x2", yref: "y2 domain", x0: 1, x1: 1, y0: 0, y1: 1 },
+      { ...dashed, xref: "x3", yref: "y3 domain", x0: sparsity, x1: sparsity, y0: 0, y1: 1 }] });
+  Plotly.react("try-plot", all, layout, { displayModeBar: false });
+}
 
-  const text = (parent, x, y, words, anchor = "start") => {
-    vector("text", { x, y, "text-anchor": anchor }, parent).textContent = words;
-  };
-
-  function drawLayer(neurons, over) {
-    layer.replaceChildren();
-    text(layer, 0, 15, `${Math.min(SEEN, neurons[0].mask.length)} of each neuron's weights`);
-    text(layer, 300, 15, `gradient over ${over}`);
-    for (const ratio of [0.5, 1, 2, 4, 8, 16]) {
-      vector("line", { x1: across(ratio), x2: across(ratio), y1: 20, y2: 216, class: ratio === 1 ? "zero" : "axis" }, layer);
-      text(layer, across(ratio), 232, `${ratio}×`, "middle");
-    }
-    neurons.forEach((one, row) => {
-      const y = 22 + row * 16;
-      one.mask.slice(0, SEEN).forEach((kept, i) =>
-        vector("rect", { x: i * 7.6, y, width: 6.4, height: 11, class: kept ? "kept" : "masked" }, layer));
-      if (!one.kept) return text(layer, 300, y + 9, "no weights, no gradient");
-      const mark = (value, name) => vector("circle",
-        { cx: across(Math.max(LOW, Math.min(HIGH, value))), cy: y + 5.5, r: 4, class: name }, layer);
-      mark(one.plain, "theirs");
-      mark(one.corrected, "ours");
-    });
-  }
-
-  function drawCurve(at) {
-    const x = (value) => 34 + 244 * value, y = (ratio) => 210 - (180 * (ratio - 1)) / 7;
-    curve.replaceChildren();
-    text(curve, 0, 12, "measured (points) and 1/√(1 − s)");
-    for (const ratio of [1, 2, 4, 6, 8]) {
-      vector("line", { x1: 34, x2: 278, y1: y(ratio), y2: y(ratio), class: "axis" }, curve);
-      text(curve, 28, y(ratio) + 4, `${ratio}×`, "end");
-    }
-    for (const share of [0, 0.5, 1]) text(curve, x(share), 228, `${100 * share}%`, "middle");
-    const path = Array.from({ length: 99 }, (_, i) => `${x(i / 100)},${y(1 / Math.sqrt(1 - i / 100))}`);
-    vector("polyline", { points: path.join(" "), class: "theory" }, curve);
-    vector("line", { x1: x(at), x2: x(at), y1: 24, y2: 210, class: "zero" }, curve);
-    for (const [share, ratio] of measured) vector("circle", { cx: x(share), cy: y(ratio), r: 4, class: "ours" }, curve);
-  }
-
-  function redraw() {
+function play() {
+  const { measured, exponents } = data.explanation, node = $("try-plot");
+  const [sparsity, fanIn] = [$("try-sparsity"), $("try-fan-in")], spoken = document.querySelector(".try .says");
+  const it = { node, draw: () => {
     const s = Number(sparsity.value), count = FAN_INS[fanIn.value];
-    const step = stages.querySelector(":checked").value;
-    const exponent = step === "0" ? -0.5 : between(exponents[step], s);
-    const neurons = sparseLayer(s, count, exponent), alive = neurons.filter((one) => one.kept);
-    told[0].textContent = `${Math.round(100 * s)}%`;
-    told[1].textContent = String(count);
-    const start = step === "0";
+    const step = document.querySelector("[name=try-step]:checked").value, start = step === "0";
+    const neurons = sparseLayer(s, count, start ? -0.5 : between(exponents[step], s));
+    const alive = neurons.filter((one) => one.kept), kept = neurons.map((one) => one.kept);
+    document.querySelector("[for=try-sparsity]").textContent = `${Math.round(100 * s)}%`;
+    document.querySelector("[for=try-fan-in]").textContent = String(count);
     if (!start) relative(alive);
-    drawLayer(neurons, start ? "dense" : "the mean");
-    drawCurve(s);
-    const kept = neurons.map((one) => one.kept);
+    drawLayer(neurons, start ? "dense" : "the mean", s, measured, node.clientWidth);
     const [fewest, most] = [Math.min(...kept), Math.max(...kept)];
     spoken.textContent = !alive.length ? "No neuron has a weight." :
       `The neurons keep ${fewest === most ? most : `${fewest} to ${most}`} of ${count} weights each. Their gradients are ` +
       `${times(alive.map((one) => one.plain))} as long as ${start ? "dense ones" : "their layer's mean"}, and ` +
       `${times(alive.map((one) => one.corrected))} with Eq. 12.`;
-  }
-
-  const known = exponents[last].map(([share]) => `${Math.round(100 * share)}%`).join(", ");
-  const node = element("section", { class: "try", "aria-labelledby": "try" },
-    element("h2", { id: "try" }, "Try it: one sparse layer under normalization"),
-    element("p", {}, "Normalization divides by each neuron's own spread. A neuron of sparsity s therefore gets a gradient ",
-      "1/√(1 − s) times as long (Section 3.2; hollow). Eq. 12 multiplies it by √(1 − s) and divides it by the root of ",
-      "the layer's mean density (filled). The neurons then agree, and the layer keeps one common factor. Training ",
-      "undoes the amplification, and the correction then skews the neurons the other way."),
-    element("div", { class: "controls" },
-      element("label", {}, "Sparsity ", sparsity, " ", told[0]), element("label", {}, "Dense fan-in ", fanIn, " ", told[1]), stages),
-    spoken,
-    element("div", { class: "shown" },
-      element("figure", {}, layer, element("figcaption", { id: "try-layer" },
-        `${NEURONS} neurons with random masks. Hollow: by Eq. 10 at the start; after ${Number(last) + 1} steps by the measured `,
-        "exponent, relative to the layer's mean. Filled: with Eq. 12.")),
-      element("figure", {}, curve, element("figcaption", { id: "try-curve" },
-        "Amplification at the start, by sparsity: ", element("a", { href: "#fig2" }, "Figure 2"), "."))),
-    element("p", { class: "soft" }, `After ${Number(last) + 1} steps: median exponents over the layers of ResNet20 and three seeds at ${known} `,
-      "sparsity (CIFAR-100 at 16x16, RigL with SGD), straight lines between them and level beyond, from ", element("a", { href: "#mask-updates" }, "mask-updates"), "."));
-  redraw();
-  return node;
+  } };
+  for (const control of $$(".try input")) control.addEventListener("input", it.draw);
+  new ResizeObserver(() => node.clientWidth !== node.layout?.width && it.draw()).observe(node);
+  charts.push(it); // follows the theme
 }
+
+if (data.explanation) addEventListener("DOMContentLoaded", play);

@@ -15,8 +15,7 @@ from sparse_train.report.page.records import Committed, committed
 from sparse_train.report.results import COMPLETE, MADE
 from sparse_train.report.sweeps import PAPER, Cell, Sweep
 from sparse_train.report.views import hyperparameters, methods, tables
-from sparse_train.report.views.labels import name
-from sparse_train.report.views.spread import mean_std
+from sparse_train.report.views.labels import name, titled
 
 PROTOCOL = {"cifar100", "imagenet"}  # the data sets of the paper's accuracies
 UNSHOWN = ("scale", "started", "images_per_second", "threads", "torch")  # of a run; the CSV has them
@@ -36,6 +35,7 @@ def view(name: str, scale: str, results_dir: Path) -> dict:
     others = held.runs.loc[held.runs["status"] != COMPLETE, "status"].value_counts()
     return {
         "scale": scale,
+        "key": _key(held),
         "kind": kind(held.cells, scale),
         "facets": held.facets(),
         "complete": len(held.complete),
@@ -59,6 +59,11 @@ def kind(cells: list[Cell], scale: str) -> str:
     return "accuracy" if trained and {cell.dataset for cell in cells} <= PROTOCOL else "theory"
 
 
+def _key(held: Committed) -> str:
+    """A name for what readers take along."""
+    return held.name if held.scale == PAPER else f"{held.name}-{held.scale}"
+
+
 def _price(price: cost.Cost) -> str:
     """Epochs and GPU-hours, where there are any."""
     words = str(price).partition(", ")[2] if price.epochs else ""
@@ -80,7 +85,10 @@ def _blocks(held: Committed, sweep: Sweep) -> Iterator[dict]:
     artifact, named = sweep.artifact, methods.words(sweep)
     if artifact.get("table"):
         compared = {"paper": artifact.get("paper"), "scale": held.scale}
-        yield _table(tables.make(held.runs, **artifact["table"], **compared, methods=named))
+        table = tables.make(held.runs, **artifact["table"], **compared, methods=named)
+        caption = titled(artifact["title"], held.scale)
+        files = {".csv": tables.tidy(table).to_csv(index=False), ".tex": tables.latex(table, caption)}
+        yield _table(table) | {"files": {f"{_key(held)}{ending}": text for ending, text in files.items()}}
     yield from map(_lines, listings(sweep, held.runs))
     spec = artifact.get("figure")
     about = " ".join([KINDS[spec["kind"]].about, *methods.notes(sweep)]) if spec else ""
@@ -88,7 +96,11 @@ def _blocks(held: Committed, sweep: Sweep) -> Iterator[dict]:
         history = pd.DataFrame() if KINDS[spec["kind"]].needs is None else held.history()
         spec = {**spec, "factors": held.factors, "methods": named}
         panels = charts.panels(spec["kind"], Material(held.runs, history, spec, held.scale == PAPER))
-        yield {"kind": "charts", "about": about, "panels": panels}
+        what, around = ("line", "band") if any(panel["lines"] for panel in panels) else ("point", "bar")
+        means = f"A {what} is the mean over seeds, its {around} one standard deviation"
+        words = f"{about} {means}; each panel has a vertical scale of its own."
+        entries = charts.entries(panels)
+        yield {"kind": "charts", "key": _key(held), "words": words, "panels": panels, "entries": entries}
     elif spec:
         path = held.place / f"{held.name}.png"
         file = str(sweeps.scale_dir(Path(), held.scale) / path.name) if path.exists() else None
@@ -101,32 +113,34 @@ def _lines(lines: list[list[str]]) -> dict:
 
 
 def _table(table: tables.Table) -> dict:
-    body = []
-    for row, cells in table.cells.items():
-        shown = [_cell(cell, table.best(row, column)) for column, cell in cells.items()]
-        body.append({"key": list(row), "labels": table.labels(row), "cells": shown})
+    lines = table.lines()
+    body = [
+        {"key": list(row), "labels": table.words(row), "cells": [_cell(cells.get(c)) for c in table.labels]}
+        for row, cells in lines.items()
+    ]
     return {
         "kind": "table",
+        "compared": table.compared,
         "rows": table.rows,
         "heads": [*map(name, table.rows)],
         "across": name(table.columns),
         "columns": table.columns,
-        "values": list(table.column_labels),
-        "labels": list(table.column_labels.values()),
+        "values": list(table.labels),
+        "labels": list(table.labels.values()),
         "body": body,
     }
 
 
-def _cell(cell: tables.Cell, highest: bool) -> dict:
-    """Texts; what is not there is left out, a hole has no `ours`."""
-    made = {"n": cell.n, "of": cell.expected}
-    if cell.mean is not None:
-        made["ours"] = mean_std(cell.mean, cell.std)
-    if cell.paper is not None:
-        made["paper"] = mean_std(*cell.paper)
-    if cell.difference is not None:
-        made["difference"] = f"{cell.difference:+.2f}".replace("-", "−")  # noqa: RUF001
-    return made | ({"best": True} if highest else {})
+def _cell(cell: pd.Series | None) -> dict:
+    """Texts; what is not there is left out, a hole has no `ours`; nothing is expected where there is no cell."""
+    if cell is None:
+        return {"n": 0, "of": 0}
+    made = {"n": int(cell["n"]), "of": int(cell["expected"])}
+    if cell["n"]:
+        made["ours"] = tables.ours(cell)
+    if paper := tables.papers(cell):
+        made["paper"] = paper
+    return made | ({"best": True} if cell["best"] else {})
 
 
 def _runs(held: Committed) -> dict:

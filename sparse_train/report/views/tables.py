@@ -1,21 +1,23 @@
 """Tables: ours, the paper's number and the difference, with the number of runs behind each cell.
 
-Every table is made once, as a list of `Cell`s, and written as Markdown, LaTeX and CSV.
+A table is made once, as a frame with one row per cell, and written as Markdown, LaTeX and CSV.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
 
 from sparse_train.report import sweeps
 from sparse_train.report.paper import value as paper_value
+from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import label, name
 from sparse_train.report.views.spread import mean_std
 
 HOLE = "·"  # of a cell without a complete run
+GAINS = {"sparseopt-sgd": ("sparseopt", "sgd"), "sparseopt_ham-ham": ("sparseopt_ham", "ham")}  # differences of rows
 NUMBER = re.compile(r"^Table \d+\. ")  # LaTeX numbers tables itself
+NEGATIVE = re.compile(r"(?<!\w)-(?=\d)")
 # What LaTeX would not print as it stands.
 LATEX = str.maketrans(
     {
@@ -25,52 +27,48 @@ LATEX = str.maketrans(
         "~": r"\textasciitilde{}",
         "\n": " ",
         "±": r"$\pm$",
+        HOLE: r"$\cdot$",
     }
 )
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell: accuracies in percent over seeds, or a hole.
+class Table:
+    """Accuracies in percent by row and column.
 
     Attributes:
-        mean, std: of our complete runs; the sample standard deviation, None for fewer than two.
-        n, expected: our complete runs, and how many there should be.
-        paper: the paper's (mean, std), where it has the cell and the scale is the paper's.
+        rows, columns: factors; a row is a tuple of factor values, the first of which groups the rows.
+        cells: one row per cell, in the order of the sweep: the factors; `mean` and sample standard deviation `std` over
+            our `n` complete runs of the `expected` ones; `paper_mean` and `paper_std`, where the paper has the cell and
+            the scale is the paper's; the `difference` of the means; whether ours is the `best` mean among the rows that
+            share all but the last factor. A row of `GAINS` is a difference of two rows, paired over `n` seeds, with the
+            95% interval from `low` to `high`.
+        labels: words for the columns.
+        methods: words for optimizers that are something else in this sweep.
+        judged: a rehearsal has no best cell and no differences.
     """
 
-    mean: float | None
-    std: float | None
-    n: int
-    expected: int
-    paper: tuple[float, float] | None
-
-    @property
-    def difference(self) -> float | None:
-        return None if self.mean is None or self.paper is None else self.mean - self.paper[0]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells by row and column; a row is a tuple of factor values, the first of which groups the rows."""
-
-    rows: list[str]  # factors
-    columns: str  # factor
-    cells: dict[tuple[str, ...], dict[str, Cell]]
-    column_labels: dict[str, str]
+    rows: list[str]
+    columns: str
+    cells: pd.DataFrame
+    labels: dict[str, str]
     compared: bool
-    methods: dict[str, str]  # optimizers that this sweep calls otherwise
-    judged: bool = True  # a rehearsal has no best
+    methods: dict[str, str]
+    judged: bool
 
-    def labels(self, row: tuple[str, ...]) -> list[str]:
-        return [label(factor, value, self.methods) for factor, value in zip(self.rows, row, strict=True)]
+    def words(self, row: tuple[str, ...]) -> list[str]:
+        """The labels of a row."""
+        return [
+            " minus ".join(label(factor, one, self.methods) for one in GAINS.get(value, (value,)))
+            for factor, value in zip(self.rows, row, strict=True)
+        ]
 
-    def best(self, row: tuple[str, ...], column: str) -> bool:
-        """Whether this is our highest mean among the rows that share all but the last factor; never in a rehearsal."""
-        peers = [cells[column].mean for other, cells in self.cells.items() if other[:-1] == row[:-1]]
-        means = [round(mean, 2) for mean in peers if mean is not None]
-        mean = self.cells[row][column].mean
-        return self.judged and mean is not None and round(mean, 2) == max(means)
+    def lines(self, cells: pd.DataFrame | None = None) -> dict[tuple[str, ...], dict[str, pd.Series]]:
+        """Cells by row and column."""
+        found: dict[tuple[str, ...], dict[str, pd.Series]] = {}
+        for _, cell in (self.cells if cells is None else cells).iterrows():
+            found.setdefault(tuple(cell[self.rows]), {})[cell[self.columns]] = cell
+        return found
 
 
 def make(
@@ -88,30 +86,45 @@ def make(
         paper: the paper's table to compare with; only runs of the paper's scale are compared.
         methods: words for optimizers that are something else in this sweep.
     """
-    compared = paper is not None and scale == "paper"
-    across = list(runs[columns].unique())
-    cells: dict[tuple[str, ...], dict[str, Cell]] = {}
-    for row in sorted(set(runs[rows].itertuples(index=False, name=None)), key=_place(runs, rows)):
-        here = runs[(runs[rows] == list(row)).all(axis=1)]
-        cells[row] = {c: _cell(here[here[columns] == c], value, paper if compared else None) for c in across}
+    compared, judged, by = paper is not None and scale == "paper", not sweeps.is_rehearsal(scale), [*rows, columns]
+    runs = runs.assign(**{value: pd.to_numeric(runs[value]) if value in runs else float("nan")})
+    groups = runs.groupby(by, sort=False)
+    cells = groups[value].agg(mean="mean", std="std", n="count", expected="size").reset_index()
+    known = [_papers(paper if compared else None, group.iloc[0]) for _, group in groups]
+    cells[["paper_mean", "paper_std"]] = pd.DataFrame(known, index=cells.index, dtype=float)
+    cells["difference"] = cells["mean"] - cells["paper_mean"]
+    peers = [*rows[:-1], columns]
+    cells["best"] = judged & (cells["mean"].round(2) == cells.groupby(peers)["mean"].transform("max").round(2))
+    order = {key: list(runs[key].unique()) for key in by}
+    if judged and rows[-1] == "optimizer" and "seed" in runs:
+        cells = pd.concat([cells, *_gains(runs, cells, peers, value)], ignore_index=True)
+        order["optimizer"] += GAINS
+    cells = cells.sort_values(by, key=lambda values: values.map(order[values.name].index)).reset_index(drop=True)
     rehearsed = columns == "epochs" and scale != "paper"
-    labels = {c: label(columns, c) + (trained(runs, c) if rehearsed else "") for c in across}
-    return Table(rows, columns, cells, labels, compared, methods or {}, not sweeps.is_rehearsal(scale))
+    labels = {c: label(columns, c) + (trained(runs, c) if rehearsed else "") for c in order[columns]}
+    return Table(rows, columns, cells, labels, compared, methods or {}, judged)
 
 
-def _place(runs: pd.DataFrame, rows: list[str]):
-    orders = [list(runs[factor].unique()) for factor in rows]
-    return lambda row: [order.index(value) for order, value in zip(orders, row, strict=True)]
+def _papers(paper: str | None, run: pd.Series) -> tuple[float | None, float | None]:
+    factors = {key: str(run[key]) for key in ("dst", "sparsity", "optimizer", "epochs") if key in run}
+    return paper_value(paper, **factors) or (None, None)
 
 
-def _cell(runs: pd.DataFrame, value: str, paper: str | None) -> Cell:
-    if runs.empty:  # the grid is no full product
-        return Cell(None, None, 0, 0, None)
-    present = runs[value].dropna() if value in runs else pd.Series(dtype=float)
-    mean = float(present.mean()) if len(present) else None
-    std = float(present.std()) if len(present) > 1 else None
-    factors = {key: str(runs[key].iloc[0]) for key in ("dst", "sparsity", "optimizer", "epochs") if key in runs}
-    return Cell(mean, std, len(present), len(runs), paper_value(paper, **factors))
+def _gains(runs: pd.DataFrame, cells: pd.DataFrame, peers: list[str], value: str) -> list[pd.DataFrame]:
+    """What one optimizer gains over another, where runs of both share a seed."""
+    by_seed = runs.pivot_table(values=value, index=[*peers, "seed"], columns="optimizer", sort=False)
+    papers = cells.pivot(index=peers, columns="optimizer", values="paper_mean")
+    made = []
+    for key, (more, less) in GAINS.items():
+        if not {more, less} <= set(by_seed):
+            continue
+        gain = (by_seed[more] - by_seed[less]).dropna()
+        found = {peer: statistics.mean(values) for peer, values in gain.groupby(peers, sort=False)}
+        if found:
+            frame = pd.DataFrame(list(found.values()), pd.MultiIndex.from_tuples(found, names=peers)).drop(columns="p")
+            frame["paper_mean"] = papers[more] - papers[less]
+            made.append(frame.reset_index().assign(optimizer=key, best=False, expected=frame["n"].to_numpy()))
+    return made
 
 
 def trained(runs: pd.DataFrame, epochs: str) -> str:
@@ -120,36 +133,67 @@ def trained(runs: pd.DataFrame, epochs: str) -> str:
     return f" (here {int(here.iloc[0])})" if len(here) else ""
 
 
+def _ran(table: Table) -> tuple[pd.DataFrame, str]:
+    """The cells of the rows and columns that have a complete run, or all where none has; and words for the missing."""
+    done = table.cells["n"] > 0
+    rows, columns = (table.cells.loc[done, by].drop_duplicates() for by in (table.rows, table.columns))
+    shown = table.cells.merge(rows).merge(columns.to_frame()) if done.any() else table.cells
+    own = ~table.cells[table.rows[-1]].isin(GAINS)
+    missing = f"{(own & ~done).sum()} of {own.sum()} cells are not run yet."
+    return shown, "" if done[own].all() else missing
+
+
 def markdown(table: Table) -> str:
     """A Markdown table that is also readable as it stands in a terminal."""
-    lines = [[*map(name, table.rows), *table.column_labels.values()]]
-    for row, cells in table.cells.items():
-        texts = [_plain(cell, table.best(row, column)) for column, cell in cells.items()]
-        lines.append([*table.labels(row), *texts])
-    return aligned(lines)
+    shown, missing = _ran(table)
+    columns = [column for column in table.labels if column in set(shown[table.columns])]
+    texts = [[*map(name, table.rows), *(table.labels[column] for column in columns)]]
+    texts += [
+        [*table.words(row), *(_plain(cells.get(c)) for c in columns)] for row, cells in table.lines(shown).items()
+    ]
+    return "\n".join(filter(None, (f"{missing}\n" if missing else "", aligned(texts))))
 
 
-def _plain(cell: Cell, best: bool) -> str:
-    ours = HOLE if cell.mean is None else f"{_bold(mean_std(cell.mean, cell.std), best)} ({_count(cell)})"
-    if cell.paper is None:
-        return ours
-    difference = "" if cell.difference is None else f", {cell.difference:+.2f}"
-    return f"{ours}; paper {mean_std(*cell.paper)}{difference}"
+def _plain(cell: pd.Series | None) -> str:
+    if cell is None:
+        return HOLE
+    text = f"**{ours(cell)}**{count(cell)}" if cell["best"] else f"{ours(cell)}{count(cell)}"
+    return "; paper ".join(filter(None, (text, papers(cell))))
 
 
-def _count(cell: Cell) -> str:
-    return f"n={cell.n}" if cell.n == cell.expected else f"n={cell.n} of {cell.expected}"
+def ours(cell: pd.Series) -> str:
+    """`61.00 ± 1.00`, or a difference with its interval, `+1.20 [+0.41, +1.99]`; a dot for a hole."""
+    if not cell["n"]:
+        return HOLE
+    if cell.get("optimizer") not in GAINS:
+        return mean_std(cell["mean"], cell["std"])
+    return f"{cell['mean']:+.2f}" + (f" [{cell['low']:+.2f}, {cell['high']:+.2f}]" if cell["n"] > 1 else "")
+
+
+def count(cell: pd.Series) -> str:
+    """` (n=3)`: the runs or pairs of runs behind it."""
+    of = "" if cell["n"] == cell["expected"] else f" of {cell['expected']}"
+    return f" (n={cell['n']}{of})" if cell["n"] else ""
+
+
+def papers(cell: pd.Series) -> str:
+    """The paper's number, and ours minus it where both are known."""
+    if pd.isna(cell["paper_mean"]):
+        return ""
+    if cell.get("optimizer") in GAINS:
+        return f"{cell['paper_mean']:+.2f}"
+    difference = "" if pd.isna(cell["difference"]) else f", {cell['difference']:+.2f}"
+    return mean_std(cell["paper_mean"], cell["paper_std"]) + difference
 
 
 def explained(table: Table) -> str:
     """How to read a cell, in one sentence or two."""
     paper = "; then the paper's number, and ours minus it" if table.compared else ""
     best = ", best mean in bold" if table.judged else ""
-    return f"Ours: mean ± standard deviation over n runs{best}{paper}. A dot: no complete run."
-
-
-def _bold(text: str, bold: bool) -> str:
-    return f"**{text}**" if bold else text
+    gains = table.cells.get("optimizer", pd.Series()).isin(GAINS).any()
+    paired = " A difference of methods is paired over n seeds, with its 95% interval." if gains else ""
+    dots = " A dot: no complete run." if (_ran(table)[0]["n"] == 0).any() else ""
+    return f"Ours: mean ± standard deviation over n runs{best}{paper}.{paired}{dots}"
 
 
 def aligned(lines: list[list[str]]) -> str:
@@ -162,84 +206,50 @@ def aligned(lines: list[list[str]]) -> str:
 
 
 def latex(table: Table, caption: str) -> str:
-    """booktabs, in the paper's row order, our best in bold; the paper's number and the difference below ours.
+    """booktabs, in the paper's row order, our best in bold, and the paper's number with the difference below ours.
 
     It is no wider than a line of the page. The caption loses the number that LaTeX counts itself.
     """
-    first, last = len(table.rows) + 1, len(table.rows) + len(table.column_labels)
-    across = rf"\multicolumn{{{last - first + 1}}}{{c}}{{{_escape(name(table.columns))}}}"
-    over = " & " * len(table.rows) + across + rf" \\ \cmidrule{{{first}-{last}}}"
-    head = " & ".join(map(_escape, [*map(name, table.rows), *table.column_labels.values()]))
-    body, before = [], None
-    for row, cells in table.cells.items():
-        if before is not None and row[0] != before:
-            body.append(r"\midrule")
-        words = [*map(_escape, table.labels(row))]
-        if row[0] == before:
-            words[0] = ""
-        ours = " & ".join([*words, *(_latex_ours(cell, table.best(row, column)) for column, cell in cells.items())])
-        body.append(ours + r" \\")
+    shown, missing = _ran(table)
+    columns = [column for column in table.labels if column in set(shown[table.columns])]
+    body, bold = {}, {}
+    for row, cells in table.lines(shown).items():
+        words = tuple(table.words(row))
+        body[*words, "ours"] = [f"{ours(cells[c])}{count(cells[c])}" if c in cells else HOLE for c in columns]
+        bold[*words, "ours"] = [c in cells and bool(cells[c]["best"]) for c in columns]
         if table.compared:
-            paper = [_latex_paper(cell) for cell in cells.values()]
-            body.append(" & ".join([*[""] * len(words), *paper]) + r" \\")
-        before = row[0]
-    columns = "l" * len(table.rows) + "c" * len(table.column_labels)
+            body[*words, "paper"] = [papers(cells[c]) if c in cells else "" for c in columns]
+            bold[*words, "paper"] = [False] * len(columns)
+    names, heads = [*map(name, table.rows), ""], [table.labels[column] for column in columns]
+    index = pd.MultiIndex.from_tuples(body, names=names)
+    frame = pd.DataFrame(list(body.values()), index, pd.Index(heads, name=name(table.columns)))
+    weight = pd.DataFrame(list(bold.values()), index, frame.columns)
+    styled = frame.style.apply(lambda _: weight.map(lambda best: "textbf:--rwrap" if best else ""), axis=None)
+    styled = styled.format(_escape).format_index(_escape).format_index(_escape, axis="columns")
+    styled = styled.format_index_names(_escape).format_index_names(_escape, axis="columns")
+    if not table.compared:
+        styled = styled.hide(level=len(names) - 1)
+    text = f"{NUMBER.sub('', caption).rstrip('.')}. {explained(table)} {missing}".rstrip()
+    aligned = "l" * (len(names) - (not table.compared)) + "c" * len(columns)
+    tabular = styled.to_latex(hrules=True, column_format=aligned, multirow_align="naive", multicol_align="c")
     return "\n".join(
         [
             r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escape(NUMBER.sub('', caption).rstrip('.'))}. {_escape(explained(table))}}}",
+            rf"\caption{{{_escape(text)}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            over,
-            head + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}}",
+            tabular.rstrip() + "}",
             r"\end{table}",
             "",
         ]
     )
 
 
-def _latex_ours(cell: Cell, best: bool) -> str:
-    if cell.mean is None:
-        return r"$\cdot$"
-    text = f"${mean_std(cell.mean, cell.std, plus_minus=chr(92) + 'pm ')}$"
-    return (rf"\boldmath{text}" if best else text) + rf" {{\scriptsize ({_count(cell)})}}"
-
-
-def _latex_paper(cell: Cell) -> str:
-    if cell.paper is None:
-        return ""
-    difference = "" if cell.difference is None else f"\\ (${cell.difference:+.2f}$)"
-    return rf"{{\scriptsize paper ${mean_std(*cell.paper, plus_minus=chr(92) + 'pm ')}$}}{difference}"
-
-
 def _escape(text: str) -> str:
-    return text.translate(LATEX)
+    return NEGATIVE.sub("$-$", text.translate(LATEX))
 
 
 def tidy(table: Table) -> pd.DataFrame:
     """One line per cell."""
-    return pd.DataFrame(_tidy_rows(table))
-
-
-def _tidy_rows(table: Table) -> Iterable[dict]:
-    for row, cells in table.cells.items():
-        for column, cell in cells.items():
-            paper = cell.paper or (None, None)
-            yield {
-                **dict(zip(table.rows, row, strict=True)),
-                table.columns: column,
-                "mean": cell.mean,
-                "std": cell.std,
-                "n": cell.n,
-                "expected": cell.expected,
-                "paper_mean": paper[0],
-                "paper_std": paper[1],
-                "difference": cell.difference,
-            }
+    return table.cells.drop(columns="best")
