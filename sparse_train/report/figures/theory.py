@@ -27,6 +27,24 @@ def _bn_gradient(on: Material) -> Figure:
     return figure
 
 
+def _dead_neuron(on: Material) -> Figure:
+    """A line for each eps, and the closed form in the colour of text; t = 0 stands at the left edge."""
+    figure = style.sized(3.6)
+    axes = figure.subplots()
+    positive = on.rows.loc[on.rows["length"] > 0, "length"] if len(on.rows) else pd.Series([1.0])
+    edge = positive.min() / 10
+    for i, (eps, group) in enumerate(groups(on.rows, "task.eps", sort=False)):
+        group = group.assign(length=group["length"].where(group["length"] > 0, edge))
+        _band(axes, group, "length", "ratio", i, f"measured, eps {float(eps):g}")
+        closed = group.groupby("length")["theory"].mean()
+        text = {"label": "$\\sqrt{(v+\\epsilon)/(t^2v+\\epsilon)}$"} if i == 0 else {}
+        axes.plot(closed.index, closed, color=rcParams["text.color"], linewidth=1, linestyle="--", zorder=3, **text)
+    axes.set(xscale="log", yscale="log", xlabel="the neuron's weights, times t (left edge: none)")
+    axes.set_ylabel("its dense gradient, times that at t = 1")
+    axes.legend(loc="lower left")
+    return figure
+
+
 def by_sparsity(axes: Axes, rows: pd.DataFrame) -> None:
     """A line for each normalization and initialization, and Eq. 10 in the colour of text.
 
@@ -357,6 +375,9 @@ def _sign_flips(on: Material) -> Figure:
 KINDS = {
     "bn_gradient": Kind(
         _bn_gradient, "Mean |g_sparse| over mean |g_dense|, by sparsity; the mean and 95% band over seeds."
+    ),
+    "dead_neuron": Kind(
+        _dead_neuron, "The dense gradient of a neuron before batch normalization as its weights vanish, over eps."
     ),
     "gradient_skew": Kind(
         _gradient_skew, "A small layer, dense and sparse, and how its gradient is turned; then the same on a large one."
