@@ -61,7 +61,7 @@ SCIENCE_OF = {
 
 # A key added later goes here with the value that means "as before": at that value it is left out of the id, so that
 # records committed before it existed keep theirs. Dotted path -> value.
-AS_BEFORE: dict[str, Any] = {}
+AS_BEFORE: dict[str, Any] = {"dst.start_fraction": 0.0}
 
 CHOICES = {
     "amp": ("none", "bf16"),

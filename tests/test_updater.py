@@ -9,6 +9,7 @@ from torch import nn
 from sparse_train.errors import ConfigError, DivergedError
 from sparse_train.optim import HAM, Renorm, SparseOpt, SparseSGD
 from sparse_train.optim.sparseopt import neuron_scale
+from sparse_train.sparsity.methods.gmp import GMP
 from sparse_train.sparsity.methods.ranked import Ranked
 from sparse_train.sparsity.methods.rigl import RigL
 from sparse_train.sparsity.methods.set import SET
@@ -110,7 +111,14 @@ def test_corrected_gradients_need_a_correction():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("drop_fraction", 1.1), ("drop_fraction", -0.1), ("every", 0), ("stop_fraction", 2), ("decay", "linear")],
+    [
+        ("drop_fraction", 1.1),
+        ("drop_fraction", -0.1),
+        ("every", 0),
+        ("stop_fraction", 2),
+        ("decay", "quadratic"),
+        ("start_fraction", 0.9),
+    ],
 )
 def test_arguments_out_of_range(key, value):
     _, topology, optimizer = eight_weights()
@@ -615,3 +623,30 @@ def test_adam_undoes_a_factor_per_neuron():
             optimizer.step()
         moved.append(weight.detach())
     torch.testing.assert_close(moved[1], moved[0], rtol=1e-4, atol=1e-6)
+
+
+def test_drop_fractions_decay_as_their_papers_say(small_net):
+    def fractions(decay):
+        model = small_net()
+        topology = Topology(model, 0.5)
+        optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
+        updater = Updater(topology, optimizer, RigL(), 1000, 0.4, 100, 0.8, decay, start_fraction=0.2)
+        return [updater.fraction(step) for step in (0, 200, 500, 800, 900)]
+
+    assert fractions("linear") == pytest.approx([0.4, 0.4, 0.2, 0, 0])
+    assert fractions("inverse_power") == pytest.approx([0.4, 0.4, 0.05, 0, 0])
+    assert fractions("cosine") == pytest.approx([0.4, 0.4, 0.2, 0, 0])
+    assert fractions("constant") == [0.4] * 5
+    assert fractions(lambda fraction, progress: fraction - progress / 10) == pytest.approx([0.4, 0.4, 0.35, 0.3, 0.3])
+
+
+def test_no_update_before_the_start(small_net):
+    model = small_net()
+    topology = Topology(model, 0.5, initial="dense")
+    optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
+    updater = Updater(topology, optimizer, GMP(), 1000, 0.3, 100, 0.75, start_fraction=0.25)
+    assert [step for step in range(1000) if updater.due(step)] == [300, 400, 500, 600, 700]
+    assert [updater.progress(step) for step in (0, 250, 700, 999)] == [0, 0, 1, 1]
+    assert updater.progress(475) == 0.5
+    with pytest.raises(ConfigError, match="every=400: must leave a mask update before step 500"):
+        Updater(topology, optimizer, GMP(), 1000, 0.3, 400, 0.5, start_fraction=0.45)

@@ -25,15 +25,30 @@ def constant(fraction: float, progress: float) -> float:
     return fraction
 
 
-DECAYS: dict[str, Callable[[float, float], float]] = {"cosine": cosine, "constant": constant}
+def linear(fraction: float, progress: float) -> float:
+    """fraction * (1 - progress): the "inverse power" of Evci et al. 2020 with k = 1."""
+    return fraction * (1 - progress)
+
+
+def inverse_power(fraction: float, progress: float) -> float:
+    """fraction * (1 - progress)^3: the same with k = 3, the cube by which Zhu & Gupta (2017) prune."""
+    return fraction * (1 - progress) ** 3
+
+
+DECAYS: dict[str, Callable[[float, float], float]] = {
+    "cosine": cosine,
+    "constant": constant,
+    "linear": linear,
+    "inverse_power": inverse_power,
+}
 
 
 class Updater:
     """A method, applied on a schedule.
 
-    At step t (counted from 0) with `t > 0`, `t % every == 0` and `t < stop_fraction * total_steps`, the method drops
-    weights and grows others (`sparsity.method`). The share f_t of weights that it replaces decays from `drop_fraction`,
-    its progress being t / (stop_fraction * total_steps).
+    At step t (counted from 0) with `t > 0`, `t % every == 0` and `t_0 <= t < t_1`, the method drops weights and grows
+    others (`sparsity.method`); t_0 and t_1 are `start_fraction` and `stop_fraction` of `total_steps`. The share f_t of
+    weights that it replaces decays from `drop_fraction`, its progress being (t - t_0) / (t_1 - t_0).
 
     A grown weight starts at 0 with zero momentum. One dropped and regrown in the same update has not left the network
     and keeps both, as in the RigL authors' code and jaxpruner.
@@ -48,9 +63,10 @@ class Updater:
         drop_fraction: f_0 in [0, 1].
         every: steps between updates, at least 1.
         stop_fraction: share of the run after which the topology stays, in [0, 1].
-        decay: "cosine" or "constant".
+        decay: "cosine", "constant", "linear" or "inverse_power"; or a function of `drop_fraction` and progress.
         skip_step: leave out the optimizer's step where the topology is updated. The loop acts on it, not this class.
         seed: of random growth scores.
+        start_fraction: share of the run before the first update, in [0, stop_fraction].
 
     Attributes:
         prunes: whether weights become fewer while the network trains.
@@ -71,9 +87,10 @@ class Updater:
         drop_fraction: float = 0.3,
         every: int = 100,
         stop_fraction: float = 0.75,
-        decay: str = "cosine",
+        decay: str | Callable[[float, float], float] = "cosine",
         skip_step: bool = True,
         seed: int = 0,
+        start_fraction: float = 0.0,
     ):
         require_method(method)
         require(0 <= drop_fraction <= 1, "drop_fraction", drop_fraction, "must be in [0, 1]: active weights to replace")
@@ -81,16 +98,20 @@ class Updater:
         require(counted, "total_steps", total_steps, "must be a whole number above 0")
         require(every >= 1, "every", every, "must be at least 1: steps between mask updates")
         require(0 <= stop_fraction <= 1, "stop_fraction", stop_fraction, "must be in [0, 1]: a share of the run")
-        require_one_of("decay", decay, DECAYS)
+        if not callable(decay):
+            require_one_of("decay", decay, DECAYS)
+        right = f"must be in [0, {stop_fraction:g}]: a share of the run, before stop_fraction"
+        require(0 <= start_fraction <= stop_fraction, "start_fraction", start_fraction, right)
         self.prunes, self.keeps_counts = method.initial == "dense", method.keeps_counts
         topology.require_pruned(self.prunes)
         begins = method.initial or topology.initial
         require(topology.initial == begins, "topology.initial", topology.initial, f"must be {begins} for this method")
-        self.last_step = stop_fraction * total_steps
+        self.drop_fraction, self.every, self.skip_step = drop_fraction, every, skip_step
+        self.decay = decay if callable(decay) else DECAYS[decay]
+        self.first_step, self.last_step = start_fraction * total_steps, stop_fraction * total_steps
         self.last_update = max(ceil(self.last_step / every) - 1, 0) * every
         right = f"must leave a mask update before step {self.last_step:g} (stop_fraction), or nothing is pruned"
-        require(self.last_update > 0 or not self.prunes, "every", every, right)
-        self.drop_fraction, self.every, self.decay, self.skip_step = drop_fraction, every, DECAYS[decay], skip_step
+        require(self.due(self.last_update) or not self.prunes, "every", every, right)
         self.topology, self.method, self.seed, self._stepped = topology, method, seed, optimizer
         self.plan: dict[str, tuple[int, int]] = {}
         self.first = {n: m.numel() if self.prunes else topology.counts[n] for n, m in topology.masks.items()}
@@ -129,12 +150,18 @@ class Updater:
 
     def due(self, step: int) -> bool:
         """Whether the topology changes at this step."""
-        return step > 0 and step % self.every == 0 and step < self.last_step
+        return step > 0 and step % self.every == 0 and self.first_step <= step < self.last_step
 
     def fraction(self, step: int) -> float:
         """f_t, the share of active weights to drop at this step."""
-        progress = min(step / self.last_step, 1.0) if self.last_step else 1.0
+        length = self.last_step - self.first_step
+        progress = min(max(step - self.first_step, 0.0) / length, 1.0) if length else 1.0
         return self.decay(self.drop_fraction, progress)
+
+    def progress(self, step: int) -> float:
+        """How far a method that prunes is: 0 up to t_0, 1 from the last update of the run on."""
+        length = self.last_update - self.first_step
+        return min(max(step - self.first_step, 0.0) / length, 1.0) if length > 0 else 1.0
 
     def needs_dense_gradient(self, step: int) -> bool:
         """Whether the gradients of weights that do not exist are looked at in this step."""
@@ -147,7 +174,7 @@ class Updater:
         """
         if not self.prunes:
             return self.first
-        done = min(step - step % self.every, self.last_update) / self.last_update
+        done = self.progress(step - step % self.every)
         return {name: self.method.left(count, self.topology.targets[name], done) for name, count in self.first.items()}
 
     def observes(self, step: int) -> bool:
@@ -217,7 +244,7 @@ class Updater:
                 first=self.first[name],
                 target=self.topology.targets[name],
                 fraction=self.fraction(step),
-                progress=min(step / self.last_update, 1.0) if self.last_update else 1.0,
+                progress=self.progress(step),
                 output=name == self.topology.outputs,
                 method=self.method,
                 seed=self.seed,
