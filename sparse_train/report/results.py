@@ -121,7 +121,7 @@ def read(path: Path) -> dict:
         record["status"] = INTERRUPTED  # stopped or killed; the same command resumes it
     if record["status"] == COMPLETE and (wrong := numbers(path.parent, record)) is not None:
         passed_over(path.with_name(HISTORY), wrong)
-        record |= {"status": DAMAGED, "reason": f"{HISTORY} {wrong}"}  # the same command mends it, or says what can
+        record |= {"status": DAMAGED, "reason": f"{HISTORY} {wrong}"}  # the run itself names it and what helps
     return record
 
 
