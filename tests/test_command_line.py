@@ -144,7 +144,7 @@ def test_the_first_words_wait_for_no_torch(words, first, code):
 
 
 def test_a_sweep_takes_options_by_a_pattern_and_flags_anywhere(tmp_path, monkeypatch, capsys):
-    words = ["dst=glob(rigl*,exclude=*_i*)", "--multirun", "model=mlp", "epochs=0", f"runs_dir={tmp_path}"]
+    words = ["dst=glob(rigl*,exclude=[*_i*,*_b*])", "--multirun", "model=mlp", "epochs=0", f"runs_dir={tmp_path}"]
     _, _, err = run_here(monkeypatch, capsys, *words)
     assert re.findall(r"run \d of (\d): \w+ (\S+)", err) == [("2", "dst=rigl"), ("2", "dst=rigl_corrected")]
 

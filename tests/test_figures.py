@@ -116,13 +116,14 @@ def test_the_band_of_an_accuracy_stays_within_0_and_100():
 
 
 def test_a_readers_matplotlibrc_does_not_shape_a_figure():
-    rows = pd.read_csv(RESULTS / "records" / "fig2.rows.csv")
+    held = committed("fig2", "paper", RESULTS)
+    material = Material(held.runs, held.history(), {})
 
     def drawn() -> bytes:
-        held = BytesIO()
+        picture = BytesIO()
         with style.context():
-            KINDS["bn_gradient"].draw(Material(rows, rows, {})).savefig(held, format="png", metadata={"Software": None})
-        return held.getvalue()
+            KINDS["bn_gradient"].draw(material).savefig(picture, format="png", metadata={"Software": None})
+        return picture.getvalue()
 
     plain = drawn()
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 50, "lines.marker": "x"}):

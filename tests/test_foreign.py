@@ -144,9 +144,8 @@ def test_without_a_word_of_who_runs_it_nothing_is_imported(place, monkeypatch, c
 
 
 def test_what_is_typed_needs_no_other_word(place, monkeypatch, capsys):
-    words = ["dst.method=null", "epochs=1", "model.width=0.25", "threads=1", "runs_dir=runs"]
-    words[0] = f"dst.method={{_target_: {DRAWN}}}"
-    code, out, err = run_here(monkeypatch, capsys, "dst=set", *words)
+    words = ["epochs=1", "model.width=0.25", "threads=1", "runs_dir=runs"]
+    code, out, err = run_here(monkeypatch, capsys, "~dst.method", f"+dst.method._target_={DRAWN}", *words)
     assert code == 0, err
     assert list(record(place / out.strip())["foreign"]) == [DRAWN]
 

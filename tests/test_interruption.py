@@ -34,7 +34,7 @@ def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(number, 
         process.send_signal(number)
         said = process.stderr.read()
         process.wait()
-    begun, _, _, saved = said.splitlines()  # the card has three lines
+    _, begun, _, _, saved = said.splitlines()  # "loading ...", then three lines of what is trained
     assert begun.startswith(f"{run_dir}: digits")
     assert saved == f"{run_dir}: checkpoint saved on {number.name}; stopping; the same command resumes"
     assert process.returncode == 128 + number

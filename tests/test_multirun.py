@@ -89,7 +89,10 @@ def test_a_run_ends_with_the_command_to_compare_it_with(optimizer, arguments, ex
 
 
 def test_growth_by_corrected_gradients_has_no_baseline_to_train_next():
-    record = {"choices": {"optimizer": "sparseopt"}, "config": {"seed": 3, "dst": {"gradient": "corrected"}}}
+    record = {
+        "choices": {"optimizer": "sparseopt"},
+        "config": {"seed": 3, "dst": {"method": {"gradient": "corrected"}}},
+    }
     assert next_command(record, ["dst=rigl_corrected"]) is None
 
 

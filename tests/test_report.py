@@ -202,7 +202,8 @@ def test_drawing_shows_means_spreads_and_holes(quickstart, tmp_path):
     assert "60.00 ± 10.00 (n=3)" in page
     assert "**80.50 ± 0.71** (n=2 of 3)" in page
     assert "**90.00** (n=1 of 3)" in page
-    assert page.count(f"| {tables.HOLE}") == 5
+    assert page.count(f"| {tables.HOLE}") == 2, "of a cell, and of its difference; rows and columns without a run fold"
+    assert "5 of 8 cells are not run yet." in page
     assert "6 of 24 runs complete, 13 missing, 5 failed." in page
     csv = pd.read_csv(tmp_path / "results" / "records" / "runs.csv")
     assert sorted(csv["test_acc"]) == [50.0, 60.0, 70.0, 80.0, 81.0, 90.0], "a run without a result has no row"
@@ -281,7 +282,7 @@ def test_a_cell_that_the_grid_does_not_have_is_a_hole(quickstart, tmp_path):
         leave_record(tmp_path / "runs", "quickstart", cell, accuracy=50.0)
     page = draw(dataclasses.replace(quickstart, grids=[grid]), Records([tmp_path / "runs"]), tmp_path / "results")
     assert "21 of 21 runs complete" in page
-    assert page.count(f"| {tables.HOLE}") == 1
+    assert page.count(f"| {tables.HOLE}") == 2, "of the cell, and of its difference from the baseline"
 
 
 def test_a_directory_that_cannot_be_written_is_named(quickstart, tmp_path):

@@ -142,7 +142,7 @@ def epochs(runs_dir: Path) -> list[str]:
 
 def warned(err: str) -> list[str]:
     """All that was said, but the run's card, how its epochs went, its result and the next command."""
-    usual = re.compile(r"  ResNet20: |  \d+ epochs of |epoch|complete: |next: ")
+    usual = re.compile(r"loading |  ResNet20: |  \d+ epochs of |epoch|complete: |next: ")
     return [line for line in err.splitlines() if not usual.match(line) and ": digits resnet20" not in line]
 
 
