@@ -46,7 +46,7 @@ def _draw(sweep: Sweep, results: Results, replace: bool) -> str:
     results.keep(sweep, columns, replace)
     runs, rows = results.runs(sweep), pd.DataFrame() if columns is None else results.rows(sweep, columns)
     if (runs["status"] == COMPLETE).any():
-        settings.check_metrics(sweeps.file_of(sweep.name), artifact, {*runs, *rows, *NAMES})
+        settings.check_metrics(sweeps.file_of(sweep.name), artifact, {*runs, *rows, *results.metrics(sweep), *NAMES})
     named = methods.words(sweep)
     parts = [_count(runs), *(f"{note}\n" for note in methods.notes(sweep))]
     if artifact.get("table"):

@@ -6,7 +6,7 @@ artifacts ask for it. Beside it, `records/<task>.rows.csv` has the epochs or mea
 
 import json
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -228,6 +228,11 @@ class Results:
             rows.append(row | {key: value for key, value in known.items() if key not in owned})
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["id", "status"])
 
+    def metrics(self, sweep: Sweep) -> set[str]:
+        """What the sweep's records here report, whether it is a number in any of them or not."""
+        records = (self.records.complete(cell) for cell in sweep.cells)
+        return {key for found in records if found is not None for key in found[1]["final"]}
+
     def _found(self, cell: Cell) -> dict | None:
         """What is known of the run; None if it is not complete."""
         complete = self.records.complete(cell)
@@ -254,15 +259,15 @@ class Results:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def _histories(
-        self, sweep: Sweep, columns: Sequence[str], more: Sequence[str] = ()
+        self, sweep: Sweep, columns: Sequence[str], more: Mapping[str, Sequence[str]] | None = None
     ) -> Iterator[tuple[str, pd.DataFrame]]:
-        """(id, its epochs) of every complete record, with those of `more` columns that it has."""
+        """(id, its epochs) of every complete record, with what `more` names for an id where the history has it."""
         for cell in sweep.cells:
             if (complete := self.records.complete(cell)) is None:
                 continue
             path = complete[0] / HISTORY
             try:
-                yield cell.id, pd.DataFrame(lines(path, columns, more)).assign(id=cell.id)
+                yield cell.id, pd.DataFrame(lines(path, columns, (more or {}).get(cell.id, ()))).assign(id=cell.id)
             except (OSError, *MALFORMED) as error:
                 passed_over(path, f"cannot be read ({type(error).__name__})")
 
@@ -290,7 +295,9 @@ class Results:
         for task in dict.fromkeys(cell.task for cell in sweep.cells) if columns is not None else ():
             path = self._rows_path(task)
             before = _table(path)
-            histories = self._histories(sweep, columns, [key for key in before if key != "id"])
+            # What other artifacts keep of the same runs stays, and nothing is added for runs that they do not have.
+            kept = {name: [*rows.dropna(axis="columns", how="all")] for name, rows in before.groupby("id")}
+            histories = self._histories(sweep, columns, kept)
             made = [rows for name, rows in histories if fresh[name].task == task]
             written = {rows["id"].iloc[0] for rows in made if len(rows)}
             after = pd.concat([before[~before["id"].isin(written | gone)], *made], ignore_index=True)
