@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     from sparse_train.record.export import load, load_masks
     from sparse_train.sparsity.density import erk, uniform
     from sparse_train.sparsity.method import Method
+    from sparse_train.sparsity.methods.dsr import DSR
+    from sparse_train.sparsity.methods.gmp import GMP
+    from sparse_train.sparsity.methods.granet import GraNet
+    from sparse_train.sparsity.methods.mean import Mean
+    from sparse_train.sparsity.methods.mest import MEST
+    from sparse_train.sparsity.methods.ranked import Ranked
     from sparse_train.sparsity.methods.rigl import RigL
+    from sparse_train.sparsity.methods.rigl_blind import RigLBlind
     from sparse_train.sparsity.methods.set import SET
+    from sparse_train.sparsity.methods.snfs import SNFS
+    from sparse_train.sparsity.methods.srigl import SRigL
     from sparse_train.sparsity.topology import Topology
     from sparse_train.sparsity.updater import Updater
 
@@ -27,6 +36,15 @@ _HOMES = {
     "HAM": "optim.ham",
     "Renorm": "optim.renorm",
     "Method": "sparsity.method",
+    "DSR": "sparsity.methods.dsr",
+    "GMP": "sparsity.methods.gmp",
+    "GraNet": "sparsity.methods.granet",
+    "MEST": "sparsity.methods.mest",
+    "Mean": "sparsity.methods.mean",
+    "Ranked": "sparsity.methods.ranked",
+    "RigLBlind": "sparsity.methods.rigl_blind",
+    "SNFS": "sparsity.methods.snfs",
+    "SRigL": "sparsity.methods.srigl",
     "RigL": "sparsity.methods.rigl",
     "SET": "sparsity.methods.set",
     "SparseOpt": "optim.sparseopt",
@@ -44,11 +62,20 @@ _HOMES = {
 }
 
 __all__ = [
+    "DSR",
+    "GMP",
     "HAM",
+    "MEST",
     "SET",
+    "SNFS",
+    "GraNet",
+    "Mean",
     "Method",
+    "Ranked",
     "Renorm",
     "RigL",
+    "RigLBlind",
+    "SRigL",
     "SparseOpt",
     "SparseSGD",
     "Topology",
