@@ -4,6 +4,7 @@ import logging
 import pickle
 import re
 import sys
+from types import ModuleType
 
 import pytest
 import yaml
@@ -209,6 +210,9 @@ class Grid(Sweeper):
 def test_other_sweepers_and_launchers_can_be_typed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Grid, "__module__", "hydra_plugins.grid")
     monkeypatch.setattr(Grid, "found", [], raising=False)
+    package = ModuleType("hydra_plugins")  # as a plugin's distribution brings it
+    package.__path__, package.grid = [], sys.modules[__name__]
+    monkeypatch.setitem(sys.modules, "hydra_plugins", package)
     monkeypatch.setitem(sys.modules, "hydra_plugins.grid", sys.modules[__name__])
     Plugins.instance().register(Grid)
     words = ["hydra.sweeper._target_=hydra_plugins.grid.Grid", "+hydra.sweeper.seeds=[0,1]"]
