@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from sparse_train.errors import closest, require, require_one_of
+from sparse_train.pinned import KEYS, file, is_path, pinned, split
 from sparse_train.source import OURS, foreign_code
 
 # Incremented when a change of the code alters results, so that old and new records never pass for the same run.
@@ -61,7 +62,7 @@ SCIENCE_OF = {
 
 # A key added later goes here with the value that means "as before": at that value it is left out of the id, so that
 # records committed before it existed keep theirs. Dotted path -> value.
-AS_BEFORE: dict[str, Any] = {"dst.start_fraction": 0.0}
+AS_BEFORE: dict[str, Any] = {"dst.start_fraction": 0.0, "model.pretrained": False, "model.weights": None}
 
 CHOICES = {
     "amp": ("none", "bf16"),
@@ -169,6 +170,9 @@ def check(cfg: DictConfig) -> None:
     require(cfg.checkpoint_minutes > 0, "checkpoint_minutes", cfg.checkpoint_minutes, "must be above 0")
     for key in ("runs_dir", "data_dir"):
         require(cfg[key].isprintable(), key, repr(cfg[key]), "must be a path of printable characters")
+    for key in KEYS:
+        if is_path(key, value := OmegaConf.select(cfg, key)):
+            file(key, value)
     mirror = cfg.topology.get("sparsity")
     dense = mirror == 0 and cfg.sparsity != 0
     require(not dense, "sparsity", cfg.sparsity, "dst=dense trains every weight: leave sparsity out, or use dst=static")
@@ -190,6 +194,10 @@ def run_id(cfg: DictConfig | Mapping, foreign: Mapping[str, Mapping] | None = No
     for section, key in (("optimizer", "lr"), ("lr_schedule", "base_lr")):  # where ids have it since the first record
         if isinstance(science.get(section), dict):
             science[section].setdefault(key, _canonical(_resolved(cfg["lr"]), codes))
+    for path in KEYS:  # of a file, its content decides the result, and not its place
+        section, key = path.split(".")
+        if isinstance(science.get(section), dict) and is_path(path, science[section].get(key)):
+            science[section][key] = split(pinned(path, science[section][key]))[1]
     for path, value in AS_BEFORE.items():
         _leave_out(science, path.split("."), value)
     return hashlib.sha256(json.dumps({"numerics": NUMERICS, **science}, sort_keys=True).encode()).hexdigest()[:12]

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sparse_train"
 
 # From the ground up: folders, and files that lie beside them. What is below may not import what is above.
 LAYERS = [
-    ["errors", "randomness", "source"],
+    ["errors", "randomness", "source", "pinned"],
     ["process"],
     ["config"],
     ["options"],

@@ -81,7 +81,6 @@ TIMM = {"_target_": "sparse_train.models.imagenet.timm_model", "_partial_": True
 SIZES = {"num_classes": 10, "in_channels": 1}
 STRANGE = {
     "model.checkpoint_path=": ({**TIMM, "checkpoint_path": "evil.pth"}, SIZES),
-    "model.pretrained=": ({**TIMM, "pretrained": True}, SIZES),
     "model.features_only=": ({**TIMM, "features_only": True}, SIZES),
     "model.pretrained_cfg=": ({**TIMM, "pretrained_cfg": {"url": "http://127.0.0.1:9/evil"}}, SIZES),
     "model.pretrained_cfg= ": ({**TIMM, "pretrained_cfg": "evil"}, SIZES),

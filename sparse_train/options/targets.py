@@ -64,6 +64,7 @@ PLACES = {
 PLAIN = ("topology.distribution",)  # where a mapping is a value: densities by pattern
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", NoneType: "null"}
 REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError, AssertionError)  # timm asserts
+OF_THE_RUN = {"model": ("weights",)}  # what the run reads itself: no constructor gets it
 FUNCTIONS = ("task", "dataset", "model")  # places where a function of ours may stand; elsewhere it must be a class
 
 
@@ -75,11 +76,13 @@ def instantiate(cfg: DictConfig, key: str) -> Any:
         ForeignError: for whatever else a constructor that is not ours raises.
     """
     content = OmegaConf.to_container(cfg[key], resolve=True)
+    for name in OF_THE_RUN.get(key, ()):
+        content.pop(name, None)
     for place, mapping in _mappings(content, key):
         if place not in PLAIN or "_target_" in mapping:
             _check_arguments(mapping, _resolved(mapping, place), place)
     try:
-        return hydra.utils.instantiate(cfg[key])
+        return hydra.utils.instantiate(content)
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ConfigError):

@@ -75,7 +75,8 @@ def _described(config: Any, sizes: Any) -> nn.Module:
     plain = isinstance(sizes, dict) and set(sizes) == {"num_classes", "in_channels"}
     plain = plain and all(type(size) is int and 1 <= size <= 1_000_000 for size in sizes.values())
     require(plain, "model_arguments", sizes, right)
-    return make(OmegaConf.create({"model": config}), "model", **sizes)
+    plain = {key: value for key, value in config.items() if key != "pretrained"}  # the file has its weights
+    return make(OmegaConf.create({"model": plain}), "model", **sizes)
 
 
 def load_masks(run_dir: str | Path) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Pure functions: the first masks, and from scores to masks. All ranks that see the same scores make the same mask."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import sqrt
 
 import numpy as np
 import torch
@@ -16,29 +17,67 @@ def random_mask(shape: tuple[int, ...], count: int, generator: torch.Generator) 
     return mask
 
 
-def random(shape: tuple[int, ...], count: int, generator: torch.Generator) -> tuple[Tensor, int]:
+def random(weight: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, int]:
     """Uniformly random, with exactly `count` weights."""
-    return random_mask(shape, count, generator), count
+    return random_mask(tuple(weight.shape), count, generator), count
 
 
-def constant_fan_in(shape: tuple[int, ...], count: int, generator: torch.Generator) -> tuple[Tensor, int]:
+def constant_fan_in(weight: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, int]:
     """`count // neurons` weights at random places of every neuron, so up to one per neuron fewer than asked for."""
-    neurons, fan_in = shape[0], count // shape[0]
+    neurons, fan_in = len(weight), count // len(weight)
     require(fan_in > 0, "topology.initial", "constant_fan_in", f"{count} weights are too few for {neurons} neurons")
-    order = torch.rand(neurons, torch.Size(shape[1:]).numel(), generator=generator).argsort(1)
-    return (order < fan_in).view(shape), fan_in * neurons
+    order = torch.rand(neurons, weight[0].numel(), generator=generator).argsort(1)
+    return (order < fan_in).view(weight.shape), fan_in * neurons
 
 
-def dense(shape: tuple[int, ...], count: int, generator: torch.Generator) -> tuple[Tensor, int]:
+def dense(weight: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, int]:
     """Every weight: for methods that prune while they train."""
-    return torch.ones(shape, dtype=torch.bool), torch.Size(shape).numel()
+    return torch.ones(weight.shape, dtype=torch.bool), weight.numel()
 
 
-INITIAL: dict[str, Callable[[tuple[int, ...], int, torch.Generator], tuple[Tensor, int]]] = {
+def magnitude(weight: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, int]:
+    """The `count` largest |w| of a trained layer."""
+    everywhere = torch.ones_like(weight, dtype=torch.bool)
+    return drop(everywhere, weight.detach().abs(), weight.numel() - count), count
+
+
+def nonzero(weight: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, int]:
+    """The weights of a sparse layer that are not 0, however many."""
+    mask = weight.detach() != 0
+    return mask, int(mask.sum())
+
+
+INITIAL: dict[str, Callable[[Tensor, int, torch.Generator], tuple[Tensor, int]]] = {
     "random": random,
     "constant_fan_in": constant_fan_in,
     "dense": dense,
+    "magnitude": magnitude,
+    "nonzero": nonzero,
 }
+
+
+def largest(weights: Mapping[str, Tensor], total: int) -> dict[str, int]:
+    """How many of the `total` largest |w| of all layers together each layer has."""
+    sizes = torch.cat([weight.detach().abs().flatten().float().cpu() for weight in weights.values()])
+    places = sizes.topk(total, sorted=False).indices
+    ends = torch.tensor([weight.numel() for weight in weights.values()]).cumsum(0)
+    of_layer = torch.bucketize(places, ends, right=True).bincount(minlength=len(weights))
+    return dict(zip(weights, of_layer.tolist(), strict=True))
+
+
+def looks_drawn(weight: Tensor) -> bool | None:
+    """Whether all weights may be independent draws from one distribution, as before any training.
+
+    Then the mean squares of m neurons, each over n weights, have the variance `var(w^2) / n`, and its estimate is off
+    by about `sqrt(2 / m)` of that. Training leaves neurons and inputs of different sizes. None for fewer than 8.
+    """
+    squares, found = weight.detach().flatten(1).float() ** 2, []
+    for dim in (1, 0):
+        means, n = squares.mean(dim), squares.shape[dim]
+        if min(len(means), n) >= 8 and squares.var() > 0:
+            ratio = means.var() * n / squares.var()
+            found.append(bool(ratio < 1 + 8 * sqrt(2 / len(means))))
+    return all(found) if found else None
 
 
 def drop(mask: Tensor, score: Tensor, count: int) -> Tensor:

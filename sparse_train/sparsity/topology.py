@@ -1,15 +1,25 @@
 """Which weights exist."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sparse_train.errors import MaskMismatchError, require, require_one_of
+from sparse_train.errors import ConfigError, MaskMismatchError, closest, require
+from sparse_train.pinned import file, is_path
 from sparse_train.randomness import generator
-from sparse_train.sparsity.density import allotted
+from sparse_train.sparsity.density import allotted, apportioned
 from sparse_train.sparsity.layers import by_input, last_weight, normalizations, parameters, sparse_parameters
-from sparse_train.sparsity.masks import INITIAL, checksum
+from sparse_train.sparsity.masks import INITIAL, checksum, largest, looks_drawn
+
+NAMES = (*INITIAL, "global_magnitude")
+RIGHT = f"must be one of {', '.join(NAMES)}; or masks, a run's directory or a file of masks"
+ROUNDED = 5e-4  # a sparsity that is typed with three digits is that of the masks
+SPARSE = 0.05  # a model with this share of zeros has been pruned: no draw of weights has so many
+LATER = "make the topology of an untrained model first, if its weights are to be loaded later"
 
 
 class Topology:
@@ -33,16 +43,22 @@ class Topology:
             first convolution.
         include: the same of other parameters to make sparse, with two or more dimensions. If their layer is not one of
             torch's, each of their rows is taken for a neuron, with a warning.
-        initial: the first masks (`sparsity.masks`): "random", with exactly as many weights as asked for;
-            "constant_fan_in", as many in every neuron; or "dense", all, for methods that prune.
+        initial: the first masks (`sparsity.masks`). Of a model that is drawn anew: "random", with exactly as many
+            weights as asked for; "constant_fan_in", as many in every neuron; or "dense", all, for methods that prune.
+            Of a trained model: "magnitude", the largest |w| of each layer, as many as the distribution gives it;
+            "global_magnitude", the largest of the network, so the distribution is not used; "nonzero", the weights
+            that are not 0; or masks of one's own, parameter name -> BoolTensor, or the path of a run's directory or
+            of a file with such masks. With the last two, `sparsity` is None or that of the masks; a method that
+            prunes starts from them, and then `sparsity` says where it ends.
 
     Attributes:
         masks: parameter name -> BoolTensor of the parameter's shape, True where the weight exists. Read it; to
             change a mask call `replace`.
         weights: parameter name -> the parameter itself. Names are those of the bare model: the prefixes of
             `torch.compile` and DDP are left out.
-        targets: parameter name -> active weights that sparsity and distribution ask for.
+        targets: parameter name -> active weights that sparsity and distribution ask for, or that given masks have.
         counts: parameter name -> active weights, which only some methods' updates change.
+        first: parameter name -> active weights of the first masks.
         ablates: whether a neuron without weights is no longer one of its layer, as a method says that takes neurons
             away (`sparsity.methods.srigl`).
         outputs: name of the model's last weight, whose neurons are its outputs.
@@ -54,7 +70,10 @@ class Topology:
     Raises:
         ConfigError: for a sparsity that cannot be met, an unknown distribution, a pattern that matches nothing, a
             model without a sparse tensor, or weights that cannot be masked (lazy, complex, split by `fully_shard`).
-        MaskMismatchError: for a model that is trained at this sparsity already: new masks would take weights from it.
+        MaskMismatchError: for a model that is sparse already, of which random masks would take weights.
+
+    Warns:
+        UserWarning: with their number, if random masks take weights that are frozen or look trained.
     """
 
     def __init__(
@@ -65,27 +84,42 @@ class Topology:
         seed: int = 0,
         exclude: str | Sequence[str] = (),
         include: str | Sequence[str] = (),
-        initial: str = "random",
+        initial: str | Path | Mapping[str, Tensor] = "random",
     ):
-        require_one_of("initial", initial, INITIAL)
+        given = isinstance(initial, Mapping | Path) or is_path("topology.initial", initial)
+        require(given or initial in NAMES, "initial", initial, RIGHT + closest(str(initial), NAMES))
         self.weights = sparse_parameters(model, _listed(include), _listed(exclude))
         shapes = {name: tuple(weight.shape) for name, weight in self.weights.items()}
         transposed = by_input(model)
         self.outputs = last_weight(model)
         self.by_neuron = [name for name, weight in self.weights.items() if weight not in transposed]
-        self.initial, self.ablates = initial, False
+        self.initial, self.ablates = "given" if given else initial, False
         others = [name for name in self.weights if name not in self.by_neuron]
         right = f"needs rows that are neurons; exclude {', '.join(others)}"
         require(initial != "constant_fan_in" or not others, "initial", initial, right)
-        self.targets = allotted(shapes, distribution, sparsity)
-        self.masks, self.counts = {}, {}
-        for name, weight in self.weights.items():
-            mask, count = INITIAL[initial](shapes[name], self.targets[name], generator(seed, "mask", name))
-            self.masks[name], self.counts[name] = _like(mask, weight), count
+        fixed = given or initial == "nonzero"
+        self.masks, self.counts, self.targets = {}, {}, {}
+        if not fixed or sparsity is not None or isinstance(distribution, Mapping):
+            self.targets = allotted(shapes, distribution, sparsity)
+        if initial == "global_magnitude":
+            self.targets = largest(self.weights, sum(self.targets.values()))
+            empty = [name for name, count in self.targets.items() if not count]
+            require(not empty, "initial", initial, f"leaves no weight in {', '.join(empty)}; exclude it, or magnitude")
+        if given:
+            self._give(initial)
+        else:
+            for name, weight in self.weights.items():
+                first = INITIAL[initial.removeprefix("global_")]
+                mask, count = first(weight, self.targets.get(name, 0), generator(seed, "mask", name))
+                self.masks[name], self.counts[name] = _like(mask, weight), count
+        self.first = dict(self.counts)
+        if fixed:
+            self._aim(sparsity)
         self.normalized = [name for name in normalizations(model) if name in self.masks]
         self.visited = {name: mask.clone() for name, mask in self.masks.items()}
         self.version = 0
-        self._require_untrained()
+        if initial in ("random", "constant_fan_in", "dense"):
+            self._look_at_what_is_lost()
         self.apply()
         self.agreed = False  # somebody may load a model's state alone
 
@@ -150,17 +184,61 @@ class Topology:
     def _shapes_alone(self) -> bool:
         return any(weight.is_meta or hasattr(weight, "fake_mode") for weight in self.weights.values())
 
-    def _require_untrained(self) -> None:
+    def _give(self, initial: Path | str | Mapping[str, Tensor]) -> None:
+        """Take masks that the user has."""
+        masks, said = initial, "masks"
+        if not isinstance(initial, Mapping):
+            said = file("topology.initial", str(initial))
+            try:
+                masks = safetensors.torch.load_file(said)
+            except (OSError, safetensors.SafetensorError, ValueError) as error:
+                right = "cannot be read: it must be the masks.safetensors of a run, or like it"
+                raise ConfigError("initial", said, right) from error
+        for name in [*self.weights, *masks]:
+            there = name in masks and name in self.weights
+            right = "has no mask of" if name in self.weights else f"has a mask of {name}, which is no sparse weight of"
+            require(there, "initial", said, f"{right} {name if name in self.weights else 'this model'}; see exclude")
+            mask, weight = masks[name], self.weights[name]
+            fits = isinstance(mask, Tensor) and mask.shape == weight.shape
+            require(fits, "initial", said, f"must have a mask of {tuple(weight.shape)} for {name}")
+            mask = mask.bool()
+            require(bool(mask.any()), "initial", said, f"leaves no weight in {name}; exclude that layer")
+            self.masks[name], self.counts[name] = _like(mask, weight), int(mask.sum())
+
+    def _aim(self, sparsity: float | None) -> None:
+        """The targets of masks that came with a number of weights: that, or fewer, which a method prunes to."""
+        have, total = sum(self.counts.values()), sum(mask.numel() for mask in self.masks.values())
+        asked = sum(self.targets.values()) or have
+        if abs(have - asked) <= total * ROUNDED:
+            self.targets = dict(self.counts)
+        else:
+            right = f"the masks have {1 - have / total:.4g} already; give that, or more for a method that prunes"
+            require(asked < have, "sparsity", sparsity, right)
+            self.targets = apportioned(asked, self.targets, self.counts)
+
+    def _look_at_what_is_lost(self) -> None:
+        """Random masks are for weights that are random too."""
         if self._shapes_alone():
             return
-        sizes = {name: int(weight.count_nonzero()) for name, weight in self.weights.items()}
-        if any(size > self.counts[name] for name, size in sizes.items()):
-            return
-        for name, lost in self._lost(self.masks).items():
-            if lost:
-                found = f"{name} has {sizes[name]} weights, of which new random masks would take {lost}"
-                right = "make the topology of the untrained model, then load what was trained"
-                raise MaskMismatchError(f"the model is sparse already: {found}; {right}")
+        lost, sizes = self._lost(self.masks), {n: int(w.count_nonzero()) for n, w in self.weights.items()}
+        total = sum(w.numel() for n, w in self.weights.items() if sizes[n])
+        zeros = total - sum(sizes.values())
+        if zeros >= SPARSE * total and self.initial == "dense":
+            said = f"lets {zeros:,} weights grow again that are 0 in this model; initial='nonzero' keeps them out"
+            warnings.warn(f"initial=dense {said}", stacklevel=3)
+        elif zeros >= SPARSE * total and any(lost.values()):
+            found = f"{zeros / total:.1%} of its weights are 0, and random masks would take {sum(lost.values()):,} more"
+            right = f"initial='nonzero' keeps those that are left, 'magnitude' the largest; {LATER}"
+            raise MaskMismatchError(f"the model is sparse already: {found}; {right}")
+        elif taken := sum(lost.values()):
+            frozen = sum(count for name, count in lost.items() if not self.weights[name].requires_grad)
+            trained = [drawn for w in self.weights.values() if (drawn := looks_drawn(w)) is not None]
+            word = "frozen" if frozen else "trained" if sum(trained) < len(trained) / 2 else ""
+            said = f"masks set {frozen or taken:,} of {sum(sizes.values()):,} weights to 0 that are {word}"
+            if word:
+                warnings.warn(
+                    f"{self.initial} {said}; initial='magnitude' keeps the largest of each layer", stacklevel=3
+                )
 
     @torch.no_grad()
     def _lost(self, masks: dict[str, Tensor]) -> dict[str, int]:
@@ -168,9 +246,14 @@ class Topology:
         return {n: int((w.isfinite() & (w != 0) & ~masks[n].to(w.device)).sum()) for n, w in self.weights.items()}
 
     def require_pruned(self, gradual: bool) -> None:
-        """Raise a `ConfigError` if it starts from dense masks that no `gradual` method prunes to its sparsity."""
-        pruned = gradual or self.initial != "dense" or self.counts == self.targets
-        require(pruned, "topology.initial", "dense", "needs a method that prunes, such as dst=gmp; choose random")
+        """Raise a `ConfigError` if it starts from more weights than asked for, and no `gradual` method prunes them."""
+        if gradual or self.initial not in ("dense", "nonzero", "given") or self.counts == self.targets:
+            return
+        total = sum(mask.numel() for mask in self.masks.values())
+        have, asked = (1 - sum(counts.values()) / total for counts in (self.counts, self.targets))
+        needs = "needs a method that prunes, such as dst=gmp"
+        require(self.initial != "dense", "topology.initial", "dense", f"{needs}; choose random")
+        raise ConfigError("sparsity", f"{asked:.4g}", f"the masks have {have:.4g}; give that, as more {needs}")
 
     def densities(self) -> dict[str, float]:
         """The realised density of each sparse tensor, counted in its mask."""

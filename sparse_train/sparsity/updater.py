@@ -105,7 +105,9 @@ class Updater:
         self.prunes, self.keeps_counts = method.initial == "dense", method.keeps_counts
         topology.require_pruned(self.prunes)
         begins = method.initial or topology.initial
-        require(topology.initial == begins, "topology.initial", topology.initial, f"must be {begins} for this method")
+        own = ("nonzero", "given") if self.prunes else ("nonzero", "given", "magnitude", "global_magnitude")
+        right = f"must be {begins} for this method, or of a trained model: {', '.join(own)}"
+        require(topology.initial in (begins, *own), "topology.initial", topology.initial, right)
         self.drop_fraction, self.every, self.skip_step = drop_fraction, every, skip_step
         self.decay = decay if callable(decay) else DECAYS[decay]
         self.first_step, self.last_step = start_fraction * total_steps, stop_fraction * total_steps
@@ -114,7 +116,7 @@ class Updater:
         require(self.due(self.last_update) or not self.prunes, "every", every, right)
         self.topology, self.method, self.seed, self._stepped = topology, method, seed, optimizer
         self.plan: dict[str, tuple[int, int]] = {}
-        self.first = {n: m.numel() if self.prunes else topology.counts[n] for n, m in topology.masks.items()}
+        self.first = dict(topology.first if self.prunes else topology.counts)
         self.optimizer = optimizer if hasattr(optimizer, "mask_momentum") else Adopted(optimizer, topology)
         require_trains(optimizer, topology)
         method.begin(topology, optimizer)

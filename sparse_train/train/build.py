@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
+from warnings import catch_warnings, filterwarnings
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 from sparse_train.data.memory import Data, Loading
 from sparse_train.errors import require
 from sparse_train.models.init import kaiming_normal, lecun_normal, over_sqrt_c, own_fan_in
+from sparse_train.models.weights import load_weights
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.options.names import run_name
 from sparse_train.options.targets import blamed, make
+from sparse_train.process.console import say
 from sparse_train.process.distributed import Ranks
 from sparse_train.process.workers import slot
 from sparse_train.randomness import derive
@@ -46,7 +49,9 @@ class Run:
         schedule: step -> learning rate.
         autocast: whether forward passes run in bfloat16.
         label_smoothing: in training, the share of each target that is spread over all classes.
+        trained: whether it starts from a trained model.
         metadata: what the record says of the run besides its results.
+        trained: whether it starts from a trained model.
     """
 
     epochs: int
@@ -63,6 +68,7 @@ class Run:
     autocast: bool
     metadata: dict
     label_smoothing: float = 0.0
+    trained: bool = False
     ranks: Ranks = field(default_factory=Ranks)
 
     def meter(self) -> Meter:
@@ -133,13 +139,24 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
     with torch.random.fork_rng(devices=[]):  # `init` leaves some parameters as a constructor draws them
         torch.manual_seed(derive(cfg.seed, "model"))
         model = make(cfg, "model", **sizes)
-    DRAWN.get(cfg.init, kaiming_normal)(model, cfg.seed)
+    trained = bool(cfg.model.get("pretrained") or cfg.model.get("weights"))
+    if not cfg.model.get("pretrained"):
+        DRAWN.get(cfg.init, kaiming_normal)(model, cfg.seed)
+    if cfg.model.get("weights"):
+        new = load_weights(model, cfg.model.weights)
+        if new and ranks.main:
+            say(f"{', '.join(new)}: of {sizes['num_classes']} classes, which {cfg.model.weights} has not; drawn anew")
     if cfg.sync_bn and ranks.world > 1:
         from timm.layers import convert_sync_batchnorm  # torch's own drops the activations in timm's BatchNormAct2d
 
         model = convert_sync_batchnorm(model)
     model.to(device, memory_format=memory_format)
-    topology = make(cfg, "topology", model)
+    with catch_warnings():
+        if trained:  # said among the run's first lines
+            filterwarnings("ignore", message=".* masks set .* weights to 0")
+        topology = make(cfg, "topology", model)
+    right = "scales weights that are drawn, not those of model.weights or model.pretrained; leave it out"
+    require(not trained or cfg.init == "dense_fan_in", "init", cfg.init, right)
     if cfg.init in SCALED:
         SCALED[cfg.init](topology)
 
@@ -180,6 +197,7 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
         memory_format=memory_format,
         autocast=cfg.amp == "bf16",
         label_smoothing=cfg.label_smoothing,
+        trained=trained,
         metadata={
             **metadata(cfg, run_name(cfg, choices()), device),
             "processes": ranks.world,

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from sparse_train.process.console import EpochLog, RunBar
+from sparse_train.process.console import EpochLog, RunBar, say
 from sparse_train.process.signals import SignalHandler
 from sparse_train.randomness import derive
 from sparse_train.record.export import export
@@ -38,6 +38,10 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
     with SignalHandler() as signals:
         checkpointing = Checkpointing(run, record, interval, signals)
         progress = checkpointing.restore()
+        if run.trained:
+            known = record.content.get("before_training") if progress.history or progress.steps else None
+            run.metadata["before_training"] = before = known or evaluate(run)
+            say(f"  before training, with its first masks: test accuracy {before['test_acc']:.2f}%")
         record.start(progress.history, progress.steps, **run.metadata)
         for sink in sinks:
             for row in record.history:

@@ -111,6 +111,9 @@ def card(run: Run, run_dir: Path) -> list[str]:
     ]
     if run.autocast and run.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         lines.append(f"  warning: {SLOW_BF16}")
+    if run.trained and run.topology.initial in ("random", "constant_fan_in"):
+        words = f"{run.topology.initial} masks keep trained weights at random"
+        lines.append(f"  warning: {words}; topology.initial=magnitude keeps the largest of each layer")
     if run.updater is not None and (warning := run.updater.idle()):
         lines.append(f"  warning: {warning}")
     return lines
