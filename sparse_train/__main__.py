@@ -26,7 +26,7 @@ from sparse_train.errors import ConfigError, DivergedError, HeldError, MaskMisma
 from sparse_train.options.command_line import checked, hydras, one_line, parsed, parser, usage
 from sparse_train.options.composition import CONF, compose, searched
 from sparse_train.options.targets import instantiate
-from sparse_train.process.console import closing_line, say
+from sparse_train.process.console import STDERR, closing_line, say
 
 if TYPE_CHECKING:
     from sparse_train.process.distributed import Ranks
@@ -60,7 +60,7 @@ def main() -> None:
             raise
         stop(one_line(error))
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
+        print("interrupted; the same command resumes", file=STDERR)
         sys.exit(128 + signal.SIGINT)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
@@ -75,7 +75,7 @@ def start(given: Namespace, typed: list[str]) -> None:
         ConfigError, HydraException: for what is wrong with it.
     """
     before, after = (list(filter(None, [path])) for path in (given.config_path, given.config_dir))
-    overrides = [] if given.shell_completion else [parsed(word) for word in given.overrides]
+    overrides = [] if given.shell_completion else [parsed(expanded(word)) for word in given.overrides]
     for override in (one for one in overrides if one.key_or_group == "hydra.searchpath"):
         key, places = override.key_or_group, override.value()
         require(isinstance(places, list), key, places, "must be a list of directories")
@@ -113,6 +113,12 @@ def start(given: Namespace, typed: list[str]) -> None:
         sys.argv = [program, *typed]
 
 
+def expanded(word: str) -> str:
+    """`runs_dir=~/x` with the home directory, which only some shells put there."""
+    key, _, value = word.partition("=")
+    return f"{key}={os.path.expanduser(value)}" if value.startswith("~/") else word
+
+
 def end(number: int, frame: object) -> None:
     """End as the signal would by default, but remove half-written files and release the lock first."""
     sys.exit(128 + number)
@@ -120,7 +126,7 @@ def end(number: int, frame: object) -> None:
 
 def stop(line: str, status: int = 1) -> NoReturn:
     """End the program with one line."""
-    print(f"error: {' '.join(line.splitlines())}", file=sys.stderr)
+    print(f"error: {' '.join(line.splitlines())}", file=STDERR)
     sys.exit(status)
 
 
@@ -165,7 +171,11 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
         scored = alone and "test_acc" in record.content.get("final", {})
         if scored and (following := next_command(record.content, typed)):
             say(f"next: {following}")
-        print(record.dir, flush=True)
+        try:
+            print(record.dir, flush=True)
+        except OSError as error:  # a full disk, or nobody reads: Python would fail once more at its end
+            say(f"warning: stdout cannot be written ({error.strerror}); the run is complete")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return record.content.get("final", {}).get("test_acc")
 
 

@@ -1,8 +1,10 @@
 """Which code a result comes from: a hash of ours, and of a package that is not ours."""
 
+import ast
 import hashlib
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import packages_distributions, version
@@ -26,6 +28,7 @@ ASIDE = (
     "tracking/",
     "train/multirun.py",
 )
+TEST = re.compile(r"tests?|test_.*\.py|.*_test\.py|conftest\.py")
 
 
 @cache
@@ -42,7 +45,7 @@ def training_code() -> str:
 def foreign_code(target: str) -> str | None:
     """The hash of the package that holds `target`, a dotted path; None if there is no such package.
 
-    Nothing is imported. A directory without `__init__.py` is looked through for the part of it that is named.
+    Nothing is imported. Comments, layout and tests are left out, which decide no result. A directory without `__init__.py` is looked through for the part of it that is named.
     """
     names, spec, search = target.split("."), None, None
     for place in range(1, len(names)):
@@ -55,8 +58,9 @@ def foreign_code(target: str) -> str | None:
         return None
     path = Path(spec.origin)
     if spec.submodule_search_locations is None:
-        return _hash(path.parent, [Path(path.name)])
-    return _hash(path.parent, (inner.relative_to(path.parent) for inner in path.parent.rglob("*.py")))
+        return _hash(path.parent, [Path(path.name)], _executed)
+    inside = (inner.relative_to(path.parent) for inner in path.parent.rglob("*.py"))
+    return _hash(path.parent, (inner for inner in inside if not any(map(TEST.fullmatch, inner.parts))), _executed)
 
 
 def foreign(targets: Iterable[str]) -> dict[str, dict[str, str | None]]:
@@ -83,9 +87,18 @@ def _found(name: str) -> ModuleSpec | None:
         return None
 
 
-def _hash(root: Path, files: Iterable[Path]) -> str:
+def _executed(path: Path) -> bytes:
+    """The code as Python reads it; a file that it cannot read, as it is."""
+    text = path.read_bytes()
+    try:
+        return ast.unparse(ast.parse(text)).encode()
+    except (SyntaxError, ValueError, RecursionError):
+        return text
+
+
+def _hash(root: Path, files: Iterable[Path], read: Callable[[Path], bytes] = Path.read_bytes) -> str:
     """Of names and contents, so that what moves or is added counts as well."""
     total = hashlib.sha256()
     for file in sorted(files):
-        total.update(f"{file.as_posix()}\0".encode() + hashlib.sha256((root / file).read_bytes()).digest())
+        total.update(f"{file.as_posix()}\0".encode() + hashlib.sha256(read(root / file)).digest())
     return total.hexdigest()[:12]

@@ -41,8 +41,10 @@ SLOW = [
     "security",
     "sinks",
     "slurm",
+    "surroundings",
     "sweeps",
     "theory",
+    "trained",
     "uploads",
     "watch",
 ]

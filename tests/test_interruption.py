@@ -22,7 +22,7 @@ def unbroken(tmp_path_factory):
     return trained(*ARGUMENTS, f"runs_dir={tmp_path_factory.mktemp('unbroken')}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name)
 def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(number, unbroken, tmp_path):
     run_dir = tmp_path / unbroken.name
     command = [sys.executable, "-m", "sparse_train", *ARGUMENTS, f"runs_dir={tmp_path}"]

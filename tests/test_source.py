@@ -51,6 +51,18 @@ def test_a_method_from_elsewhere_has_ids_of_its_own(mypkg, compose_config):
     assert run_id(with_method(cfg, "mypkg.methods.RigL")) == ids[-1]
 
 
+def test_a_comment_or_a_test_in_ones_package_orphans_no_run(mypkg, compose_config):
+    cfg = with_method(compose_config(), "mypkg.methods.RigL")
+    before = run_id(cfg)
+    text = (mypkg / "methods.py").read_text()
+    (mypkg / "methods.py").write_text(f"# a comment\n\n{text}  # another\n")
+    (mypkg / "tests").mkdir()
+    (mypkg / "tests" / "test_methods.py").write_text("assert True\n")
+    (mypkg / "conftest.py").write_text("import pytest\n")
+    foreign_code.cache_clear()
+    assert run_id(cfg) == before
+
+
 def test_a_record_is_judged_by_the_code_that_it_names(mypkg, compose_config):
     cfg = with_method(compose_config(), "mypkg.methods.RigL")
     then, said = run_id(cfg), source.foreign(["mypkg.methods.RigL"])

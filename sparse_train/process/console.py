@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from numbers import Real
+from typing import Any
 
 from tqdm import tqdm
 
@@ -30,15 +31,38 @@ def speak_as(name: str) -> Iterator[None]:
         _speaker = before
 
 
-def say(line: str) -> None:
-    """Write one line to stderr, newline included, so that it splits no progress bar and no line of another process.
+class Stderr:
+    """The program's stderr, which may go while a run trains: a closed terminal, a full disk under the log.
 
-    Nothing happens if nobody reads it any more, as behind `| head`: the record has what counts.
+    A message that cannot be written is dropped, since the record has what counts.
     """
-    if _quiet:
-        return
-    with suppress(BrokenPipeError):
-        tqdm.write(f"{_speaker}  {line}\n" if _speaker else f"{line}\n", file=sys.stderr, end="")
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> None:
+        self._tried("write", text)
+
+    def flush(self) -> None:
+        self._tried("flush")
+
+    def isatty(self) -> bool:
+        return bool(self._tried("isatty"))
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
+
+    def _tried(self, name: str, *arguments: str) -> Any:
+        with suppress(OSError, ValueError, AttributeError):  # the last two: closed, and None where it was closed before
+            return getattr(sys.stderr, name)(*arguments)
+
+
+STDERR = Stderr()
+
+
+def say(line: str) -> None:
+    """Write one line to stderr, newline included, so that it splits no progress bar and no line of another process."""
+    if not _quiet:
+        tqdm.write(f"{_speaker}  {line}\n" if _speaker else f"{line}\n", file=STDERR, end="")
 
 
 class RunBar:
@@ -51,8 +75,8 @@ class RunBar:
     """
 
     def __init__(self, epochs: int, steps: int, done: int = 0):
-        hidden = _quiet or bool(_speaker) or not sys.stderr.isatty()
-        kind = {"unit": "step", "leave": False, "file": sys.stderr, "disable": hidden, "dynamic_ncols": True}
+        hidden = _quiet or bool(_speaker) or not STDERR.isatty()
+        kind = {"unit": "step", "leave": False, "file": STDERR, "disable": hidden, "dynamic_ncols": True}
         self.epochs = epochs
         self.bar = tqdm(total=epochs * steps, initial=done, **kind)
 

@@ -4,9 +4,12 @@ Every rank trains on its share of the same global batches; gradients are average
 random choices are named, so masks agree by construction. Only rank 0 writes.
 """
 
+import contextlib
 import os
+import signal
 import subprocess
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -20,6 +23,7 @@ from sparse_train.process import console
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=10)  # with a rank that neither answers nor dies
+SILENCE = 5.0  # seconds of waiting for the others before a line says so
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,28 @@ def join() -> Ranks:
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         if backend == "nccl":
             torch.cuda.set_device(ranks.gpu)
-        dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.world, timeout=PATIENCE)
+        with _connecting(ranks):
+            dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.world, timeout=PATIENCE)
     console.quiet(not ranks.main)
     return ranks
+
+
+@contextlib.contextmanager
+def _connecting(ranks: Ranks) -> Iterator[None]:
+    """While the processes wait for each other, signals end this one at once, and one line says what it waits for."""
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    said = f"process {ranks.rank} waits for the other {ranks.world - 1} at {where}, {PATIENCE.seconds // 60} minutes at most"
+    timer = threading.Timer(SILENCE, console.say, [said])
+    timer.daemon = True
+    main = threading.current_thread() is threading.main_thread()
+    before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGINT)} if main else {}
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def present() -> Ranks:

@@ -7,17 +7,18 @@ import time
 from collections.abc import Iterator
 from types import TracebackType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 TWICE = 1.0  # seconds in which a second Ctrl-C is ignored: torchrun forwards the terminal's first one again
 
 
 class SignalHandler:
-    """While entered, notes SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 instead of acting on them.
+    """While entered, notes SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 instead of acting on them.
 
     The loop looks at `received` after each step, saves, and calls `hand_over`, which does what would have happened
     without this class: it calls the handler that was installed before (submitit's, which requeues the job), or ends
     the program with status 128 + the signal's number. A signal still pending at the end of the block is handed over
-    then, so none is lost. Signals that are ignored stay so (SIGINT in a shell's background job). Outside the main
+    then, so none is lost. Signals that are ignored stay so (SIGINT in a shell's background job, SIGHUP
+    under nohup). Outside the main
     thread signals cannot be caught; then none is noted.
     """
 

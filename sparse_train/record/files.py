@@ -9,7 +9,7 @@ import secrets
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -19,8 +19,7 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         with open(temporary, "xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            _to_disk(file)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):  # the first reason is the one to mend
@@ -32,8 +31,17 @@ def append(path: Path, data: bytes) -> None:
     """Write at the end of a file, flushed to the disk. If the process is killed meanwhile, a part may be there."""
     with open(path, "ab") as file:
         file.write(data)
-        file.flush()
+        _to_disk(file)
+
+
+def _to_disk(file: BinaryIO) -> None:
+    """Flush, as far as the file system can: some network mounts have no fsync and say that it is invalid."""
+    file.flush()
+    try:
         os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
 
 
 def remove_temporaries(directory: Path) -> None:

@@ -1,5 +1,6 @@
 """The metadata of a record: name, configuration, and what the run ran on, to say why two results differ."""
 
+import os
 import platform
 import subprocess
 from functools import cache
@@ -59,7 +60,13 @@ def describe(device: torch.device) -> dict:
         "code": training_code(),
         "hardware": {"device": _device_name(device), **_cpu(), "system": platform.system()},
         "threads": torch.get_num_threads(),
-    }
+    } | ({"environment": found} if (found := _arithmetic()) else {})
+
+
+def _arithmetic() -> dict[str, str]:
+    """Variables of the environment that choose other kernels, and so other last bits."""
+    names = ("ATEN_CPU_CAPABILITY", "ONEDNN_", "DNNL_", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE")
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(names)}
 
 
 def versions() -> dict[str, str | None]:
@@ -85,13 +92,23 @@ def _version(name: str) -> str | None:
 
 @cache
 def _revision() -> str | None:
-    """The commit of this checkout, "-dirty" where tracked files differ from it; None outside a checkout."""
-    root = Path(__file__).parent
+    """The commit of this checkout, "-dirty" where tracked files differ from it; None outside a checkout of ours.
+
+    A checkout may belong to another user, as in a container. One that ignores this package, as a user's repository
+    ignores its virtual environment, is not ours, and neither is what `GIT_DIR` names.
+    """
     try:
-        run = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
-        return subprocess.run(run, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(*words: str) -> str:
+    root = Path(__file__).parent
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    run = {"capture_output": True, "text": True, "check": True, "timeout": 10, "env": env}
+    return subprocess.run(["git", "-c", "safe.directory=*", "-C", str(root), *words], **run).stdout.strip()
 
 
 def _device_name(device: torch.device) -> str:

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sparse_train.config import run_id
 from sparse_train.errors import first_line, require
-from sparse_train.process.console import say, speak_as
+from sparse_train.process.console import STDERR, say, speak_as
 from sparse_train.process.workers import spread
 
 FAILED = "failed.json"  # in `hydra.sweep.dir`: overrides and reason of each run that failed
@@ -70,7 +70,7 @@ class Multirun(Sweeper):
 
 def _fail(words: str) -> NoReturn:
     """End the sweep with these words and status 1."""
-    print(words, file=sys.stderr)
+    print(words, file=STDERR)
     sys.exit(1)
 
 
