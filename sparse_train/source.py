@@ -45,7 +45,8 @@ def training_code() -> str:
 def foreign_code(target: str) -> str | None:
     """The hash of the package that holds `target`, a dotted path; None if there is no such package.
 
-    Nothing is imported. Comments, layout and tests are left out, which decide no result. A directory without `__init__.py` is looked through for the part of it that is named.
+    Nothing is imported. Comments, layout and tests are left out, which decide no result. A directory without
+    `__init__.py` is looked through for the part of it that is named.
     """
     names, spec, search = target.split("."), None, None
     for place in range(1, len(names)):

@@ -122,8 +122,8 @@ def join() -> Ranks:
 def _connecting(ranks: Ranks) -> Iterator[None]:
     """While the processes wait for each other, signals end this one at once, and one line says what it waits for."""
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    said = f"process {ranks.rank} waits for the other {ranks.world - 1} at {where}, {PATIENCE.seconds // 60} minutes at most"
-    timer = threading.Timer(SILENCE, console.say, [said])
+    said = f"process {ranks.rank} waits for the other {ranks.world - 1} at {where}"
+    timer = threading.Timer(SILENCE, console.say, [f"{said}, {PATIENCE.seconds // 60} minutes at most"])
     timer.daemon = True
     main = threading.current_thread() is threading.main_thread()
     before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGINT)} if main else {}
