@@ -56,7 +56,7 @@ def test_an_offline_run_holds_every_row_and_the_whole_configuration(offline):
     assert said["id"] == record["id"]
     assert said["name"] == record["name"]
     assert said["notes"] == "Reproduces SparseOpt, https://arxiv.org/abs/2605.27541"
-    assert said["tags"] == ["digits", "resnet20", "rigl", "sparseopt_ham", "unit", "mine"]
+    assert said["tags"] == ["digits", "resnet20", "rigl", "sparseopt_ham", "unit", "sparsity 0.9", "mine"]
     summary = wandb_files.summary(file)
     assert summary["status"] == "complete"
     for place, said in (("", record["final"]), ("best/", record["best"])):
@@ -65,6 +65,29 @@ def test_an_offline_run_holds_every_row_and_the_whole_configuration(offline):
         assert {key: summary[place + key] for key in expected} == expected
     assert wandb_files.exit_code(file) == 0
     assert_histograms(rows, record)
+
+
+def test_wandbs_own_variables_count(tmp_path, monkeypatch):
+    said = {"WANDB_PROJECT": "theirs", "WANDB_RUN_GROUP": "trial", "WANDB_NAME": "first", "WANDB_MODE": "offline"}
+    for variable, value in {**said, "WANDB_DIR": str(tmp_path / "elsewhere")}.items():
+        monkeypatch.setenv(variable, value)
+    (tmp_path / "elsewhere").mkdir()
+    record = Record(tmp_path / "runs", "id")
+    Wandb(record, FACTS).finish(record_of(record))
+    [file] = files(tmp_path / "elsewhere")
+    run = wandb_files.run(file)
+    assert (run["project"], run["group"], run["name"]) == ("theirs", "trial", "first")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    Wandb(record, FACTS).log({"epoch": 1})
+    assert len(files(tmp_path / "elsewhere")) == 1
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    with pytest.raises(ConfigError, match="mode=onlin: must be one of online, offline, disabled"):
+        Wandb(record, FACTS)
+
+
+def record_of(record):
+    record.content = {"status": "complete"}
+    return record
 
 
 def test_dashboards_name_only_what_runs_hold(offline):

@@ -1,6 +1,7 @@
 """Sinks: the record's rows, sent elsewhere as well. Ours never stop a run."""
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,9 +33,12 @@ class Wandb:
         record: of the run.
         metadata: what the record says of it. The name is W&B's too; configuration and the rest are its config.
         project, entity, group, tags: as W&B has them. Without a group it is the sweep that the run was launched
-            for; the options of the configuration's groups are tags in any case.
+            for; sparsity and the options of the configuration's groups are tags in any case.
         mode: "online", "offline" (files under the run's directory, for `make wandb-sync`) or "disabled".
         init_timeout: seconds to wait for the server before continuing offline.
+
+    W&B's own variables count where an argument has its default: WANDB_PROJECT, WANDB_ENTITY, WANDB_RUN_GROUP,
+    WANDB_MODE; and WANDB_NAME, WANDB_DIR.
     """
 
     def __init__(
@@ -48,6 +52,9 @@ class Wandb:
         mode: str = "online",
         init_timeout: float = 20.0,
     ):
+        project = os.environ.get("WANDB_PROJECT", project) if project == "sparse_train" else project
+        group = os.environ.get("WANDB_RUN_GROUP") if group is None else group
+        mode = os.environ.get("WANDB_MODE", mode) if mode == "online" else mode
         require_one_of("mode", mode, MODES)
         require(init_timeout > 0, "init_timeout", init_timeout, "must be above 0: seconds to wait for the server")
         self.run: Any = None
@@ -67,6 +74,8 @@ class Wandb:
     def _begin(self, mode: str, begin: Callable[[str], Any]) -> None:
         try:
             self.run = begin(mode)
+            if self.run.url:
+                say(f"W&B: {self.run.url}")
         except Exception as error:  # no package, no key, no network, a server that fails
             with contextlib.suppress(Exception):  # said once: the first reason is the one to mend
                 if mode == "online":

@@ -45,9 +45,9 @@ def options(
         "project": project,
         "entity": entity,
         "group": group or default_group(metadata.get("sweep"), metadata["config"].get("scale", "paper")),
-        "tags": list(dict.fromkeys([*default_tags(metadata.get("choices", {})), *tags])),
+        "tags": list(dict.fromkeys([*default_tags(metadata.get("choices", {})), *sparsity_tag(metadata["config"]), *tags])),
         "id": record_id,
-        "name": metadata["name"],
+        "name": os.environ.get("WANDB_NAME") or metadata["name"],
         "notes": notes(metadata),
         "config": {
             **{key: metadata[key] for key in ABOUT if key in metadata},
@@ -81,6 +81,11 @@ def default_tags(choices: dict[str, str]) -> list[str]:
     return [option for option in taken if option not in left_out]
 
 
+def sparsity_tag(config: dict) -> list[str]:
+    """Such as `sparsity 0.9`."""
+    return [f"sparsity {config['sparsity']:g}"] if "sparsity" in config else []
+
+
 def authenticate(mode: str = "online") -> None:
     """Find the API key without prompting or printing."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its telemetry complains of the network on its own
@@ -100,7 +105,7 @@ def begin(described: dict, directory: Path, mode: str, init_timeout: float) -> A
     settings = wandb.Settings(**patience, silent=True, console="off")
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        run = wandb.init(**described, mode=mode, dir=str(directory), settings=settings)
+        run = wandb.init(**described, mode=mode, dir=os.environ.get("WANDB_DIR") or str(directory), settings=settings)
     except Exception:
         wandb.teardown()
         raise
