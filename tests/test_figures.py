@@ -19,7 +19,7 @@ from sparse_train.report.figures.kinds import Material
 from sparse_train.report.page.records import committed
 from sparse_train.report.page.views import view
 from sparse_train.report.results import Records, Results
-from sparse_train.report.views import methods
+from sparse_train.report.views import labels
 from sparse_train.report.views.labels import label
 from sparse_train.source import ROOT
 from support.records import leave_record
@@ -42,7 +42,7 @@ def expected(sweep) -> dict:
     for place, cell in [*enumerate(sweep.cells)][1:]:
         factors, y = cell.factors, metrics(place)[value]
         panels, line = [f"Sparsity {float(factors['sparsity']):.0%}"], factors["optimizer"]
-        line = label("optimizer", line, methods.words(sweep))
+        line = label("optimizer", line, labels.methods_of(sweep))
         if kind == "itop":
             growths = {"rigl": ["original", "corrected"], "rigl_corrected": ["corrected"]}[factors["dst"]]
             growths = growths[:1] if factors["optimizer"] == "sparseopt" and factors["dst"] == "rigl" else growths

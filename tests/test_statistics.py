@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from sparse_train.report.evidence import effects
+from sparse_train.report.evidence import comparisons
 from sparse_train.report.figures import KINDS, style, theory
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
@@ -166,5 +166,5 @@ def test_a_metric_that_no_record_of_a_setting_has_is_a_hole():
         for seed, share in enumerate(shares)
     ]
     values = ["test_acc", "flops/training"]
-    _, sgd, sparseopt = effects.lines(pd.DataFrame(runs), ["optimizer", "seed"], {"optimizer": "sgd"}, values)
+    _, sgd, sparseopt = comparisons.effects(pd.DataFrame(runs), ["optimizer", "seed"], {"optimizer": "sgd"}, values)
     assert (sgd[-1], sparseopt[-1]) == (HOLE, "5.00")

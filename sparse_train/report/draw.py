@@ -7,16 +7,14 @@ import matplotlib
 import pandas as pd
 
 from sparse_train.report import settings, sweeps
-from sparse_train.report.evidence.comparisons import listings, sentences
+from sparse_train.report.evidence.comparisons import listings
 from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.files import held, write_figure, write_table, write_text
 from sparse_train.report.results import COMPLETE, Records, Results, mixtures
 from sparse_train.report.sweeps import PAPER, Sweep
-from sparse_train.report.views import best, hyperparameters, methods, tables
-from sparse_train.report.views.labels import NAMES, titled
-
-SHOWS = "What it shows, with 95% intervals over paired seeds:\n"
+from sparse_train.report.views import lists, tables
+from sparse_train.report.views.labels import ABOUT_D_ALONE, NAMES, methods_of, notes, titled
 
 
 def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = False) -> str:
@@ -36,10 +34,10 @@ def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = Fals
 
 def _draw(sweep: Sweep, results: Results, replace: bool) -> str:
     artifact, place = sweep.artifact, results.place
-    selected = best.caption(artifact["best"]["value"]) if artifact.get("best") else ""
+    selected = lists.caption(artifact["best"]["value"]) if artifact.get("best") else ""
     title = titled(artifact["title"] + selected, sweep.scale)
     if "hyperparameters" in artifact:
-        parts = [tables.aligned(hyperparameters.lines(artifact["hyperparameters"], sweep.name))]
+        parts = [tables.aligned(lists.hyperparameters(artifact["hyperparameters"], sweep.name))]
         return _page(place / f"{sweep.name}.md", title, parts)
     kind = (artifact.get("figure") or {}).get("kind")
     columns = KINDS[kind].needs if kind else None
@@ -47,22 +45,19 @@ def _draw(sweep: Sweep, results: Results, replace: bool) -> str:
     runs, rows = results.runs(sweep), pd.DataFrame() if columns is None else results.rows(sweep, columns)
     if (runs["status"] == COMPLETE).any():
         settings.check_metrics(sweeps.file_of(sweep.name), artifact, {*runs, *rows, *results.metrics(sweep), *NAMES})
-    named = methods.words(sweep)
-    parts = [_count(runs), *(f"{note}\n" for note in methods.notes(sweep))]
+    named = methods_of(sweep)
+    parts = [_count(runs), *(f"{note}\n" for note in notes(sweep))]
     if artifact.get("table"):
         compared = {"paper": artifact.get("paper"), "scale": sweep.scale}
         table = tables.make(runs, **artifact["table"], **compared, methods=named)
         parts += [f"{tables.explained(table)}\n", tables.markdown(table)]
-        write_text(place / f"{sweep.name}.tex", tables.latex(table, f"{title}. {methods.ABOUT}" if named else title))
+        write_text(place / f"{sweep.name}.tex", tables.latex(table, f"{title}. {ABOUT_D_ALONE}" if named else title))
         write_table(place / f"{sweep.name}.csv", tables.tidy(table))
     parts += [tables.aligned(lines) for lines in listings(sweep, runs)]
     if artifact.get("figure"):
         spec = {**artifact["figure"], "factors": sweep.factors, "methods": named}
         _picture(place / sweep.name, Material(runs, rows, spec, sweep.scale == PAPER), _heading(title, sweep.scale))
         parts.append(f"![{title}]({sweep.name}.png)\n")
-    if artifact.get("shows"):
-        said = sentences(runs, sweep.factors, **artifact["shows"])
-        parts.append("\n".join([SHOWS, *(f"- {one}" for one in said), ""]))
     return _page(place / f"{sweep.name}.md", title, parts)
 
 

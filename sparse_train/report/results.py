@@ -20,6 +20,7 @@ from sparse_train.record.files import read_json
 from sparse_train.record.integrity import HISTORY, numbers
 from sparse_train.record.lock import Lock
 from sparse_train.report.files import unguarded, write_table
+from sparse_train.report.settings import metrics
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, scale_dir
 
 FORMAT = 1  # of records, as `sparse_train.record.record` writes them
@@ -308,8 +309,7 @@ class Results:
 
 def _asked(sweep: Sweep) -> set[str]:
     """The metrics that an artifact names."""
-    parts = [part for part in sweep.artifact.values() if isinstance(part, dict)]
-    return {value for part in parts for value in part.get("values", ())}
+    return {value for named in metrics(sweep.artifact).values() for value in named}
 
 
 def _of_groups(row: dict, asked: Collection[str]) -> dict:

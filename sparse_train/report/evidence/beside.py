@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report.evidence.effects import settings_of, unit
+from sparse_train.report.evidence.comparisons import settings_of, unit
 from sparse_train.report.results import COMPLETE, Results
+from sparse_train.report.settings import metrics
 from sparse_train.report.sweeps import Sweep
-from sparse_train.report.views import methods
-from sparse_train.report.views.labels import label, name
-from sparse_train.report.views.spread import mean_std
-from sparse_train.report.views.tables import HOLE, aligned
+from sparse_train.report.views.labels import label, methods_of, name
+from sparse_train.report.views.tables import HOLE, aligned, mean_std
 
 
 def beside(sweep: Sweep, results_dir: Path, committed: Path) -> str:
@@ -21,7 +20,7 @@ def beside(sweep: Sweep, results_dir: Path, committed: Path) -> str:
     tables = [_runs(sweep, place) for place in (results_dir, committed)]
     if results_dir.resolve() == committed.resolve() or any(table is None for table in tables):
         return ""
-    value, named = _value(sweep), methods.words(sweep)
+    value, named = _value(sweep), methods_of(sweep)
     here, there = (settings_of(table, sweep.factors) for table in tables)
     shown = [key for key in sweep.factors if key != "seed" and len({dict(one).get(key) for one in here}) > 1]
     lines = [[*map(name, shown), "Here", "Committed", "Difference"]]
@@ -41,10 +40,9 @@ def _runs(sweep: Sweep, place: Path) -> pd.DataFrame | None:
 
 def _value(sweep: Sweep) -> str:
     """The metric that the artifact is about."""
-    artifact = sweep.artifact
-    parts = [artifact.get(part) or {} for part in ("table", "figure", "summary", "effects", "best")]
-    stated = [part.get("value") or next(iter(part.get("values", [])), None) for part in parts]
-    return next((value for value in stated if value), "test_acc")
+    named = metrics(sweep.artifact)
+    stated = (value for part in ("table", "figure", "summary", "values", "best") for value in named.get(part, ()))
+    return next(stated, "test_acc")
 
 
 def _values(group: pd.DataFrame | None, value: str) -> pd.Series:

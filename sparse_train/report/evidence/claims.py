@@ -10,7 +10,7 @@ import yaml
 
 from sparse_train.report import paper, sweeps
 from sparse_train.report.evidence import verdicts
-from sparse_train.report.evidence.effects import complete, unit
+from sparse_train.report.evidence.comparisons import complete, unit
 from sparse_train.report.evidence.verdicts import Comparison
 from sparse_train.report.files import held, write_table, write_text
 from sparse_train.report.results import Results

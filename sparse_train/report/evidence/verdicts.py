@@ -14,7 +14,7 @@ from sparse_train.report.views.statistics import Estimate
 
 HOLDS, SMALL, FAILS, OPEN = "holds", "too small to count", "fails", "open"
 UNJUDGED, NO_RUNS, REHEARSAL = "one seed, not judged", "no runs yet", "a rehearsal: not judged"
-CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "not enough data"
+CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "inconclusive"
 CERTAIN = 0.05  # an adjusted p below it counts
 
 
@@ -58,12 +58,12 @@ def of_seeds(differences: pd.Series, counts: float) -> str:
     return FAILS if found.high < counts else OPEN
 
 
-def of_prediction(differences: pd.Series, within: float, at_least: float = -inf, at_most: float = inf) -> str:
+def of_prediction(differences: pd.Series, within: float = 0.0, at_least: float = -inf, at_most: float = inf) -> str:
     """By the 95% interval over seeds.
 
     A prediction of equality is confirmed if the interval lies within -`within` and +`within`, and refuted if the
     interval leaves out 0 and the prediction is not confirmed. One with a bound is confirmed if the whole interval keeps
-    the bound, and refuted if none of it does. In every other case there is not enough data.
+    the bound, and refuted if none of it does. Every other case is inconclusive.
     """
     found = statistics.mean(differences)
     if found.n < 2:

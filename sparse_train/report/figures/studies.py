@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparse_train.report.evidence.effects import complete, unit
+from sparse_train.report.evidence.comparisons import complete, unit
 from sparse_train.report.figures import style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Kind, Material

@@ -14,8 +14,8 @@ from sparse_train.report.page import charts
 from sparse_train.report.page.records import Committed, committed
 from sparse_train.report.results import COMPLETE, MADE
 from sparse_train.report.sweeps import PAPER, Cell, Sweep
-from sparse_train.report.views import hyperparameters, methods, tables
-from sparse_train.report.views.labels import name, titled
+from sparse_train.report.views import lists, tables
+from sparse_train.report.views.labels import methods_of, name, notes, titled
 
 PROTOCOL = {"cifar100", "imagenet"}  # the data sets of the paper's accuracies
 UNSHOWN = ("scale", "started", "images_per_second", "threads", "torch")  # of a run; the CSV has them
@@ -27,7 +27,7 @@ def view(name: str, scale: str, results_dir: Path) -> dict:
     artifact = sweep.artifact
     if "hyperparameters" in artifact:
         overrides = dict(override.split("=", 1) for override in artifact["hyperparameters"])
-        blocks = [_lines(hyperparameters.lines(artifact["hyperparameters"], name))]
+        blocks = [_lines(lists.hyperparameters(artifact["hyperparameters"], name))]
         return {"scale": scale, "facets": [{"dataset": overrides["dataset"]}], "blocks": blocks}
     held = committed(name, scale, results_dir)
     done = set(held.complete["id"])
@@ -82,7 +82,7 @@ def _replaced(held: Committed) -> str:
 
 
 def _blocks(held: Committed, sweep: Sweep) -> Iterator[dict]:
-    artifact, named = sweep.artifact, methods.words(sweep)
+    artifact, named = sweep.artifact, methods_of(sweep)
     if artifact.get("table"):
         compared = {"paper": artifact.get("paper"), "scale": held.scale}
         table = tables.make(held.runs, **artifact["table"], **compared, methods=named)
@@ -91,7 +91,7 @@ def _blocks(held: Committed, sweep: Sweep) -> Iterator[dict]:
         yield _table(table) | {"files": {f"{_key(held)}{ending}": text for ending, text in files.items()}}
     yield from map(_lines, listings(sweep, held.runs))
     spec = artifact.get("figure")
-    about = " ".join([KINDS[spec["kind"]].about, *methods.notes(sweep)]) if spec else ""
+    about = " ".join([KINDS[spec["kind"]].about, *notes(sweep)]) if spec else ""
     if spec and spec["kind"] in charts.KINDS:
         history = pd.DataFrame() if KINDS[spec["kind"]].needs is None else held.history()
         spec = {**spec, "factors": held.factors, "methods": named}

@@ -11,10 +11,8 @@ from sparse_train.report.figures import style
 from sparse_train.report.page.views import PROTOCOL
 from sparse_train.report.results import COMPLETE, Results
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, is_group
-from sparse_train.report.views import methods
-from sparse_train.report.views.labels import label, name
-from sparse_train.report.views.spread import mean_std
-from sparse_train.report.views.tables import aligned
+from sparse_train.report.views.labels import label, methods_of, name
+from sparse_train.report.views.tables import aligned, mean_std
 from sparse_train.tracking.wandb_run import BEST, LINK, metric, option_key
 
 NAME = "sparse_train"
@@ -107,7 +105,7 @@ def _numbers(table: Sweep) -> str:
     """The paper's means and standard deviations: a row for each method and sparsity, a column for each length."""
     known = paper.table(table.artifact["paper"])
     keys = [key for key in ("sparsity", "dst", "optimizer") if known[key].nunique() > 1]
-    lengths, named = list(dict.fromkeys(known["epochs"])), methods.words(table)
+    lengths, named = list(dict.fromkeys(known["epochs"])), methods_of(table)
     lines = [[*map(name, keys), *(f"{epochs} epochs" for epochs in lengths)]]
     for values, rows in known.groupby(keys, sort=False):
         words = {row.epochs: mean_std(row.mean, row.std) for row in rows.itertuples(index=False)}
