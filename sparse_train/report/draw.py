@@ -42,7 +42,7 @@ def _draw(sweep: Sweep, results: Results, replace: bool) -> str:
     kind = (artifact.get("figure") or {}).get("kind")
     columns = KINDS[kind].needs if kind else None
     results.keep(sweep, columns, replace)
-    runs, rows = results.runs(sweep), pd.DataFrame() if columns is None else results.rows(sweep, columns)
+    runs, rows = results.runs(sweep), pd.DataFrame() if columns is None else results.rows(sweep)
     if (runs["status"] == COMPLETE).any():
         settings.check_metrics(sweeps.file_of(sweep.name), artifact, {*runs, *rows, *results.metrics(sweep), *NAMES})
     named = methods_of(sweep)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparse_train.record.files import read_json_lines
 from sparse_train.record.integrity import HISTORY
 from sparse_train.report.launch import reproduce, slurm
-from sparse_train.report.results import INTERRUPTED, MALFORMED, MISSING, UNREADABLE, Records, lines
+from sparse_train.report.results import INTERRUPTED, MALFORMED, MISSING, UNREADABLE, Records
 from sparse_train.report.sweeps import Cell, Sweep
 
 QUIET = 60.0  # seconds without a run that trains, or a job in the queue, after which no run is expected
@@ -101,8 +102,7 @@ def progress(cell: Cell, records: Records) -> Progress:
 
 def _seconds(run_dir: Path) -> list[float]:
     try:
-        rows = lines(run_dir / HISTORY, ("seconds",))
-        return [float(row["seconds"]) for row in rows]
+        return [float(row["seconds"]) for row in read_json_lines(run_dir / HISTORY)]
     except (OSError, *MALFORMED):
         return []
 
