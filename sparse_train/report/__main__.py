@@ -6,6 +6,7 @@ from math import inf
 from pathlib import Path
 
 from sparse_train.errors import ConfigError, closest, require, require_one_of
+from sparse_train.process.console import piped
 from sparse_train.report import cost, index, page, screen, sweeps
 from sparse_train.report.draw import draw
 from sparse_train.report.evidence import claims, family, statements
@@ -20,6 +21,7 @@ from sparse_train.report.results import Records
 from sparse_train.report.tracking import uploads, wandb_views
 
 
+@piped()
 def main() -> None:
     summary = "; ".join(f"{name}: {command.__doc__}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(prog="python -m sparse_train.report", description=__doc__)

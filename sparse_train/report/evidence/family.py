@@ -20,8 +20,8 @@ CONFIRMATORY = {
     "why-updates": [f"{method}, SparseOpt minus SGD" for method in ("RigL", "SET")],
 }
 ABOUT = """\
-An effect is a difference in test accuracy over paired seeds, with its 95% interval (Student's t). The minimum detectable
-effect is one that as many seeds show in four of five repetitions; a smaller one is more likely to be missed.
+An effect is a difference in test accuracy over paired seeds, with its 95% interval (Student's t). The minimum
+detectable effect is one that as many seeds show in four of five repetitions; a smaller one is more likely to be missed.
 
 ## Confirmatory
 

@@ -17,10 +17,8 @@ from PIL import Image
 from sparse_train.report import screen, sweeps
 from sparse_train.report.evidence import statements
 from sparse_train.report.files import held, write_text
-from sparse_train.report.page.explain import explanation
-from sparse_train.report.page.records import FACETS, scales_of
-from sparse_train.report.page.verdicts import verdicts
-from sparse_train.report.page.views import view
+from sparse_train.report.page.views import FACETS, explanation, verdicts, view
+from sparse_train.report.results import scales_of
 from sparse_train.report.sweeps import PAPER
 from sparse_train.report.views.labels import label, titled
 from sparse_train.report.views.tables import GAINS
