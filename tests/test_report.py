@@ -19,7 +19,7 @@ from sparse_train.report.evidence.beside import beside
 from sparse_train.report.evidence.comparisons import listings
 from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.launch import reproduce
+from sparse_train.report.launch import overview
 from sparse_train.report.launch.rerun import spread_over_seeds
 from sparse_train.report.page import views
 from sparse_train.report.results import Records, Results
@@ -126,7 +126,7 @@ def test_status_counts_every_state(quickstart, tmp_path):
         leave_record(tmp_path, "quickstart", cell, status=status)
     lock = Lock(tmp_path / quickstart.cells[2].id / "lock")
     lock.acquire()
-    words = reproduce.status(quickstart, Records([tmp_path]), tmp_path)
+    words = overview.status(quickstart, Records([tmp_path]), tmp_path)
     assert words == "quickstart: 2/24 complete, 1 diverged, 1 failed, 1 interrupted, 18 missing, 1 running"
     lock.release()
 
@@ -244,7 +244,7 @@ def test_a_run_counts_in_every_table_that_asks_for_it(tmp_path):
         assert {f: str(row[f]) for f in told[row["id"]]} == {f: str(v) for f, v in told[row["id"]].items()}
     assert "optimizer.renorm.over" not in complete
     assert len(pd.read_csv(tmp_path / "results" / "cpu" / "records" / "runs.csv")) == len(renorm.cells), "one row a run"
-    status = reproduce.status(clip, Records([]), tmp_path / "none", tmp_path / "results")
+    status = overview.status(clip, Records([]), tmp_path / "none", tmp_path / "results")
     assert "10/45 complete (0 here, 10 in committed records)" in status
 
 

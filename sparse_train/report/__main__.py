@@ -14,8 +14,8 @@ from sparse_train.report.evidence.beside import beside
 from sparse_train.report.figures import front
 from sparse_train.report.launch import overview, slurm, watch
 from sparse_train.report.launch.child import overrides
-from sparse_train.report.launch.local import Launcher
-from sparse_train.report.launch.reproduce import made_before, plan, reproduce, status
+from sparse_train.report.launch.overview import plan, status
+from sparse_train.report.launch.reproduce import Launcher, made_before, reproduce
 from sparse_train.report.launch.rerun import rerun
 from sparse_train.report.results import Records
 from sparse_train.report.tracking import uploads, wandb_views

@@ -1,7 +1,5 @@
 """What has been measured: `results/README.md` over all scales, and a gallery for each smaller one."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -19,37 +17,6 @@ DRAWN = "<!-- From here on drawn from the records; what stands above is kept. --
 HEAD = ["Artifact", "Scale", "Runs", "Seeds", "Date", "Revision", "Hardware", "Threads", "Hours", "Command"]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One artifact at one scale, as its committed records tell."""
-
-    name: str
-    scale: str
-    runs: pd.DataFrame
-
-    @property
-    def complete(self) -> pd.DataFrame:
-        return self.runs[self.runs["status"] == COMPLETE]
-
-    def line(self, up: str = "") -> list[str]:
-        """Its line of the index; `up` leads from the page to the artifact's own."""
-        done = self.complete
-        seeds = done["seed"].nunique() if "seed" in done else 1
-        dates = sorted(done["started"].str[:10].unique())
-        return [
-            f"[{self.name}]({up}{self.name}.md)",
-            self.scale,
-            f"{len(done)} of {len(self.runs)}",
-            str(seeds),
-            " to ".join(dict.fromkeys((dates[0], dates[-1]))),
-            _several(done["git"].dropna().map(short).unique()) if "git" in done else "",
-            _several(done["device"].unique()),
-            _several(done["threads"].astype(int).unique()),
-            f"{done['seconds'].sum() / 3600:.2f}",
-            f"`{sweeps.command(self.name, self.scale)}`",
-        ]
-
-
 def write(results_dir: Path) -> None:
     """Write both kinds of page, from what `results_dir` holds."""
     with held(results_dir):
@@ -57,7 +24,7 @@ def write(results_dir: Path) -> None:
 
 
 def _write(results_dir: Path) -> None:
-    found = {scale: list(entries(results_dir, scale)) for scale in sweeps.every_scale()}
+    found = {scale: measured(results_dir, scale) for scale in sweeps.every_scale()}
     for scale, here in found.items():
         if here and scale != PAPER:
             write_text(results_dir / scale / "README.md", _gallery(here, scale))
@@ -67,18 +34,41 @@ def _write(results_dir: Path) -> None:
     write_text(path, (above if mark else "# Results\n\n") + DRAWN + "\n\n" + _index(found, judged))
 
 
-def entries(results_dir: Path, scale: str) -> Iterator[Entry]:
-    """Every artifact that is drawn and has a complete run, in the order of the paper."""
+def measured(results_dir: Path, scale: str) -> dict[str, pd.DataFrame]:
+    """Artifact -> its runs, for all that are drawn and have a complete run, in the order of the paper."""
     results = Results(results_dir, scale)
-    for name in sweeps.names() if results.committed else ():
-        if results.drawn(name) and len((entry := Entry(name, scale, results.runs(sweeps.load(name, scale)))).complete):
-            yield entry
+    drawn = filter(results.drawn, sweeps.names() if results.committed else ())
+    found = {name: results.runs(sweeps.load(name, scale)) for name in drawn}
+    return {name: runs for name, runs in found.items() if len(_complete(runs))}
 
 
-def _index(held: dict[str, list[Entry]], judged: list[list[str]]) -> str:
-    lines = [entry.line("" if scale == PAPER else f"{scale}/") for scale, here in held.items() for entry in here]
-    measured = {entry.name for entry in held[PAPER] if len(entry.complete) == len(entry.runs)}
-    owed = [name for name in sweeps.names() if name not in measured and _trains(name)]
+def _complete(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs[runs["status"] == COMPLETE]
+
+
+def _line(name: str, scale: str, runs: pd.DataFrame, up: str = "") -> list[str]:
+    """An artifact's line of the index; `up` leads from the page to the artifact's own."""
+    done = _complete(runs)
+    dates = sorted(done["started"].str[:10].unique())
+    return [
+        f"[{name}]({up}{name}.md)",
+        scale,
+        f"{len(done)} of {len(runs)}",
+        str(done["seed"].nunique() if "seed" in done else 1),
+        " to ".join(dict.fromkeys((dates[0], dates[-1]))),
+        _several(done["git"].dropna().map(short).unique()) if "git" in done else "",
+        _several(done["device"].unique()),
+        _several(done["threads"].astype(int).unique()),
+        f"{done['seconds'].sum() / 3600:.2f}",
+        f"`{sweeps.command(name, scale)}`",
+    ]
+
+
+def _index(found: dict[str, dict[str, pd.DataFrame]], judged: list[list[str]]) -> str:
+    ups = {scale: "" if scale == PAPER else f"{scale}/" for scale in found}
+    lines = [_line(name, scale, runs, ups[scale]) for scale, here in found.items() for name, runs in here.items()]
+    whole = {name for name, runs in found[PAPER].items() if len(_complete(runs)) == len(runs)}
+    owed = [name for name in sweeps.names() if name not in whole and _trains(name)]
     notes = [f"- `{scale}`: {about['note']}" for scale, about in sweeps.scales().items()]
     return "\n".join(
         [
@@ -126,19 +116,17 @@ def _trains(name: str) -> bool:
     return "hyperparameters" not in sweeps.artifact(name)
 
 
-def _gallery(here: list[Entry], scale: str) -> str:
+def _gallery(here: dict[str, pd.DataFrame], scale: str) -> str:
     pictures = []
-    for entry in here:
-        artifact = sweeps.artifact(entry.name)
+    for name in here:
+        artifact = sweeps.artifact(name)
         title = titled(artifact["title"], scale)
-        pictures += [
-            f"## {title}\n",
-            f"[{entry.name}]({entry.name}.md): `{sweeps.command(entry.name, scale)}`\n",
-        ]
+        pictures += [f"## {title}\n", f"[{name}]({name}.md): `{sweeps.command(name, scale)}`\n"]
         if artifact.get("figure"):
-            pictures.append(f"![{title}]({entry.name}.png)\n")
+            pictures.append(f"![{title}]({name}.png)\n")
     head = f"# Gallery {sweeps.reduced(scale)}".rstrip()
-    return "\n".join([f"{head}\n", aligned([HEAD, *(entry.line() for entry in here)]), *pictures])
+    lines = [_line(name, scale, runs) for name, runs in here.items()]
+    return "\n".join([f"{head}\n", aligned([HEAD, *lines]), *pictures])
 
 
 def _several(values) -> str:

@@ -11,7 +11,7 @@ import yaml
 from sparse_train.report import paper, sweeps
 from sparse_train.report.evidence import verdicts
 from sparse_train.report.evidence.comparisons import complete, unit
-from sparse_train.report.evidence.verdicts import Comparison
+from sparse_train.report.evidence.verdicts import ClaimCell
 from sparse_train.report.files import held, write_table, write_text
 from sparse_train.report.results import Results
 from sparse_train.report.views import statistics
@@ -84,7 +84,7 @@ def stated() -> list[dict]:
     return yaml.safe_load(CLAIMS.read_text())
 
 
-def on_the_papers(claim: dict) -> list[Comparison]:
+def on_the_papers(claim: dict) -> list[ClaimCell]:
     """The cells that the paper has numbers for, p adjusted over those of them that have a spread."""
     judged = judge(claim, papers_numbers(claim["tables"]), over_means)
     known = [comparison for comparison in judged if comparison.known]
@@ -112,7 +112,7 @@ def _together(claim: dict) -> list[str]:
     return [f"together, {found.n} cells with a spread: {signs}, mean {found.mean:+.2f} ± {found.error:.2f}; {pooled}\n"]
 
 
-def on_ours(claim: dict, results_dir: Path, scale: str) -> list[Comparison]:
+def on_ours(claim: dict, results_dir: Path, scale: str) -> list[ClaimCell]:
     """Every cell, on what was measured at this scale; a rehearsal is evidence of nothing."""
     numbers = our_numbers(claim["tables"], claim.get("value", "test_acc"), results_dir, scale)
     judged = judge(claim, numbers, over_seeds)
@@ -121,13 +121,13 @@ def on_ours(claim: dict, results_dir: Path, scale: str) -> list[Comparison]:
     return judged
 
 
-def judge(claim: dict, numbers: pd.DataFrame, compare: Callable[[Terms, float], Judged]) -> list[Comparison]:
+def judge(claim: dict, numbers: pd.DataFrame, compare: Callable[[Terms, float], Judged]) -> list[ClaimCell]:
     """Every cell of the claim that the tables have, in their order."""
     made = []
     for words, (table, sides) in _cells(claim).items():
         terms = [(sign, _of(numbers, factors)) for sign, factors in sides]
         found, verdict = compare(terms, claim["counts"])
-        made.append(Comparison(words, table, found, verdict if found.n else None))
+        made.append(ClaimCell(words, table, found, verdict if found.n else None))
     return made
 
 
@@ -238,7 +238,7 @@ def write(results_dir: Path, scale: str) -> str:
     return page
 
 
-def _listed(whose: str, shown: list[Comparison], every: list[Comparison]) -> list[str]:
+def _listed(whose: str, shown: list[ClaimCell], every: list[ClaimCell]) -> list[str]:
     if not every:
         return []
     mean = sum(c.found.mean for c in every) / len(every)
@@ -247,7 +247,7 @@ def _listed(whose: str, shown: list[Comparison], every: list[Comparison]) -> lis
     return [f"{head}\n", *(f"- {c.verdict}: {c.words}: {_effect(c)}" for c in shown), *([""] if shown else [])]
 
 
-def _effect(c: Comparison) -> str:
+def _effect(c: ClaimCell) -> str:
     interval = "" if pd.isna(c.found.low) else f" [{c.found.low:+.2f}, {c.found.high:+.2f}]"
     adjusted = "" if pd.isna(c.adjusted) else f", p {c.found.p:.3f}, Holm {c.adjusted:.3f}"
     return f"{c.found.mean:+.2f}{interval}" + (adjusted or (f", n={c.found.n}" if interval else ""))

@@ -57,16 +57,6 @@ class Statement:
         require(fits, f"{FILE}, {self.says!r}: effect", [*self.effect], right)
 
     @property
-    def heading(self) -> str:
-        """The verdict, as it reads."""
-        return VERDICTS[self.verdict][0]
-
-    @property
-    def meaning(self) -> str:
-        """The sense in which the verdict holds."""
-        return VERDICTS[self.verdict][1]
-
-    @property
     def words(self) -> str:
         """Our side as text: `+1.24 [+0.62, +1.87]`."""
         if not self.effect:
@@ -109,6 +99,7 @@ def stated(results_dir: Path) -> list[Statement]:
 def markdown(results_dir: Path) -> str:
     """The table at the head of the findings."""
     lines = [
-        [one.says, one.heading, one.paper, one.words, str(one.n), one.where, one.sure] for one in stated(results_dir)
+        [one.says, VERDICTS[one.verdict][0], one.paper, one.words, str(one.n), one.where, one.sure]
+        for one in stated(results_dir)
     ]
     return aligned([HEAD, *lines])

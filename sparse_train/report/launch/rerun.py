@@ -9,7 +9,7 @@ import pandas as pd
 
 from sparse_train.errors import require
 from sparse_train.report.launch.child import attend
-from sparse_train.report.launch.local import command, require_same_runs
+from sparse_train.report.launch.reproduce import command, require_same_runs
 from sparse_train.report.results import COMPLETE, MADE, TIMES, Records, Results
 from sparse_train.report.sweeps import Sweep
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparse_train.record.files import read_json_lines
 from sparse_train.record.integrity import HISTORY
-from sparse_train.report.launch import reproduce, slurm
+from sparse_train.report.launch import overview, slurm
 from sparse_train.report.results import INTERRUPTED, MALFORMED, MISSING, UNREADABLE, Records
 from sparse_train.report.sweeps import Cell, Sweep
 
@@ -62,7 +62,7 @@ def watch(
         found = {sweep.name: [progress(cell, records) for cell in sweep.cells] for sweep in chosen}
         seen |= {sweep.name for sweep in _running(chosen, found)}
         shown = [sweep for sweep in chosen if sweep.name in seen] if everything else chosen
-        blocks = [block(reproduce.status(sweep, records, runs_dir), found[sweep.name]) for sweep in shown]
+        blocks = [block(overview.status(sweep, records, runs_dir), found[sweep.name]) for sweep in shown]
         clear = CLEAR if sys.stdout.isatty() and not once else ""
         print(clear + ("\n\n".join(blocks) or "nothing is training"), flush=True)
         waiting = not shown or any(one.status in OPEN for sweep in shown for one in found[sweep.name])

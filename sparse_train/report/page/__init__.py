@@ -87,8 +87,9 @@ def gather(names: list[str], results_dir: Path) -> dict:
 def board(results_dir: Path) -> list[dict]:
     """The first screen: what we found, by verdict, each with its numbers as text and as points."""
     return [
-        asdict(one) | {"heading": one.heading, "meaning": one.meaning, "ours": one.words, "published": one.published}
+        asdict(one) | {"heading": heading, "meaning": meaning, "ours": one.words, "published": one.published}
         for one in statements.stated(results_dir)
+        for heading, meaning in [statements.VERDICTS[one.verdict]]
     ]
 
 

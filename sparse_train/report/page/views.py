@@ -11,7 +11,7 @@ from sparse_train.record.segments import short
 from sparse_train.report import cost, sweeps
 from sparse_train.report.evidence import claims
 from sparse_train.report.evidence.comparisons import listings
-from sparse_train.report.evidence.verdicts import Comparison, beyond_spread, overall, said
+from sparse_train.report.evidence.verdicts import ClaimCell, beyond_spread, overall, said
 from sparse_train.report.figures import KINDS, accuracy, style
 from sparse_train.report.figures.accuracy import Line, Panel
 from sparse_train.report.figures.kinds import Material
@@ -246,7 +246,7 @@ def verdicts(results_dir: Path, scales: list[str]) -> list[dict]:
     return made
 
 
-def _side(comparisons: list[Comparison]) -> dict:
+def _side(comparisons: list[ClaimCell]) -> dict:
     known = [c for c in comparisons if c.known]
     mean = sum(c.found.mean for c in known) / len(known) if known else 0.0
     return {
