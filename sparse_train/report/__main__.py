@@ -96,7 +96,7 @@ def _rerun(args: argparse.Namespace) -> int:
 
 
 def _draw(args: argparse.Namespace) -> None:
-    """draw each artifact from the records that are there"""
+    """draw each artifact from its records"""
     records = _records(args)
     for sweep in _sweeps(args):
         _show(sweep, records, args)
@@ -209,7 +209,7 @@ def _show(sweep: sweeps.Sweep, records: Records, args: argparse.Namespace) -> No
 
 
 def _records(args: argparse.Namespace) -> Records:
-    """As they are now; says which cannot be read."""
+    """As they are now; names those that cannot be read."""
     records = Records([_runs_dir(args), *args.more_runs])
     for problem in records.problems:
         print(f"passed over: {problem}", file=sys.stderr)

@@ -26,7 +26,7 @@ def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = Fals
         replace: of the artifact's runs keep those alone that `records` hold; else those committed before, too.
 
     Raises:
-        ConfigError: for a directory that cannot be written, and a metric that nobody knows.
+        ConfigError: for a directory that cannot be written, and an unknown metric.
     """
     with held(results_dir):
         return _draw(sweep, Results(results_dir, sweep.scale, records), replace)

@@ -80,7 +80,7 @@ def _index(found: dict[str, dict[str, pd.DataFrame]], judged: list[list[str]]) -
             aligned([HEAD, *lines]),
             "## The paper's claims\n",
             "Its own numbers are in [paper/](paper/README.md). A claim holds if it holds in every cell, and fails if",
-            "it fails in one. [claims.md](claims.md) says how cells are judged, and how large an effect must be.\n",
+            "it fails in one. [claims.md](claims.md) has the rules for cells, and how large an effect must be.\n",
             aligned(judged),
             "## Not measured at the paper's scale, or not all of it\n",
             (", ".join(owed) or "nothing") + ".\n",
@@ -89,9 +89,9 @@ def _index(found: dict[str, dict[str, pd.DataFrame]], judged: list[list[str]]) -
 
 
 def _verdicts(results_dir: Path, scales: list[str]) -> list[list[str]]:
-    """A head; one row per claim: what is said of the paper's numbers, and of ours at each scale, linked to its cells.
+    """A head; one row per claim: its verdicts on the paper's numbers and on ours at each scale, linked to its cells.
 
-    It is what `make claims` left, since judging takes seconds; where it has left nothing, this says so.
+    They are read from the CSV of `make claims`, since judging takes seconds; without one a claim is "not judged".
     """
     judged = {scale: _judged(sweeps.scale_dir(results_dir, scale) / "claims.csv") for scale in scales}
     columns = [(PAPER, "on the paper's means"), (PAPER, "beyond its spread"), *((scale, "on ours") for scale in scales)]

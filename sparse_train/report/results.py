@@ -29,7 +29,7 @@ UNREADABLE = "unreadable"
 TIMES = ("seconds", "images_per_second", "data_wait", "started")  # columns that differ when the same run is made again
 MALFORMED = (KeyError, TypeError, AttributeError, ValueError, RecursionError)
 FACTS = ("best_test_acc", "images_per_second", "seconds", "started", "threads", "device", "torch", "git")
-MADE = ("code", "processes", "sync_bn", "compile", "instructions", "mixture")  # where there is something to say
+MADE = ("code", "processes", "sync_bn", "compile", "instructions", "mixture")  # where a run differs from the default
 COUNTS = ("trained_epochs", "step", "threads", "processes")  # whole numbers, also where others have none
 # pandas reads numbers to the last bit from 3.1 on; before, only when told to.
 EXACTLY = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
@@ -96,7 +96,7 @@ class Records:
 
 @cache
 def passed_over(path: Path, why: str) -> None:
-    """Say once which file does not count, on a line of its own; the others do."""
+    """Name a file that does not count, once, on a line of its own; the others do."""
     print(f"passed over: {path}: {why}", file=sys.stderr, flush=True)
 
 
@@ -127,7 +127,7 @@ def read(path: Path) -> dict:
 
 
 def _row(record: dict) -> dict:
-    """What the table says of a complete run: the last epoch's metrics, and how it was made; raises one of MALFORMED.
+    """The row of a complete run: the last epoch's metrics, and how it was made; raises one of MALFORMED.
 
     `code`: the hash of the training code, or several, joined by "+". `processes`: if more than one, with `sync_bn` if
     used. `compile`: if used. `instructions`: the CPU's, where it computed. `mixture`: what changed on the way.

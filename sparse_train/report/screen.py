@@ -1,4 +1,4 @@
-"""Pages and tables on a terminal: set in columns where somebody reads, plain lines of text elsewhere."""
+"""Pages and tables on a terminal: set in columns there, plain lines of text in a file or pipe."""
 
 import sys
 from collections.abc import Iterable, Sequence

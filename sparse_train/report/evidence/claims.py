@@ -72,7 +72,7 @@ A claim holds if it holds in every cell, and fails if it fails in one.
   One seed is not judged.
 - On the paper's means: a cell holds if the mean counts, fails if as much speaks against it, and is too small otherwise.
 - Beyond its spread: Welch's test of the paper's means and spreads against 0, adjusted over all cells of a claim that
-  have a spread (Holm). The paper says neither what its ± is nor over how many runs; we read the standard deviation of
+  have a spread (Holm). The paper defines neither its ± nor the number of runs; we read the standard deviation of
   three.
 - Together: a sign test over all cells of a claim that have a spread, their mean with its standard error, and the cells
   that differ from 0 (Holm) if one deviation, pooled over them, stands behind all.

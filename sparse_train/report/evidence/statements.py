@@ -28,10 +28,10 @@ class Statement:
         verdict: a key of `VERDICTS`.
         paper: the paper's effect in points, or its words.
         ours: our effect with its interval, or our words.
-        effect: our mean in points; with several seeds also the ends of its 95% interval. Empty where words say it.
+        effect: our mean in points; with several seeds also the ends of its 95% interval. Empty where `ours` has words.
         n: the seeds behind it.
         scale: at which it was measured.
-        measured: on what, where no scale says it: an experiment of another kind than the paper's accuracies.
+        measured: on what, where no scale names it: an experiment of another kind than the paper's accuracies.
         sure: how far it can be trusted.
         at: the artifact that has the numbers.
     """

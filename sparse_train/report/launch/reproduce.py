@@ -38,7 +38,7 @@ class Launcher:
     pack: int = 1
 
     def overrides(self) -> list[str]:
-        """What the training command is told."""
+        """Arguments of the training command."""
         if self.name == "serial":
             return []
         if self.name == "slurm":
@@ -136,7 +136,7 @@ def require_same_runs(sweep: Sweep, cells: Sequence[Cell], extra: Sequence[str])
 
 
 def made_before(sweep: Sweep, records: Records) -> str | None:
-    """That other code of ours made some of the runs that are there, in words; None if this did, as far as is known."""
+    """A warning if an earlier version of our code made some of the complete runs; else None."""
     made = [segments.codes(found[1]) for cell in sweep.cells if (found := records.complete(cell)) is not None]
     others = [codes for codes in made if codes not in ([], [training_code()])]
     said = f"other code than this (hash {training_code()}) made {len(others)} of {len(made)} complete runs"

@@ -22,7 +22,7 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
 
     Where hardware, torch and threads are those of the committed run, all its metrics must come out the same to the bit;
     elsewhere its accuracy must lie within twice the standard deviation over the committed seeds. An older record does
-    not name the CPU's instructions. That excuses nothing, and is told.
+    not name the CPU's instructions. That excuses no difference, and is named.
 
     Args:
         run: its id; None for the first complete one of the artifact.

@@ -14,7 +14,7 @@ from sparse_train.report.sweeps import Cell, Sweep
 
 QUIET = 60.0  # seconds without a run that trains, or a job in the queue, after which no run is expected
 LATELY = 5  # epochs whose mean is a run's pace
-OPEN = ("running", INTERRUPTED, MISSING, UNREADABLE)  # runs that somebody may still work on
+OPEN = ("running", INTERRUPTED, MISSING, UNREADABLE)  # runs that may still get a result
 CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -23,7 +23,7 @@ class Progress:
     """One cell.
 
     Attributes:
-        status: as `results.Records` says it.
+        status: as in `results.Records`.
         epochs, of: done, and to do in all; both 0 for a measurement.
         pace: seconds per epoch; None where no epoch is done.
     """
@@ -44,7 +44,7 @@ def watch(
     once: bool,
     sleep: Callable = time.sleep,
 ) -> None:
-    """Print a block for each sweep, again and again while somebody works on it; in place on a terminal.
+    """Print a block for each sweep, again and again while one is trained; in place on a terminal.
 
     Between two runs none is training for a while. So it ends once every run has a result, has failed or has diverged;
     or when for a minute no run was training and no job was in the queue.
@@ -126,7 +126,7 @@ def block(counts: str, cells: Sequence[Progress]) -> str:
 def time_left(cells: Sequence[Progress]) -> float | None:
     """Seconds until the cells that run or wait are done, at their own pace or else the mean, as many at a time as now.
 
-    None before the first epoch, and for measurements. Failed and diverged cells wait for nobody.
+    None before the first epoch, and for measurements. Failed and diverged cells do not count.
     """
     mean = _mean([one.pace for one in cells if one.pace is not None])
     if mean is None:

@@ -50,7 +50,7 @@ MARKERS = {"o": "●○", "s": "■□", "^": "▲△", "D": "◆◇", "v": "▼
 
 
 def write(names: list[str], results_dir: Path) -> str:
-    """Write `report.html` of these artifacts; returns a line that says what it holds.
+    """Write `report.html` of these artifacts; returns a line with its size.
 
     Raises:
         ConfigError: for records that cannot be read, and for a directory that cannot be written.

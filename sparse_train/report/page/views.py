@@ -170,7 +170,7 @@ def _runs(runs: pd.DataFrame, factors: list[str]) -> dict:
     if "git" in runs:
         runs["git"] = runs["git"].map(short, na_action="ignore")
     facts = [key for key in runs if key not in (*factors, "dataset", "id", "status")]
-    whole = [key for key in facts if key not in MADE]  # those are left out of a row that has nothing to say
+    whole = [key for key in facts if key not in MADE]  # a row has those only where they differ from the default
     once = [key for key in runs if key not in ("id", "status") and runs[key].nunique(dropna=key in whole) <= 1]
     shared = {key: _value(values.iloc[0]) for key in once if len(values := runs[key].dropna())}
     columns = ["id", "status", *(key for key in runs if key not in ("id", "status", *once))]
@@ -236,7 +236,7 @@ def _plain(values: pd.Series, digits: int) -> list[float | None]:
 
 
 def verdicts(results_dir: Path, scales: list[str]) -> list[dict]:
-    """Every claim, with what the paper's numbers say and what ours say at each scale."""
+    """Every claim, judged on the paper's numbers and on ours at each scale."""
     made = []
     for claim in claims.stated():
         theirs = claims.on_the_papers(claim)
@@ -267,7 +267,7 @@ def explanation(results_dir: Path) -> dict | None:
     Returns:
         `measured`: [sparsity, gradient over its dense twin's], under batch normalization, the mean over initializations
         and seeds. `exponents`: step -> [sparsity, exponent of 1 - s_i in the amplification], the median over layers and
-        seeds; Eq. 10 says -0.5.
+        seeds; -0.5 by Eq. 10.
     """
     start, later = (Results(results_dir).rows(sweeps.load(name)) for name in (AMPLIFICATION, TRAINING))
     if "ratio" not in start or "exponent" not in later:

@@ -24,7 +24,7 @@ TIMEOUT = 20.0  # seconds to wait for the server
 
 
 def sync(runs_dir: Path) -> tuple[str, bool]:
-    """Upload what finished runs left offline, each once; says what was done, and whether all went well.
+    """Upload what finished runs left offline, each once; returns a line for the user, and whether all went well.
 
     Every process of a run sends all its rows, so the newest file holds them. `wandb sync` marks what it has uploaded.
     Where W&B has rows of the run from another process, it would add all of them again, renumbered; then the rows that
@@ -59,7 +59,7 @@ def sync(runs_dir: Path) -> tuple[str, bool]:
 
 
 def _status(run_dir: Path) -> str | None:
-    """As its record says it; None, with a line that says so, where there is none that can be read."""
+    """The status in its record; None, with a line on stderr, where none can be read."""
     try:
         return read(run_dir / "record.json")["status"]
     except ValueError as error:

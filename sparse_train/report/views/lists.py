@@ -44,7 +44,7 @@ def summary(runs: pd.DataFrame, over: list[str], values: list[str]) -> list[list
 
 
 def caption(value: str) -> str:
-    """What the title says of the metric that a search selects by."""
+    """The words of a title for the metric that a search selects by."""
     return f", selected on {SELECTED_ON.get(value, value)}"
 
 
