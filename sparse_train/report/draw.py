@@ -55,14 +55,11 @@ def _draw(sweep: Sweep, results: Results, replace: bool) -> str:
         write_table(place / f"{sweep.name}.csv", tables.tidy(table))
     parts += [tables.aligned(lines) for lines in listings(sweep, runs)]
     if artifact.get("figure"):
+        heading = title if sweeps.is_rehearsal(sweep.scale) else sweeps.reduced(sweep.scale)
         spec = {**artifact["figure"], "factors": sweep.factors, "methods": named}
-        _picture(place / sweep.name, Material(runs, rows, spec, sweep.scale == PAPER), _heading(title, sweep.scale))
+        _picture(place / sweep.name, Material(runs, rows, spec, sweep.scale == PAPER), heading)
         parts.append(f"![{title}]({sweep.name}.png)\n")
     return _page(place / f"{sweep.name}.md", title, parts)
-
-
-def _heading(title: str, scale: str) -> str:
-    return title if sweeps.is_rehearsal(scale) else sweeps.reduced(scale)
 
 
 def _picture(path: Path, on: Material, heading: str) -> None:

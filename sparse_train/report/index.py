@@ -20,18 +20,14 @@ HEAD = ["Artifact", "Scale", "Runs", "Seeds", "Date", "Revision", "Hardware", "T
 def write(results_dir: Path) -> None:
     """Write both kinds of page, from what `results_dir` holds."""
     with held(results_dir):
-        _write(results_dir)
-
-
-def _write(results_dir: Path) -> None:
-    found = {scale: measured(results_dir, scale) for scale in sweeps.every_scale()}
-    for scale, here in found.items():
-        if here and scale != PAPER:
-            write_text(results_dir / scale / "README.md", _gallery(here, scale))
-    path = results_dir / "README.md"
-    above, mark, _ = (path.read_text() if path.exists() else "").partition(DRAWN)
-    judged = _verdicts(results_dir, [s for s in found if s == PAPER or (found[s] and not sweeps.is_rehearsal(s))])
-    write_text(path, (above if mark else "# Results\n\n") + DRAWN + "\n\n" + _index(found, judged))
+        found = {scale: measured(results_dir, scale) for scale in sweeps.every_scale()}
+        for scale, here in found.items():
+            if here and scale != PAPER:
+                write_text(results_dir / scale / "README.md", _gallery(here, scale))
+        path = results_dir / "README.md"
+        above, mark, _ = (path.read_text() if path.exists() else "").partition(DRAWN)
+        judged = _verdicts(results_dir, [s for s in found if s == PAPER or (found[s] and not sweeps.is_rehearsal(s))])
+        write_text(path, (above if mark else "# Results\n\n") + DRAWN + "\n\n" + _index(found, judged))
 
 
 def measured(results_dir: Path, scale: str) -> dict[str, pd.DataFrame]:
@@ -68,7 +64,7 @@ def _index(found: dict[str, dict[str, pd.DataFrame]], judged: list[list[str]]) -
     ups = {scale: "" if scale == PAPER else f"{scale}/" for scale in found}
     lines = [_line(name, scale, runs, ups[scale]) for scale, here in found.items() for name, runs in here.items()]
     whole = {name for name, runs in found[PAPER].items() if len(_complete(runs)) == len(runs)}
-    owed = [name for name in sweeps.names() if name not in whole and _trains(name)]
+    owed = [name for name in sweeps.names() if name not in whole and "hyperparameters" not in sweeps.artifact(name)]
     notes = [f"- `{scale}`: {about['note']}" for scale, about in sweeps.scales().items()]
     return "\n".join(
         [
@@ -93,27 +89,19 @@ def _verdicts(results_dir: Path, scales: list[str]) -> list[list[str]]:
 
     They are read from the CSV of `make claims`, since judging takes seconds; without one a claim is "not judged".
     """
-    judged = {scale: _judged(sweeps.scale_dir(results_dir, scale) / "claims.csv") for scale in scales}
+    paths = {scale: sweeps.scale_dir(results_dir, scale) / "claims.csv" for scale in scales}
+    tables = {scale: pd.read_csv(path, dtype=str) for scale, path in paths.items() if path.exists()}
+    judged = {scale: table.set_index("claim").to_dict("index") for scale, table in tables.items()}
     columns = [(PAPER, "on the paper's means"), (PAPER, "beyond its spread"), *((scale, "on ours") for scale in scales)]
     made = [["Claim", "Where", *(f"{words.capitalize()} {sweeps.reduced(scale)}".rstrip() for scale, words in columns)]]
     for claim in claims.stated():
         row = [claim["id"], claim["where"]]
         for scale, words in columns:
-            said = judged[scale].get(claim["id"], {}).get(words)
+            said = judged.get(scale, {}).get(claim["id"], {}).get(words)
             page = sweeps.scale_dir(Path(), scale) / "claims.md"
             row.append(f"[{said}]({page}#{claim['id']})" if said else "not judged")
         made.append(row)
     return made
-
-
-def _judged(path: Path) -> dict[str, dict[str, str]]:
-    """Claim -> its row of the table that `make claims` wrote."""
-    return pd.read_csv(path, dtype=str).set_index("claim").to_dict("index") if path.exists() else {}
-
-
-def _trains(name: str) -> bool:
-    """Whether there is anything to measure: Tables 4 and 5 state the configuration."""
-    return "hyperparameters" not in sweeps.artifact(name)
 
 
 def _gallery(here: dict[str, pd.DataFrame], scale: str) -> str:

@@ -33,7 +33,9 @@ def papers_numbers(tables: list[str]) -> pd.DataFrame:
     """One row per published cell, with a `seed` of none: the paper gives means, and a `spread` in some tables."""
     known = [name for name in tables if (paper.PAPER / f"{name}.csv").exists()]
     frames = [
-        paper.table(name).rename(columns={"mean": "value", "std": "spread"}).assign(dataset=_dataset(name), seed="mean")
+        paper.table(name)
+        .rename(columns={"mean": "value", "std": "spread"})
+        .assign(dataset=sweeps.load(name).cells[0].factors["dataset"], seed="mean")
         for name in known
     ]
     return _tidy(frames)
@@ -51,16 +53,9 @@ def our_numbers(tables: list[str], value: str, results_dir: Path, scale: str) ->
 
 def _tidy(frames: list[pd.DataFrame]) -> pd.DataFrame:
     named, numbers = [*FACTORS, "seed"], ["value", "spread"]
-    whole = [frame.reindex(columns=[*named, *numbers]).assign(renorm=_renorm) for frame in frames if len(frame)]
+    whole = [frame.reindex(columns=[*named, *numbers]) for frame in frames if len(frame)]
+    whole = [frame.assign(renorm=frame["renorm"].astype(object).fillna("none")) for frame in whole]
     return pd.concat(whole).drop_duplicates(named) if whole else pd.DataFrame(columns=[*named, *numbers])
-
-
-def _renorm(frame: pd.DataFrame) -> pd.Series:
-    return frame["renorm"].astype(object).fillna("none")
-
-
-def _dataset(name: str) -> str:
-    return sweeps.load(name).cells[0].factors["dataset"]
 
 
 ABOUT = """\

@@ -1,6 +1,5 @@
 """The effects that our studies measure: `effects.md` of a scale."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -56,19 +55,15 @@ def confirmatory(results: Results) -> dict[tuple[str, str], tuple[pd.Series, flo
 def exploratory(results: Results) -> list[tuple[list[str], str, pd.Series]]:
     """(studies, words, paired differences) of all others with two seeds or more, the most certain first."""
     found: dict[tuple[float, ...], tuple[list[str], str, pd.Series]] = {}
-    for study, says, difference in _differences(results):
-        if len(difference) > 1 and difference.any():
-            found.setdefault(tuple(difference.sort_index()), ([], says, difference))[0].append(study)
+    for study in filter(results.drawn, sweeps.names() if results.committed else ()):
+        if sweeps.artifact(study).get("reference"):
+            sweep = sweeps.load(study, results.scale)
+            for words, difference in every_effect(sweep, results.runs(sweep)).items():
+                if len(difference) > 1 and difference.any():
+                    found.setdefault(tuple(difference.sort_index()), ([], words, difference))[0].append(study)
     for difference, _ in confirmatory(results).values():
         found.pop(tuple(difference.sort_index()), None)
     return sorted(found.values(), key=lambda one: statistics.mean(one[2]).p)
-
-
-def _differences(results: Results) -> Iterator[tuple[str, str, pd.Series]]:
-    for study in sweeps.names() if results.committed else ():
-        if results.drawn(study) and sweeps.artifact(study).get("reference"):
-            sweep = sweeps.load(study, results.scale)
-            yield from ((study, words, found) for words, found in every_effect(sweep, results.runs(sweep)).items())
 
 
 def markdown(results_dir: Path, scale: str) -> str:
