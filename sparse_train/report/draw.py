@@ -11,7 +11,7 @@ from sparse_train.report.evidence.comparisons import listings
 from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.files import held, write_figure, write_table, write_text
-from sparse_train.report.results import COMPLETE, Records, Results, mixtures
+from sparse_train.report.results import COMPLETE, Records, Results, complete, mixtures
 from sparse_train.report.sweeps import PAPER, Sweep
 from sparse_train.report.views import lists, tables
 from sparse_train.report.views.labels import ABOUT_D_ALONE, NAMES, methods_of, notes, titled
@@ -43,7 +43,7 @@ def _draw(sweep: Sweep, results: Results, replace: bool) -> str:
     columns = KINDS[kind].needs if kind else None
     results.keep(sweep, columns, replace)
     runs, rows = results.runs(sweep), pd.DataFrame() if columns is None else results.rows(sweep)
-    if (runs["status"] == COMPLETE).any():
+    if len(complete(runs)):
         settings.check_metrics(sweeps.file_of(sweep.name), artifact, {*runs, *rows, *results.metrics(sweep), *NAMES})
     named = methods_of(sweep)
     parts = [_count(runs), *(f"{note}\n" for note in notes(sweep))]
@@ -91,8 +91,8 @@ def _sha256(data: bytes) -> str:
 def _count(runs: pd.DataFrame) -> str:
     others = runs.loc[runs["status"] != COMPLETE, "status"].value_counts()
     words = "".join(f", {count} {status}" for status, count in others.items())
-    complete = runs[runs["status"] == COMPLETE]
-    return f"{len(complete)} of {len(runs)} runs complete{words}. {mixtures(complete)}".rstrip() + "\n"
+    done = complete(runs)
+    return f"{len(done)} of {len(runs)} runs complete{words}. {mixtures(done)}".rstrip() + "\n"
 
 
 def _page(path: Path, title: str, parts: list[str]) -> str:

@@ -8,7 +8,7 @@ from sparse_train.record.segments import short
 from sparse_train.report import sweeps
 from sparse_train.report.evidence import claims
 from sparse_train.report.files import held, write_text
-from sparse_train.report.results import COMPLETE, Results
+from sparse_train.report.results import Results, complete
 from sparse_train.report.sweeps import PAPER
 from sparse_train.report.views.labels import titled
 from sparse_train.report.views.tables import aligned
@@ -35,16 +35,12 @@ def measured(results_dir: Path, scale: str) -> dict[str, pd.DataFrame]:
     results = Results(results_dir, scale)
     drawn = filter(results.drawn, sweeps.names() if results.committed else ())
     found = {name: results.runs(sweeps.load(name, scale)) for name in drawn}
-    return {name: runs for name, runs in found.items() if len(_complete(runs))}
-
-
-def _complete(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs[runs["status"] == COMPLETE]
+    return {name: runs for name, runs in found.items() if len(complete(runs))}
 
 
 def _line(name: str, scale: str, runs: pd.DataFrame, up: str = "") -> list[str]:
     """An artifact's line of the index; `up` leads from the page to the artifact's own."""
-    done = _complete(runs)
+    done = complete(runs)
     dates = sorted(done["started"].str[:10].unique())
     return [
         f"[{name}]({up}{name}.md)",
@@ -63,7 +59,7 @@ def _line(name: str, scale: str, runs: pd.DataFrame, up: str = "") -> list[str]:
 def _index(found: dict[str, dict[str, pd.DataFrame]], judged: list[list[str]]) -> str:
     ups = {scale: "" if scale == PAPER else f"{scale}/" for scale in found}
     lines = [_line(name, scale, runs, ups[scale]) for scale, here in found.items() for name, runs in here.items()]
-    whole = {name for name, runs in found[PAPER].items() if len(_complete(runs)) == len(runs)}
+    whole = {name for name, runs in found[PAPER].items() if len(complete(runs)) == len(runs)}
     owed = [name for name in sweeps.names() if name not in whole and "hyperparameters" not in sweeps.artifact(name)]
     notes = [f"- `{scale}`: {about['note']}" for scale, about in sweeps.scales().items()]
     return "\n".join(

@@ -299,6 +299,11 @@ class Results:
                 write_table(path, after[["id", *(key for key in after if key != "id")]], "%.6g")
 
 
+def complete(runs: pd.DataFrame) -> pd.DataFrame:
+    """Those of `Results.runs` that are complete."""
+    return runs[runs["status"] == COMPLETE]
+
+
 def scales_of(name: str, results_dir: Path) -> list[str]:
     """Where to look: the scale that the artifact is made for, and every one that shows it."""
     made_for = sweeps.artifact(name).get("at", PAPER)

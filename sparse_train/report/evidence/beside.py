@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report.evidence.comparisons import complete, settings_of, unit
-from sparse_train.report.results import Results
+from sparse_train.report.evidence.comparisons import settings_of, unit
+from sparse_train.report.results import Results, complete
 from sparse_train.report.settings import metrics
 from sparse_train.report.sweeps import Sweep
 from sparse_train.report.views.labels import label, methods_of, name

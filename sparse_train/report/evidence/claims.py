@@ -10,10 +10,10 @@ import yaml
 
 from sparse_train.report import paper, sweeps
 from sparse_train.report.evidence import verdicts
-from sparse_train.report.evidence.comparisons import complete, unit
+from sparse_train.report.evidence.comparisons import unit
 from sparse_train.report.evidence.verdicts import ClaimCell
 from sparse_train.report.files import held, write_table, write_text
-from sparse_train.report.results import Results
+from sparse_train.report.results import Results, complete
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import label, titled
 from sparse_train.report.views.statistics import Estimate

@@ -7,6 +7,7 @@ import pandas as pd
 from sparse_train.errors import require
 from sparse_train.report import paper
 from sparse_train.report.evidence import registration, verdicts
+from sparse_train.report.results import complete
 from sparse_train.report.settings import Setting, expected, find
 from sparse_train.report.sweeps import Sweep
 from sparse_train.report.views import lists, statistics
@@ -177,10 +178,6 @@ def settings_of(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.Data
         key = tuple((f, str(row[f])) for f in factors if f != "seed" and pd.notna(row.get(f)))
         found.setdefault(key, []).append(place)
     return {key: runs.loc[places] for key, places in found.items()}
-
-
-def complete(group: pd.DataFrame) -> pd.DataFrame:
-    return group[group["status"] == "complete"]
 
 
 def unit(value: str) -> float:

@@ -10,7 +10,7 @@ import pandas as pd
 from sparse_train.errors import require
 from sparse_train.report.launch.child import attend
 from sparse_train.report.launch.reproduce import command, require_same_runs
-from sparse_train.report.results import COMPLETE, MADE, TIMES, Records, Results
+from sparse_train.report.results import COMPLETE, MADE, TIMES, Records, Results, complete
 from sparse_train.report.sweeps import Sweep
 
 PLACE = ("device", "instructions", "torch", "threads", "compile")  # with these the same, so is every bit
@@ -35,8 +35,7 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
         ConfigError: for an artifact or id without a committed complete run, and an override that makes it another run.
     """
     results = Results(results_dir, sweep.scale)
-    rows = results.runs(sweep)
-    rows = rows[rows["status"] == COMPLETE]
+    rows = complete(results.runs(sweep))
     require(len(rows), "artifact", sweep.name, f"there are no committed runs of it in {results.path}")
     chosen = rows if run is None else rows[rows["id"] == run]
     require(len(chosen), "run", run, f"must be the id of a complete run in {results.path}")

@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex, to_rgb
 from sparse_train.report import paper, sweeps
 from sparse_train.report.figures import style
 from sparse_train.report.page.views import PROTOCOL
-from sparse_train.report.results import COMPLETE, Results
+from sparse_train.report.results import Results, complete
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, is_group
 from sparse_train.report.views.labels import label, methods_of, name
 from sparse_train.report.views.tables import aligned, mean_std
@@ -77,9 +77,8 @@ def workspace() -> list[tuple[str, list[Panel]]]:
 
 def baseline(results_dir: Path) -> str | None:
     """The id of the run that others are compared with: the first of Table 2's baseline that is complete."""
-    rows = Results(results_dir).runs(sweeps.load("table2"))
-    done = rows.loc[(rows["status"] == COMPLETE) & (rows["optimizer"] == "sgd"), "id"]
-    return next(iter(done), None)
+    done = complete(Results(results_dir).runs(sweeps.load("table2")))
+    return next(iter(done.loc[done["optimizer"] == "sgd", "id"]), None)
 
 
 def reports() -> list[Report]:

@@ -3,6 +3,7 @@
 import pandas as pd
 from omegaconf import OmegaConf
 
+from sparse_train.report.results import complete
 from sparse_train.report.sweeps import configuration, remembered
 from sparse_train.report.views.labels import label, name
 from sparse_train.report.views.tables import HOLE
@@ -34,7 +35,7 @@ def summary(runs: pd.DataFrame, over: list[str], values: list[str]) -> list[list
     """A head; one row per setting of `over`, the mean over seeds of each of `values`, and the runs behind it."""
     made = [[*map(name, over), *(name(value).replace("_", " ") for value in values), "n"]]
     for setting, group in runs.groupby(over, sort=False, dropna=False):
-        done = group[group["status"] == "complete"]
+        done = complete(group)
         means = [done[v].mean() if v in done else float("nan") for v in values]
         texts = [HOLE if done.empty else "-" if pd.isna(mean) else f"{mean:.4g}" for mean in means]
         made.append(
