@@ -13,6 +13,7 @@ from statistics import median
 import torch
 
 from benchmarks import inference, limits, sections
+from sparse_train.process.console import piped
 from sparse_train.record.files import write_whole
 from sparse_train.record.metadata import describe
 
@@ -44,6 +45,7 @@ without, ResNet50 at 224 in bf16 and how many images a second it needs from the 
 """
 
 
+@piped()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", help="where cifar-100-python/ and imagenet/ are, for what needs them")

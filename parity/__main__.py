@@ -13,6 +13,7 @@ from parity import traces
 from parity.ours import SPARSITIES, UPDATES, mirrored, more, steps, trace
 from parity.peers import HAM, PEERS, PLACE, ROOT, answer
 from parity.updates import Update, save, unpack
+from sparse_train.process.console import piped
 from sparse_train.record.files import write_whole
 from sparse_train.record.metadata import describe
 
@@ -22,6 +23,7 @@ the masks of these codes, and `tests/test_parity.py` checks our code against the
 """
 
 
+@piped()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "parity.md")

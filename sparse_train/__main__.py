@@ -26,7 +26,7 @@ from sparse_train.errors import ConfigError, DivergedError, HeldError, MaskMisma
 from sparse_train.options.command_line import checked, hydras, one_line, parsed, parser, usage
 from sparse_train.options.composition import CONF, compose, searched
 from sparse_train.options.targets import instantiate
-from sparse_train.process.console import STDERR, closing_line, say
+from sparse_train.process.console import STDERR, closing_line, piped, say
 
 if TYPE_CHECKING:
     from sparse_train.process.distributed import Ranks
@@ -40,6 +40,7 @@ class RunError(CompactHydraException):
     """A run of a sweep without a result. The sweep continues, and ends with status 1."""
 
 
+@piped()
 def main() -> None:
     """The command line."""
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:

@@ -1,6 +1,7 @@
 """What the command line says of itself, and of what cannot be: one line that names the key."""
 
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -220,3 +221,12 @@ def test_reports_name_what_does_not_exist_and_make_nothing(words, line, tmp_path
 def test_an_error_is_told_in_one_line():
     assert first_line(ValueError("this\nthat")) == "this"
     assert first_line(EOFError()) == "EOFError", "it says nothing"
+
+
+@pytest.mark.parametrize("module", ["sparse_train", "sparse_train.report"])
+def test_a_command_whose_reader_has_gone_ends_quietly(module):
+    """`python -m sparse_train --help | head`, with a head that is gone before the first line."""
+    line = f"set -o pipefail; {sys.executable} -m {module} --help | true"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 128 + signal.SIGPIPE)  # argparse ignores what it cannot write
+    assert done.stderr == ""

@@ -16,10 +16,9 @@ from sparse_train.report.evidence.statements import stated
 from sparse_train.report.figures import KINDS, accuracy, front, style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.page.records import committed
 from sparse_train.report.page.views import view
 from sparse_train.report.results import Records, Results
-from sparse_train.report.views import methods
+from sparse_train.report.views import labels
 from sparse_train.report.views.labels import label
 from sparse_train.source import ROOT
 from support.records import leave_record
@@ -42,7 +41,7 @@ def expected(sweep) -> dict:
     for place, cell in [*enumerate(sweep.cells)][1:]:
         factors, y = cell.factors, metrics(place)[value]
         panels, line = [f"Sparsity {float(factors['sparsity']):.0%}"], factors["optimizer"]
-        line = label("optimizer", line, methods.words(sweep))
+        line = label("optimizer", line, labels.methods_of(sweep))
         if kind == "itop":
             growths = {"rigl": ["original", "corrected"], "rigl_corrected": ["corrected"]}[factors["dst"]]
             growths = growths[:1] if factors["optimizer"] == "sparseopt" and factors["dst"] == "rigl" else growths
@@ -116,8 +115,8 @@ def test_the_band_of_an_accuracy_stays_within_0_and_100():
 
 
 def test_a_readers_matplotlibrc_does_not_shape_a_figure():
-    held = committed("fig2", "paper", RESULTS)
-    material = Material(held.runs, held.history(), {})
+    results, sweep = Results(RESULTS), sweeps.load("fig2")
+    material = Material(results.runs(sweep), results.rows(sweep), {})
 
     def drawn() -> bytes:
         picture = BytesIO()
@@ -131,8 +130,8 @@ def test_a_readers_matplotlibrc_does_not_shape_a_figure():
 
 
 def test_an_angle_is_drawn_as_it_is():
-    held = committed("fig1", "paper", RESULTS)
-    arrows = KINDS["gradient_skew"].draw(Material(held.runs, held.history(), {})).axes[2]
+    results, sweep = Results(RESULTS), sweeps.load("fig1")
+    arrows = KINDS["gradient_skew"].draw(Material(results.runs(sweep), results.rows(sweep), {})).axes[2]
     assert arrows.get_aspect() == 1
     written = {text.get_text(): text.xy for text in arrows.texts}
     assert len(written) == 5

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from sparse_train.errors import ConfigError
 from sparse_train.report import sweeps
-from sparse_train.report.evidence import claims, comparisons, family, statements
+from sparse_train.report.evidence import claims, comparisons, family, registration, statements
 from sparse_train.report.results import Results
 from sparse_train.report.views import statistics
 
@@ -161,11 +161,9 @@ def test_the_confirmatory_family_is_fixed_and_was_registered_before_its_runs():
     assert len(found) == 7
     for study in family.CONFIRMATORY:
         sweep = sweeps.load(study, "cpu")
-        listed = comparisons.predictions(
-            results.runs(sweep), sweep.factors, **sweep.artifact["predictions"], sweep=study
-        )
+        [listed] = comparisons.compared(sweep, results.runs(sweep))
         made = {line[0]: line[-1] for line in listed}
-        assert {made[says] for of, says in found if of == study} <= {comparisons.REGISTERED, comparisons.UNKNOWN}
+        assert {made[says] for of, says in found if of == study} <= {registration.REGISTERED, registration.UNKNOWN}
     bare = Results(RESULTS / "nowhere", "cpu")
     updates = {row["id"] for row in results.runs(sweeps.load("why-updates", "cpu")).to_dict("records")}
     bare.committed = {name: row for name, row in results.committed.items() if name in updates}

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from sparse_train.errors import ConfigError
 from sparse_train.record.lock import Lock
 from sparse_train.report import cost, sweeps
-from sparse_train.report.launch import reproduce
-from sparse_train.report.launch.local import Launcher, launch, require_same_runs
-from sparse_train.report.launch.reproduce import plan
+from sparse_train.report.launch import overview, reproduce
+from sparse_train.report.launch.overview import plan
+from sparse_train.report.launch.reproduce import Launcher, require_same_runs
 from sparse_train.report.results import TIMES, Records
 from sparse_train.report.sweeps import workload
 from support.records import leave_records
@@ -87,7 +87,7 @@ def test_what_failed_is_told_with_its_reason_then_how_many_are_missing(tmp_path,
         (tmp_path / diverged.id / "record.json").write_text(json.dumps(content))
         return 1
 
-    monkeypatch.setattr("sparse_train.report.launch.local.attend", trains)
+    monkeypatch.setattr("sparse_train.report.launch.reproduce.attend", trains)
     owed, _ = reproduce.reproduce(sweep, tmp_path, Records([tmp_path]), Launcher(), [])
     options = [" ".join(f"{key}={value}" for key, value in cell.options.items()) for cell in (diverged, refused)]
     assert owed == [
@@ -100,13 +100,13 @@ def test_what_failed_is_told_with_its_reason_then_how_many_are_missing(tmp_path,
 def test_the_status_counts_committed_runs_and_says_which(tmp_path):
     sweep, here = sweeps.load("table6", "smoke"), Records([tmp_path / "runs"])
     leave_records(tmp_path, "table6", "smoke", accuracy=lambda cell: 50.0 if cell in sweep.cells[:5] else None)
-    assert reproduce.status(sweep, here, tmp_path) == "table6: 0/12 complete, 12 missing"
+    assert overview.status(sweep, here, tmp_path) == "table6: 0/12 complete, 12 missing"
     said = "table6: 5/12 complete (0 here, 5 in committed records), 7 missing"
-    assert reproduce.status(sweep, here, tmp_path, tmp_path) == said
+    assert overview.status(sweep, here, tmp_path, tmp_path) == said
     for cell, status in zip(sweep.cells[4:7], ("complete", "complete", "failed"), strict=True):
         here.found[cell.id] = (tmp_path, {"status": status})
     said = "table6: 6/12 complete (2 here, 5 in committed records), 1 failed, 5 missing"
-    assert reproduce.status(sweep, here, tmp_path, tmp_path) == said
+    assert overview.status(sweep, here, tmp_path, tmp_path) == said
 
 
 def test_what_the_training_command_is_told():
@@ -125,7 +125,7 @@ def test_an_override_that_makes_other_runs_is_refused_before_one_is_trained(tmp_
     )
     key, value = word.lstrip("+").split("=")
     with pytest.raises(ConfigError, match=f"^{key}={value}: "):
-        launch(sweep, tmp_path, Records([tmp_path]), Launcher(), ["threads=2", word])
+        reproduce.reproduce(sweep, tmp_path, Records([tmp_path]), Launcher(), ["threads=2", word])
     assert not [*tmp_path.iterdir()]
 
 

@@ -15,10 +15,8 @@ from PIL import Image
 from sparse_train.errors import ConfigError
 from sparse_train.report import page, sweeps
 from sparse_train.report.figures import style
-from sparse_train.report.page import records
-from sparse_train.report.page.explain import explanation
-from sparse_train.report.page.views import view
-from sparse_train.report.results import Results
+from sparse_train.report.page.views import explanation, view
+from sparse_train.report.results import Results, scales_of
 from support.records import commit, leave_records
 
 HERE = Path(page.__file__).parent
@@ -100,7 +98,7 @@ def test_an_artifact_without_records_is_all_holes(tmp_path):
     assert "934 GPU-hours" in one["cost"]
     [table] = blocks(one, "table")
     assert all("ours" not in cell and cell["paper"] for row in table["body"] for cell in row["cells"])
-    at = [records.scales_of(name, tmp_path) for name in ("table1", "why-readings", "why-steps")]
+    at = [scales_of(name, tmp_path) for name in ("table1", "why-readings", "why-steps")]
     assert at == [["paper"], ["cpu"], ["size16"]], "the scale that the head of the sweep file names"
 
 

@@ -14,16 +14,16 @@ from sparse_train.report import index, paper, sweeps
 from sparse_train.report import page as report_page
 from sparse_train.report.__main__ import main
 from sparse_train.report.draw import draw
-from sparse_train.report.evidence import claims, comparisons, verdicts
+from sparse_train.report.evidence import claims, comparisons, registration, verdicts
 from sparse_train.report.evidence.beside import beside
-from sparse_train.report.evidence.comparisons import listings, when
+from sparse_train.report.evidence.comparisons import listings
 from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.launch import reproduce
+from sparse_train.report.launch import overview
 from sparse_train.report.launch.rerun import spread_over_seeds
 from sparse_train.report.page import views
 from sparse_train.report.results import Records, Results
-from sparse_train.report.views import best, hyperparameters, labels, methods, tables
+from sparse_train.report.views import labels, lists, tables
 from support.records import leave_record
 
 
@@ -41,9 +41,7 @@ def test_what_a_run_says_by_group_is_collected_for_those_that_ask(quickstart, tm
     record["best"] = record["final"]
     write_json(path, record)
     write_json_lines(path.with_name("history.jsonl"), [{}, {}, record["final"]])
-    asking = dataclasses.replace(
-        quickstart, artifact={**quickstart.artifact, "effects": {"values": ["dead_neurons/fc"]}}
-    )
+    asking = dataclasses.replace(quickstart, artifact={**quickstart.artifact, "values": ["dead_neurons/fc"]})
     for sweep, expected in ((quickstart, set()), (asking, {"dead_neurons/fc"})):
         row = Results(tmp_path, records=Records([tmp_path])).runs(sweep).iloc[0]
         assert row["status"] == "complete"
@@ -52,7 +50,7 @@ def test_what_a_run_says_by_group_is_collected_for_those_that_ask(quickstart, tm
 
 def test_a_metric_of_a_group_has_words_and_no_key():
     studies = [name for name in sweeps.names() if name.startswith("why-")]
-    every = [key for name in studies for key in sweeps.artifact(name)["effects"]["values"]]
+    every = [key for name in studies for key in sweeps.artifact(name)["values"]]
     assert "fan_in_spread/layer3" in every
     assert labels.name("fan_in_spread/layer3") == "Spread of fan-in, layer3"
     assert [key for key in every if labels.name(key) == key] == []
@@ -128,7 +126,7 @@ def test_status_counts_every_state(quickstart, tmp_path):
         leave_record(tmp_path, "quickstart", cell, status=status)
     lock = Lock(tmp_path / quickstart.cells[2].id / "lock")
     lock.acquire()
-    words = reproduce.status(quickstart, Records([tmp_path]), tmp_path)
+    words = overview.status(quickstart, Records([tmp_path]), tmp_path)
     assert words == "quickstart: 2/24 complete, 1 diverged, 1 failed, 1 interrupted, 18 missing, 1 running"
     lock.release()
 
@@ -178,7 +176,7 @@ def test_a_search_chooses_among_settings_with_all_their_seeds():
     """Also over a single factor."""
     found = {"0.1": (50.0, 52.0, 51.0), "0.2": (51.5, nan, nan), "0.05": (49.0, 50.0, 51.0)}
     rows = [{"optimizer": "sgd", "lr": lr, "test_acc": acc} for lr, accs in found.items() for acc in accs]
-    _, line = best.lines(pd.DataFrame(rows), "optimizer", ["lr"], "test_acc")
+    _, line = lists.best(pd.DataFrame(rows), "optimizer", ["lr"], "test_acc")
     assert line == ["Baseline", "0.1", "51.00", "2 of 3"]
 
 
@@ -246,7 +244,7 @@ def test_a_run_counts_in_every_table_that_asks_for_it(tmp_path):
         assert {f: str(row[f]) for f in told[row["id"]]} == {f: str(v) for f, v in told[row["id"]].items()}
     assert "optimizer.renorm.over" not in complete
     assert len(pd.read_csv(tmp_path / "results" / "cpu" / "records" / "runs.csv")) == len(renorm.cells), "one row a run"
-    status = reproduce.status(clip, Records([]), tmp_path / "none", tmp_path / "results")
+    status = overview.status(clip, Records([]), tmp_path / "none", tmp_path / "results")
     assert "10/45 complete (0 here, 10 in committed records)" in status
 
 
@@ -328,10 +326,10 @@ def test_an_effect_says_how_many_pairs_are_behind_it(tmp_path):
         ([0.5, 0.6, 0.5, 0.6, 0.5], "confirmed"),  # not 0, but smaller than what counts
         ([2.0, 2.1, 2.0, 2.2, 2.1], "refuted"),
         ([-2.0, -2.1, -2.0, -2.2, -2.1], "refuted"),
-        ([2.0, -2.0, 1.0, -1.0, 0.0], "not enough data"),
+        ([2.0, -2.0, 1.0, -1.0, 0.0], "inconclusive"),
         ([0.0], "one seed, not judged"),
         ([2.0], "one seed, not judged"),
-        ([], "not enough data"),
+        ([], "inconclusive"),
     ],
 )
 def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_path, differences, verdict):
@@ -348,12 +346,12 @@ def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_pat
     difference, _, said = row["difference in test accuracy (%)"].rpartition(": ")
     assert said == verdict
     assert row["n"] == f"{len(differences)} of 5"
-    assert row["made"] == ("" if not differences else comparisons.UNKNOWN), "the records name no revision of ours"
+    assert row["made"] == ("" if not differences else registration.UNKNOWN), "the records name no revision of ours"
     if differences:
         assert difference.startswith(f"{sum(differences) / len(differences):+.2f}")
-    same = ("not enough data", "one seed, not judged", "+0.00 [+0.00, +0.00]: confirmed")[min(len(differences), 2)]
+    same = ("inconclusive", "one seed, not judged", "+0.00 [+0.00, +0.00]: confirmed")[min(len(differences), 2)]
     assert row["difference in ITOP rate $R_m$ (%)"].endswith(same)
-    assert {text for line in listed[2:] for text in line[1:-2]} == {"not enough data"}
+    assert {text for line in listed[2:] for text in line[1:-2]} == {"inconclusive"}
 
 
 @pytest.mark.parametrize(
@@ -362,7 +360,7 @@ def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_pat
         ([52.63, 52.53, 52.43], "+0.00 [-0.25, +0.25]: confirmed"),
         ([45.74, 45.84, 45.64], "-6.79 [-7.04, -6.54]: refuted"),
         ([45.74], "-6.79: one seed, not judged"),
-        ([], "not enough data"),
+        ([], "inconclusive"),
     ],
 )
 def test_a_prediction_can_name_a_cell_of_the_paper(tmp_path, accuracies, said):
@@ -380,18 +378,18 @@ def test_a_prediction_can_name_a_cell_of_the_paper(tmp_path, accuracies, said):
     [
         ({"at_least": 0.5}, [0.9, 1.0, 1.1], "confirmed"),
         ({"at_least": 1.5}, [0.9, 1.0, 1.1], "refuted"),
-        ({"at_least": 0.9}, [0.9, 1.0, 1.1], "not enough data"),
+        ({"at_least": 0.9}, [0.9, 1.0, 1.1], "inconclusive"),
         ({"at_most": -0.5}, [-0.9, -1.0, -1.1], "confirmed"),
         ({"at_most": -0.5}, [0.1, 0.2, 0.3], "refuted"),
         ({"at_most": -0.5}, [-0.6], "one seed, not judged"),
-        ({"at_least": -1.0}, [], "not enough data"),
+        ({"at_least": -1.0}, [], "inconclusive"),
     ],
 )
 def test_a_prediction_with_a_bound_is_judged_by_the_side_of_its_interval(bound, differences, verdict):
     assert verdicts.of_prediction(pd.Series(differences, dtype=float), within=9.0, **bound) == verdict
 
 
-PAIR = {"says": "a, minus b", "a": {"optimizer": "a"}, "b": {"optimizer": "b"}}
+PAIR = {"says": "a, minus b", "a": {"optimizer": "a"}, "b": {"optimizer": "b"}, "within": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -405,18 +403,19 @@ PAIR = {"says": "a, minus b", "a": {"optimizer": "a"}, "b": {"optimizer": "b"}}
     ],
 )
 def test_a_prediction_may_be_made_when_its_second_setting_is_known(monkeypatch, first, second, made):
-    files = {"new": {"equal": [PAIR], "within": {}}, "old": {}}
-    monkeypatch.setattr(comparisons, "predicted", lambda _sweep, revision: files[revision])
+    files = {"new": [registration.form(PAIR, "test_acc")], "old": []}
+    monkeypatch.setattr(registration, "predicted", lambda _sweep, revision: files[revision])
     settings = {
-        (("optimizer", side),): pd.DataFrame([{"status": "complete" if git else "missing", "git": git}])
+        (("optimizer", side),): pd.DataFrame([{"status": "complete" if git else "missing", "git": git, "seed": "0"}])
         for side, git in (("a", first), ("b", second))
     }
-    assert when("study", PAIR, {}, settings) == made
+    study = sweeps.Sweep("study", "paper", {"values": ["test_acc"]}, [])
+    assert comparisons.when(study, PAIR, settings) == made
 
 
 def test_every_prediction_against_the_paper_names_a_cell_that_it_has_and_its_number():
     for name in sweeps.names():
-        for pair in sweeps.load(name).artifact.get("predictions", {}).get("equal", ()):
+        for pair in sweeps.load(name).artifact.get("comparisons", ()):
             if factors := {key: str(value) for key, value in pair.get("paper", {}).items()}:
                 mean, _ = paper.value(factors.pop("table"), **factors)
                 assert pair["says"].endswith(f"minus the paper's {mean:.2f}")
@@ -429,7 +428,8 @@ def test_a_study_draws_a_line_per_setting_with_the_mean_over_its_seeds(tmp_path)
         leave_record(tmp_path / "runs", "why-renorm", cell, accuracy=50.0 + gain + int(cell.factors["seed"]))
     records = Records([tmp_path / "runs"])
     results = Results(tmp_path, records=records)
-    rows = results.rows(sweep, KINDS["settings"].needs)
+    results.keep(sweep, KINDS["settings"].needs)
+    rows = results.rows(sweep)
     spec = sweep.artifact["figure"]
     accuracy, norm, share = KINDS["settings"].draw(Material(results.runs(sweep), rows, spec)).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
@@ -513,18 +513,24 @@ def leave_quickstart(runs_dir, quickstart, shift=0.0):
         leave_record(runs_dir, "quickstart", cell, accuracy=90 + seed - cost[sparsity][seed] + gain + shift)
 
 
-def test_a_demonstration_says_what_is_seen_beyond_the_spread_from_its_own_numbers(quickstart, tmp_path):
+def rows_of(page, head):
+    """The rows of the table on a page whose first column has this head."""
+    lines = page[page.index(f"| {head} ") :].split("\n\n")[0].splitlines()[2:]
+    return [[text.strip() for text in line.split("|")[1:-1]] for line in lines]
+
+
+def test_comparisons_that_expect_nothing_have_their_interval_p_and_minimum_detectable_effect(quickstart, tmp_path):
     leave_quickstart(tmp_path / "runs", quickstart)
     page = draw(quickstart, Records([tmp_path / "runs"]), tmp_path / "results")
-    assert page.rstrip().splitlines()[-5:] == [
-        "- 90% sparsity against dense: -0.50 [-3.79, +2.79] points (3 seeds), within the seeds' spread",
-        "- 97% sparsity against dense: -6.00 [-8.48, -3.52] points (3 seeds), beyond the seeds' spread",
-        "- 99% sparsity against dense: -40.00 [-42.48, -37.52] points (3 seeds), beyond the seeds' spread",
-        "- SparseOpt against SGD at 97%: +1.00 [+1.00, +1.00] points (3 seeds), beyond the seeds' spread",
-        "- SparseOpt against SGD when dense: +0.00 [+0.00, +0.00] points (3 seeds), the same to the bit",
+    assert rows_of(page, "Comparison") == [
+        ["90% sparsity against dense", "-0.50 [-3.79, +2.79]", "0.5799", "4.32", "3"],
+        ["97% sparsity against dense", "-6.00 [-8.48, -3.52]", "0.0092", "3.26", "3"],
+        ["99% sparsity against dense", "-40.00 [-42.48, -37.52]", "0.0002", "3.26", "3"],
+        ["SparseOpt against SGD at 97%", "+1.00 [+1.00, +1.00]", "<0.0001", "", "3"],
+        ["SparseOpt against SGD when dense", "+0.00 [+0.00, +0.00]", "", "", "3"],
     ]
     empty = draw(quickstart, Records([]), tmp_path / "nothing")
-    assert empty.count(": not trained yet, not enough data") == 5
+    assert [row[1:] for row in rows_of(empty, "Comparison")] == [[tables.HOLE, "", "", "0"]] * 5
 
 
 def test_what_is_drawn_elsewhere_is_set_beside_what_is_committed(quickstart, tmp_path, monkeypatch, capsys):
@@ -548,7 +554,7 @@ def test_what_is_drawn_elsewhere_is_set_beside_what_is_committed(quickstart, tmp
     assert rows[0] == ["Method", "Sparsity", "Here", "Committed", "Difference"]
     assert rows[2] == ["Baseline", "0%", "93.00 ± 1.00 (n=3)", "91.00 ± 1.00 (n=3)", "+2.00"]
     assert len(rows[:10]) == 2 + 8
-    assert "99% sparsity against dense: -40.00" in "\n".join(lines[-6:])
+    assert ["99% sparsity against dense", "-40.00 [-42.48, -37.52]"] in [row[:2] for row in rows]
     assert lines[-1] == f"picture: {mine / 'quickstart.png'}"
     index.write(committed)
     report_page.write(["quickstart"], committed)
@@ -565,12 +571,12 @@ def test_what_is_drawn_elsewhere_is_set_beside_what_is_committed(quickstart, tmp
 def test_without_s_avg_it_is_called_d_alone(name):
     optimizers = {cell.factors["optimizer"] for cell in sweeps.load(name).cells}
     expected = {"sparseopt": "D alone", "sparseopt_ham": "D alone w/ HAM"}
-    assert methods.words(sweeps.load(name)) == {key: word for key, word in expected.items() if key in optimizers}
+    assert labels.methods_of(sweeps.load(name)) == {key: word for key, word in expected.items() if key in optimizers}
 
 
 @pytest.mark.parametrize("name", ["table1", "fig11", "protocol", "why-renorm", "fig8"])
 def test_with_s_avg_or_where_settings_name_it_the_word_stays(name):
-    assert methods.words(sweeps.load(name)) == {}
+    assert labels.methods_of(sweeps.load(name)) == {}
 
 
 def test_page_latex_and_legend_say_d_alone(tmp_path, monkeypatch):
@@ -588,7 +594,7 @@ def test_page_latex_and_legend_say_d_alone(tmp_path, monkeypatch):
     assert {"D alone", "paper, D alone"} <= set(texts)
     for text in texts[:5]:
         assert "D alone" in text
-    assert methods.ABOUT in pages["table6"]
+    assert labels.ABOUT_D_ALONE in pages["table6"]
 
 
 def test_figures_of_students_say_where_one_seed_stands_beside_a_median():
@@ -599,14 +605,14 @@ def test_figures_of_students_say_where_one_seed_stands_beside_a_median():
         for axes in figure.axes:
             assert ("median over seeds" in axes.get_ylabel()) == axes.get_ylabel().startswith("loss")
             assert ("one seed" in axes.get_ylabel()) != axes.get_ylabel().startswith("loss")
-        assert "one seed" in methods.notes(sweep)[0]
-        assert f"\n{methods.notes(sweep)[0]}\n" in (sweeps.ROOT / "results" / f"{name}.md").read_text()
+        assert "one seed" in labels.notes(sweep)[0]
+        assert f"\n{labels.notes(sweep)[0]}\n" in (sweeps.ROOT / "results" / f"{name}.md").read_text()
 
 
 def test_tables_4_and_5_have_the_papers_rows():
     """HAM's h1 stands in Table 4 alone."""
     rows = {
-        name: hyperparameters.lines(sweeps.artifact(name)["hyperparameters"], name) for name in ("table4", "table5")
+        name: lists.hyperparameters(sweeps.artifact(name)["hyperparameters"], name) for name in ("table4", "table5")
     }
     assert {name: [row[1] for row in lines if "HAM" in row[0]] for name, lines in rows.items()} == {
         "table4": ["80"],

@@ -202,7 +202,8 @@ def test_a_damaged_run_is_named_and_the_others_are_collected(tmp_path, capsys, k
     for problem in records.problems:
         results.passed_over(*problem.split(": ", 1))
     held = Results(tmp_path / "results", records=records)
-    runs, rows = held.runs(PLOTTED), held.rows(PLOTTED, ("epoch", "test_acc"))
+    held.keep(PLOTTED, ("epoch", "test_acc"))
+    runs, rows = held.runs(PLOTTED), held.rows(PLOTTED)
     file = "history.jsonl" if kind in HISTORIES else "record.json"
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"passed over: {tmp_path / PLOTTED.cells[3].id / file}: ")

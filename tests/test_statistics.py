@@ -8,11 +8,11 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from sparse_train.report.evidence import effects
+from sparse_train.report.evidence import comparisons
 from sparse_train.report.figures import KINDS, style, theory
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.page import charts
+from sparse_train.report.page import views
 from sparse_train.report.views import statistics
 from sparse_train.report.views.tables import HOLE
 
@@ -140,7 +140,7 @@ def runs_of(value: str) -> pd.DataFrame:
 def test_points_over_the_length_of_training_have_a_band_of_one_standard_deviation():
     runs, spec = runs_of("test_acc"), {"value": "test_acc"}
     axes = KINDS["final"].draw(Material(runs, pd.DataFrame(), spec)).axes[0]
-    [series] = charts.panels("final", Material(runs, pd.DataFrame(), spec))[0]["series"]
+    [series] = views.panels_of("final", Material(runs, pd.DataFrame(), spec))[0]["series"]
     for x, y, sd, drawn in zip((100, 200), series["y"], series["sd"], VALUES.values(), strict=True):
         mean, std = np.mean(drawn), np.std(drawn, ddof=1)
         assert tuple(edges(axes).loc[x]) == pytest.approx((mean - std, mean + std))
@@ -151,7 +151,7 @@ def test_the_bars_of_the_itop_rate_are_one_standard_deviation():
     runs, spec = runs_of("itop_rate"), {"value": "itop_rate"}
     axes = KINDS["itop"].draw(Material(runs, pd.DataFrame(), spec)).axes[0]
     [bar] = [line.get_segments()[0] for line in axes.collections]
-    [series] = charts.panels("itop", Material(runs, pd.DataFrame(), spec))[0]["series"]
+    [series] = views.panels_of("itop", Material(runs, pd.DataFrame(), spec))[0]["series"]
     mean, std = (100 * f(VALUES[0.5]) for f in (np.mean, lambda drawn: np.std(drawn, ddof=1)))
     assert (bar[0][1], bar[1][1]) == pytest.approx((mean - std, mean + std))
     assert (series["y"][0], series["sd"][0]) == pytest.approx((mean, std), abs=0.005)
@@ -166,5 +166,5 @@ def test_a_metric_that_no_record_of_a_setting_has_is_a_hole():
         for seed, share in enumerate(shares)
     ]
     values = ["test_acc", "flops/training"]
-    _, sgd, sparseopt = effects.lines(pd.DataFrame(runs), ["optimizer", "seed"], {"optimizer": "sgd"}, values)
+    _, sgd, sparseopt = comparisons.effects(pd.DataFrame(runs), ["optimizer", "seed"], {"optimizer": "sgd"}, values)
     assert (sgd[-1], sparseopt[-1]) == (HOLE, "5.00")

@@ -228,15 +228,13 @@ def test_where_gradients_are_renormalized_sparseopt_is_d_alone(name):
 
 GRID = [{"optimizer": o, "dst": d, "seed": "0"} for o in ("sgd", "sparseopt") for d in ("rigl", "set")]
 RIGL, SET = ({"optimizer": "sgd", "dst": dst} for dst in ("rigl", "set"))
+PAIR = {"says": "SET, minus RigL", "a": SET, "b": RIGL}
 STUDY = {
     "title": "A study",
     "table": {"rows": ["dst"], "columns": "optimizer", "value": "test_acc"},
-    "effects": {"reference": RIGL, "values": ["test_acc"]},
-    "predictions": {
-        "values": ["test_acc"],
-        "within": {"test_acc": 1.0},
-        "equal": [{"says": "SET, minus RigL", "a": SET, "b": RIGL, "at_least": 0.5}],
-    },
+    "reference": RIGL,
+    "values": ["test_acc"],
+    "comparisons": [{"says": "SET, minus RigL", "a": SET, "b": RIGL, "at_least": 0.5}],
 }
 
 
@@ -278,13 +276,15 @@ def test_a_study_that_names_its_settings_is_taken():
 @pytest.mark.parametrize(
     ("section", "content", "said"),
     [
-        ("efects", {}, "artifact=efects: no such key; did you mean effects?"),
-        ("predictions", {"equl": []}, "predictions=equl: no such key; did you mean equal?"),
-        ("predictions", {"equal": [{"at_lest": 0.5}]}, "predictions=at_lest: no such key; did you mean at_least?"),
-        ("predictions", {"values": ["test_acc"], "within": {"tst_acc": 1}}, "within=tst_acc: must be one of"),
-        ("predictions", {"equal": [{"a": SET, "b": {"dst": "rigl"}}]}, "but matches 2: name more factors"),
-        ("contrasts", {"pairs": [{"a": SET, "b": {"dst": "snip"}}]}, "but matches 0: name more factors, or others"),
-        ("effects", {"reference": {"dst": "rigl"}}, "must name an optimizer"),
+        ("comparison", [], "artifact=comparison: no such key; did you mean comparisons?"),
+        ("predictions", {}, "artifact=predictions: no such key"),
+        ("comparisons", [{**PAIR, "at_lest": 0.5}], "comparisons=at_lest: no such key; did you mean at_least?"),
+        ("comparisons", [{**PAIR, "b": {"dst": "rigl"}}], "but matches 2: name more factors"),
+        ("comparisons", [{**PAIR, "b": {"dst": "snip"}}], "but matches 0: name more factors, or others"),
+        ("comparisons", [{"says": "SET", "a": SET}], "must have `says`, a setting `a`, and one of `b`, `paper`"),
+        ("comparisons", [{**PAIR, "within": 1, "at_most": 0}], "must have a margin `within` or bounds, not both"),
+        ("values", [], "values=None: must be a list of metrics"),
+        ("reference", {"dst": "rigl"}, "must name an optimizer"),
         ("table", {"rows": ["sparsty"]}, "table=sparsty: must be a factor of the grid: dst, optimizer, seed"),
         ("table", {"rows": ["dst"], "columns": "seed"}, "table=optimizer: varies, and a cell is a mean"),
     ],

@@ -11,7 +11,7 @@ from sparse_train.errors import ConfigError
 from sparse_train.record.record import Record
 from sparse_train.report import sweeps
 from sparse_train.report.__main__ import main
-from sparse_train.report.page.records import committed
+from sparse_train.report.results import Results
 from sparse_train.report.tracking import uploads
 from sparse_train.tracking.sinks import Wandb
 from support.records import leave_records
@@ -158,9 +158,10 @@ def test_a_scale_has_a_group_of_its_own_and_the_first_artifact_names_the_run(tmp
 
 def test_the_configuration_is_the_runs_own(tmp_path):
     leave_records(tmp_path, "quickstart", accuracy=lambda cell: 80.0)
-    here = committed("quickstart", "paper", tmp_path)
-    for cell in here.cells[:5]:
-        record = uploads.committed_record(here, cell)
+    sweep = sweeps.load("quickstart")
+    runs = Results(tmp_path).runs(sweep).to_dict("records")
+    for cell, run in zip(sweep.cells[:5], runs, strict=False):
+        record = uploads.committed_record(sweep, cell, run)
         assert record["config"]["sparsity"] == float(cell.factors["sparsity"])
         assert record["config"]["model"]["width"] == 0.5
         assert record["choices"]["optimizer"] == cell.factors["optimizer"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from sparse_train.process.console import piped
 from sparse_train.record.files import write_whole
 from trainers.loops import LOOPS
 from trainers.problem import Parts, reference
@@ -24,6 +25,7 @@ interrupted. Clipping is off.
 """
 
 
+@piped()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/trainers.md"))

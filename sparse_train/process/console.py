@@ -1,6 +1,8 @@
-"""The output of a run: a progress bar on a terminal, plain lines elsewhere."""
+"""The output of a command: a progress bar on a terminal, plain lines elsewhere."""
 
 import math
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +20,19 @@ def quiet(value: bool) -> None:
     """Whether this process keeps silent, since another one speaks for it."""
     global _quiet
     _quiet = value
+
+
+@contextmanager
+def piped() -> Iterator[None]:
+    """Around a command: end it quietly where its reader has gone, as behind `| head`, with the status of SIGPIPE."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        sys.exit(128 + signal.SIGPIPE)
 
 
 @contextmanager

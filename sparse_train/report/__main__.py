@@ -6,6 +6,7 @@ from math import inf
 from pathlib import Path
 
 from sparse_train.errors import ConfigError, closest, require, require_one_of
+from sparse_train.process.console import piped
 from sparse_train.report import cost, index, page, screen, sweeps
 from sparse_train.report.draw import draw
 from sparse_train.report.evidence import claims, family, statements
@@ -13,13 +14,14 @@ from sparse_train.report.evidence.beside import beside
 from sparse_train.report.figures import front
 from sparse_train.report.launch import overview, slurm, watch
 from sparse_train.report.launch.child import overrides
-from sparse_train.report.launch.local import Launcher
-from sparse_train.report.launch.reproduce import made_before, plan, reproduce, status
+from sparse_train.report.launch.overview import plan, status
+from sparse_train.report.launch.reproduce import Launcher, made_before, reproduce
 from sparse_train.report.launch.rerun import rerun
 from sparse_train.report.results import Records
 from sparse_train.report.tracking import uploads, wandb_views
 
 
+@piped()
 def main() -> None:
     summary = "; ".join(f"{name}: {command.__doc__}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(prog="python -m sparse_train.report", description=__doc__)
@@ -94,7 +96,7 @@ def _rerun(args: argparse.Namespace) -> int:
 
 
 def _draw(args: argparse.Namespace) -> None:
-    """draw each artifact from the records that are there"""
+    """draw each artifact from its records"""
     records = _records(args)
     for sweep in _sweeps(args):
         _show(sweep, records, args)
@@ -207,7 +209,7 @@ def _show(sweep: sweeps.Sweep, records: Records, args: argparse.Namespace) -> No
 
 
 def _records(args: argparse.Namespace) -> Records:
-    """As they are now; says which cannot be read."""
+    """As they are now; names those that cannot be read."""
     records = Records([_runs_dir(args), *args.more_runs])
     for problem in records.problems:
         print(f"passed over: {problem}", file=sys.stderr)

@@ -55,7 +55,7 @@ STATED_ONLY = Speeds()
 
 
 def measured(records: Records) -> Speeds:
-    """From complete training runs, each on one GPU of the kind that most had; a CPU says nothing of it."""
+    """From complete training runs, each on one GPU of the kind that most had; a CPU's speed does not count."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for _, record in records.found.values():
         if record["status"] != COMPLETE or "images_per_second" not in record["final"]:

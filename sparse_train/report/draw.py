@@ -7,16 +7,14 @@ import matplotlib
 import pandas as pd
 
 from sparse_train.report import settings, sweeps
-from sparse_train.report.evidence.comparisons import listings, sentences
+from sparse_train.report.evidence.comparisons import listings
 from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.files import held, write_figure, write_table, write_text
-from sparse_train.report.results import COMPLETE, Records, Results, mixtures
+from sparse_train.report.results import COMPLETE, Records, Results, complete, mixtures
 from sparse_train.report.sweeps import PAPER, Sweep
-from sparse_train.report.views import best, hyperparameters, methods, tables
-from sparse_train.report.views.labels import NAMES, titled
-
-SHOWS = "What it shows, with 95% intervals over paired seeds:\n"
+from sparse_train.report.views import lists, tables
+from sparse_train.report.views.labels import ABOUT_D_ALONE, NAMES, methods_of, notes, titled
 
 
 def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = False) -> str:
@@ -28,7 +26,7 @@ def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = Fals
         replace: of the artifact's runs keep those alone that `records` hold; else those committed before, too.
 
     Raises:
-        ConfigError: for a directory that cannot be written, and a metric that nobody knows.
+        ConfigError: for a directory that cannot be written, and an unknown metric.
     """
     with held(results_dir):
         return _draw(sweep, Results(results_dir, sweep.scale, records), replace)
@@ -36,38 +34,32 @@ def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = Fals
 
 def _draw(sweep: Sweep, results: Results, replace: bool) -> str:
     artifact, place = sweep.artifact, results.place
-    selected = best.caption(artifact["best"]["value"]) if artifact.get("best") else ""
+    selected = lists.caption(artifact["best"]["value"]) if artifact.get("best") else ""
     title = titled(artifact["title"] + selected, sweep.scale)
     if "hyperparameters" in artifact:
-        parts = [tables.aligned(hyperparameters.lines(artifact["hyperparameters"], sweep.name))]
+        parts = [tables.aligned(lists.hyperparameters(artifact["hyperparameters"], sweep.name))]
         return _page(place / f"{sweep.name}.md", title, parts)
     kind = (artifact.get("figure") or {}).get("kind")
     columns = KINDS[kind].needs if kind else None
     results.keep(sweep, columns, replace)
-    runs, rows = results.runs(sweep), pd.DataFrame() if columns is None else results.rows(sweep, columns)
-    if (runs["status"] == COMPLETE).any():
+    runs, rows = results.runs(sweep), pd.DataFrame() if columns is None else results.rows(sweep)
+    if len(complete(runs)):
         settings.check_metrics(sweeps.file_of(sweep.name), artifact, {*runs, *rows, *results.metrics(sweep), *NAMES})
-    named = methods.words(sweep)
-    parts = [_count(runs), *(f"{note}\n" for note in methods.notes(sweep))]
+    named = methods_of(sweep)
+    parts = [_count(runs), *(f"{note}\n" for note in notes(sweep))]
     if artifact.get("table"):
         compared = {"paper": artifact.get("paper"), "scale": sweep.scale}
         table = tables.make(runs, **artifact["table"], **compared, methods=named)
         parts += [f"{tables.explained(table)}\n", tables.markdown(table)]
-        write_text(place / f"{sweep.name}.tex", tables.latex(table, f"{title}. {methods.ABOUT}" if named else title))
+        write_text(place / f"{sweep.name}.tex", tables.latex(table, f"{title}. {ABOUT_D_ALONE}" if named else title))
         write_table(place / f"{sweep.name}.csv", tables.tidy(table))
     parts += [tables.aligned(lines) for lines in listings(sweep, runs)]
     if artifact.get("figure"):
+        heading = title if sweeps.is_rehearsal(sweep.scale) else sweeps.reduced(sweep.scale)
         spec = {**artifact["figure"], "factors": sweep.factors, "methods": named}
-        _picture(place / sweep.name, Material(runs, rows, spec, sweep.scale == PAPER), _heading(title, sweep.scale))
+        _picture(place / sweep.name, Material(runs, rows, spec, sweep.scale == PAPER), heading)
         parts.append(f"![{title}]({sweep.name}.png)\n")
-    if artifact.get("shows"):
-        said = sentences(runs, sweep.factors, **artifact["shows"])
-        parts.append("\n".join([SHOWS, *(f"- {one}" for one in said), ""]))
     return _page(place / f"{sweep.name}.md", title, parts)
-
-
-def _heading(title: str, scale: str) -> str:
-    return title if sweeps.is_rehearsal(scale) else sweeps.reduced(scale)
 
 
 def _picture(path: Path, on: Material, heading: str) -> None:
@@ -99,8 +91,8 @@ def _sha256(data: bytes) -> str:
 def _count(runs: pd.DataFrame) -> str:
     others = runs.loc[runs["status"] != COMPLETE, "status"].value_counts()
     words = "".join(f", {count} {status}" for status, count in others.items())
-    complete = runs[runs["status"] == COMPLETE]
-    return f"{len(complete)} of {len(runs)} runs complete{words}. {mixtures(complete)}".rstrip() + "\n"
+    done = complete(runs)
+    return f"{len(done)} of {len(runs)} runs complete{words}. {mixtures(done)}".rstrip() + "\n"
 
 
 def _page(path: Path, title: str, parts: list[str]) -> str:

@@ -1,7 +1,5 @@
 """What has been measured: `results/README.md` over all scales, and a gallery for each smaller one."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +8,7 @@ from sparse_train.record.segments import short
 from sparse_train.report import sweeps
 from sparse_train.report.evidence import claims
 from sparse_train.report.files import held, write_text
-from sparse_train.report.results import COMPLETE, Results
+from sparse_train.report.results import Results, complete
 from sparse_train.report.sweeps import PAPER
 from sparse_train.report.views.labels import titled
 from sparse_train.report.views.tables import aligned
@@ -19,66 +17,50 @@ DRAWN = "<!-- From here on drawn from the records; what stands above is kept. --
 HEAD = ["Artifact", "Scale", "Runs", "Seeds", "Date", "Revision", "Hardware", "Threads", "Hours", "Command"]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One artifact at one scale, as its committed records tell."""
-
-    name: str
-    scale: str
-    runs: pd.DataFrame
-
-    @property
-    def complete(self) -> pd.DataFrame:
-        return self.runs[self.runs["status"] == COMPLETE]
-
-    def line(self, up: str = "") -> list[str]:
-        """Its line of the index; `up` leads from the page to the artifact's own."""
-        done = self.complete
-        seeds = done["seed"].nunique() if "seed" in done else 1
-        dates = sorted(done["started"].str[:10].unique())
-        return [
-            f"[{self.name}]({up}{self.name}.md)",
-            self.scale,
-            f"{len(done)} of {len(self.runs)}",
-            str(seeds),
-            " to ".join(dict.fromkeys((dates[0], dates[-1]))),
-            _several(done["git"].dropna().map(short).unique()) if "git" in done else "",
-            _several(done["device"].unique()),
-            _several(done["threads"].astype(int).unique()),
-            f"{done['seconds'].sum() / 3600:.2f}",
-            f"`{sweeps.command(self.name, self.scale)}`",
-        ]
-
-
 def write(results_dir: Path) -> None:
     """Write both kinds of page, from what `results_dir` holds."""
     with held(results_dir):
-        _write(results_dir)
+        found = {scale: measured(results_dir, scale) for scale in sweeps.every_scale()}
+        for scale, here in found.items():
+            if here and scale != PAPER:
+                write_text(results_dir / scale / "README.md", _gallery(here, scale))
+        path = results_dir / "README.md"
+        above, mark, _ = (path.read_text() if path.exists() else "").partition(DRAWN)
+        judged = _verdicts(results_dir, [s for s in found if s == PAPER or (found[s] and not sweeps.is_rehearsal(s))])
+        write_text(path, (above if mark else "# Results\n\n") + DRAWN + "\n\n" + _index(found, judged))
 
 
-def _write(results_dir: Path) -> None:
-    found = {scale: list(entries(results_dir, scale)) for scale in sweeps.every_scale()}
-    for scale, here in found.items():
-        if here and scale != PAPER:
-            write_text(results_dir / scale / "README.md", _gallery(here, scale))
-    path = results_dir / "README.md"
-    above, mark, _ = (path.read_text() if path.exists() else "").partition(DRAWN)
-    judged = _verdicts(results_dir, [s for s in found if s == PAPER or (found[s] and not sweeps.is_rehearsal(s))])
-    write_text(path, (above if mark else "# Results\n\n") + DRAWN + "\n\n" + _index(found, judged))
-
-
-def entries(results_dir: Path, scale: str) -> Iterator[Entry]:
-    """Every artifact that is drawn and has a complete run, in the order of the paper."""
+def measured(results_dir: Path, scale: str) -> dict[str, pd.DataFrame]:
+    """Artifact -> its runs, for all that are drawn and have a complete run, in the order of the paper."""
     results = Results(results_dir, scale)
-    for name in sweeps.names() if results.committed else ():
-        if results.drawn(name) and len((entry := Entry(name, scale, results.runs(sweeps.load(name, scale)))).complete):
-            yield entry
+    drawn = filter(results.drawn, sweeps.names() if results.committed else ())
+    found = {name: results.runs(sweeps.load(name, scale)) for name in drawn}
+    return {name: runs for name, runs in found.items() if len(complete(runs))}
 
 
-def _index(held: dict[str, list[Entry]], judged: list[list[str]]) -> str:
-    lines = [entry.line("" if scale == PAPER else f"{scale}/") for scale, here in held.items() for entry in here]
-    measured = {entry.name for entry in held[PAPER] if len(entry.complete) == len(entry.runs)}
-    owed = [name for name in sweeps.names() if name not in measured and _trains(name)]
+def _line(name: str, scale: str, runs: pd.DataFrame, up: str = "") -> list[str]:
+    """An artifact's line of the index; `up` leads from the page to the artifact's own."""
+    done = complete(runs)
+    dates = sorted(done["started"].str[:10].unique())
+    return [
+        f"[{name}]({up}{name}.md)",
+        scale,
+        f"{len(done)} of {len(runs)}",
+        str(done["seed"].nunique() if "seed" in done else 1),
+        " to ".join(dict.fromkeys((dates[0], dates[-1]))),
+        _several(done["git"].dropna().map(short).unique()) if "git" in done else "",
+        _several(done["device"].unique()),
+        _several(done["threads"].astype(int).unique()),
+        f"{done['seconds'].sum() / 3600:.2f}",
+        f"`{sweeps.command(name, scale)}`",
+    ]
+
+
+def _index(found: dict[str, dict[str, pd.DataFrame]], judged: list[list[str]]) -> str:
+    ups = {scale: "" if scale == PAPER else f"{scale}/" for scale in found}
+    lines = [_line(name, scale, runs, ups[scale]) for scale, here in found.items() for name, runs in here.items()]
+    whole = {name for name, runs in found[PAPER].items() if len(complete(runs)) == len(runs)}
+    owed = [name for name in sweeps.names() if name not in whole and "hyperparameters" not in sweeps.artifact(name)]
     notes = [f"- `{scale}`: {about['note']}" for scale, about in sweeps.scales().items()]
     return "\n".join(
         [
@@ -90,7 +72,7 @@ def _index(held: dict[str, list[Entry]], judged: list[list[str]]) -> str:
             aligned([HEAD, *lines]),
             "## The paper's claims\n",
             "Its own numbers are in [paper/](paper/README.md). A claim holds if it holds in every cell, and fails if",
-            "it fails in one. [claims.md](claims.md) says how cells are judged, and how large an effect must be.\n",
+            "it fails in one. [claims.md](claims.md) has the rules for cells, and how large an effect must be.\n",
             aligned(judged),
             "## Not measured at the paper's scale, or not all of it\n",
             (", ".join(owed) or "nothing") + ".\n",
@@ -99,46 +81,36 @@ def _index(held: dict[str, list[Entry]], judged: list[list[str]]) -> str:
 
 
 def _verdicts(results_dir: Path, scales: list[str]) -> list[list[str]]:
-    """A head; one row per claim: what is said of the paper's numbers, and of ours at each scale, linked to its cells.
+    """A head; one row per claim: its verdicts on the paper's numbers and on ours at each scale, linked to its cells.
 
-    It is what `make claims` left, since judging takes seconds; where it has left nothing, this says so.
+    They are read from the CSV of `make claims`, since judging takes seconds; without one a claim is "not judged".
     """
-    judged = {scale: _judged(sweeps.scale_dir(results_dir, scale) / "claims.csv") for scale in scales}
+    paths = {scale: sweeps.scale_dir(results_dir, scale) / "claims.csv" for scale in scales}
+    tables = {scale: pd.read_csv(path, dtype=str) for scale, path in paths.items() if path.exists()}
+    judged = {scale: table.set_index("claim").to_dict("index") for scale, table in tables.items()}
     columns = [(PAPER, "on the paper's means"), (PAPER, "beyond its spread"), *((scale, "on ours") for scale in scales)]
     made = [["Claim", "Where", *(f"{words.capitalize()} {sweeps.reduced(scale)}".rstrip() for scale, words in columns)]]
     for claim in claims.stated():
         row = [claim["id"], claim["where"]]
         for scale, words in columns:
-            said = judged[scale].get(claim["id"], {}).get(words)
+            said = judged.get(scale, {}).get(claim["id"], {}).get(words)
             page = sweeps.scale_dir(Path(), scale) / "claims.md"
             row.append(f"[{said}]({page}#{claim['id']})" if said else "not judged")
         made.append(row)
     return made
 
 
-def _judged(path: Path) -> dict[str, dict[str, str]]:
-    """Claim -> its row of the table that `make claims` wrote."""
-    return pd.read_csv(path, dtype=str).set_index("claim").to_dict("index") if path.exists() else {}
-
-
-def _trains(name: str) -> bool:
-    """Whether there is anything to measure: Tables 4 and 5 state the configuration."""
-    return "hyperparameters" not in sweeps.artifact(name)
-
-
-def _gallery(here: list[Entry], scale: str) -> str:
+def _gallery(here: dict[str, pd.DataFrame], scale: str) -> str:
     pictures = []
-    for entry in here:
-        artifact = sweeps.artifact(entry.name)
+    for name in here:
+        artifact = sweeps.artifact(name)
         title = titled(artifact["title"], scale)
-        pictures += [
-            f"## {title}\n",
-            f"[{entry.name}]({entry.name}.md): `{sweeps.command(entry.name, scale)}`\n",
-        ]
+        pictures += [f"## {title}\n", f"[{name}]({name}.md): `{sweeps.command(name, scale)}`\n"]
         if artifact.get("figure"):
-            pictures.append(f"![{title}]({entry.name}.png)\n")
+            pictures.append(f"![{title}]({name}.png)\n")
     head = f"# Gallery {sweeps.reduced(scale)}".rstrip()
-    return "\n".join([f"{head}\n", aligned([HEAD, *(entry.line() for entry in here)]), *pictures])
+    lines = [_line(name, scale, runs) for name, runs in here.items()]
+    return "\n".join([f"{head}\n", aligned([HEAD, *lines]), *pictures])
 
 
 def _several(values) -> str:

@@ -4,10 +4,9 @@
 artifacts ask for it. Beside it, `records/<task>.rows.csv` has the epochs or measured rows that figures are drawn from.
 """
 
-import json
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
@@ -16,10 +15,12 @@ import pandas as pd
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError
 from sparse_train.record import segments
-from sparse_train.record.files import read_json
+from sparse_train.record.files import read_json, read_json_lines
 from sparse_train.record.integrity import HISTORY, numbers
 from sparse_train.record.lock import Lock
+from sparse_train.report import sweeps
 from sparse_train.report.files import unguarded, write_table
+from sparse_train.report.settings import metrics
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, scale_dir
 
 FORMAT = 1  # of records, as `sparse_train.record.record` writes them
@@ -28,7 +29,7 @@ UNREADABLE = "unreadable"
 TIMES = ("seconds", "images_per_second", "data_wait", "started")  # columns that differ when the same run is made again
 MALFORMED = (KeyError, TypeError, AttributeError, ValueError, RecursionError)
 FACTS = ("best_test_acc", "images_per_second", "seconds", "started", "threads", "device", "torch", "git")
-MADE = ("code", "processes", "sync_bn", "compile", "instructions", "mixture")  # where there is something to say
+MADE = ("code", "processes", "sync_bn", "compile", "instructions", "mixture")  # where a run differs from the default
 COUNTS = ("trained_epochs", "step", "threads", "processes")  # whole numbers, also where others have none
 # pandas reads numbers to the last bit from 3.1 on; before, only when told to.
 EXACTLY = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
@@ -95,7 +96,7 @@ class Records:
 
 @cache
 def passed_over(path: Path, why: str) -> None:
-    """Say once which file does not count, on a line of its own; the others do."""
+    """Name a file that does not count, once, on a line of its own; the others do."""
     print(f"passed over: {path}: {why}", file=sys.stderr, flush=True)
 
 
@@ -126,7 +127,7 @@ def read(path: Path) -> dict:
 
 
 def _row(record: dict) -> dict:
-    """What the table says of a complete run: the last epoch's metrics, and how it was made; raises one of MALFORMED.
+    """The row of a complete run: the last epoch's metrics, and how it was made; raises one of MALFORMED.
 
     `code`: the hash of the training code, or several, joined by "+". `processes`: if more than one, with `sync_bn` if
     used. `compile`: if used. `instructions`: the CPU's, where it computed. `mixture`: what changed on the way.
@@ -164,21 +165,6 @@ def _number(value: object) -> object:
     return value
 
 
-def lines(path: Path, columns: Sequence[str], more: Sequence[str] = ()) -> list[dict]:
-    """A run's history; raises OSError, or one of MALFORMED.
-
-    Args:
-        columns: those wanted; none named, all but times.
-        more: others, where it has them.
-    """
-    if not path.is_file():
-        raise ValueError("is not a file")
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    if not columns:
-        return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
-    return [{key: row[key] for key in columns} | {key: row[key] for key in more if key in row} for row in rows]
-
-
 class Results:
     """All that is known at one scale: records, and the runs that are committed in a directory of results.
 
@@ -209,6 +195,12 @@ class Results:
         """Whether this directory shows the artifact."""
         return (self.place / f"{name}.md").exists()
 
+    def shown(self, name: str) -> Sweep:
+        """The artifact's sweep, with those of the references that it offers whose runs are committed."""
+        sweep, offered = (sweeps.load(name, self.scale, references=given) for given in (False, True))
+        expected = {cell.id for cell in sweep.cells}
+        return replace(sweep, grids=[[c for c in offered.cells if c.id in expected or c.id in self.committed]])
+
     def complete(self, sweep: Sweep) -> set[str]:
         """The ids of the sweep's runs that are complete, here or in the table."""
         return {cell.id for cell in sweep.cells if cell.id in self.committed or self.records.complete(cell)}
@@ -238,36 +230,37 @@ class Results:
         complete = self.records.complete(cell)
         return self.committed.get(cell.id) if complete is None else _known(_row(complete[1]))
 
-    def rows(self, sweep: Sweep, columns: Sequence[str] = ()) -> pd.DataFrame:
-        """One row per epoch, or measured row, of every complete run: factors, id, and columns; () for all but times.
+    def rows(self, sweep: Sweep) -> pd.DataFrame:
+        """One row per committed epoch, or measured row, of every run: factors, id, and what is kept of it.
 
-        A history that cannot be read is named, and left out.
+        Fresh records count once `keep` has committed them, so a figure is the same before and after a clone.
         """
-        fresh = dict(self._histories(sweep, columns))
-        committed = {}
+        committed, parts = {}, []
         for task in dict.fromkeys(cell.task for cell in sweep.cells):
             table = _table(self._rows_path(task))
-            table = table[table["id"].isin([cell.id for cell in sweep.cells if cell.id not in fresh])]
+            table = table[table["id"].isin([cell.id for cell in sweep.cells])]
             if len(table):  # else it would lose its column of ids
                 committed |= dict(iter(table.dropna(axis="columns", how="all").groupby("id", sort=False)))
-        parts = []
         for cell in sweep.cells:
-            rows = fresh.get(cell.id, committed.get(cell.id))
-            if rows is not None and len(rows):
+            if (rows := committed.get(cell.id)) is not None:
                 factors = {key: value for key, value in cell.factors.items() if key not in rows}
                 parts.append(pd.DataFrame({**dict.fromkeys(factors), **{k: rows[k] for k in rows}}).assign(**factors))
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def _histories(
-        self, sweep: Sweep, columns: Sequence[str], more: Mapping[str, Sequence[str]] | None = None
+        self, sweep: Sweep, columns: Sequence[str], more: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[str, pd.DataFrame]]:
-        """(id, its epochs) of every complete record, with what `more` names for an id where the history has it."""
+        """(id, its epochs) of every complete record, with what `more` names for an id where the history has it.
+
+        A history that cannot be read is named, and left out.
+        """
         for cell in sweep.cells:
             if (complete := self.records.complete(cell)) is None:
                 continue
             path = complete[0] / HISTORY
             try:
-                yield cell.id, pd.DataFrame(lines(path, columns, (more or {}).get(cell.id, ()))).assign(id=cell.id)
+                rows = [_columns(row, columns, more.get(cell.id, ())) for row in read_json_lines(path)]
+                yield cell.id, pd.DataFrame(rows).assign(id=cell.id)
             except (OSError, *MALFORMED) as error:
                 passed_over(path, f"cannot be read ({type(error).__name__})")
 
@@ -278,7 +271,7 @@ class Results:
         """Commit the sweep's complete records: into the table of runs, and their histories beside it.
 
         Args:
-            columns: of the history, as in `rows`; None to keep none.
+            columns: of the history; () for all but times, None to keep none.
             replace: also take out committed runs of the sweep that no record has.
         """
         fresh = {cell.id: cell for cell in sweep.cells if self.records.complete(cell) is not None}
@@ -306,10 +299,27 @@ class Results:
                 write_table(path, after[["id", *(key for key in after if key != "id")]], "%.6g")
 
 
+def complete(runs: pd.DataFrame) -> pd.DataFrame:
+    """Those of `Results.runs` that are complete."""
+    return runs[runs["status"] == COMPLETE]
+
+
+def scales_of(name: str, results_dir: Path) -> list[str]:
+    """Where to look: the scale that the artifact is made for, and every one that shows it."""
+    made_for = sweeps.artifact(name).get("at", PAPER)
+    return [one for one in sweeps.every_scale() if one == made_for or Results(results_dir, one).drawn(name)]
+
+
 def _asked(sweep: Sweep) -> set[str]:
     """The metrics that an artifact names."""
-    parts = [part for part in sweep.artifact.values() if isinstance(part, dict)]
-    return {value for part in parts for value in part.get("values", ())}
+    return {value for named in metrics(sweep.artifact).values() for value in named}
+
+
+def _columns(row: dict, columns: Sequence[str], more: Sequence[str]) -> dict:
+    """Of a row of the history the named columns, or all but times; with others that it may have."""
+    if not columns:
+        return {key: value for key, value in row.items() if key not in TIMES}
+    return {key: row[key] for key in columns} | {key: row[key] for key in more if key in row}
 
 
 def _of_groups(row: dict, asked: Collection[str]) -> dict:

@@ -1,4 +1,4 @@
-"""Pages and tables on a terminal: set in columns where somebody reads, plain lines of text elsewhere."""
+"""Pages and tables on a terminal: set in columns there, plain lines of text in a file or pipe."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,17 +17,13 @@ def progress(names: Sequence[str], words: str) -> Iterable[str]:
     return track(names, words, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
-def page(text: str) -> str:
-    """A page of Markdown without its pictures, which a terminal cannot show."""
-    return "\n".join(line for line in text.splitlines() if not line.startswith("!["))
-
-
 def show(text: str) -> None:
-    """Print a page: typeset on a terminal, as Markdown elsewhere."""
+    """Print a page without its pictures: typeset on a terminal, as Markdown elsewhere."""
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("!["))
     if sys.stdout.isatty():
-        Console().print(Markdown(page(text)))
+        Console().print(Markdown(text))
     else:
-        print(page(text))
+        print(text)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], total: Sequence[str]) -> None:

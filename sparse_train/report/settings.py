@@ -1,24 +1,21 @@
-"""Checks of the settings that a sweep file names, before a run is trained."""
+"""Checks of what a sweep file shows and compares, before a run is trained."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from sparse_train.errors import closest, require, require_one_of
+from sparse_train.errors import closest, require
 
 Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a setting has, seed aside
 
-PAIR = ("says", "a", "b")
-KEYS = {  # section of a sweep file's `artifact` -> its keys, and those of the pairs in it
-    "effects": (("reference", "values"), ()),
-    "contrasts": (("pairs", "value"), (*PAIR, "without_seed")),
-    "shows": (("pairs", "value"), PAIR),
-    "predictions": (("equal", "values", "within"), (*PAIR, "paper", "theory", "at_least", "at_most")),
-    "table": (("rows", "columns", "value"), ()),
-    "figure": (("by", "kind", "paper", "value", "values"), ()),
-    "summary": (("over", "values"), ()),
-    "best": (("over", "per", "value"), ()),
+BOUNDS = ("at_least", "at_most")
+KEYS = {  # section of a sweep file's `artifact` -> its keys
+    "comparisons": ("says", "a", "b", "paper", "theory", "without_seed", "within", *BOUNDS),
+    "table": ("rows", "columns", "value"),
+    "figure": ("by", "kind", "paper", "value", "values"),
+    "summary": ("over", "values"),
+    "best": ("over", "per", "value"),
 }
-OTHERS = ("title", "about", "note", "at", "paper", "also", "references", "hyperparameters")
+OTHERS = ("title", "about", "note", "at", "paper", "also", "references", "hyperparameters", "reference", "values")
 
 
 def find(settings: Iterable[Setting], factors: Mapping[str, object], where: str = "setting") -> Setting:
@@ -35,31 +32,62 @@ def find(settings: Iterable[Setting], factors: Mapping[str, object], where: str 
     return fewest[0]
 
 
+def expected(comparison: Mapping[str, Any], value: str) -> dict[str, dict[str, float]]:
+    """What a comparison expects: metric -> `within`, or `at_least` and `at_most`; empty if it expects nothing.
+
+    Args:
+        value: the metric of a number and of bounds; a mapping names its own.
+    """
+    within = comparison.get("within")
+    if isinstance(within, Mapping):
+        return {metric: {"within": margin} for metric, margin in within.items()}
+    kept = {key: comparison[key] for key in ("within", *BOUNDS) if key in comparison}
+    return {value: kept} if kept else {}
+
+
+def metrics(artifact: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Section of an artifact -> the metrics that it names; those of the comparisons stand with `values`."""
+    found = {}
+    for section in KEYS:
+        content = artifact.get(section) or {}
+        if isinstance(content, Mapping):
+            found[section] = [*filter(None, [content.get("value")]), *content.get("values", [])]
+    values, compared = artifact.get("values", []), artifact.get("comparisons") or []
+    margins = (one["within"] for one in compared if isinstance(one.get("within"), Mapping))
+    return found | {"values": list(dict.fromkeys([*values, *(metric for one in margins for metric in one)]))}
+
+
 def check(file: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str, str]]) -> None:
     """Refuse a key that no section has, and a setting that the grid does not have once.
 
     Args:
         file: the sweep file.
-        artifact: what it says of the study.
+        artifact: its section of that name.
         cells: the factors of every cell of the grid.
 
     Raises:
         ConfigError: names the file and the section.
     """
-    asked = []
     _check_keys(f"{file}: artifact", artifact, (*KEYS, *OTHERS))
-    for section, (known, of_pairs) in KEYS.items():
+    compared = artifact.get("comparisons") or []
+    for section, known in KEYS.items():
         content = artifact.get(section) or {}
-        _check_keys(f"{file}: {section}", content, known)
-        for pair in content.get("pairs", content.get("equal", [])):
-            _check_keys(f"{file}: {section}", pair, of_pairs)
-            asked += [pair[side] for side in ("a", "b") if side in pair]
-    if effects := artifact.get("effects"):
-        reference = effects.get("reference", {})
+        for part in compared if section == "comparisons" else [content]:
+            _check_keys(f"{file}: {section}", part, known)
+    right = "must be a list of metrics: comparisons are made in the first"
+    require(bool(artifact.get("values")) or not (compared or "reference" in artifact), f"{file}: values", None, right)
+    for one in compared:
+        whole = {"says", "a"} <= set(one) and len({"b", "paper", "theory"} & set(one)) == 1
+        right = "must have `says`, a setting `a`, and one of `b`, `paper` and `theory`"
+        require(whole, f"{file}: comparisons", one, right)
+        both = "within" in one and bool({*BOUNDS} & set(one))
+        require(not both, f"{file}: comparisons", one["says"], "must have a margin `within` or bounds, not both")
+    asked = [one[side] for one in compared for side in ("a", "b") if side in one]
+    if reference := artifact.get("reference"):
         right = "must name an optimizer, whose settings are the baselines of the others"
-        require("optimizer" in reference, f"{file}: effects.reference", reference, right)
+        require("optimizer" in reference, f"{file}: reference", reference, right)
         asked.append(reference)
-    table, predictions = artifact.get("table") or {}, artifact.get("predictions") or {}
+    table = artifact.get("table") or {}
     factors = sorted({factor for cell in cells for factor in cell})
     named = [*table.get("rows", []), *filter(None, [table.get("columns")])]
     for factor in named:
@@ -68,8 +96,6 @@ def check(file: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str,
         varies = len({cell.get(factor) for cell in cells}) > 1
         right = "varies, and a cell is a mean over seeds alone: name it in rows or columns"
         require(not varies or factor in (*named, "seed"), f"{file}: table", factor, right)
-    for value in predictions.get("within") or {}:
-        require_one_of(f"{file}: predictions.within", value, predictions.get("values", []))
     settings = {tuple((key, value) for key, value in cell.items() if key != "seed") for cell in cells}
     for setting in asked:
         find(settings, setting, f"{file}: setting")
@@ -93,21 +119,20 @@ def check_distinct(file: str, cells: Iterable[tuple[str, Mapping[str, str]]]) ->
         require(not alike, file, ", ".join(alike), right)
 
 
-def check_metrics(file: str, artifact: Mapping[str, Any], metrics: Collection[str]) -> None:
-    """Refuse a metric that nobody knows.
+def check_metrics(file: str, artifact: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse an unknown metric.
 
     Args:
         file: the sweep file.
-        artifact: what it says of the study.
-        metrics: those of its complete runs, and ours, which older runs may lack.
+        artifact: its section of that name.
+        known: the metrics of its complete runs, and ours, which older runs may lack.
 
     Raises:
         ConfigError: names the file, the section and the nearest metric.
     """
-    for section in KEYS:
-        content = artifact.get(section) or {}
-        for value in [*content.get("values", []), *filter(None, [content.get("value")])]:
-            require(value in metrics, f"{file}: {section}", value, f"no run has this metric{closest(value, metrics)}")
+    for section, named in metrics(artifact).items():
+        for value in named:
+            require(value in known, f"{file}: {section}", value, f"no run has this metric{closest(value, known)}")
 
 
 def _check_keys(where: str, content: Iterable[str], known: Collection[str]) -> None:

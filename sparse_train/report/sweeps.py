@@ -122,7 +122,7 @@ def artifact(name: str) -> dict[str, Any]:
     """How `sweeps/<name>.yaml` is shown, without expanding its grid.
 
     Raises:
-        ConfigError: for a file that says nothing of it.
+        ConfigError: for a file without such a section.
     """
     return remembered(["artifact", name, _typed(name)], lambda: _artifact(name))
 

@@ -10,10 +10,10 @@ import yaml
 
 from sparse_train.report import paper, sweeps
 from sparse_train.report.evidence import verdicts
-from sparse_train.report.evidence.effects import complete, unit
-from sparse_train.report.evidence.verdicts import Comparison
+from sparse_train.report.evidence.comparisons import unit
+from sparse_train.report.evidence.verdicts import ClaimCell
 from sparse_train.report.files import held, write_table, write_text
-from sparse_train.report.results import Results
+from sparse_train.report.results import Results, complete
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import label, titled
 from sparse_train.report.views.statistics import Estimate
@@ -33,7 +33,9 @@ def papers_numbers(tables: list[str]) -> pd.DataFrame:
     """One row per published cell, with a `seed` of none: the paper gives means, and a `spread` in some tables."""
     known = [name for name in tables if (paper.PAPER / f"{name}.csv").exists()]
     frames = [
-        paper.table(name).rename(columns={"mean": "value", "std": "spread"}).assign(dataset=_dataset(name), seed="mean")
+        paper.table(name)
+        .rename(columns={"mean": "value", "std": "spread"})
+        .assign(dataset=sweeps.load(name).cells[0].factors["dataset"], seed="mean")
         for name in known
     ]
     return _tidy(frames)
@@ -51,16 +53,9 @@ def our_numbers(tables: list[str], value: str, results_dir: Path, scale: str) ->
 
 def _tidy(frames: list[pd.DataFrame]) -> pd.DataFrame:
     named, numbers = [*FACTORS, "seed"], ["value", "spread"]
-    whole = [frame.reindex(columns=[*named, *numbers]).assign(renorm=_renorm) for frame in frames if len(frame)]
+    whole = [frame.reindex(columns=[*named, *numbers]) for frame in frames if len(frame)]
+    whole = [frame.assign(renorm=frame["renorm"].astype(object).fillna("none")) for frame in whole]
     return pd.concat(whole).drop_duplicates(named) if whole else pd.DataFrame(columns=[*named, *numbers])
-
-
-def _renorm(frame: pd.DataFrame) -> pd.Series:
-    return frame["renorm"].astype(object).fillna("none")
-
-
-def _dataset(name: str) -> str:
-    return sweeps.load(name).cells[0].factors["dataset"]
 
 
 ABOUT = """\
@@ -72,7 +67,7 @@ A claim holds if it holds in every cell, and fails if it fails in one.
   One seed is not judged.
 - On the paper's means: a cell holds if the mean counts, fails if as much speaks against it, and is too small otherwise.
 - Beyond its spread: Welch's test of the paper's means and spreads against 0, adjusted over all cells of a claim that
-  have a spread (Holm). The paper says neither what its ± is nor over how many runs; we read the standard deviation of
+  have a spread (Holm). The paper defines neither its ± nor the number of runs; we read the standard deviation of
   three.
 - Together: a sign test over all cells of a claim that have a spread, their mean with its standard error, and the cells
   that differ from 0 (Holm) if one deviation, pooled over them, stands behind all.
@@ -84,7 +79,7 @@ def stated() -> list[dict]:
     return yaml.safe_load(CLAIMS.read_text())
 
 
-def on_the_papers(claim: dict) -> list[Comparison]:
+def on_the_papers(claim: dict) -> list[ClaimCell]:
     """The cells that the paper has numbers for, p adjusted over those of them that have a spread."""
     judged = judge(claim, papers_numbers(claim["tables"]), over_means)
     known = [comparison for comparison in judged if comparison.known]
@@ -112,7 +107,7 @@ def _together(claim: dict) -> list[str]:
     return [f"together, {found.n} cells with a spread: {signs}, mean {found.mean:+.2f} ± {found.error:.2f}; {pooled}\n"]
 
 
-def on_ours(claim: dict, results_dir: Path, scale: str) -> list[Comparison]:
+def on_ours(claim: dict, results_dir: Path, scale: str) -> list[ClaimCell]:
     """Every cell, on what was measured at this scale; a rehearsal is evidence of nothing."""
     numbers = our_numbers(claim["tables"], claim.get("value", "test_acc"), results_dir, scale)
     judged = judge(claim, numbers, over_seeds)
@@ -121,13 +116,13 @@ def on_ours(claim: dict, results_dir: Path, scale: str) -> list[Comparison]:
     return judged
 
 
-def judge(claim: dict, numbers: pd.DataFrame, compare: Callable[[Terms, float], Judged]) -> list[Comparison]:
+def judge(claim: dict, numbers: pd.DataFrame, compare: Callable[[Terms, float], Judged]) -> list[ClaimCell]:
     """Every cell of the claim that the tables have, in their order."""
     made = []
     for words, (table, sides) in _cells(claim).items():
         terms = [(sign, _of(numbers, factors)) for sign, factors in sides]
         found, verdict = compare(terms, claim["counts"])
-        made.append(Comparison(words, table, found, verdict if found.n else None))
+        made.append(ClaimCell(words, table, found, verdict if found.n else None))
     return made
 
 
@@ -238,7 +233,7 @@ def write(results_dir: Path, scale: str) -> str:
     return page
 
 
-def _listed(whose: str, shown: list[Comparison], every: list[Comparison]) -> list[str]:
+def _listed(whose: str, shown: list[ClaimCell], every: list[ClaimCell]) -> list[str]:
     if not every:
         return []
     mean = sum(c.found.mean for c in every) / len(every)
@@ -247,7 +242,7 @@ def _listed(whose: str, shown: list[Comparison], every: list[Comparison]) -> lis
     return [f"{head}\n", *(f"- {c.verdict}: {c.words}: {_effect(c)}" for c in shown), *([""] if shown else [])]
 
 
-def _effect(c: Comparison) -> str:
+def _effect(c: ClaimCell) -> str:
     interval = "" if pd.isna(c.found.low) else f" [{c.found.low:+.2f}, {c.found.high:+.2f}]"
     adjusted = "" if pd.isna(c.adjusted) else f", p {c.found.p:.3f}, Holm {c.adjusted:.3f}"
     return f"{c.found.mean:+.2f}{interval}" + (adjusted or (f", n={c.found.n}" if interval else ""))

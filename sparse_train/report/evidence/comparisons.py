@@ -1,180 +1,215 @@
-"""What a study compares: settings with one another or with a number, whether that was predicted, and the outcome."""
+"""What a study compares, paired over seeds: its settings with a reference, and the comparisons that its file lists."""
 
-import subprocess
 from collections.abc import Iterable, Iterator
-from functools import cache
 
 import pandas as pd
-import yaml
 
 from sparse_train.errors import require
 from sparse_train.report import paper
-from sparse_train.report.evidence import effects, verdicts
-from sparse_train.report.evidence.effects import complete, in_a_sentence, settings_of, shown, unit
-from sparse_train.report.settings import Setting, find
+from sparse_train.report.evidence import registration, verdicts
+from sparse_train.report.results import complete
+from sparse_train.report.settings import Setting, expected, find
 from sparse_train.report.sweeps import Sweep
-from sparse_train.report.views import best, statistics, summary
-from sparse_train.report.views.labels import name
-from sparse_train.report.views.tables import HOLE
-from sparse_train.source import ROOT
-
-REGISTERED, POST_HOC, UNKNOWN = "registered", "post hoc", "no git history to tell"
-KNOWN_BASE = "registered, its second setting known"
-# Keys of settings that were renamed after predictions had been made with them.
-RENAMED = {"dst.rank_as": "dst.method.rank_as", "dst.rescale": "dst.method.rescale"}
+from sparse_train.report.views import lists, statistics
+from sparse_train.report.views.labels import label, name, option
+from sparse_train.report.views.tables import HOLE, mean_std
 
 
 def listings(sweep: Sweep, runs: pd.DataFrame) -> Iterator[list[list[str]]]:
-    """What an artifact lists besides its table of the paper: for each section of the sweep file a head and its rows."""
+    """What an artifact lists besides its table of the paper: a head and its rows, for each section of the file."""
     artifact = sweep.artifact
     if artifact.get("summary"):
-        yield summary.lines(runs, **artifact["summary"])
-    if artifact.get("effects"):
-        yield effects.lines(runs, sweep.factors, **artifact["effects"])
-    if artifact.get("contrasts"):
-        yield contrasts(runs, sweep.factors, **artifact["contrasts"])
-    if artifact.get("predictions"):
-        yield predictions(runs, sweep.factors, **artifact["predictions"], sweep=sweep.name)
+        yield lists.summary(runs, **artifact["summary"])
+    if artifact.get("reference"):
+        yield effects(runs, sweep.factors, artifact["reference"], artifact["values"])
+    if artifact.get("comparisons"):
+        yield from compared(sweep, runs)
     if artifact.get("best"):
-        yield best.lines(runs, **artifact["best"])
+        yield lists.best(runs, **artifact["best"])
 
 
-def differences(runs: pd.DataFrame, factors: list[str], pairs: list[dict], value: str) -> dict[str, pd.Series]:
-    """What a pair `says` -> its differences in `value` over seeds.
+# --- settings against a reference and against their own baselines ---
+
+
+def effects(runs: pd.DataFrame, factors: list[str], reference: dict[str, object], values: list[str]) -> list[list[str]]:
+    """A head; one row per setting: the mean of each of `values`, and the paired effects on the first of them.
 
     Args:
-        pairs: `says`, the factors of setting `a`, and those of setting `b`; or, as `paper`, a `table` of the paper and
-            the factors of its cell, whose mean counts as exact; or, as `theory`, the value of every metric. Perhaps
-            `without_seed`, one to leave out.
+        factors: of the sweep.
+        reference: factors of the setting that the others are compared with (`settings.find`).
+        values: metrics; the effect is that on the first, with its 95% interval over paired seeds (Student's t).
     """
     settings = settings_of(runs, factors)
-    return {pair["says"]: difference(pair, settings, value) for pair in pairs}
+    options, base = _options(settings), find(settings, reference)
+    effect = f"effect on {in_a_sentence(values[0])}"
+    made = [["Method", "Setting", f"{effect}, from the reference", "from its own baseline", "n", *map(name, values)]]
+    for setting, group in settings.items():
+        done, own = complete(group), _twin(setting, reference)
+        made.append(
+            [
+                label("optimizer", dict(setting)["optimizer"]),
+                options[setting],
+                "reference" if setting == base else _difference(done, complete(settings[base]), values[0]),
+                _difference(done, complete(settings[own]), values[0]) if own in settings and own != setting else "",
+                f"{len(done)} of {len(group)}",
+                *(HOLE if v not in done else _mean(done[v], v) for v in values),
+            ]
+        )
+    return made
 
 
-def difference(pair: dict, settings: dict[Setting, pd.DataFrame], value: str) -> pd.Series:
-    """Setting `a` minus setting `b`, the paper's cell or the theory's value, in the unit that is shown."""
-    ours, *theirs = (_without(group, pair.get("without_seed")) for group in _groups(pair, settings))
-    if theirs:
-        return effects.paired(ours, theirs[0], value)
+def every_effect(sweep: Sweep, runs: pd.DataFrame) -> dict[str, pd.Series]:
+    """Words -> paired differences of the study's first metric: of every setting from its own baseline and from the
+    reference, and of the comparisons that expect nothing."""
+    reference, value = sweep.artifact["reference"], sweep.artifact["values"][0]
+    settings, found = settings_of(runs, sweep.factors), {}
+    options, base = _options(settings), find(settings, reference)
+    words = {
+        one: ", ".join(filter(None, [label("optimizer", dict(one)["optimizer"]), options[one]])) for one in settings
+    }
+    for setting, group in settings.items():
+        own = _twin(setting, reference)
+        if own in settings and own != setting:
+            found[words[setting]] = paired(complete(group), complete(settings[own]), value)
+        if setting not in (base, own) or own not in settings:
+            others = paired(complete(group), complete(settings[base]), value)
+            found[f"{words[setting]}, from the reference: {words[base]}"] = others
+    listed = [one for one in sweep.artifact.get("comparisons", ()) if not expected(one, value)]
+    return found | differences(runs, sweep.factors, listed, value)
+
+
+def _options(settings: Iterable[Setting]) -> dict[Setting, str]:
+    """The words that tell settings apart besides their optimizers."""
+    every = [dict(setting) for setting in settings]
+    shown = {f for one in every for f in one if f != "optimizer" and len({other.get(f) for other in every}) > 1}
+    return {one: ", ".join(option(f, v) for f, v in one if f in shown) for one in settings}
+
+
+def _twin(setting: Setting, reference: dict[str, object]) -> Setting:
+    """The same setting with the reference's optimizer; options of the correction have no meaning there."""
+    kept = ((f, v) for f, v in setting if not f.startswith("optimizer.precondition"))
+    return tuple((f, str(reference["optimizer"]) if f == "optimizer" else v) for f, v in kept)
+
+
+def _mean(values: pd.Series, value: str) -> str:
+    values = unit(value) * values.dropna()  # a record may be older than a metric
+    return HOLE if values.empty else mean_std(values.mean(), values.std())
+
+
+def _difference(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> str:
+    """With the number of pairs, where some of our runs have none."""
+    found = paired(ours, theirs, value)
+    words = "" if len(found) in (0, len(ours)) else f" ({len(found)} {'pair' if len(found) == 1 else 'pairs'})"
+    return shown(found) + words or HOLE
+
+
+# --- listed comparisons, and those of them that are predictions ---
+
+
+def differences(runs: pd.DataFrame, factors: list[str], listed: Iterable[dict], value: str) -> dict[str, pd.Series]:
+    """The words of each comparison -> its differences in `value` over seeds."""
+    settings = settings_of(runs, factors)
+    return {one["says"]: difference(one, settings, value) for one in listed}
+
+
+def difference(comparison: dict, settings: dict[Setting, pd.DataFrame], value: str) -> pd.Series:
+    """Setting `a` minus setting `b`, the paper's cell or the theory's value, in the unit that is shown.
+
+    Args:
+        comparison: the factors of setting `a`, and those of `b`; or, as `paper`, a `table` of the paper and the factors
+            of its cell, whose mean counts as exact; or, as `theory`, the value of every metric. Perhaps `without_seed`,
+            one to leave out.
+    """
+    ours = _runs(comparison, "a", settings)
+    if "b" in comparison:
+        return paired(ours, _runs(comparison, "b", settings), value)
     if value not in ours:
         return pd.Series(dtype=float)
-    if "theory" in pair:
-        return unit(value) * (ours[value].dropna() - pair["theory"][value])
-    cell = {key: str(asked) for key, asked in pair["paper"].items()}
+    measured = unit(value) * ours[value].dropna()
+    if "theory" in comparison:
+        return measured - unit(value) * comparison["theory"][value]
+    cell = {key: str(asked) for key, asked in comparison["paper"].items()}
     published = paper.value(cell.pop("table"), **cell)
-    require(published is not None, "predictions.paper", pair["paper"], "must be a cell of the paper's tables")
-    return unit(value) * ours[value].dropna() - published[0]
+    require(published is not None, "comparisons.paper", comparison["paper"], "must be a cell of the paper's tables")
+    return measured - published[0]
 
 
-def _groups(pair: dict, settings: dict[Setting, pd.DataFrame]) -> list[pd.DataFrame]:
-    """The complete runs of its settings."""
-    return [complete(settings[find(settings, pair[side])]) for side in ("a", "b") if side in pair]
+def _runs(comparison: dict, side: str, settings: dict[Setting, pd.DataFrame]) -> pd.DataFrame:
+    """The complete runs of one of its settings."""
+    done = complete(settings[find(settings, comparison[side])])
+    return done[done["seed"].astype(str) != str(comparison.get("without_seed"))]
 
 
-def _without(group: pd.DataFrame, seed: object) -> pd.DataFrame:
-    return group if seed is None else group[group["seed"].astype(str) != str(seed)]
+def compared(sweep: Sweep, runs: pd.DataFrame) -> Iterator[list[list[str]]]:
+    """A head and a row per comparison: those that expect nothing, with p; then predictions with their verdicts."""
+    settings, value = settings_of(runs, sweep.factors), sweep.artifact["values"][0]
+    wanted = [(one, expected(one, value)) for one in sweep.artifact["comparisons"]]
+    if listed := [one for one, bounds in wanted if not bounds]:
+        found = [(one["says"], difference(one, settings, value)) for one in listed]
+        head = ["Comparison", f"difference in {in_a_sentence(value)}", "p", "minimum detectable effect", "n"]
+        yield [head, *([says, shown(one) or HOLE, *certainty(one), str(len(one))] for says, one in found)]
+    if predictions := [(one, bounds) for one, bounds in wanted if bounds]:
+        values = list(dict.fromkeys(metric for _, bounds in predictions for metric in bounds))
+        made = [["Prediction", *(f"difference in {in_a_sentence(v)}" for v in values), "n", "made"]]
+        for one, bounds in predictions:
+            found = {v: difference(one, settings, v) for v in bounds}
+            words = {v: [shown(d), verdicts.of_prediction(d, **bounds[v])] for v, d in found.items()}
+            cells = [": ".join(filter(None, words.get(v, ()))) for v in values]
+            count = f"{len(next(iter(found.values())))} of {runs['seed'].nunique()}"
+            made.append([one["says"], *cells, count, when(sweep, one, settings)])
+        yield made
 
 
-def contrasts(runs: pd.DataFrame, factors: list[str], pairs: list[dict], value: str) -> list[list[str]]:
-    """A head; one row per pair: its difference with the 95% interval, p, and the effect that could be seen."""
-    made = [["Contrast", f"difference in {in_a_sentence(name(value))}", "p", "smallest visible effect", "n"]]
-    for says, found in differences(runs, factors, pairs, value).items():
-        several = len(found) > 1
-        numbers = (f"{statistics.mean(found).p:.4f}", f"{effects.visible(found):.2f}") if several else ("", "")
-        made.append([says, shown(found) or HOLE, *numbers, str(len(found))])
-    return made
+def when(sweep: Sweep, comparison: dict, settings: dict[Setting, pd.DataFrame]) -> str:
+    """`registration.when`, by the revisions of the complete runs of its settings."""
+    sides = {side: _runs(comparison, side, settings) for side in ("a", "b") if side in comparison}
+    revisions = {side: [str(run.get("git")) for run in done.to_dict("records")] for side, done in sides.items()}
+    value = sweep.artifact["values"][0]
+    return registration.when(sweep.name, comparison, value, revisions["a"], revisions.get("b"))
 
 
-def sentences(runs: pd.DataFrame, factors: list[str], value: str, pairs: list[dict]) -> list[str]:
-    """For each pair its difference, and whether the seeds' spread explains it: what a demonstration shows."""
-    made = []
-    for says, difference in differences(runs, factors, pairs, value).items():
-        found = statistics.mean(difference)
-        seeds = "1 seed" if found.n == 1 else f"{found.n} seeds"
-        numbers = f"{shown(difference)} points ({seeds})" if found.n else "not trained yet"
-        made.append(f"{says}: {numbers}, {_seen(difference, found)}")
-    return made
+# --- what all of them share ---
 
 
-def _seen(difference: pd.Series, found: statistics.Estimate) -> str:
-    if found.n < 2:
-        return verdicts.of_prediction(difference, 0.0)
-    if not difference.any():
-        return "the same to the bit"
-    return f"{'beyond' if found.low > 0 or found.high < 0 else 'within'} the seeds' spread"
+def settings_of(runs: pd.DataFrame, factors: list[str]) -> dict[Setting, pd.DataFrame]:
+    """Setting -> its runs, complete or not."""
+    found: dict[Setting, list[int]] = {}
+    for place, row in runs.iterrows():
+        key = tuple((f, str(row[f])) for f in factors if f != "seed" and pd.notna(row.get(f)))
+        found.setdefault(key, []).append(place)
+    return {key: runs.loc[places] for key, places in found.items()}
 
 
-def predictions(
-    runs: pd.DataFrame, factors: list[str], values: list[str], within: dict[str, float], equal: list[dict], sweep: str
-) -> list[list[str]]:
-    """A head; one row per prediction: its differences, each with its verdict (`verdicts.of_prediction`).
-
-    Args:
-        values: metrics; a bound of a prediction is one of the first.
-        within: how small a difference of a metric counts as none; one that is not named can only be refuted.
-        equal: pairs as in `differences`, with `at_least` or `at_most` for a bound instead of equality.
-        sweep: the file that has them; git says whether it had them before the runs.
-    """
-    settings = settings_of(runs, factors)
-    made = [["Prediction", *(f"difference in {in_a_sentence(name(v))}" for v in values), "n", "made"]]
-    for pair in equal:
-        found = {v: difference(pair, settings, v) for v in values}
-        bounds = {key: pair[key] for key in ("at_least", "at_most") if key in pair}
-        words = []
-        for v, one in found.items():
-            verdict = verdicts.of_prediction(one, within.get(v, 0.0), **(bounds if v == values[0] else {}))
-            words.append(": ".join(filter(None, [shown(one), verdict])))
-        count = f"{len(found[values[0]])} of {runs['seed'].nunique()}"
-        made.append([pair["says"], *words, count, when(sweep, pair, within, settings)])
-    return made
+def unit(value: str) -> float:
+    return 100.0 if value == "itop_rate" or value.startswith("flops/") else 1.0
 
 
-def when(sweep: str, pair: dict, within: dict[str, float], settings: dict[Setting, pd.DataFrame]) -> str:
-    """When a prediction was made, from the revisions of the complete runs that judge it; empty without such runs."""
-    first, *others = ([str(run.get("git")) for run in group.to_dict("records")] for group in _groups(pair, settings))
-    if not first or not all(others):
+def paired(ours: pd.DataFrame, theirs: pd.DataFrame, value: str) -> pd.Series:
+    """The differences over the seeds that both have, in the unit that is shown."""
+    if value not in ours or value not in theirs:
+        return pd.Series(dtype=float)
+    return unit(value) * (ours.set_index("seed")[value] - theirs.set_index("seed")[value]).dropna()
+
+
+def shown(difference: pd.Series) -> str:
+    """`+1.24 [+0.62, +1.87]`; the difference alone where one seed has no interval, nothing where there is none."""
+    effect = statistics.mean(difference)
+    if not effect.n:
         return ""
-    made = registered(sweep, pair, within, [*first, *(revision for other in others for revision in other)])
-    return KNOWN_BASE if made == POST_HOC and registered(sweep, pair, within, first) == REGISTERED else made
+    return f"{effect.mean:+.2f}" + ("" if effect.n < 2 else f" [{effect.low:+.2f}, {effect.high:+.2f}]")
 
 
-def registered(sweep: str, pair: dict, within: dict[str, float], revisions: Iterable[str]) -> str:
-    """How a prediction of a sweep stands to the runs that judge it: asked of git, not of the file.
-
-    It is registered if `sweeps/<sweep>.yaml` had it, word for word but for renamed keys and with the same margins, at
-    the revision of every run. A run from a tree with uncommitted changes registers nothing.
-
-    Args:
-        pair: the prediction, as the sweep file has it now.
-        within: its margins.
-        revisions: those that the runs' records name.
-    """
-    revisions = set(revisions)
-    known = {revision: predicted(sweep, revision) for revision in revisions if not revision.endswith("-dirty")}
-    if not revisions or None in known.values():
-        return UNKNOWN if revisions else ""
-    there = [pair in map(_renamed, then.get("equal", ())) and then.get("within") == within for then in known.values()]
-    return REGISTERED if len(known) == len(revisions) and all(there) else POST_HOC
+def certainty(difference: pd.Series) -> list[str]:
+    """p, and the minimum detectable effect of as many pairs with this spread; empty words where there is none."""
+    smallest = statistics.smallest_effect(float(difference.std()), len(difference))
+    return [p_value(statistics.mean(difference).p), "" if pd.isna(smallest) else f"{smallest:.2f}"]
 
 
-def _renamed(pair: dict) -> dict:
-    """A prediction in the keys of today."""
-    sides = {
-        side: {RENAMED.get(key, key): one for key, one in pair[side].items()} for side in ("a", "b") if side in pair
-    }
-    return pair | sides
+def p_value(p: float) -> str:
+    return "" if pd.isna(p) else "<0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
-@cache
-def predicted(sweep: str, revision: str) -> dict | None:
-    """The predictions of the sweep file at that revision; None where this repository lacks the one or the other."""
-    ours = (ROOT / "sweeps" / f"{sweep}.yaml").exists()
-    if not ours or not revision.isalnum() or _git("cat-file", "-e", f"{revision}^{{commit}}") is None:
-        return None
-    text = _git("show", f"{revision}:sweeps/{sweep}.yaml")
-    return (yaml.safe_load(text or "") or {}).get("artifact", {}).get("predictions") or {}
-
-
-def _git(*arguments: str) -> str | None:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
-    return done.stdout if done.returncode == 0 else None
+def in_a_sentence(value: str) -> str:
+    """The word for a metric within a sentence: an abbreviation keeps its letters."""
+    words = name(value)
+    return words if words[:2].isupper() else words[0].lower() + words[1:]

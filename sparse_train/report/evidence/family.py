@@ -1,12 +1,11 @@
 """The effects that our studies measure: `effects.md` of a scale."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from sparse_train.report import sweeps
-from sparse_train.report.evidence import comparisons, effects
+from sparse_train.report.evidence.comparisons import certainty, differences, every_effect, p_value, shown
 from sparse_train.report.files import held, write_text
 from sparse_train.report.results import Results
 from sparse_train.report.views import statistics
@@ -20,8 +19,8 @@ CONFIRMATORY = {
     "why-updates": [f"{method}, SparseOpt minus SGD" for method in ("RigL", "SET")],
 }
 ABOUT = """\
-An effect is a difference in test accuracy over paired seeds, with its 95% interval (Student's t). The smallest visible
-effect is one that as many seeds would show in four of five repetitions; a smaller one is more likely to be missed.
+An effect is a difference in test accuracy over paired seeds, with its 95% interval (Student's t). The minimum
+detectable effect is one that as many seeds show in four of five repetitions; a smaller one is more likely to be missed.
 
 ## Confirmatory
 
@@ -37,16 +36,16 @@ nothing had an effect, and the studies were made after one another. Equal ones s
 One seed has no interval and is left out, as is a difference of exactly 0 in all seeds.
 
 {}"""
-HEAD = ["Study", "Effect", "Points", "n", "p", "smallest visible effect"]
+HEAD = ["Study", "Effect", "Points", "n", "p", "minimum detectable effect"]
 
 
 def confirmatory(results: Results) -> dict[tuple[str, str], tuple[pd.Series, float]]:
-    """(study, what its prediction says) -> its paired differences, and p adjusted for the family (Holm)."""
+    """(study, the words of its prediction) -> its paired differences, and p adjusted for the family (Holm)."""
     found = {}
     for study, named in CONFIRMATORY.items():
         sweep = sweeps.load(study, results.scale)
-        pairs = [pair for pair in sweep.artifact["predictions"]["equal"] if pair["says"] in named]
-        made = comparisons.differences(results.runs(sweep), sweep.factors, pairs, "test_acc")
+        listed = [one for one in sweep.artifact["comparisons"] if one["says"] in named]
+        made = differences(results.runs(sweep), sweep.factors, listed, "test_acc")
         found |= {(study, says): difference for says, difference in made.items()}
     p = [statistics.mean(difference).p for difference in found.values()]
     adjusted = statistics.holm([1.0 if pd.isna(value) else value for value in p])
@@ -54,25 +53,17 @@ def confirmatory(results: Results) -> dict[tuple[str, str], tuple[pd.Series, flo
 
 
 def exploratory(results: Results) -> list[tuple[list[str], str, pd.Series]]:
-    """(studies, what it is, paired differences) of all others with two seeds or more, the most certain first."""
+    """(studies, words, paired differences) of all others with two seeds or more, the most certain first."""
     found: dict[tuple[float, ...], tuple[list[str], str, pd.Series]] = {}
-    for study, says, difference in _differences(results):
-        if len(difference) > 1 and difference.any():
-            found.setdefault(tuple(difference.sort_index()), ([], says, difference))[0].append(study)
+    for study in filter(results.drawn, sweeps.names() if results.committed else ()):
+        if sweeps.artifact(study).get("reference"):
+            sweep = sweeps.load(study, results.scale)
+            for words, difference in every_effect(sweep, results.runs(sweep)).items():
+                if len(difference) > 1 and difference.any():
+                    found.setdefault(tuple(difference.sort_index()), ([], words, difference))[0].append(study)
     for difference, _ in confirmatory(results).values():
         found.pop(tuple(difference.sort_index()), None)
     return sorted(found.values(), key=lambda one: statistics.mean(one[2]).p)
-
-
-def _differences(results: Results) -> Iterator[tuple[str, str, pd.Series]]:
-    for study in sweeps.names() if results.committed else ():
-        if results.drawn(study) and (spec := sweeps.artifact(study).get("effects")):
-            sweep = sweeps.load(study, results.scale)
-            runs = results.runs(sweep)
-            named = effects.every(runs, sweep.factors, **spec)
-            if "contrasts" in sweep.artifact:
-                named |= comparisons.differences(runs, sweep.factors, **sweep.artifact["contrasts"])
-            yield from ((study, says, difference) for says, difference in named.items())
 
 
 def markdown(results_dir: Path, scale: str) -> str:
@@ -82,26 +73,16 @@ def markdown(results_dir: Path, scale: str) -> str:
     if not explored:
         return ""
     fixed = [
-        [study, says, effects.with_interval(e) or "not trained yet", str(e.n), _p(e.p), *_visible(difference), _p(p)]
-        for (study, says), (difference, p) in confirmatory(results).items()
-        for e in [statistics.mean(difference)]
+        [study, words, shown(found) or "not trained yet", str(len(found)), *certainty(found), p_value(p)]
+        for (study, words), (found, p) in confirmatory(results).items()
     ]
     others = [
-        [", ".join(dict.fromkeys(studies)), says, effects.with_interval(e), str(e.n), _p(e.p), *_visible(difference)]
-        for studies, says, difference in explored
-        for e in [statistics.mean(difference)]
+        [", ".join(dict.fromkeys(studies)), words, shown(found), str(len(found)), *certainty(found)]
+        for studies, words, found in explored
     ]
     title = f"# {titled('The effects in our studies', scale)}"
     tables = aligned([[*HEAD, "p, Holm"], *fixed]), aligned([HEAD, *others])
     return f"{title}\n\n{ABOUT.format(len(fixed), *tables)}"
-
-
-def _p(p: float) -> str:
-    return "" if pd.isna(p) else "<0.0001" if p < 1e-4 else f"{p:.4f}"
-
-
-def _visible(difference: pd.Series) -> list[str]:
-    return [f"{effects.visible(difference):.2f}" if len(difference) > 1 else ""]
 
 
 def write(results_dir: Path, scale: str) -> str:

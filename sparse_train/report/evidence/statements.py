@@ -28,10 +28,10 @@ class Statement:
         verdict: a key of `VERDICTS`.
         paper: the paper's effect in points, or its words.
         ours: our effect with its interval, or our words.
-        effect: our mean in points; with several seeds also the ends of its 95% interval. Empty where words say it.
+        effect: our mean in points; with several seeds also the ends of its 95% interval. Empty where `ours` has words.
         n: the seeds behind it.
         scale: at which it was measured.
-        measured: on what, where no scale says it: an experiment of another kind than the paper's accuracies.
+        measured: on what, where no scale names it: an experiment of another kind than the paper's accuracies.
         sure: how far it can be trusted.
         at: the artifact that has the numbers.
     """
@@ -55,16 +55,6 @@ class Statement:
         fits = bool(self.ours) != bool(self.effect) and len(self.effect) in (0, 1, 3)
         right = "must have one or three numbers, or be left out where `ours` says it in words"
         require(fits, f"{FILE}, {self.says!r}: effect", [*self.effect], right)
-
-    @property
-    def heading(self) -> str:
-        """The verdict, as it reads."""
-        return VERDICTS[self.verdict][0]
-
-    @property
-    def meaning(self) -> str:
-        """The sense in which the verdict holds."""
-        return VERDICTS[self.verdict][1]
 
     @property
     def words(self) -> str:
@@ -109,6 +99,7 @@ def stated(results_dir: Path) -> list[Statement]:
 def markdown(results_dir: Path) -> str:
     """The table at the head of the findings."""
     lines = [
-        [one.says, one.heading, one.paper, one.words, str(one.n), one.where, one.sure] for one in stated(results_dir)
+        [one.says, VERDICTS[one.verdict][0], one.paper, one.words, str(one.n), one.where, one.sure]
+        for one in stated(results_dir)
     ]
     return aligned([HEAD, *lines])

@@ -14,12 +14,12 @@ from sparse_train.report.views.statistics import Estimate
 
 HOLDS, SMALL, FAILS, OPEN = "holds", "too small to count", "fails", "open"
 UNJUDGED, NO_RUNS, REHEARSAL = "one seed, not judged", "no runs yet", "a rehearsal: not judged"
-CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "not enough data"
+CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "inconclusive"
 CERTAIN = 0.05  # an adjusted p below it counts
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ClaimCell:
     """One cell of a claim: a signed sum of means that should be as large as what counts.
 
     Attributes:
@@ -58,12 +58,12 @@ def of_seeds(differences: pd.Series, counts: float) -> str:
     return FAILS if found.high < counts else OPEN
 
 
-def of_prediction(differences: pd.Series, within: float, at_least: float = -inf, at_most: float = inf) -> str:
+def of_prediction(differences: pd.Series, within: float = 0.0, at_least: float = -inf, at_most: float = inf) -> str:
     """By the 95% interval over seeds.
 
     A prediction of equality is confirmed if the interval lies within -`within` and +`within`, and refuted if the
     interval leaves out 0 and the prediction is not confirmed. One with a bound is confirmed if the whole interval keeps
-    the bound, and refuted if none of it does. In every other case there is not enough data.
+    the bound, and refuted if none of it does. Every other case is inconclusive.
     """
     found = statistics.mean(differences)
     if found.n < 2:
@@ -76,7 +76,7 @@ def of_prediction(differences: pd.Series, within: float, at_least: float = -inf,
     return CONFIRMED if kept else REFUTED if outside else UNDECIDED
 
 
-def overall(comparisons: list[Comparison]) -> str:
+def overall(comparisons: list[ClaimCell]) -> str:
     """A claim fails if it fails in one cell, and holds if it holds in all."""
     verdicts = {comparison.verdict for comparison in comparisons}
     if verdicts == {HOLDS}:
@@ -85,7 +85,7 @@ def overall(comparisons: list[Comparison]) -> str:
     return next((word for word in ranked if word in verdicts), OPEN if verdicts & {HOLDS, SMALL} else NO_RUNS)
 
 
-def said(comparisons: list[Comparison]) -> str:
+def said(comparisons: list[ClaimCell]) -> str:
     """The verdict in words, with the cells behind it: `judged: 1 of 36 (holds in 1)`."""
     counts, verdict = Counter(comparison.verdict for comparison in comparisons), overall(comparisons)
     if verdict in (REHEARSAL, NO_RUNS):
@@ -102,7 +102,7 @@ def said(comparisons: list[Comparison]) -> str:
     return "; ".join(parts)
 
 
-def beyond_spread(comparisons: list[Comparison]) -> str:
+def beyond_spread(comparisons: list[ClaimCell]) -> str:
     """Where the difference of published means is certain: `for it in 24 of 24 (table8 12 of 12, table9 12 of 12)`."""
     spread = [c for c in comparisons if not pd.isna(c.adjusted)]
     if not spread:

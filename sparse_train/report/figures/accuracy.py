@@ -232,7 +232,7 @@ def _schedules(on: Material) -> list[str | None]:
 
 
 def _schedule(on: Material, schedule: str | None) -> str:
-    """At a smaller scale it says how many epochs were trained."""
+    """At a smaller scale with the number of epochs that were trained."""
     if schedule is None:
         return ""
     return f"{schedule} epochs" + ("" if on.at_paper_scale else trained(on.runs, schedule))

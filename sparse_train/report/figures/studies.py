@@ -6,11 +6,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparse_train.report.evidence.effects import complete, unit
+from sparse_train.report.evidence.comparisons import unit
 from sparse_train.report.figures import style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Kind, Material
 from sparse_train.report.figures.style import Look
+from sparse_train.report.results import complete
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import label, name, option
 

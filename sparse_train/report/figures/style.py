@@ -155,5 +155,5 @@ def legend(figure: Figure, columns: int = 6, dashes: Mapping[str, str] | None = 
 
 
 def hole(axes: Axes, words: str) -> None:
-    """Say in a panel that it has no runs."""
+    """Words in a panel without runs."""
     axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", color=GREY)

@@ -58,7 +58,7 @@ def by_sparsity(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _eq10(axes: Axes, **look: float) -> None:
-    """The amplification that Eq. 10 says, in the colour of text."""
+    """The amplification of Eq. 10, in the colour of text."""
     s = np.linspace(0, 0.96, 200)
     dashed = {"color": rcParams["text.color"], "linewidth": 1, "linestyle": "--"}
     axes.plot(s, (1 - s) ** -0.5, label="Eq. 10, $1/\\sqrt{1-s}$", **dashed, **look)
@@ -316,7 +316,7 @@ def _balance(on: Material) -> Figure:
 
 
 def _students(on: Material) -> Figure:
-    """Loss: the median over seeds and its quartiles; the others: the first seed. The vertical axes say which."""
+    """Loss: the median over seeds and its quartiles; the others: the first seed. The vertical axes name them."""
     laws = list(on.runs["task.law"].unique())
     two = "a1" in on.rows
     columns = [

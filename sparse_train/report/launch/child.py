@@ -1,4 +1,4 @@
-"""The training command as a child of this process: what it is told, and how both of them stop."""
+"""The training command as a child of this process: its arguments, and how both of them stop."""
 
 import re
 import signal

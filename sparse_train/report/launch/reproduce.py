@@ -1,103 +1,90 @@
-"""The state of a sweep's runs, and launching the missing ones."""
+"""Training what a sweep misses: one run after another, side by side on this machine, or by SLURM."""
 
-from collections import Counter
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from sparse_train.config import run_id
+from sparse_train.errors import ConfigError, first_line, require
 from sparse_train.record import segments
-from sparse_train.report import cost
 from sparse_train.report.launch import slurm
-from sparse_train.report.launch.local import Launcher, launch, missing
-from sparse_train.report.results import COMPLETE, MISSING, Records, Results
-from sparse_train.report.sweeps import Cell, Sweep
+from sparse_train.report.launch.child import attend, option
+from sparse_train.report.launch.overview import missing
+from sparse_train.report.results import MISSING, Records
+from sparse_train.report.sweeps import Cell, Sweep, configuration, covering, file_of, sweep_dir
 from sparse_train.source import training_code
 
 
-def status(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | None = None) -> str:
-    """`table1: 31/36 complete, 2 running, 3 missing; in SLURM's queue: 2 running, 3 pending`.
-
-    Given the directory of results, a run counts too that committed records have as complete: `fig2: 32/32 complete
-    (0 here, 32 in committed records)`.
-    """
-    found = count(sweep, records, runs_dir, results_dir)
-    done = f"{found.complete}/{len(found.states)} complete"
-    done += f" ({len(found.here)} here, {len(found.committed)} in committed records)" if found.committed else ""
-    words = [done, *(f"{number} {state}" for state, number in sorted(found.others.items()))]
-    return f"{sweep.name}: {', '.join(words)}" + (f"; in the queue: {found.waiting}" if found.queued else "")
-
-
 @dataclass(frozen=True)
-class Counts:
-    """The runs of one sweep, or of several, by their state.
+class Launcher:
+    """The options of LAUNCHER, JOBS, GPUS and PACK.
 
     Attributes:
-        states: id -> state of the record here.
-        here, committed: ids of complete runs.
-        queued: state in SLURM's queue -> jobs.
+        name: "serial", one run after another in one process; "local", side by side; "slurm", as jobs of an array.
+        jobs: runs side by side, `pack` on each GPU if not given; a run has one CPU thread, whatever their number.
+        gpus: the GPUs they are pinned to, in turn.
+        pack: so many runs on each GPU at a time.
     """
 
-    states: dict[str, str]
-    here: set[str]
-    committed: set[str]
-    queued: Counter[str]
+    name: str = "serial"
+    jobs: int | None = None
+    gpus: tuple[int, ...] = ()
+    pack: int = 1
 
-    def __add__(self, other: "Counts") -> "Counts":
-        """Of both; a run that is in both counts once."""
-        states, queued = self.states | other.states, self.queued + other.queued
-        return Counts(states, self.here | other.here, self.committed | other.committed, queued)
-
-    @property
-    def complete(self) -> int:
-        return len(self.here | self.committed)
-
-    @property
-    def others(self) -> Counter[str]:
-        """State -> runs that are complete neither here nor in committed records."""
-        return Counter(state for name, state in self.states.items() if name not in self.here | self.committed)
-
-    @property
-    def waiting(self) -> str:
-        """`2 running, 3 pending`."""
-        return ", ".join(f"{number} {state.lower()}" for state, number in sorted(self.queued.items(), reverse=True))
-
-
-def count(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | None = None) -> Counts:
-    """How many runs are in which state; see `status`."""
-    states = {cell.id: records.status(cell) for cell in sweep.cells}
-    here = {name for name, state in states.items() if state == COMPLETE}
-    committed = set() if results_dir is None else Results(results_dir, sweep.scale).complete(sweep)
-    return Counts(states, here, committed, slurm.queue(slurm.jobs_dir(runs_dir, sweep.name)))
-
-
-def plan(sweep: Sweep, records: Records, speeds: cost.Speeds, gpus: int) -> str:
-    """The cost of the whole sweep, and of the runs that launching it would train."""
-    source = speeds.source(sweep.cells)
-    costs = f"{cost.of(sweep.cells, speeds)}; new: {cost.of(missing(sweep.cells, records), speeds, gpus)}"
-    return f"{sweep.name}: {costs}" + (f" ({source})" if source else "")
+    def overrides(self) -> list[str]:
+        """Arguments of the training command."""
+        if self.name == "serial":
+            return []
+        if self.name == "slurm":
+            return ["hydra/launcher=slurm"]
+        jobs = self.jobs or self.pack * max(1, len(self.gpus))
+        pinned = [f"gpus=[{','.join(map(str, self.gpus))}]"] if self.gpus else []
+        return ["hydra/launcher=local", f"hydra.launcher.n_jobs={jobs}", "threads=1", *pinned]
 
 
 def reproduce(
     sweep: Sweep, runs_dir: Path, records: Records, launcher: Launcher, extra: Sequence[str]
 ) -> tuple[list[str], Records]:
-    """Launch what is missing.
+    """Train what is missing of each grid, as one Hydra multirun each; a failing run does not stop the others.
+
+    SLURM's jobs are only put into its queue.
 
     Args:
         records: as they are before.
         extra: further overrides of the training runs.
 
     Returns:
-        Lines that say what has no result now: each run that failed or diverged, with the reason, then how many are
-        missing; and the records as they are now.
+        A line for each run that failed or diverged, with the reason, then how many have no record; and the records as
+        they are now.
 
     Raises:
         ConfigError: for jobs that SLURM does not take, and for an override that makes other runs of these.
+        SystemExit: for a signal, once the child has saved.
     """
-    if launcher.name == "slurm" and (queued := slurm.queue(slurm.jobs_dir(runs_dir, sweep.name))):
+    jobs, submits = slurm.jobs_dir(runs_dir, sweep.name), launcher.name == "slurm"
+    if submits and (queued := slurm.queue(jobs)):
         words = f"{sweep.name}: {queued.total()} jobs are in the queue already; `make cancel-{sweep.name}` ends them"
         return [words], records
-    records, reasons = launch(sweep, runs_dir, records, launcher, extra)
-    owed = [] if launcher.name == "slurm" else missing(sweep.cells, records)
+    require_same_runs(sweep, sweep.cells, extra)
+    reasons: dict[str, str] = {}  # of each run that failed, by its id, as the multirun left it
+    for grid in sweep.grids:
+        if not (todo := missing(grid, records)):
+            continue
+        training = command(sweep, todo, runs_dir, [*launcher.overrides(), *extra])
+        if submits:
+            slurm.submit(training, jobs)
+            continue
+        place = runs_dir / ".multirun" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
+        attend([*training, option("hydra.sweep.dir", place)])
+        reasons |= _reasons(todo, place)
+        records = records.again()
+    owed = [] if submits else missing(sweep.cells, records)
     told = [cell for cell in owed if cell.id in reasons or records.status(cell) != MISSING]
     lines = [_without_result(cell, records, reasons) for cell in told]
     if absent := len(owed) - len(told):
@@ -105,13 +92,14 @@ def reproduce(
     return lines, records
 
 
-def made_before(sweep: Sweep, records: Records) -> str | None:
-    """That other code of ours made some of the runs that are there, in words; None if this did, as far as is known."""
-    made = [segments.codes(found[1]) for cell in sweep.cells if (found := records.complete(cell)) is not None]
-    others = [codes for codes in made if codes not in ([], [training_code()])]
-    said = f"other code than this (hash {training_code()}) made {len(others)} of {len(made)} complete runs"
-    advice = "to train one again, delete its directory, or give its own command resume=fresh"
-    return f"{sweep.name}: {said}; {advice}" if others else None
+def _reasons(cells: Sequence[Cell], place: Path) -> dict[str, str]:
+    """Why each of these runs failed, from what the multirun left in its directory; by id."""
+    try:
+        failed = json.loads((place / "failed.json").read_text())
+    except FileNotFoundError:
+        return {}
+    asked = [(cell.id, {f"{key}={value}" for key, value in cell.options.items()}) for cell in cells]
+    return {name: one["reason"] for one in failed for name, options in asked if options <= set(one["overrides"])}
 
 
 def _without_result(cell: Cell, records: Records, reasons: dict[str, str]) -> str:
@@ -120,3 +108,37 @@ def _without_result(cell: Cell, records: Records, reasons: dict[str, str]) -> st
     where, record = records.found.get(cell.id, (cell.id, {"status": status}))
     reason = reasons.get(cell.id) or record.get("reason")
     return f"{where} {record['status']}{f': {reason}' if reason else ''} ({options})"
+
+
+def command(sweep: Sweep, cells: list[Cell], runs_dir: Path, options: Sequence[str]) -> list[str]:
+    """The Hydra multirun of the smallest product that has these cells of one grid, with further overrides."""
+    values = [f"{key}={','.join(values)}" for key, values in covering(cells).items()]
+    place = ["--config-dir", str(sweep_dir(sweep.name)), "--config-name", sweep.name]
+    return [sys.executable, "-m", "sparse_train", *place, option("runs_dir", runs_dir), *values, *options]
+
+
+def require_same_runs(sweep: Sweep, cells: Sequence[Cell], extra: Sequence[str]) -> None:
+    """Refuse an override that changes the ids of runs: they would be trained, and their results not found.
+
+    Raises:
+        ConfigError: names the first such override.
+    """
+    words = (word.lstrip("+").partition("=") for word in extra)
+    given = {key: value for key, equals, value in words if equals and not key.startswith(("hydra", "~"))}
+    right = f"changes the ids of these runs, so their results would not count: write it into {file_of(sweep.name)}"
+    for cell in cells if given else ():
+        for key, value in given.items():
+            try:
+                same = run_id(configuration(sweep.name, cell.options | {key: value})) == cell.id
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ConfigError(key, value, first_line(error)) from error
+            require(same, key, value, right)
+
+
+def made_before(sweep: Sweep, records: Records) -> str | None:
+    """A warning if an earlier version of our code made some of the complete runs; else None."""
+    made = [segments.codes(found[1]) for cell in sweep.cells if (found := records.complete(cell)) is not None]
+    others = [codes for codes in made if codes not in ([], [training_code()])]
+    said = f"other code than this (hash {training_code()}) made {len(others)} of {len(made)} complete runs"
+    advice = "to train one again, delete its directory, or give its own command resume=fresh"
+    return f"{sweep.name}: {said}; {advice}" if others else None

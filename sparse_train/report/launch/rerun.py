@@ -9,8 +9,8 @@ import pandas as pd
 
 from sparse_train.errors import require
 from sparse_train.report.launch.child import attend
-from sparse_train.report.launch.local import command, require_same_runs
-from sparse_train.report.results import COMPLETE, MADE, TIMES, Records, Results
+from sparse_train.report.launch.reproduce import command, require_same_runs
+from sparse_train.report.results import COMPLETE, MADE, TIMES, Records, Results, complete
 from sparse_train.report.sweeps import Sweep
 
 PLACE = ("device", "instructions", "torch", "threads", "compile")  # with these the same, so is every bit
@@ -22,7 +22,7 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
 
     Where hardware, torch and threads are those of the committed run, all its metrics must come out the same to the bit;
     elsewhere its accuracy must lie within twice the standard deviation over the committed seeds. An older record does
-    not name the CPU's instructions. That excuses nothing, and is told.
+    not name the CPU's instructions. That excuses no difference, and is named.
 
     Args:
         run: its id; None for the first complete one of the artifact.
@@ -34,11 +34,18 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
     Raises:
         ConfigError: for an artifact or id without a committed complete run, and an override that makes it another run.
     """
-    before, rows = _committed(sweep, results_dir, run)
+    results = Results(results_dir, sweep.scale)
+    rows = complete(results.runs(sweep))
+    require(len(rows), "artifact", sweep.name, f"there are no committed runs of it in {results.path}")
+    chosen = rows if run is None else rows[rows["id"] == run]
+    require(len(chosen), "run", run, f"must be the id of a complete run in {results.path}")
+    before, compiled = chosen.iloc[0], chosen.iloc[0].get("compile")
+    as_before = [f"threads={int(before['threads'])}"]  # with compile, what changes only the last bits
+    as_before += [] if pd.isna(compiled) else [f"compile={str(compiled).lower()}"]
     cell = next(cell for cell in sweep.cells if cell.id == before["id"])
     require_same_runs(sweep, [cell], extra)
     with tempfile.TemporaryDirectory() as runs_dir:
-        training = command(sweep, [cell], Path(runs_dir), [*_as_before(before), *extra])
+        training = command(sweep, [cell], Path(runs_dir), [*as_before, *extra])
         attend(training, stdout=sys.stderr)
         after = (
             Results(Path(runs_dir), sweep.scale, Records([Path(runs_dir)]))
@@ -73,23 +80,6 @@ def verdict(before: pd.Series, after: pd.Series, spread: float | None) -> tuple[
         within = "within" if fine else "not within"
         return bool(fine), f"{told}; test accuracy {within} twice the seeds' standard deviation, {spread:.2f}"
     return not changed, told
-
-
-def _committed(sweep: Sweep, results_dir: Path, run: str | None) -> tuple[pd.Series, pd.DataFrame]:
-    """The run's row, and all complete ones."""
-    results = Results(results_dir, sweep.scale)
-    rows, path = results.runs(sweep), results.path
-    rows = rows[rows["status"] == COMPLETE]
-    require(len(rows), "artifact", sweep.name, f"there are no committed runs of it in {path}")
-    chosen = rows if run is None else rows[rows["id"] == run]
-    require(len(chosen), "run", run, f"must be the id of a complete run in {path}")
-    return chosen.iloc[0], rows
-
-
-def _as_before(row: pd.Series) -> list[str]:
-    """Options that change only the last bits, as the committed run had them."""
-    compiled = row.get("compile")
-    return [f"threads={int(row['threads'])}", *([] if pd.isna(compiled) else [f"compile={str(compiled).lower()}"])]
 
 
 def _same(a, b) -> bool:

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparse_train.record.files import read_json_lines
 from sparse_train.record.integrity import HISTORY
-from sparse_train.report.launch import reproduce, slurm
-from sparse_train.report.results import INTERRUPTED, MALFORMED, MISSING, UNREADABLE, Records, lines
+from sparse_train.report.launch import overview, slurm
+from sparse_train.report.results import INTERRUPTED, MALFORMED, MISSING, UNREADABLE, Records
 from sparse_train.report.sweeps import Cell, Sweep
 
 QUIET = 60.0  # seconds without a run that trains, or a job in the queue, after which no run is expected
 LATELY = 5  # epochs whose mean is a run's pace
-OPEN = ("running", INTERRUPTED, MISSING, UNREADABLE)  # runs that somebody may still work on
+OPEN = ("running", INTERRUPTED, MISSING, UNREADABLE)  # runs that may still get a result
 CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -22,7 +23,7 @@ class Progress:
     """One cell.
 
     Attributes:
-        status: as `results.Records` says it.
+        status: as in `results.Records`.
         epochs, of: done, and to do in all; both 0 for a measurement.
         pace: seconds per epoch; None where no epoch is done.
     """
@@ -43,7 +44,7 @@ def watch(
     once: bool,
     sleep: Callable = time.sleep,
 ) -> None:
-    """Print a block for each sweep, again and again while somebody works on it; in place on a terminal.
+    """Print a block for each sweep, again and again while one is trained; in place on a terminal.
 
     Between two runs none is training for a while. So it ends once every run has a result, has failed or has diverged;
     or when for a minute no run was training and no job was in the queue.
@@ -61,7 +62,7 @@ def watch(
         found = {sweep.name: [progress(cell, records) for cell in sweep.cells] for sweep in chosen}
         seen |= {sweep.name for sweep in _running(chosen, found)}
         shown = [sweep for sweep in chosen if sweep.name in seen] if everything else chosen
-        blocks = [block(reproduce.status(sweep, records, runs_dir), found[sweep.name]) for sweep in shown]
+        blocks = [block(overview.status(sweep, records, runs_dir), found[sweep.name]) for sweep in shown]
         clear = CLEAR if sys.stdout.isatty() and not once else ""
         print(clear + ("\n\n".join(blocks) or "nothing is training"), flush=True)
         waiting = not shown or any(one.status in OPEN for sweep in shown for one in found[sweep.name])
@@ -101,8 +102,7 @@ def progress(cell: Cell, records: Records) -> Progress:
 
 def _seconds(run_dir: Path) -> list[float]:
     try:
-        rows = lines(run_dir / HISTORY, ("seconds",))
-        return [float(row["seconds"]) for row in rows]
+        return [float(row["seconds"]) for row in read_json_lines(run_dir / HISTORY)]
     except (OSError, *MALFORMED):
         return []
 
@@ -126,7 +126,7 @@ def block(counts: str, cells: Sequence[Progress]) -> str:
 def time_left(cells: Sequence[Progress]) -> float | None:
     """Seconds until the cells that run or wait are done, at their own pace or else the mean, as many at a time as now.
 
-    None before the first epoch, and for measurements. Failed and diverged cells wait for nobody.
+    None before the first epoch, and for measurements. Failed and diverged cells do not count.
     """
     mean = _mean([one.pace for one in cells if one.pace is not None])
     if mean is None:

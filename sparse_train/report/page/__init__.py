@@ -17,10 +17,8 @@ from PIL import Image
 from sparse_train.report import screen, sweeps
 from sparse_train.report.evidence import statements
 from sparse_train.report.files import held, write_text
-from sparse_train.report.page.explain import explanation
-from sparse_train.report.page.records import FACETS, scales_of
-from sparse_train.report.page.verdicts import verdicts
-from sparse_train.report.page.views import view
+from sparse_train.report.page.views import FACETS, explanation, verdicts, view
+from sparse_train.report.results import scales_of
 from sparse_train.report.sweeps import PAPER
 from sparse_train.report.views.labels import label, titled
 from sparse_train.report.views.tables import GAINS
@@ -52,7 +50,7 @@ MARKERS = {"o": "●○", "s": "■□", "^": "▲△", "D": "◆◇", "v": "▼
 
 
 def write(names: list[str], results_dir: Path) -> str:
-    """Write `report.html` of these artifacts; returns a line that says what it holds.
+    """Write `report.html` of these artifacts; returns a line with its size.
 
     Raises:
         ConfigError: for records that cannot be read, and for a directory that cannot be written.
@@ -89,8 +87,9 @@ def gather(names: list[str], results_dir: Path) -> dict:
 def board(results_dir: Path) -> list[dict]:
     """The first screen: what we found, by verdict, each with its numbers as text and as points."""
     return [
-        asdict(one) | {"heading": one.heading, "meaning": one.meaning, "ours": one.words, "published": one.published}
+        asdict(one) | {"heading": heading, "meaning": meaning, "ours": one.words, "published": one.published}
         for one in statements.stated(results_dir)
+        for heading, meaning in [statements.VERDICTS[one.verdict]]
     ]
 
 

@@ -9,12 +9,10 @@ from matplotlib.colors import to_hex, to_rgb
 from sparse_train.report import paper, sweeps
 from sparse_train.report.figures import style
 from sparse_train.report.page.views import PROTOCOL
-from sparse_train.report.results import COMPLETE, Results
+from sparse_train.report.results import Results, complete
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, is_group
-from sparse_train.report.views import methods
-from sparse_train.report.views.labels import label, name
-from sparse_train.report.views.spread import mean_std
-from sparse_train.report.views.tables import aligned
+from sparse_train.report.views.labels import label, methods_of, name
+from sparse_train.report.views.tables import aligned, mean_std
 from sparse_train.tracking.wandb_run import BEST, LINK, metric, option_key
 
 NAME = "sparse_train"
@@ -79,9 +77,8 @@ def workspace() -> list[tuple[str, list[Panel]]]:
 
 def baseline(results_dir: Path) -> str | None:
     """The id of the run that others are compared with: the first of Table 2's baseline that is complete."""
-    rows = Results(results_dir).runs(sweeps.load("table2"))
-    done = rows.loc[(rows["status"] == COMPLETE) & (rows["optimizer"] == "sgd"), "id"]
-    return next(iter(done), None)
+    done = complete(Results(results_dir).runs(sweeps.load("table2")))
+    return next(iter(done.loc[done["optimizer"] == "sgd", "id"]), None)
 
 
 def reports() -> list[Report]:
@@ -107,7 +104,7 @@ def _numbers(table: Sweep) -> str:
     """The paper's means and standard deviations: a row for each method and sparsity, a column for each length."""
     known = paper.table(table.artifact["paper"])
     keys = [key for key in ("sparsity", "dst", "optimizer") if known[key].nunique() > 1]
-    lengths, named = list(dict.fromkeys(known["epochs"])), methods.words(table)
+    lengths, named = list(dict.fromkeys(known["epochs"])), methods_of(table)
     lines = [[*map(name, keys), *(f"{epochs} epochs" for epochs in lengths)]]
     for values, rows in known.groupby(keys, sort=False):
         words = {row.epochs: mean_std(row.mean, row.std) for row in rows.itertuples(index=False)}

@@ -15,9 +15,8 @@ from sparse_train.errors import ConfigError, require
 from sparse_train.options.names import called, run_name
 from sparse_train.record.integrity import HISTORY
 from sparse_train.report import sweeps
-from sparse_train.report.page.records import Committed, committed, scales_of
-from sparse_train.report.results import INTERRUPTED, passed_over, read
-from sparse_train.report.sweeps import Cell
+from sparse_train.report.results import COMPLETE, INTERRUPTED, Results, passed_over, read, scales_of
+from sparse_train.report.sweeps import Cell, Sweep
 from sparse_train.tracking import wandb_run
 
 UNSENT = "{} runs are not whole: they are training or broke off"
@@ -25,7 +24,7 @@ TIMEOUT = 20.0  # seconds to wait for the server
 
 
 def sync(runs_dir: Path) -> tuple[str, bool]:
-    """Upload what finished runs left offline, each once; says what was done, and whether all went well.
+    """Upload what finished runs left offline, each once; returns a line for the user, and whether all went well.
 
     Every process of a run sends all its rows, so the newest file holds them. `wandb sync` marks what it has uploaded.
     Where W&B has rows of the run from another process, it would add all of them again, renumbered; then the rows that
@@ -60,7 +59,7 @@ def sync(runs_dir: Path) -> tuple[str, bool]:
 
 
 def _status(run_dir: Path) -> str | None:
-    """As its record says it; None, with a line that says so, where there is none that can be read."""
+    """The status in its record; None, with a line on stderr, where none can be read."""
     try:
         return read(run_dir / "record.json")["status"]
     except ValueError as error:
@@ -97,28 +96,28 @@ def backfill(names: Sequence[str], results_dir: Path, project: str, entity: str 
         ConfigError: for records that cannot be read, and where W&B cannot be reached: at once where there is no key.
     """
     _authenticate(project)
-    found: dict[str, tuple[Committed, Cell, pd.DataFrame]] = {}
+    found: dict[str, tuple[Sweep, Cell, dict, pd.DataFrame]] = {}
     for name in names:
         for scale in scales_of(name, results_dir):
-            here = committed(name, scale, results_dir)
-            history, complete = here.history(), set(here.complete["id"]) if len(here.complete) else set()
-            for cell in here.cells:
-                if cell.id in complete and cell.epochs:
+            results = Results(results_dir, scale)
+            sweep = results.shown(name)
+            history, runs = results.rows(sweep), {row["id"]: row for row in results.runs(sweep).to_dict("records")}
+            for cell in sweep.cells:
+                if cell.epochs and runs[cell.id]["status"] == COMPLETE:
                     rows = history[history["id"] == cell.id] if len(history) else history
-                    first = found.get(cell.id, (here, cell, rows))
-                    found[cell.id] = (*first[:2], first[2] if len(first[2]) else rows)
+                    found.setdefault(cell.id, (sweep, cell, runs[cell.id], rows))
     directory = results_dir / ".wandb"
-    for place, (here, cell, rows) in enumerate(found.values(), start=1):
-        record = committed_record(here, cell)
+    for place, (sweep, cell, run, rows) in enumerate(found.values(), start=1):
+        record = committed_record(sweep, cell, run)
         described = wandb_run.options(cell.id, record, project, entity, None, ["from committed records"])
         new = _send(described, history_rows(rows, record["final"]), record, directory)
         yield f"{place}/{len(found)} {cell.id} {record['name']}: {new} rows sent"
 
 
-def committed_record(here: Committed, cell: Cell) -> dict[str, Any]:
-    """What is committed of a run, as its record would say it."""
-    known = here.runs.set_index("id").loc[cell.id].dropna().to_dict()
-    cfg = sweeps.composed(here.name, cell)
+def committed_record(sweep: Sweep, cell: Cell, run: dict) -> dict[str, Any]:
+    """What is committed of a run (a row of `Results.runs`), as its record would have it."""
+    known = {key: value for key, value in run.items() if not pd.isna(value)}
+    cfg = sweeps.composed(sweep.name, cell)
     choices = called(cfg.hydra.runtime.choices)
     kept = [key for key in cfg if key not in ("hydra", "artifact", "logger")]
     metrics = {key: value for key, value in known.items() if key in METRICS}
@@ -127,7 +126,7 @@ def committed_record(here: Committed, cell: Cell) -> dict[str, Any]:
         "name": run_name(cfg, choices),
         "config": OmegaConf.to_container(OmegaConf.masked_copy(cfg, kept), resolve=True),
         "choices": choices,
-        "sweep": here.name,
+        "sweep": sweep.name,
         "git": known.get("git"),
         "threads": known.get("threads"),
         "hardware": {"device": known.get("device")},

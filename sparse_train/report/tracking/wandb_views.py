@@ -12,7 +12,7 @@ VIEW = "nw-sparsetrain-v"  # of the workspace, so that it is replaced when saved
 
 
 def save(project: str, entity: str | None) -> str:
-    """Create the workspace and the reports, or replace those of an earlier call; says what was saved.
+    """Create the workspace and the reports, or replace those of an earlier call; returns a line with what was saved.
 
     A report is known by its title: others of the project stay as they are. wandb prints the addresses.
 

@@ -3,7 +3,10 @@
 import re
 from collections.abc import Mapping
 
+from omegaconf import OmegaConf
+
 from sparse_train.report import sweeps
+from sparse_train.report.sweeps import Sweep
 
 LABELS = {
     "optimizer": {
@@ -130,7 +133,13 @@ OPTIONS = {
     "weight_decay": {"": "weight decay {}"},
     "lr": {"": "learning rate {}"},
     "init": {"own_fan_in": "initial weights by own fan-in", "over_sqrt_c": "initial weights over sqrt(c)"},
-    "topology.exclude": {"[fc.weight]": "dense classifier", "[conv1.weight]": "dense first convolution"},
+    "topology.exclude": {
+        "[fc.weight]": "dense classifier",
+        "[conv1.weight]": "dense first convolution",
+        "[*.shortcut.*]": "dense shortcuts",
+        "[fc.weight,*.shortcut.*]": "dense classifier and shortcuts",
+    },
+    "nesterov": {"True": "Nesterov's momentum"},
     "topology.distribution": {"uniform": "uniform sparsity"},
     "model.shortcut": {"": "shortcut {}"},
     "amp": {"none": "in float32"},
@@ -140,6 +149,11 @@ OPTIONS = {
     "dst.method.rank_as": {"": "ranked as {}", "invariant": "ranked in invariant coordinates"},
     "dst.method.rescale": {"True": "rescaled at updates"},
 }
+
+# SparseOpt without s_avg is D alone, whichever table asks for it.
+AVERAGE = "optimizer.precondition.average"
+D_ALONE = "D alone"
+ABOUT_D_ALONE = f"{D_ALONE}: gradients times sqrt(1 - s_i), without s_avg, as Appendix F has it."
 
 
 def label(factor: str, value: object, methods: Mapping[str, str] | None = None) -> str:
@@ -181,3 +195,28 @@ def titled(title: str, scale: str) -> str:
     if sweeps.is_rehearsal(scale):
         return f"{sweeps.reduced(scale)} Laid out as: {title}"
     return f"{title} {sweeps.reduced(scale)}".rstrip()
+
+
+def notes(sweep: Sweep) -> list[str]:
+    """What stands below the title of its page: the artifact's own note, and what D alone is."""
+    return [
+        *([sweep.artifact["note"]] if "note" in sweep.artifact else []),
+        *([ABOUT_D_ALONE] if methods_of(sweep) else []),
+    ]
+
+
+def methods_of(sweep: Sweep) -> dict[str, str]:
+    """Optimizer -> its word, for those whose configuration in this sweep makes them something else than their label.
+
+    Empty where s_avg varies within the sweep: there each setting names it.
+    """
+    if {"s_avg", AVERAGE} & set(sweep.factors):
+        return {}
+    asked = dict.fromkeys(cell.factors["optimizer"] for cell in sweep.cells if "optimizer" in cell.factors)
+
+    def without_average() -> list[str]:
+        composed = {one: sweeps.configuration(sweep.name, {"optimizer": one}) for one in asked}
+        return [one for one, cfg in composed.items() if OmegaConf.select(cfg, AVERAGE) == "none"]
+
+    without = sweeps.remembered(["D alone", sweep.name, *asked], without_average)
+    return {one: label("optimizer", one).replace("SparseOpt", D_ALONE) for one in without}

@@ -12,7 +12,6 @@ from sparse_train.report import sweeps
 from sparse_train.report.paper import value as paper_value
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import label, name
-from sparse_train.report.views.spread import mean_std
 
 HOLE = "·"  # of a cell without a complete run
 GAINS = {"sparseopt-sgd": ("sparseopt", "sgd"), "sparseopt_ham-ham": ("sparseopt_ham", "ham")}  # differences of rows
@@ -184,6 +183,11 @@ def papers(cell: pd.Series) -> str:
         return f"{cell['paper_mean']:+.2f}"
     difference = "" if pd.isna(cell["difference"]) else f", {cell['difference']:+.2f}"
     return mean_std(cell["paper_mean"], cell["paper_std"]) + difference
+
+
+def mean_std(mean: float, std: float | None) -> str:
+    """`61.00 ± 1.00`; the mean alone where there is no deviation."""
+    return f"{mean:.2f}" if std is None or pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
 
 
 def explained(table: Table) -> str:
