@@ -187,7 +187,8 @@ class Updater:
         """Show the gradients of this step to the method, if it wants them; before `update`, with gradients unscaled."""
         if self.observes(step):
             grads = {name: weight.grad for name, weight in self.topology.weights.items() if weight.requires_grad}
-            self.method.observe({name: grad for name, grad in grads.items() if grad is not None})
+            seen = {name: self.topology.rows(name, grad) for name, grad in grads.items() if grad is not None}
+            self.method.observe(seen)
 
     @torch.no_grad()
     def update(self, step: int) -> bool:
@@ -218,7 +219,7 @@ class Updater:
             return False
         counts = {name: self._counted(layers[name], mask) for name, mask in masks.items()}
         for name, mask in masks.items():
-            self.topology.replace(name, mask, counts[name])
+            self.topology.replace(name, self.topology.rows(name, mask), counts[name])
             self.method.replaced(layers[name], mask)
         self.optimizer.mask_momentum()
         require_same_masks(self.topology, step, ranks)
@@ -237,9 +238,9 @@ class Updater:
                 )
             layer = Layer(
                 name=name,
-                weight=weight,
-                gradient=weight.grad,
-                mask=self.topology.masks[name],
+                weight=self.topology.rows(name, weight),
+                gradient=self.topology.rows(name, weight.grad),
+                mask=self.topology.rows(name, self.topology.masks[name]),
                 count=self.topology.counts[name],
                 first=self.first[name],
                 target=self.topology.targets[name],

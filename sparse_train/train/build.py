@@ -140,6 +140,8 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
         model = convert_sync_batchnorm(model)
     model.to(device, memory_format=memory_format)
     topology = make(cfg, "topology", model)
+    example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
+    topology.example = example
     if cfg.init in SCALED:
         SCALED[cfg.init](topology)
 
@@ -160,7 +162,6 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
     if cfg.compile:
         forward = torch.compile(forward, mode=None if cfg.compile is True else cfg.compile)
     share = dense_gradient_share(optimizer, updater, cfg.epochs * steps)
-    example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
     with blamed(cfg, "model"):  # it may not take images of this size
         flops = layer_flops(model, example)
         if cfg.batch_size == (1 if cfg.sync_bn else ranks.world):
