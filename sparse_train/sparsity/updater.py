@@ -218,6 +218,7 @@ class Updater:
         if not finite(extremes, step, ranks):
             return False
         counts = {name: self._counted(layers[name], mask) for name, mask in masks.items()}
+        warn_of_starved(layers, counts, step)
         for name, mask in masks.items():
             self.topology.replace(name, self.topology.rows(name, mask), counts[name])
             self.method.replaced(layers[name], mask)
@@ -288,6 +289,18 @@ class Updater:
         right = f"must select {known} weights of {layer.name}, not {found}, since it keeps_counts"
         require(found == known or not self.method.keeps_counts, "method", owner(self.method.select), right)
         return found
+
+
+def warn_of_starved(layers: dict[str, Layer], counts: dict[str, int], step: int) -> None:
+    """Warn of layers that an update leaves with one weight or none, as one may that moves weights between layers.
+
+    Such a layer may stay so to the end: growth in proportion to the weights that it has gives it nothing.
+    """
+    starved = [name for name, count in counts.items() if count < min(layers[name].count, 2)]
+    if starved:
+        said = ", ".join(f"{counts[name]} of the {layers[name].mask.numel()} weights of {name}" for name in starved)
+        right = "exclude such a layer to keep it dense, or ask for less sparsity"
+        warnings.warn(f"the mask update of step {step} leaves {said}: {right}", stacklevel=4)
 
 
 def finite(extremes: list[tuple[str, str, Tensor]], step: int, ranks: Ranks) -> bool:
