@@ -45,6 +45,9 @@ SCIENCE = (
 # Like the number of threads, this changes only how a result is rounded. Ids are computed as if it had this value.
 LAST_BITS = {"compile": False}
 
+# Of the topology, a name alone is a list of one.
+LISTS = ("include", "exclude")
+
 # Of a task that does not train by recipe, only these decide the result, besides the task's own options, scale and seed.
 SCIENCE_OF = {
     "balance": (),
@@ -190,6 +193,9 @@ def run_id(cfg: DictConfig | Mapping, foreign: Mapping[str, Mapping] | None = No
     for section, key in (("optimizer", "lr"), ("lr_schedule", "base_lr")):  # where ids have it since the first record
         if isinstance(science.get(section), dict):
             science[section].setdefault(key, _canonical(_resolved(cfg["lr"]), codes))
+    topology = science.get("topology")
+    if isinstance(topology, dict):
+        topology |= {key: [topology[key]] for key in LISTS if isinstance(topology.get(key), str)}
     for path, value in AS_BEFORE.items():
         _leave_out(science, path.split("."), value)
     return hashlib.sha256(json.dumps({"numerics": NUMERICS, **science}, sort_keys=True).encode()).hexdigest()[:12]
