@@ -46,6 +46,9 @@ SCIENCE = (
 # Like the number of threads, this changes only how a result is rounded. Ids are computed as if it had this value.
 LAST_BITS = {"compile": False}
 
+# Of the topology, a name alone is a list of one.
+LISTS = ("include", "exclude")
+
 # Of a task that does not train by recipe, only these decide the result, besides the task's own options, scale and seed.
 SCIENCE_OF = {
     "balance": (),
@@ -198,6 +201,9 @@ def run_id(cfg: DictConfig | Mapping, foreign: Mapping[str, Mapping] | None = No
         section, key = path.split(".")
         if isinstance(science.get(section), dict) and is_path(path, science[section].get(key)):
             science[section][key] = split(pinned(path, science[section][key]))[1]
+    topology = science.get("topology")
+    if isinstance(topology, dict):
+        topology |= {key: [topology[key]] for key in LISTS if isinstance(topology.get(key), str)}
     for path, value in AS_BEFORE.items():
         _leave_out(science, path.split("."), value)
     return hashlib.sha256(json.dumps({"numerics": NUMERICS, **science}, sort_keys=True).encode()).hexdigest()[:12]

@@ -2,6 +2,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.utils import get_method
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import OmegaConf
@@ -108,7 +109,9 @@ def test_every_preset_has_exactly_its_slots(compose_config, small_net, optimizer
 
     model = small_net()
     cfg = compose_config(f"optimizer={optimizer}", f"renorm={renorm}")
-    built = hydra_instantiate(cfg.optimizer)(model.parameters(), Topology(model, 0.5), lr=cfg.lr)
+    topology = Topology(model, 0.5)
+    topology.example = torch.zeros(1, 3, 6, 6)
+    built = hydra_instantiate(cfg.optimizer)(model.parameters(), topology, lr=cfg.lr)
     filled = {slot for slot in ("precondition", "renorm", "mirror") if getattr(built, slot) is not None}
     assert filled == slots | ({"renorm"} if renorm == "unit" else set())
 
@@ -268,6 +271,14 @@ def test_what_leaves_the_result_leaves_the_id(compose_config, override):
 )
 def test_what_changes_the_result_changes_the_id(compose_config, override):
     assert run_id(compose_config(override)) != run_id(compose_config())
+
+
+def test_a_name_alone_is_a_list_of_one(compose_config):
+    for key in ("exclude", "include"):
+        alone, listed = (compose_config(f"topology.{key}={words}") for words in ("fc.weight", "[fc.weight]"))
+        assert run_id(alone) == run_id(listed)
+        assert run_id(OmegaConf.to_container(alone, resolve=True)) == run_id(listed), "and in a record"
+        assert alone.topology[key] == "fc.weight"
 
 
 def test_what_changes_only_the_last_bits_keeps_the_id(compose_config):

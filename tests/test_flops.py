@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 from torch.nn.modules import module
 from torch.utils.flop_counter import FlopCounterMode
@@ -41,7 +42,17 @@ def from_timm(name, size):
         return timm.create_model(name), torch.zeros(1, 3, size, size)
 
 
-MODELS = {name: partial(from_timm, name, size) for name, size in FAMILIES.items()} | {"encoder": encoder}
+def from_torchvision(make):
+    with torch.device("meta"):
+        return make(), torch.zeros(1, 3, 224, 224)
+
+
+MODELS = {
+    **{name: partial(from_timm, name, size) for name, size in FAMILIES.items()},
+    "encoder": encoder,
+    "torchvision's vit_b_16": partial(from_torchvision, torchvision.models.vit_b_16),
+    "torchvision's swin_t": partial(from_torchvision, torchvision.models.swin_t),
+}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -69,6 +69,18 @@ def test_autocast_and_torchs_encoder_work_as_before():
         torch.testing.assert_close(compress(model, masks)(x), model(x).detach().float(), rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("first", [nn.Linear(12, 6), nn.Conv2d(4, 6, 3)], ids=str)
+def test_networks_of_other_precision(first, dtype):
+    """Made in it, or brought to it afterwards."""
+    x = torch.randn(2, 12) if isinstance(first, nn.Linear) else torch.randn(2, 4, 9, 7)
+    last = nn.Linear(6 if isinstance(first, nn.Linear) else 210, 5)
+    model, masks = sparse(nn.Sequential(first, nn.ReLU(), nn.Flatten(), last).to(dtype), 0.5)
+    for small in (compress(model, masks), compress(model.float(), masks).to(dtype)):
+        torch.testing.assert_close(small(x.to(dtype)), model.to(dtype)(x.to(dtype)).detach(), rtol=0.02, atol=0.02)
+        assert all(t.dtype == dtype for t in small.state_dict().values())
+
+
 def test_wrapped_models_have_the_names_of_bare_ones():
     model, masks = sparse(nn.Sequential(nn.Linear(8, 6)), 0.5)
     assert isinstance(compress(torch.compile(model, backend="eager"), masks)[0], CSR)

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 
 import pytest
 import torch
@@ -122,6 +123,33 @@ def test_granet_prunes_all_layers_together_and_then_replaces_in_each():
     assert topology.weights["layers.1.weight"].flatten().tolist() == pytest.approx([0.4, 0, 0.6, 0.7]), (
         "what is dropped and grown in one update never left"
     )
+
+
+def test_a_layer_that_loses_its_weights_is_named():
+    """Of 8 weights 4 are to be left, all in the second layer, and nothing grows in the first again."""
+    weights, grads = [[[0.1, 0.2], [0.3, 0.15]], [[0.4, 0.5], [0.6, 0.7]]], [[[9.0, 9], [9, 9]], [[1.0, 1], [1, 1]]]
+    topology, optimizer = prepared(weights, grads=grads, initial="dense")
+    updater = Updater(topology, optimizer, GraNet(), 40, 0.5, 10, 1, decay="constant")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for step in (10, 20, 30):
+            updater.update(step)
+    assert flat(topology) == ["0000", "1111"]
+    right = "exclude such a layer to keep it dense, or ask for less sparsity"
+    assert [str(one.message) for one in told] == [
+        f"the mask update of step {step} leaves {left} of the 4 weights of layers.0.weight: {right}"
+        for step, left in ((10, 1), (20, 0))
+    ]
+    assert told[0].filename == __file__
+
+
+def test_one_weight_that_is_left_is_named_too():
+    """DSR leaves each layer one weight, and of the two that it may grow, the other layer gets both."""
+    topology, optimizer = prepared([[[0.1, 0.1, 0.1], [0, 0, 0]], [[0.3, 0.2, 0.4], [0.5, 0, 0]]],
+                                   [[[1, 1, 1], [0, 0, 0]], [[1, 1, 1], [1, 0, 0]]])  # fmt: skip
+    with pytest.warns(UserWarning, match=r"step 1 leaves 1 of the 6 weights of layers\.0\.weight"):
+        Updater(topology, optimizer, DSR(threshold=0.15), 40, 0.3, 1, decay="constant").update(1)
+    assert topology.counts == {"layers.0.weight": 1, "layers.1.weight": 6}
 
 
 PAIR = [[[0.4, 0.1], [0, 0]], [[0.3, 0.2], [0, 0]]]

@@ -85,11 +85,24 @@ def test_averages_over_all_layers(small_net):
 def test_which_layers_are_corrected(small_net):
     model = small_net()
     topology = Topology(model, 0.7)
+    topology.example = torch.zeros(1, 3, 6, 6)
     assert list(SparseOpt().scales(topology)) == ["conv1.weight", "conv2.weight", "fc.weight"]
     assert list(SparseOpt(layers="normalized").scales(topology)) == ["conv1.weight", "conv2.weight"]
     assert list(SparseOpt(layers=["fc.weight"]).scales(topology)) == ["fc.weight"]
     with pytest.raises(ConfigError, match="no such sparse weights; there are conv1.weight"):
         SparseSGD(model.parameters(), topology, lr=0.1, precondition=SparseOpt(layers=["fc"]))
+
+
+@pytest.mark.parametrize("precondition", [SparseOpt(layers="normalized"), EqualAngle()])
+def test_which_layers_are_normalized_needs_an_example_and_a_normalization(precondition, small_net):
+    model = small_net()
+    with pytest.raises(ConfigError, match="example=None: must be an input of the model, to measure"):
+        SparseSGD(model.parameters(), Topology(model, 0.7), lr=0.1, precondition=precondition)
+    plain = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    topology = Topology(plain, 0.7)
+    topology.example = torch.zeros(1, 8)
+    with pytest.raises(ConfigError, match="the model has no layer that is normalized"):
+        SparseSGD(plain.parameters(), topology, lr=0.1, precondition=precondition)
 
 
 # --- HAM ---
@@ -374,6 +387,7 @@ def test_equal_angles_by_hand(slots):
     """
     model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 2, bias=False))
     topology = Topology(model, 0.3)
+    topology.example = torch.zeros(1, 3)
     topology.replace("0.weight", torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.bool))
     w, g = model[0].weight, torch.tensor([[-8.0, 6, 7], [0.3, -0.4, 70], [2, 9, 9], [5, 5, 0]])
     with torch.no_grad():
@@ -392,6 +406,7 @@ def test_every_neuron_turns_by_the_same_angle(small_net, batch):
     for slots, spread in (({"precondition": EqualAngle(0.3)}, (0.9999, 1.0001)), ({}, (0.0, 0.9))):
         model = small_net(torch.float64, eps=1e-300)
         topology = Topology(model, 0.6)
+        topology.example = batch(0)[0]
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, weight_decay=0.01, **slots)
         for step in range(3):
             before = model.conv2.weight.detach().flatten(1).clone()
@@ -405,6 +420,7 @@ def test_every_neuron_turns_by_the_same_angle(small_net, batch):
 def test_equal_angles_are_no_correction_by_masks(small_net):
     model = small_net()
     topology = Topology(model, 0.6)
+    topology.example = torch.zeros(1, 3, 6, 6)
     optimizer = SparseSGD(model.parameters(), topology, lr=0.1, precondition=EqualAngle())
     assert optimizer.corrections() == {}
     with pytest.raises(ConfigError, match="gradient=corrected: needs an optimizer that corrects"):

@@ -18,7 +18,8 @@ def compress(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     Its outputs are those of the model up to the rounding of sums. It is smaller than the dense model below half
     density. Whether it is faster depends on layer, density and hardware: results/performance.md has a CPU's times.
     Layers of other kinds, grouped convolutions, padding other than zeros, and the layers within torch's own Transformer
-    encoder, which reads their weights itself, stay dense. Products are in the weights' dtype, under autocast too.
+    encoder, which reads their weights itself, stay dense. Products are in the weights' dtype, under autocast too; those
+    of bfloat16 and float16, which a CPU does not have, in float32 and then rounded.
 
     Args:
         model: whose masked weights are 0, such as `sparse_train.load(run_dir)`; it is left as it is. DDP's and
@@ -71,7 +72,8 @@ class CSR(nn.Module):
         if not columns.numel():
             return columns.new_zeros(len(self.weight), columns.shape[1])
         with torch.autocast(columns.device.type, enabled=False):  # it has no such products in lower precision
-            product = self.weight @ columns.to(self.weight.dtype)
+            dtype = torch.promote_types(self.weight.dtype, torch.float32)
+            product = (self.weight.to(dtype) @ columns.to(dtype)).to(self.weight.dtype)
         return product if self.bias is None else product + self.bias[:, None]
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_train.randomness import generator
+from sparse_train.sparsity.layers import by_column
 from sparse_train.sparsity.lengths import lengths
 from sparse_train.sparsity.topology import Topology
 
@@ -42,9 +43,11 @@ def library_default(model: nn.Module, seed: int) -> None:
 
 @torch.no_grad()
 def _fill(model: nn.Module, seed: int, drawn: Callable[[Tensor, torch.Generator], Tensor]) -> None:
+    columns = by_column(model)
     for name, weight in model.named_parameters():
         if weight.ndim > 1:
-            weight.copy_(drawn(weight, generator(seed, "init", name)))
+            rows = weight.T if weight in columns else weight
+            rows.copy_(drawn(rows, generator(seed, "init", name)))
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
             module.bias.zero_()
@@ -57,9 +60,9 @@ def own_fan_in(topology: Topology) -> None:
     This removes the differences in pre-activation variance between neurons from which Eq. 8 starts.
     """
     for name, weight in topology.weights.items():
-        fan_in = topology.masks[name].flatten(1).sum(1).clamp(min=1)
-        scale = (weight[0].numel() / fan_in).sqrt()
-        weight.mul_(scale.view(-1, *[1] * (weight.ndim - 1)))
+        mask = topology.rows(name, topology.masks[name])
+        scale = (mask[0].numel() / mask.flatten(1).sum(1).clamp(min=1)).sqrt()
+        weight.mul_(topology.rows(name, scale.view(-1, *[1] * (weight.ndim - 1))))
 
 
 @torch.no_grad()
@@ -69,4 +72,4 @@ def over_sqrt_c(topology: Topology) -> None:
     With static masks, SGD from here has the outputs of SparseOpt from the dense initialization (`results/theory.md`).
     """
     for name, weight in topology.weights.items():
-        weight.div_(lengths(topology.masks[name], "sparseopt"))
+        weight.div_(topology.rows(name, lengths(topology.rows(name, topology.masks[name]), "sparseopt")))

@@ -33,7 +33,12 @@ class EqualAngle:
         self.radians = radians
 
     def scales(self, topology: Topology) -> dict[str, Tensor]:
-        """Empty: no factor follows from the masks alone."""
+        """Empty: no factor follows from the masks alone.
+
+        Raises:
+            ConfigError: for a model without a layer that is normalized, or without an example of its inputs.
+        """
+        require(bool(topology.normalized), "precondition", "EqualAngle", "the model has no layer that is normalized")
         return {}
 
     @torch.no_grad()

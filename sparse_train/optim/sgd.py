@@ -224,7 +224,8 @@ class SparseSGD(torch.optim.SGD):
             of = dict(zip(params, grads, strict=True))
             for name in self.topology.normalized:
                 if (weight := self.topology.weights[name]) in of:
-                    self.precondition.turn(weight, of[weight], self.topology.masks[name])
+                    tensors = (weight, of[weight], self.topology.masks[name])
+                    self.precondition.turn(*(self.topology.rows(name, tensor) for tensor in tensors))
         return grads
 
     def _bound(self, groups: Groups, masked: list[list[Tensor]]) -> Tensor:

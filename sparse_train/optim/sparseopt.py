@@ -43,8 +43,8 @@ class SparseOpt:
     Args:
         average: s_avg over the neurons of each "layer" (Eq. 12 as the authors' page has it), over those of all
             corrected layers ("global"), or "none": D alone, as Appendix F on one reading.
-        layers: "all" sparse layers, only those "normalized" by a layer right after them (`Topology.normalized`), or a
-            list of weight names.
+        layers: "all" sparse layers, only those that are "normalized" (`Topology.normalized`, which needs an example of
+            the model's inputs), or a list of weight names.
         scale_decay: scale weight decay with the gradient. False adds it after the correction.
         per: the "neuron" (Eq. 12); or, as a control, the "layer": all of its neurons get the mean of their factors.
     """
@@ -64,22 +64,23 @@ class SparseOpt:
 
     def scales(self, topology: Topology) -> dict[str, Tensor]:
         """Weight name -> its factors (`neuron_scale`) for every corrected layer."""
-        masks = {name: topology.masks[name] for name in self._corrected(topology)}
+        masks = {name: topology.rows(name, topology.masks[name]) for name in self._corrected(topology)}
         if not masks:
             return {}
         average = self._average(list(masks.values()), topology.ablates)
         scales = {name: neuron_scale(mask, average, topology.ablates) for name, mask in masks.items()}
         if self.per == "layer":
             scales = {name: _mean(scale, topology.ablates).expand_as(scale) for name, scale in scales.items()}
-        return scales
+        return {name: topology.rows(name, scale) for name, scale in scales.items()}
 
     def _corrected(self, topology: Topology) -> Sequence[str]:
         if self.layers == "all":
             return topology.by_neuron
         if self.layers == "normalized":
+            require(bool(topology.normalized), "layers", self.layers, "the model has no layer that is normalized")
             return topology.normalized
         unknown = [name for name in self.layers if name not in topology.by_neuron]
-        right = f"no such sparse weights; there are {', '.join(topology.by_neuron)}, whose rows are neurons"
+        right = f"no such sparse weights; there are {', '.join(topology.by_neuron)}, which have neurons"
         require(not unknown, "layers", unknown, right)
         return self.layers
 

@@ -1,4 +1,4 @@
-"""Which parameters of a model are sparse, what they are called, and which of them a normalization layer follows."""
+"""Which parameters of a model are sparse, what they are called, and where their neurons are."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,17 +14,6 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WEIGHTED = (nn.Linear, *CONVOLUTIONS)
 PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")  # of nn.MultiheadAttention
 BY_INPUT = (nn.Embedding, nn.EmbeddingBag, _ConvTransposeNd)  # a row of their weights is an input's, not a neuron's
-NORMALIZATIONS = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-    nn.GroupNorm,
-    nn.LayerNorm,
-)
 FIRST_CONV = "first_conv"
 
 Owners = list[tuple[nn.Module, str]]
@@ -54,9 +43,9 @@ def bare(name: str) -> str:
 
 def sparse_parameters(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> dict[str, nn.Parameter]:
     """The parameters that `Topology` masks, in the model's order; warns of those that it leaves dense unasked."""
-    owners = _owners(model)
+    held = owners(model)
     candidates = {name: p for name, p in parameters(model).items() if is_lazy(p) or p.ndim > 1}
-    convolutions = (name for name, p in candidates.items() if isinstance(owners[p][0][0], CONVOLUTIONS))
+    convolutions = (name for name, p in candidates.items() if isinstance(held[p][0][0], CONVOLUTIONS))
     first = next(convolutions, FIRST_CONV)
     exclude = [first if pattern == FIRST_CONV else pattern for pattern in exclude]
     for key, patterns in (("include", include), ("exclude", exclude)):
@@ -68,12 +57,12 @@ def sparse_parameters(model: nn.Module, include: Sequence[str], exclude: Sequenc
         if _matches(name, exclude):
             continue
         require(not is_lazy(p), "model", name, "has no shape yet; run a batch through the model first")
-        if _matches(name, include) or all(_is_weight(*owner) for owner in owners[p]):
+        if _matches(name, include) or all(_is_weight(*owner) for owner in held[p]):
             _require_plain(name, p)
             sparse[name] = p
-            if not any(_has_known_rows(*owner) for owner in owners[p]):
+            if not any(_has_known_rows(*owner) for owner in held[p]):
                 taken.append(name)
-        elif p.shape[0] > 1 and not any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module, _ in owners[p]):
+        elif p.shape[0] > 1 and not any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module, _ in held[p]):
             unknown.append(name)
     right = f"leaves no sparse layer; `include` may name others: {', '.join(candidates) or 'there are none'}"
     require(bool(sparse), "exclude", list(exclude), right)
@@ -88,27 +77,15 @@ def sparse_parameters(model: nn.Module, include: Sequence[str], exclude: Sequenc
 
 def by_input(model: nn.Module) -> set[nn.Parameter]:
     """Weights whose rows are not neurons: of embeddings (a row is a token's) and transposed convolutions."""
-    return {p for p, owners in _owners(model).items() if any(isinstance(module, BY_INPUT) for module, _ in owners)}
+    return {p for p, held in owners(model).items() if any(isinstance(module, BY_INPUT) for module, _ in held)}
 
 
-def normalizations(model: nn.Module) -> dict[str, str]:
-    """Weight of a linear or convolution layer -> name of the normalization layer that it feeds.
-
-    Read off the order in which the model registers its layers, activations passed over: true of models that define
-    each normalization right after its layer, as ours and timm's ResNets do.
-    """
-    found, previous = {}, None
-    for name, module in unwrapped(model).named_modules():
-        if isinstance(module, NORMALIZATIONS):
-            if previous is not None:
-                found[bare(f"{previous}.weight")] = bare(name)
-            previous = None
-        elif isinstance(module, WEIGHTED):
-            previous = name
-    return found
+def by_column(model: nn.Module) -> set[nn.Parameter]:
+    """Weights whose columns are neurons: those of the `Conv1D` of Hugging Face's GPT-2, a linear layer of (in, out)."""
+    return {p for p, held in owners(model).items() if any(_is_conv1d(*owner) for owner in held)}
 
 
-def _owners(model: nn.Module) -> dict[nn.Parameter, Owners]:
+def owners(model: nn.Module) -> dict[nn.Parameter, Owners]:
     """Parameter -> the modules that hold it, several if it is tied, and under which name."""
     found: dict[nn.Parameter, Owners] = {}
     for module in model.modules():
@@ -120,7 +97,12 @@ def _owners(model: nn.Module) -> dict[nn.Parameter, Owners]:
 def _is_weight(module: nn.Module, key: str) -> bool:
     if isinstance(module, nn.MultiheadAttention):
         return key in PACKED
-    return isinstance(module, WEIGHTED) and key == "weight"
+    return (isinstance(module, WEIGHTED) and key == "weight") or _is_conv1d(module, key)
+
+
+def _is_conv1d(module: nn.Module, key: str) -> bool:
+    """By name, so that `transformers` need not be there."""
+    return type(module).__name__ == "Conv1D" and key == "weight" and module.weight.ndim == 2
 
 
 def _has_known_rows(module: nn.Module, key: str) -> bool:

@@ -19,7 +19,7 @@ class Layer:
     """One sparse weight at a mask update, as its method sees it.
 
     Attributes:
-        name: of the parameter.
+        name: of the parameter. The tensors below have a neuron in each row (`Topology.rows`).
         weight: its values, 0 off the mask.
         gradient: of the loss with respect to it, dense: also where no weight is.
         mask: where weights are.

@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -12,8 +14,9 @@ from sparse_train.errors import ConfigError, MaskMismatchError, closest, require
 from sparse_train.pinned import file, is_path
 from sparse_train.randomness import generator
 from sparse_train.sparsity.density import allotted, apportioned
-from sparse_train.sparsity.layers import by_input, last_weight, normalizations, parameters, sparse_parameters
+from sparse_train.sparsity.layers import by_column, by_input, last_weight, parameters, sparse_parameters
 from sparse_train.sparsity.masks import INITIAL, checksum, largest, looks_drawn
+from sparse_train.sparsity.normalized import normalized
 
 NAMES = (*INITIAL, "global_magnitude")
 RIGHT = f"must be one of {', '.join(NAMES)}; or masks, a run's directory or a file of masks"
@@ -62,8 +65,9 @@ class Topology:
         ablates: whether a neuron without weights is no longer one of its layer, as a method says that takes neurons
             away (`sparsity.methods.srigl`).
         outputs: name of the model's last weight, whose neurons are its outputs.
-        by_neuron: names of the sparse weights whose rows are neurons: all but embeddings and transposed convolutions.
-        normalized: names of the sparse weights whose layer is followed by a normalization layer.
+        by_neuron: names of the sparse weights that have neurons: all but embeddings and transposed convolutions.
+        by_column: names of those whose columns are their neurons: GPT-2's `Conv1D` (see `rows`).
+        example: None, or an input of the model with its batch dimension, such as `images[:1]`: `normalized` needs it.
         visited: parameter name -> which weights have been active so far, the initial masks included.
         version: grows by one whenever a mask is replaced, for those who cache what follows from the masks.
 
@@ -93,6 +97,9 @@ class Topology:
         transposed = by_input(model)
         self.outputs = last_weight(model)
         self.by_neuron = [name for name, weight in self.weights.items() if weight not in transposed]
+        columns = by_column(model)
+        self.by_column = {name for name, weight in self.weights.items() if weight in columns}
+        self._model, self.example = model, None
         self.initial, self.ablates = "given" if given else initial, False
         others = [name for name in self.weights if name not in self.by_neuron]
         right = f"needs rows that are neurons; exclude {', '.join(others)}"
@@ -109,19 +116,39 @@ class Topology:
             self._give(initial)
         else:
             for name, weight in self.weights.items():
-                first = INITIAL[initial.removeprefix("global_")]
-                mask, count = first(weight, self.targets.get(name, 0), generator(seed, "mask", name))
-                self.masks[name], self.counts[name] = _like(mask, weight), count
+                first, rows = INITIAL[initial.removeprefix("global_")], self.rows(name, weight)
+                mask, count = first(rows, self.targets.get(name, 0), generator(seed, "mask", name))
+                self.masks[name], self.counts[name] = _like(self.rows(name, mask), weight), count
         self.first = dict(self.counts)
         if fixed:
             self._aim(sparsity)
-        self.normalized = [name for name in normalizations(model) if name in self.masks]
         self.visited = {name: mask.clone() for name, mask in self.masks.items()}
         self.version = 0
         if initial in ("random", "constant_fan_in", "dense"):
             self._look_at_what_is_lost()
         self.apply()
         self.agreed = False  # somebody may load a model's state alone
+
+    def rows(self, name: str, tensor: Tensor) -> Tensor:
+        """A view of what has a weight's dimensions with a neuron in each row; of such rows, the way back."""
+        return tensor.transpose(0, 1) if name in self.by_column else tensor
+
+    @cached_property
+    def normalized(self) -> list[str]:
+        """Names of the weights `by_neuron` whose layer is normalized: its scale does not matter to the outputs.
+
+        It is measured once (`sparsity.normalized`).
+
+        Raises:
+            ConfigError: without an `example`, or for one that gives no gradient.
+        """
+        right = "must be an input of the model, to measure which layers are normalized: topology.example = images[:1]"
+        require(self.example is not None, "example", None, right)
+        return normalized(self._model, self.by_neuron, self.example)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles know what was measured, and neither the model nor an example."""
+        return {**vars(self), "_model": None, "example": None}
 
     def replace(self, name: str, mask: Tensor, count: int | None = None) -> None:
         """Make `mask` the mask of one weight, zero what it switches off or on, and count it as visited.

@@ -189,7 +189,8 @@ class Updater:
         """Show the gradients of this step to the method, if it wants them; before `update`, with gradients unscaled."""
         if self.observes(step):
             grads = {name: weight.grad for name, weight in self.topology.weights.items() if weight.requires_grad}
-            self.method.observe({name: grad for name, grad in grads.items() if grad is not None})
+            seen = {name: self.topology.rows(name, grad) for name, grad in grads.items() if grad is not None}
+            self.method.observe(seen)
 
     @torch.no_grad()
     def update(self, step: int) -> bool:
@@ -219,8 +220,9 @@ class Updater:
         if not finite(extremes, step, ranks):
             return False
         counts = {name: self._counted(layers[name], mask) for name, mask in masks.items()}
+        warn_of_starved(layers, counts, step)
         for name, mask in masks.items():
-            self.topology.replace(name, mask, counts[name])
+            self.topology.replace(name, self.topology.rows(name, mask), counts[name])
             self.method.replaced(layers[name], mask)
         self.optimizer.mask_momentum()
         require_same_masks(self.topology, step, ranks)
@@ -239,9 +241,9 @@ class Updater:
                 )
             layer = Layer(
                 name=name,
-                weight=weight,
-                gradient=weight.grad,
-                mask=self.topology.masks[name],
+                weight=self.topology.rows(name, weight),
+                gradient=self.topology.rows(name, weight.grad),
+                mask=self.topology.rows(name, self.topology.masks[name]),
                 count=self.topology.counts[name],
                 first=self.first[name],
                 target=self.topology.targets[name],
@@ -289,6 +291,18 @@ class Updater:
         right = f"must select {known} weights of {layer.name}, not {found}, since it keeps_counts"
         require(found == known or not self.method.keeps_counts, "method", owner(self.method.select), right)
         return found
+
+
+def warn_of_starved(layers: dict[str, Layer], counts: dict[str, int], step: int) -> None:
+    """Warn of layers that an update leaves with one weight or none, as one may that moves weights between layers.
+
+    Such a layer may stay so to the end: growth in proportion to the weights that it has gives it nothing.
+    """
+    starved = [name for name, count in counts.items() if count < min(layers[name].count, 2)]
+    if starved:
+        said = ", ".join(f"{counts[name]} of the {layers[name].mask.numel()} weights of {name}" for name in starved)
+        right = "exclude such a layer to keep it dense, or ask for less sparsity"
+        warnings.warn(f"the mask update of step {step} leaves {said}: {right}", stacklevel=4)
 
 
 def finite(extremes: list[tuple[str, str, Tensor]], step: int, ranks: Ranks) -> bool:

@@ -7,7 +7,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparse_train.optim.sparseopt import SparseOpt
 from sparse_train.process.distributed import join
-from sparse_train.sparsity.layers import normalizations
 from sparse_train.theory.gradients import angle, batch_norm_input_gradient, slope
 from sparse_train.theory.measurement import Measured, first_batches, measurement, watched
 from sparse_train.train.build import Run, build
@@ -66,15 +65,15 @@ def _update(run: Run, step: int, images: Tensor, labels: Tensor) -> dict:
 
 def _layers(run: Run, images: Tensor, labels: Tensor) -> list[dict]:
     module = run.model.get_submodule
-    pairs = {
-        name: norm
-        for name, norm in normalizations(run.model).items()
-        if name in run.topology.masks and isinstance(module(norm), _BatchNorm)
-    }
+    layers = [name.removesuffix(".weight") for name in run.topology.masks if name.endswith(".weight")]
+    norms = [name for name, norm in run.model.named_modules() if isinstance(norm, _BatchNorm)]
+    with watched(run.model, *layers, *norms) as seen:
+        loss = run.loss(images, labels)[0]
+    read_by = {id(seen[norm][0]): norm for norm in norms if norm in seen}
+    outputs = {f"{layer}.weight": id(seen[layer][1]) for layer in layers if layer in seen}
+    pairs = {name: read_by[output] for name, output in outputs.items() if output in read_by}
     if not pairs:
         return []
-    with watched(run.model, *pairs.values()) as seen:
-        loss = run.loss(images, labels)[0]
     grads = torch.autograd.grad(loss, [seen[norm][1] for norm in pairs.values()])
     rows = []
     for (name, norm), grad_y in zip(pairs.items(), grads, strict=True):

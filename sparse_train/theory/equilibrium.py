@@ -25,7 +25,7 @@ from sparse_train.models.mlp import MLP
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
 from sparse_train.randomness import generator
-from sparse_train.sparsity.layers import last_weight, normalizations
+from sparse_train.sparsity.layers import last_weight
 from sparse_train.sparsity.masks import random_mask
 from sparse_train.sparsity.topology import Topology
 from sparse_train.theory.gradients import slope
@@ -105,8 +105,7 @@ def equilibrium(
     length, k, angle = map(torch.stack, zip(*seen, strict=True))
     length, k, angle = (length**4).mean(0) ** 0.25, k.square().mean(0).sqrt(), angle.square().mean(0).sqrt()
     left = _relaxation(model, optim, batches, length, law.time())
-    names = normalizations(model)
-    norms = [model.get_submodule(names[name]) for name in topology.weights]
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]  # one for each sparse layer
     found = {
         "fan_in": torch.cat([mask.sum(1) for mask in topology.masks.values()]),
         "c": c,

@@ -87,7 +87,7 @@ class Wandb:
         if topology is None or topology.version == self.version:
             return {}
         self.version = topology.version
-        return {f"density/{name}": _histogram(mask) for name, mask in topology.masks.items()}
+        return {f"density/{name}": _histogram(topology.rows(name, mask)) for name, mask in topology.masks.items()}
 
     def _guarded(self, call: Callable[[], None]) -> None:
         if self.run is None:

@@ -155,6 +155,8 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
         if trained:  # said among the run's first lines
             filterwarnings("ignore", message=".* masks set .* weights to 0")
         topology = make(cfg, "topology", model)
+    example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
+    topology.example = example
     right = "scales weights that are drawn, not those of model.weights or model.pretrained; leave it out"
     require(not trained or cfg.init == "dense_fan_in", "init", cfg.init, right)
     if cfg.init in SCALED:
@@ -177,7 +179,6 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
     if cfg.compile:
         forward = torch.compile(forward, mode=None if cfg.compile is True else cfg.compile)
     share = dense_gradient_share(optimizer, updater, cfg.epochs * steps)
-    example = torch.zeros(1, data.in_channels, data.image_size, data.image_size, device=device)
     with blamed(cfg, "model"):  # it may not take images of this size
         flops = layer_flops(model, example)
         if cfg.batch_size == (1 if cfg.sync_bn else ranks.world):

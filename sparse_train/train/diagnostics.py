@@ -64,7 +64,11 @@ class Diagnostics:
         gone = torch.stack([(mask & ~self.topology.masks[name]).sum() for name, mask in before.items()]).sum()
         regrown = (dropped - gone).clamp(min=0)  # a selection may drop more than was planned, with a neuron
         meter.note(UPDATES, torch.stack([gone, regrown]) / sum(self.topology.counts.values()))
-        changes = [_revivals(before[name], self.topology.masks[name]) for name in self.topology.by_neuron]
+        rows = self.topology.rows
+        changes = [
+            _revivals(rows(name, before[name]), rows(name, self.topology.masks[name]))
+            for name in self.topology.by_neuron
+        ]
         if changes:
             meter.note(NEURONS, torch.stack([change.to(gone.device) for change in changes]).sum(0))
 
@@ -92,7 +96,8 @@ class Diagnostics:
     @torch.no_grad()
     def masks(self) -> dict[str, float]:
         """Metrics of the masks per group of neurons; in a corrected layer, c is 0 for a neuron without inputs."""
-        masks, factors, count = self.topology.masks, self.optimizer.corrections(), len(self.groups)
+        masks = {name: self.topology.rows(name, mask) for name, mask in self.topology.masks.items()}
+        factors, count = self.optimizer.corrections(), len(self.groups)
         fan_in = torch.cat([mask.flatten(1).sum(1) for mask in masks.values()]).double()
         c = [factors[n].flatten() if n in factors else torch.ones(len(m), device=m.device) for n, m in masks.items()]
         c = torch.cat(c).double()
@@ -118,8 +123,9 @@ class Diagnostics:
         """The norm of the largest neuron over the median norm of its layer's living neurons: the largest such ratio."""
         ratios = [torch.ones(())]
         for name in self.topology.by_neuron:
-            norms = self.topology.weights[name].flatten(1).norm(dim=1)
-            median = torch.where(self.topology.masks[name].flatten(1).any(1), norms, torch.nan).nanmedian()
+            weight, mask = (self.topology.rows(name, of[name]) for of in (self.topology.weights, self.topology.masks))
+            norms = weight.flatten(1).norm(dim=1)
+            median = torch.where(mask.flatten(1).any(1), norms, torch.nan).nanmedian()
             ratios.append((norms.max() / median).nan_to_num(1.0, posinf=1.0).cpu())
         return torch.stack(ratios).max().item()
 

@@ -17,6 +17,7 @@ class GraNet(RigL):
     the number that the sparsity asks for, N all. So layers end with densities of their own, whatever the distribution.
     Then every layer drops the `floor(f_t m)` smallest of its m weights more, and grows as many by gradient.
     One that was pruned and is grown in the same update keeps its value, as everywhere here; the authors' is 0 again.
+    As in their code a layer may lose all of its weights, and has none from then on; `Updater` warns of it.
     """
 
     initial, keeps_counts = "dense", False

@@ -43,12 +43,13 @@ class Ranked(Wrapper):
         layer = self.method.seen(layer)
         grad = layer.gradient
         if self.gradient == "corrected" and layer.name in (corrections := self.optimizer.corrections()):
-            grad = grad * corrections[layer.name]
+            grad = grad * self.topology.rows(layer.name, corrections[layer.name])
         weight, grad = ranked(layer.weight, grad, layer.mask, self.rank_as, self.topology.ablates)
         return replace(layer, weight=weight, gradient=grad)
 
     def replaced(self, layer: Layer, mask: Tensor) -> None:
         self.method.replaced(layer, mask)
         if self.rank_as != "weights" and self.rescale:
-            weight, masks = self.topology.weights[layer.name], (layer.mask, self.topology.masks[layer.name])
-            self.optimizer.multiply(weight, rescaling(*masks, self.lengths_of, self.topology.ablates, weight.dtype))
+            weight, ablates = self.topology.weights[layer.name], self.topology.ablates
+            factor = rescaling(layer.mask, mask, self.lengths_of, ablates, weight.dtype)
+            self.optimizer.multiply(weight, self.topology.rows(layer.name, factor))
