@@ -93,7 +93,6 @@ class SparseSGD(torch.optim.SGD):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.topology.require_agreement()
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         groups = [(group, params) for group, params in groups if params]
         self._prepare(groups)
@@ -167,6 +166,7 @@ class SparseSGD(torch.optim.SGD):
 
         Updates change masks. Any other code may write to parameters, and exchange or move parameters and momentum.
         """
+        self.topology.require_agreement()
         if self._found(groups) == self._left:
             return
         self._left = ()
@@ -186,6 +186,7 @@ class SparseSGD(torch.optim.SGD):
                 self._scales[p] = corrections[name].to(p) if name in corrections else p.new_ones(())
                 self._factors[p] = torch.ones_like(p)
                 if name is not None:
+                    self.topology.trained.add(name)
                     self._factors[p].copy_(self.topology.masks[name]).mul_(self._scales[p])
                 self._held.append(p.detach())
                 if group["momentum"]:
@@ -252,4 +253,5 @@ class SparseSGD(torch.optim.SGD):
     def _finish(self, groups: Groups) -> None:
         """Tell autograd that the step changed the parameters, which fused operations do not, and remember how."""
         increment_version([p for _, params in groups for p in params])
+        self.topology.note()
         self._left = self._found(groups)

@@ -1,5 +1,6 @@
 """Which weights exist."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -50,6 +51,7 @@ class Topology:
         normalized: names of the sparse weights whose layer is followed by a normalization layer.
         visited: parameter name -> which weights have been active so far, the initial masks included.
         version: grows by one whenever a mask is replaced, for those who cache what follows from the masks.
+        trained: names of the weights that a step or an update has had a gradient for.
 
     Raises:
         ConfigError: for a sparsity that cannot be met, an unknown distribution, a pattern that matches nothing, a
@@ -84,7 +86,7 @@ class Topology:
             self.masks[name], self.counts[name] = _like(mask, weight), count
         self.normalized = [name for name in normalizations(model) if name in self.masks]
         self.visited = {name: mask.clone() for name, mask in self.masks.items()}
-        self.version = 0
+        self.version, self.trained, self._told = 0, set(), False
         self._require_untrained()
         self.apply()
         self.agreed = False  # somebody may load a model's state alone
@@ -105,6 +107,7 @@ class Topology:
         self.version += 1
         with torch.no_grad():
             weight.mul_(self.masks[name] & old.to(weight.device))
+        self._written[name] = _writes(weight)
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -113,6 +116,11 @@ class Topology:
         for name, weight in self.weights.items():
             weight.mul_(self.masks[name])
         self.agreed = True
+        self.note()
+
+    def note(self) -> None:
+        """Take the weights as they are now for our own work: what is written from here on is others'."""
+        self._written = {name: _writes(weight) for name, weight in self.weights.items()}
 
     @torch.no_grad()
     def apply_to(self, model: nn.Module) -> None:
@@ -201,21 +209,33 @@ class Topology:
         self.agreed = False
         if state is not None:
             self._take(state)
+            self.trained = set(self.weights)
 
     def require_agreement(self) -> None:
         """Check before the first step, and again after each load, that the masks would not zero a nonzero weight.
 
+        Later, warn once if other code wrote such weights, which the step or update that follows sets to 0. Version
+        counters show that it wrote, so that a step waits for the device only then; writes to `weight.data` they miss.
+
         Raises:
             MaskMismatchError: names the first tensor with such weights; they are as they were.
         """
-        if self.agreed or self._shapes_alone():
+        if self._shapes_alone():
             return
-        if name := next((n for n, lost in self._lost(self.masks).items() if lost), None):
-            found = f"{name} has nonzero weights off its mask"
-            right = "load model and optimizer from one checkpoint (an optimizer other than SparseSGD after making its"
-            right += " Updater), or call topology.apply() to set these weights to 0"
-            raise MaskMismatchError(f"{found}: {right}")
-        self.agreed = True
+        if not self.agreed:
+            if name := next((n for n, lost in self._lost(self.masks).items() if lost), None):
+                found = f"{name} has nonzero weights off its mask"
+                right = "load model and optimizer from one checkpoint (an optimizer other than SparseSGD after making"
+                right += " its Updater), or call topology.apply() to set these weights to 0"
+                raise MaskMismatchError(f"{found}: {right}")
+            self.agreed = True
+        elif not self._told and any(_writes(weight) != self._written[n] for n, weight in self.weights.items()):
+            lost = {name: count for name, count in self._lost(self.masks).items() if count}
+            if lost:
+                self._told = True
+                found = f"{sum(lost.values())} nonzero weights off the masks, {len(lost)} layers, first {next(iter(lost))}"
+                right = "with the model's state load the optimizer's of the same checkpoint, which has the masks"
+                warnings.warn(f"other code wrote {found}: they are set to 0 now; {right}", stacklevel=2)
 
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Take over masks and visited weights; the weights themselves come with the model's own state."""
@@ -239,3 +259,8 @@ def _listed(names: str | Sequence[str]) -> list[str]:
 def _like(mask: Tensor, weight: Tensor) -> Tensor:
     """The mask on the weight's device and in its memory layout, so that products of the two run at full speed."""
     return torch.empty_like(weight, dtype=torch.bool).copy_(mask)
+
+
+def _writes(weight: Tensor) -> int:
+    """How often a weight has been written to: its version counter, which inference tensors do not have."""
+    return 0 if weight.is_inference() else weight._version
