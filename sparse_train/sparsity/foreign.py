@@ -59,6 +59,7 @@ class Adopted:
         self._gradients.remove()
         self._gradients = self.optimizer.register_step_pre_hook(self.mask_gradients)
 
+    @torch.compiler.disable
     @torch.no_grad()
     def mask_gradients(self, *_) -> None:
         """Zero the gradients of weights that do not exist."""
@@ -68,6 +69,7 @@ class Adopted:
                 self.topology.trained.add(name)
                 weight.grad.masked_fill_(~self.topology.masks[name], 0)
 
+    @torch.compiler.disable
     @torch.no_grad()
     def mask(self) -> None:
         """Zero the weights that do not exist, and their state."""

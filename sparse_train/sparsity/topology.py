@@ -1,7 +1,7 @@
 """Which weights exist."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -211,6 +211,7 @@ class Topology:
             self._take(state)
             self.trained = set(self.weights)
 
+    @torch.compiler.disable
     def require_agreement(self) -> None:
         """Check before the first step, and again after each load, that the masks would not zero a nonzero weight.
 
@@ -233,7 +234,7 @@ class Topology:
             lost = {name: count for name, count in self._lost(self.masks).items() if count}
             if lost:
                 self._told = True
-                found = f"{sum(lost.values())} nonzero weights off the masks, {len(lost)} layers, first {next(iter(lost))}"
+                found = f"{sum(lost.values())} nonzero weights off the masks, in {named(lost)}"
                 right = "with the model's state load the optimizer's of the same checkpoint, which has the masks"
                 warnings.warn(f"other code wrote {found}: they are set to 0 now; {right}", stacklevel=2)
 
@@ -259,6 +260,12 @@ def _listed(names: str | Sequence[str]) -> list[str]:
 def _like(mask: Tensor, weight: Tensor) -> Tensor:
     """The mask on the weight's device and in its memory layout, so that products of the two run at full speed."""
     return torch.empty_like(weight, dtype=torch.bool).copy_(mask)
+
+
+def named(names: Collection[str]) -> str:
+    """`conv1.weight`, or `conv1.weight and 53 more`."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{next(iter(names))}{more}"
 
 
 def _writes(weight: Tensor) -> int:

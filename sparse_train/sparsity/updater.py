@@ -12,7 +12,7 @@ from sparse_train.errors import ConfigError, DivergedError, MaskMismatchError, r
 from sparse_train.process.distributed import Ranks, present
 from sparse_train.sparsity.foreign import Adopted, Attached, require_trains, saved_with
 from sparse_train.sparsity.method import Layer, Method, overrides, owner, require_method
-from sparse_train.sparsity.topology import Topology
+from sparse_train.sparsity.topology import Topology, named
 
 
 def cosine(fraction: float, progress: float) -> float:
@@ -224,7 +224,7 @@ class Updater:
             if layer.growth_score is not None:
                 extremes += [(name, "score", value) for value in layer.growth_score.aminmax()]
         ranks = present()
-        if not finite(extremes, step, ranks):
+        if not finite(extremes, self.topology, step, ranks):
             return False
         counts = {name: self._counted(layers[name], mask) for name, mask in masks.items()}
         for name, mask in masks.items():
@@ -256,7 +256,7 @@ class Updater:
         if new := [name for name in weights if name in unused - self._told]:
             self._told |= unused
             said = "this step's loss does not use it; its mask stays in such an update"
-            warnings.warn(f"no gradient at the mask update of step {step} in {', '.join(new)}: {said}", stacklevel=3)
+            warnings.warn(f"no gradient at the mask update of step {step} in {named(new)}: {said}", stacklevel=3)
         return unused
 
     def _layers(self, step: int, unused: set[str]) -> dict[str, Layer]:
@@ -321,14 +321,14 @@ class Updater:
         return found
 
 
-def finite(extremes: list[tuple[str, str, Tensor]], step: int, ranks: Ranks) -> bool:
+def finite(extremes: list[tuple[str, str, Tensor]], topology: Topology, step: int, ranks: Ranks) -> bool:
     """Whether all weights and scores are, on all ranks: waits for the device once; warns of a score that is not.
 
     Args:
         extremes: (layer, "weight" or "score", a number), where a number that is not finite shows one among all.
 
     Raises:
-        DivergedError: for a weight that is not.
+        DivergedError: for a weight that is not; with the cause where the weight does not exist, so was 0.
     """
     if not extremes:  # nothing is trained
         return True
@@ -337,7 +337,9 @@ def finite(extremes: list[tuple[str, str, Tensor]], step: int, ranks: Ranks) -> 
     found = [extremes[place][:2] for place in ranks.max(bad.int()).nonzero()[:, 0].tolist()]
     for name, kind in found:
         if kind == "weight":
-            raise DivergedError(f"{name} is not finite at the mask update of step {step}")
+            off = int((~topology.weights[name].isfinite() & ~topology.masks[name]).sum())
+            cause = f": {off} of its weights are off the mask, where a gradient was inf or NaN" if off else ""
+            raise DivergedError(f"{name} is not finite at the mask update of step {step}{cause}")
     if found:
         said = "its gradient or a score is not finite: masks stay as they are"
         warnings.warn(f"{found[0][0]}: {said}, as under a GradScaler that skips the step", stacklevel=3)
