@@ -38,8 +38,10 @@ class SparseSGD(torch.optim.SGD):
 
     A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. If masks have changed
     since the last step, or other code has written to the weights, a step first masks weights and momentum again.
-    Version counters show such writes, but not those to `weight.data`: call `topology.apply()` after these. A gradient
-    that is inf or NaN spoils its weight, as in torch, also one that does not exist; `GradScaler` skips such a step.
+    Version counters show such writes, but not those to `weight.data`: call `topology.apply()` after these. The first
+    time that a step takes weights which others wrote, a warning gives their number (`Topology.require_agreement`). A
+    gradient that is inf or NaN spoils its weight, as in torch, also one that does not exist; `GradScaler` skips such a
+    step.
 
         topology = Topology(model, sparsity=0.9)
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
