@@ -113,4 +113,5 @@ def _version() -> str:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__, "__version__"])
+    """The public names, and what Python keeps of a module."""
+    return sorted({"__version__", *__all__, *(name for name in globals() if name.startswith("__"))})

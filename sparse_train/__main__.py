@@ -43,6 +43,8 @@ class RunError(CompactHydraException):
 @piped()
 def main() -> None:
     """The command line."""
+    if not hasattr(signal, "SIGUSR1"):
+        stop("training by command needs signals and file locks of Linux or macOS; on Windows use WSL")
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, end)
     typed, arguments, full = sys.argv[1:], parser(), os.environ.get("HYDRA_FULL_ERROR")

@@ -6,6 +6,7 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounter
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from sparse_train.errors import ConfigError
@@ -66,6 +67,26 @@ def test_it_trains_as_the_visible_loop_does(small_net, batch, kind, skip_step):
     train(model, optimizer, batch, range(10))
     assert equal(parts(model, optimizer, updater), expected)
     assert any(not torch.equal(mask, before[name]) for name, mask in updater.topology.masks.items())
+
+
+@KINDS
+def test_a_compiled_step_leaves_the_update_as_it_is(small_net, batch, kind):
+    """Traced, one update is dozens of graphs, and a minute."""
+    model, optimizer, updater = made(small_net, kind)
+    updater.attach()
+    train(model, optimizer, batch, range(8))
+    expected, masks = parts(model, optimizer, updater), updater.topology.masks
+    model, optimizer, updater = made(small_net, kind)
+    updater.attach()
+    torch._dynamo.reset()
+    counter, graphs = CompileCounter(), []
+    step = torch.compile(optimizer.step, backend=counter)
+    train(model, optimizer, batch, range(8), lambda _: (step(), graphs.append(counter.frame_count)))
+    assert graphs[0] > 0
+    assert graphs[3] - graphs[2] <= 1, "of a step without gradients, after the update"
+    assert all(torch.equal(mask, masks[name]) for name, mask in updater.topology.masks.items())
+    for ours, theirs in zip(parts(model, optimizer, updater), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)  # torch compiles another AdamW
 
 
 @KINDS

@@ -162,6 +162,9 @@ def test_loops_that_are_not_ours_are_told_where_masks_part():
     assert codes == [0], said
     assert said.count("averaged: True\n") == 2
     assert said.count("infinite on rank 1: False, same masks: True\n") == 2
+    for ranks in ((1,), (0, 1)):
+        assert said.count(f"no gradient on ranks {ranks}: updated, and this layer's mask stays: (True, True)\n") == 2
+    assert said.count("UserWarning: no gradient at the mask update of step 3 in 2.weight") == 2, "once on each"
     assert said.count("no_sync: the processes have different masks for 0.weight after the update at step 3: ") == 2
     assert said.count("fully_shard: model=0.weight: is split over processes by fully_shard; masks need whole ") == 2
 

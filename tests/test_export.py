@@ -1,6 +1,7 @@
 """A trained network, written and read back."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sparse_train.errors import ConfigError
 from sparse_train.record.export import export
 from sparse_train.record.files import write_json
 from sparse_train.train.build import build
+from support.runs import ROOT
 
 
 @pytest.fixture
@@ -58,6 +60,44 @@ def test_a_resnet50_goes_into_timms_own(compose_config, tmp_path):
     theirs = timm.create_model("resnet50", num_classes=7)
     theirs.load_state_dict(load_file(tmp_path / "model.safetensors"))
     assert torch.equal(theirs.conv1.weight, model.conv1.weight)
+
+
+# --- for others to run ---
+
+
+def page_exports(run_dir, tmp_path, monkeypatch, onnx):
+    """Run what docs/training.md shows, with or without its line for ONNX, on the digits' images."""
+    [code] = re.findall(
+        r"```python\n(import sparse_train, torch\n.*?)```", (ROOT / "docs/training.md").read_text(), re.S
+    )
+    code = code.replace("runs/<id>", str(run_dir)).replace("randn(2, 3, 32, 32)", "randn(2, 1, 8, 8)")
+    monkeypatch.chdir(tmp_path)
+    exec("".join(line for line in code.splitlines(True) if onnx or "onnx" not in line), names := {})
+    return names["model"]
+
+
+def test_torch_export_keeps_outputs_and_zeros(exported, tmp_path, monkeypatch):
+    run, run_dir = exported
+    model, images = page_exports(run_dir, tmp_path, monkeypatch, onnx=False), torch.randn(5, 1, 8, 8)
+    program = torch.export.load("model.pt2")
+    torch.testing.assert_close(program.module()(images), model(images), rtol=0, atol=1e-6)
+    for name, mask in run.topology.masks.items():
+        assert torch.equal(program.state_dict[name] != 0, mask)
+
+
+def test_onnx_keeps_outputs_and_zeros(exported, tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    import onnx.reference
+
+    run, run_dir = exported
+    model, images = page_exports(run_dir, tmp_path, monkeypatch, onnx=True), torch.randn(5, 1, 8, 8)
+    program = onnx.load("model.onnx")
+    onnx.checker.check_model(program)
+    weights = {one.name: torch.tensor(onnx.numpy_helper.to_array(one)) for one in program.graph.initializer}
+    for name, mask in run.topology.masks.items():
+        assert torch.equal(weights[name] != 0, mask)
+    [found] = onnx.reference.ReferenceEvaluator(program).run(None, {program.graph.input[0].name: images.numpy()})
+    torch.testing.assert_close(torch.tensor(found), model(images).detach(), rtol=0, atol=1e-5)
 
 
 def test_what_cannot_be_loaded_is_named(exported, tmp_path):

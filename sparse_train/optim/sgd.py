@@ -38,8 +38,10 @@ class SparseSGD(torch.optim.SGD):
 
     A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. If masks have changed
     since the last step, or other code has written to the weights, a step first masks weights and momentum again.
-    Version counters show such writes, but not those to `weight.data`: call `topology.apply()` after these. A gradient
-    that is inf or NaN spoils its weight, as in torch, also one that does not exist; `GradScaler` skips such a step.
+    Version counters show such writes, but not those to `weight.data`: call `topology.apply()` after these. The first
+    time that a step takes weights which others wrote, a warning gives their number (`Topology.require_agreement`). A
+    gradient that is inf or NaN spoils its weight, as in torch, also one that does not exist; `GradScaler` skips such a
+    step.
 
         topology = Topology(model, sparsity=0.9)
         optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
@@ -93,7 +95,6 @@ class SparseSGD(torch.optim.SGD):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.topology.require_agreement()
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         groups = [(group, params) for group, params in groups if params]
         self._prepare(groups)
@@ -167,6 +168,7 @@ class SparseSGD(torch.optim.SGD):
 
         Updates change masks. Any other code may write to parameters, and exchange or move parameters and momentum.
         """
+        self.topology.require_agreement()
         if self._found(groups) == self._left:
             return
         self._left = ()
@@ -186,6 +188,7 @@ class SparseSGD(torch.optim.SGD):
                 self._scales[p] = corrections[name].to(p) if name in corrections else p.new_ones(())
                 self._factors[p] = torch.ones_like(p)
                 if name is not None:
+                    self.topology.trained.add(name)
                     self._factors[p].copy_(self.topology.masks[name]).mul_(self._scales[p])
                 self._held.append(p.detach())
                 if group["momentum"]:
@@ -253,4 +256,5 @@ class SparseSGD(torch.optim.SGD):
     def _finish(self, groups: Groups) -> None:
         """Tell autograd that the step changed the parameters, which fused operations do not, and remember how."""
         increment_version([p for _, params in groups for p in params])
+        self.topology.note()
         self._left = self._found(groups)

@@ -40,6 +40,15 @@ def neuron_scale(mask: Tensor, average: float | Tensor | None = None, ablates: b
 class SparseOpt:
     """The preconditioning slot of `SparseSGD`: which layers Eq. 12 corrects, and against which average.
 
+    The gradient of neuron i, a row of the weight with sparsity s_i, becomes
+
+        g_i <- sqrt(1 - s_i) / sqrt(1 - s_avg) * g_i        (Eq. 12, `neuron_scale`)
+
+    before momentum and weight decay see it. The factors are made anew only where masks change.
+
+        topology = Topology(model, sparsity=0.9)
+        optimizer = SparseSGD(model.parameters(), topology, lr=0.1, momentum=0.9, precondition=SparseOpt())
+
     Args:
         average: s_avg over the neurons of each "layer" (Eq. 12 as the authors' page has it), over those of all
             corrected layers ("global"), or "none": D alone, as Appendix F on one reading.

@@ -59,14 +59,17 @@ class Adopted:
         self._gradients.remove()
         self._gradients = self.optimizer.register_step_pre_hook(self.mask_gradients)
 
+    @torch.compiler.disable
     @torch.no_grad()
     def mask_gradients(self, *_) -> None:
         """Zero the gradients of weights that do not exist."""
         self.topology.follow()
         for name, weight in self.topology.weights.items():
             if weight.grad is not None:
+                self.topology.trained.add(name)
                 weight.grad.masked_fill_(~self.topology.masks[name], 0)
 
+    @torch.compiler.disable
     @torch.no_grad()
     def mask(self) -> None:
         """Zero the weights that do not exist, and their state."""
@@ -98,6 +101,7 @@ def require_trains(optimizer: torch.optim.Optimizer, topology: Topology) -> None
     trained = {p for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name, p in topology.weights.items() if p.requires_grad and p not in trained]
     asked = "was the model copied, sharded or loaded with assign=True after the topology was made, or a layer replaced?"
+    asked += " Give weights that are unfrozen later to the optimizer too, by add_param_group."
     two = "With two optimizers, give each a topology that excludes the other's weights"
     right = f"does not train {', '.join(missing)}: {asked} {two}"
     require(not missing, "optimizer", type(optimizer).__name__, right)
@@ -151,6 +155,7 @@ class Attached:
         optimizer.register_step_pre_hook(self.before)
         saved_with(optimizer, "steps", self, "an attached Updater, and has no count of steps")
 
+    @torch.compiler.disable
     def before(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         """Before a step; `args` has the optimizer itself first, as torch passes them."""
         closure: Callable | None = kwargs.get("closure", args[1] if len(args) > 1 else None)

@@ -21,10 +21,10 @@ class Layer:
     Attributes:
         name: of the parameter. The tensors below have a neuron in each row (`Topology.rows`).
         weight: its values, 0 off the mask.
-        gradient: of the loss with respect to it, dense: also where no weight is.
+        gradient: of the loss with respect to it, dense: also where no weight is. 0 if the step's loss does not use it.
         mask: where weights are.
         count, first, target: how many weights it has, began with, and is to have by the sparsity asked for.
-        fraction: f_t, the share of weights to replace.
+        fraction: f_t, the share of weights to replace; 0 if the method needs a gradient and the loss does not use it.
         progress: 1 at the last update of the run, t over its step before.
         output: whether its neurons are the model's outputs (`Topology.outputs`).
         method, seed, step: where scores and randomness come from.

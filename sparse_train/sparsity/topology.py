@@ -1,7 +1,7 @@
 """Which weights exist."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ class Topology:
         example: None, or an input of the model with its batch dimension, such as `images[:1]`: `normalized` needs it.
         visited: parameter name -> which weights have been active so far, the initial masks included.
         version: grows by one whenever a mask is replaced, for those who cache what follows from the masks.
+        trained: names of the weights that a step or an update has had a gradient for.
 
     Raises:
         ConfigError: for a sparsity that cannot be met, an unknown distribution, a pattern that matches nothing, a
@@ -123,7 +124,7 @@ class Topology:
         if fixed:
             self._aim(sparsity)
         self.visited = {name: mask.clone() for name, mask in self.masks.items()}
-        self.version = 0
+        self.version, self.trained, self._told = 0, set(), False
         if initial in ("random", "constant_fan_in", "dense"):
             self._look_at_what_is_lost()
         self.apply()
@@ -166,6 +167,7 @@ class Topology:
         self.version += 1
         with torch.no_grad():
             weight.mul_(self.masks[name] & old.to(weight.device))
+        self._written[name] = _writes(weight)
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -174,6 +176,11 @@ class Topology:
         for name, weight in self.weights.items():
             weight.mul_(self.masks[name])
         self.agreed = True
+        self.note()
+
+    def note(self) -> None:
+        """Take the weights as they are now for our own work: what is written from here on is others'."""
+        self._written = {name: _writes(weight) for name, weight in self.weights.items()}
 
     @torch.no_grad()
     def apply_to(self, model: nn.Module) -> None:
@@ -311,21 +318,34 @@ class Topology:
         self.agreed = False
         if state is not None:
             self._take(state)
+            self.trained = set(self.weights)
 
+    @torch.compiler.disable
     def require_agreement(self) -> None:
         """Check before the first step, and again after each load, that the masks would not zero a nonzero weight.
+
+        Later, warn once if other code wrote such weights, which the step or update that follows sets to 0. Version
+        counters show that it wrote, so that a step waits for the device only then; writes to `weight.data` they miss.
 
         Raises:
             MaskMismatchError: names the first tensor with such weights; they are as they were.
         """
-        if self.agreed or self._shapes_alone():
+        if self._shapes_alone():
             return
-        if name := next((n for n, lost in self._lost(self.masks).items() if lost), None):
-            found = f"{name} has nonzero weights off its mask"
-            right = "load model and optimizer from one checkpoint (an optimizer other than SparseSGD after making its"
-            right += " Updater), or call topology.apply() to set these weights to 0"
-            raise MaskMismatchError(f"{found}: {right}")
-        self.agreed = True
+        if not self.agreed:
+            if name := next((n for n, lost in self._lost(self.masks).items() if lost), None):
+                found = f"{name} has nonzero weights off its mask"
+                right = "load model and optimizer from one checkpoint (an optimizer other than SparseSGD after making"
+                right += " its Updater), or call topology.apply() to set these weights to 0"
+                raise MaskMismatchError(f"{found}: {right}")
+            self.agreed = True
+        elif not self._told and any(_writes(weight) != self._written[n] for n, weight in self.weights.items()):
+            lost = {name: count for name, count in self._lost(self.masks).items() if count}
+            if lost:
+                self._told = True
+                found = f"{sum(lost.values())} nonzero weights off the masks, in {named(lost)}"
+                right = "with the model's state load the optimizer's of the same checkpoint, which has the masks"
+                warnings.warn(f"other code wrote {found}: they are set to 0 now; {right}", stacklevel=2)
 
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Take over masks and visited weights; the weights themselves come with the model's own state."""
@@ -349,3 +369,14 @@ def _listed(names: str | Sequence[str]) -> list[str]:
 def _like(mask: Tensor, weight: Tensor) -> Tensor:
     """The mask on the weight's device and in its memory layout, so that products of the two run at full speed."""
     return torch.empty_like(weight, dtype=torch.bool).copy_(mask)
+
+
+def named(names: Collection[str]) -> str:
+    """`conv1.weight`, or `conv1.weight and 53 more`."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{next(iter(names))}{more}"
+
+
+def _writes(weight: Tensor) -> int:
+    """How often a weight has been written to: its version counter, which inference tensors do not have."""
+    return 0 if weight.is_inference() else weight._version

@@ -12,7 +12,7 @@ from sparse_train.errors import ConfigError, DivergedError, MaskMismatchError, r
 from sparse_train.process.distributed import Ranks, present
 from sparse_train.sparsity.foreign import Adopted, Attached, require_trains, saved_with
 from sparse_train.sparsity.method import Layer, Method, overrides, owner, require_method
-from sparse_train.sparsity.topology import Topology
+from sparse_train.sparsity.topology import Topology, named
 
 
 def cosine(fraction: float, progress: float) -> float:
@@ -116,6 +116,7 @@ class Updater:
         require(self.due(self.last_update) or not self.prunes, "every", every, right)
         self.topology, self.method, self.seed, self._stepped = topology, method, seed, optimizer
         self.plan: dict[str, tuple[int, int]] = {}
+        self._told: set[str] = set()  # weights whose lack of a gradient was warned of
         self.first = dict(topology.first if self.prunes else topology.counts)
         self.optimizer = optimizer if hasattr(optimizer, "mask_momentum") else Adopted(optimizer, topology)
         require_trains(optimizer, topology)
@@ -184,6 +185,7 @@ class Updater:
         update = max(ceil(step / self.every), 1) * self.every
         return self.due(update) and update - step < self.method.observed
 
+    @torch.compiler.disable
     @torch.no_grad()
     def observe(self, step: int) -> None:
         """Show the gradients of this step to the method, if it wants them; before `update`, with gradients unscaled."""
@@ -192,24 +194,32 @@ class Updater:
             seen = {name: self.topology.rows(name, grad) for name, grad in grads.items() if grad is not None}
             self.method.observe(seen)
 
+    @torch.compiler.disable
     @torch.no_grad()
     def update(self, step: int) -> bool:
         """Drop and grow in every layer, then clear the momentum of what was dropped.
 
         Frozen weights keep their masks. All masks stay if a gradient is not finite. Returns whether masks were updated.
 
+        A layer that this step's loss did not use (LayerDrop, an auxiliary head) has no gradient: under a method that
+        needs one it replaces no weight in this update, with one warning; its f_t is 0. Under others it is as all are.
+
         Raises:
             DivergedError: a weight is not finite. Masks are as they were.
             ConfigError: the method gives a score or a mask of another shape than the weight's, or numbers that a layer
-                cannot drop and grow. Masks are as they were.
-            RuntimeError: a weight has no gradient, or no average of gradients.
+                cannot drop and grow; or the optimizer does not train a weight, unfrozen since. Masks are as they were.
+            RuntimeError: a weight has never had a gradient, or no parameter has one now; or there is no average.
             MaskMismatchError: on every rank, if their masks differ now, as their gradients were not averaged.
         """
+        require_trains(self._stepped, self.topology)
         self.topology.require_agreement()
         self.topology.follow()
-        layers, masks, extremes = self._layers(step), {}, []
-        self.plan = self._planned(layers) if layers else {}
+        unused = self._unused(step)
+        layers, masks, extremes = self._layers(step, unused), {}, []
+        self.plan = self._planned(layers, unused) if layers else {}
         for name, plan in self.plan.items():
+            if name in unused and plan == (0, 0):
+                continue
             layer = layers[name]
             masks[name] = self._selected(layer, *plan)
             extremes += [(name, "weight", value) for value in layer.weight.aminmax()]
@@ -217,7 +227,7 @@ class Updater:
             if layer.growth_score is not None:
                 extremes += [(name, "score", value) for value in layer.growth_score.aminmax()]
         ranks = present()
-        if not finite(extremes, step, ranks):
+        if not finite(extremes, self.topology, step, ranks):
             return False
         counts = {name: self._counted(layers[name], mask) for name, mask in masks.items()}
         warn_of_starved(layers, counts, step)
@@ -228,38 +238,60 @@ class Updater:
         require_same_masks(self.topology, step, ranks)
         return True
 
-    def _layers(self, step: int) -> dict[str, Layer]:
+    def _unused(self, step: int) -> set[str]:
+        """The trained weights without a gradient on some rank, where the method needs one."""
+        ranks, weights = present(), self.topology.weights
+        self.topology.trained.update(name for name, weight in weights.items() if weight.grad is not None)
+        backward = any(p.grad is not None for group in self._stepped.param_groups for p in group["params"])
+        lacks = [
+            (weight.requires_grad and weight.grad is None) * (1 if backward and name in self.topology.trained else 2)
+            for name, weight in weights.items()
+        ]
+        if ranks.world > 1:  # all keep the same masks, or raise the same error
+            lacks = ranks.max(torch.tensor(lacks, device=next(iter(weights.values())).device)).tolist()
+        if never := next((name for name, lack in zip(weights, lacks, strict=True) if lack == 2), None):
+            raise RuntimeError(
+                f"{never} has no gradient to update its mask by at step {step}: call backward first; exclude a layer"
+                " that the loss does not use; make the topology again if the layer was replaced after it"
+            )
+        if not (self.method.needs_gradient or self.method.observed):
+            return set()
+        unused = {name for name, lack in zip(weights, lacks, strict=True) if lack}
+        if new := [name for name in weights if name in unused - self._told]:
+            self._told |= unused
+            said = "this step's loss does not use it; its mask stays in such an update"
+            warnings.warn(f"no gradient at the mask update of step {step} in {named(new)}: {said}", stacklevel=3)
+        return unused
+
+    def _layers(self, step: int, unused: set[str]) -> dict[str, Layer]:
         """What the method sees of the weights that are trained."""
         layers = {}
         for name, weight in self.topology.weights.items():
             if not weight.requires_grad:
                 continue
-            if weight.grad is None:
-                raise RuntimeError(
-                    f"{name} has no gradient to update its mask by at step {step}: call backward first; exclude a layer"
-                    " that the loss does not use; make the topology again if the layer was replaced after it"
-                )
             layer = Layer(
                 name=name,
                 weight=self.topology.rows(name, weight),
-                gradient=self.topology.rows(name, weight.grad),
+                gradient=self.topology.rows(name, torch.zeros_like(weight) if weight.grad is None else weight.grad),
                 mask=self.topology.rows(name, self.topology.masks[name]),
                 count=self.topology.counts[name],
                 first=self.first[name],
                 target=self.topology.targets[name],
-                fraction=self.fraction(step),
+                fraction=0.0 if name in unused else self.fraction(step),
                 progress=self.progress(step),
                 output=name == self.topology.outputs,
                 method=self.method,
                 seed=self.seed,
                 step=step,
             )
-            layers[name] = self.method.seen(layer)
+            layers[name] = layer if name in unused else self.method.seen(layer)
         return layers
 
-    def _planned(self, layers: dict[str, Layer]) -> dict[str, tuple[int, int]]:
+    def _planned(self, layers: dict[str, Layer], unused: set[str]) -> dict[str, tuple[int, int]]:
         """How many weights the method drops and grows, in numbers that each layer can."""
         plan, keeps = self.method.counts(layers), self.method.keeps_counts
+        if keeps:
+            plan.update(dict.fromkeys(unused, (0, 0)))
         for name, (dropped, grown) in plan.items():
             count = layers[name].count if name in layers else 0
             room = layers[name].mask.numel() - count if name in layers else 0
@@ -305,14 +337,14 @@ def warn_of_starved(layers: dict[str, Layer], counts: dict[str, int], step: int)
         warnings.warn(f"the mask update of step {step} leaves {said}: {right}", stacklevel=4)
 
 
-def finite(extremes: list[tuple[str, str, Tensor]], step: int, ranks: Ranks) -> bool:
+def finite(extremes: list[tuple[str, str, Tensor]], topology: Topology, step: int, ranks: Ranks) -> bool:
     """Whether all weights and scores are, on all ranks: waits for the device once; warns of a score that is not.
 
     Args:
         extremes: (layer, "weight" or "score", a number), where a number that is not finite shows one among all.
 
     Raises:
-        DivergedError: for a weight that is not.
+        DivergedError: for a weight that is not; with the cause where the weight does not exist, so was 0.
     """
     if not extremes:  # nothing is trained
         return True
@@ -321,7 +353,9 @@ def finite(extremes: list[tuple[str, str, Tensor]], step: int, ranks: Ranks) -> 
     found = [extremes[place][:2] for place in ranks.max(bad.int()).nonzero()[:, 0].tolist()]
     for name, kind in found:
         if kind == "weight":
-            raise DivergedError(f"{name} is not finite at the mask update of step {step}")
+            off = int((~topology.weights[name].isfinite() & ~topology.masks[name]).sum())
+            cause = f": {off} of its weights are off the mask, where a gradient was inf or NaN" if off else ""
+            raise DivergedError(f"{name} is not finite at the mask update of step {step}{cause}")
     if found:
         said = "its gradient or a score is not finite: masks stay as they are"
         warnings.warn(f"{found[0][0]}: {said}, as under a GradScaler that skips the step", stacklevel=3)

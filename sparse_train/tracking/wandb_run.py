@@ -45,7 +45,7 @@ def options(
         "project": project,
         "entity": entity,
         "group": group or default_group(metadata.get("sweep"), metadata["config"].get("scale", "paper")),
-        "tags": list(dict.fromkeys([*default_tags(metadata.get("choices", {})), *sparsity_tag(metadata["config"]), *tags])),
+        "tags": list(dict.fromkeys([*default_tags(metadata.get("choices", {}), metadata["config"]), *tags])),
         "id": record_id,
         "name": os.environ.get("WANDB_NAME") or metadata["name"],
         "notes": notes(metadata),
@@ -74,16 +74,12 @@ def default_group(sweep: str | None, scale: str) -> str | None:
     return sweep if sweep is None or scale == "paper" else f"{sweep} {scale}"
 
 
-def default_tags(choices: dict[str, str]) -> list[str]:
-    """cifar100, resnet20, rigl, sparseopt, paper, ...: no `paper` for digits, which the paper does not train on."""
+def default_tags(choices: dict[str, str], config: dict) -> list[str]:
+    """cifar100, resnet20, rigl, sparseopt, paper, ..., sparsity 0.9: no `paper` for digits, which the paper has not."""
     taken = [choices.get(group) for group in ("dataset", "model", "dst", "optimizer", "renorm", "scale")]
     left_out = (None, "none", *(("paper",) if choices.get("dataset") == "digits" else ()))
-    return [option for option in taken if option not in left_out]
-
-
-def sparsity_tag(config: dict) -> list[str]:
-    """Such as `sparsity 0.9`."""
-    return [f"sparsity {config['sparsity']:g}"] if "sparsity" in config else []
+    sparsity = [f"sparsity {config['sparsity']:g}"] if config.get("sparsity") else []
+    return [option for option in taken if option not in left_out] + sparsity
 
 
 def authenticate(mode: str = "online") -> None:

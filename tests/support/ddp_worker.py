@@ -82,7 +82,9 @@ def ends_in_step(run: loop.Run, images: torch.Tensor, labels: torch.Tensor):
 
 
 def elsewhere() -> None:
-    """A mask update where gradients are averaged, where one rank's is infinite, where none is averaged; and FSDP2."""
+    """Mask updates where gradients are averaged, where one rank's is infinite, where a rank lacks one, or all lack it,
+    and where none is averaged; and FSDP2.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -102,6 +104,12 @@ def elsewhere() -> None:
     before = topology.checksums()
     said.append(f"infinite on rank 1: {rigl.update(2)}, same masks: {torch.equal(before, topology.checksums())}")
     model[0].weight.grad = grad
+    for ranks in ((1,), (0, 1)):
+        grad, mask = model[2].weight.grad, topology.masks["2.weight"]
+        model[2].weight.grad = None if rank in ranks else grad
+        updated = rigl.update(3), torch.equal(mask, topology.masks["2.weight"])
+        said.append(f"no gradient on ranks {ranks}: updated, and this layer's mask stays: {updated}")
+        model[2].weight.grad = grad
     optimizer.zero_grad()
     with parallel.no_sync():
         parallel(inputs).square().sum().backward()
