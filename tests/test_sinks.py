@@ -74,6 +74,7 @@ def test_wandbs_own_variables_count(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     record = Record(tmp_path / "runs", "id")
     Wandb(record, FACTS).finish(record_of(record))
+    end_service()  # which writes the file
     [file] = files(tmp_path / "elsewhere")
     run = wandb_files.run(file)
     assert (run["project"], run["group"], run["name"]) == ("theirs", "trial", "first")
@@ -165,7 +166,7 @@ def epochs(runs_dir: Path) -> list[str]:
 
 def warned(err: str) -> list[str]:
     """All that was said, but the run's card, how its epochs went, its result and the next command."""
-    usual = re.compile(r"loading |  ResNet20: |  \d+ epochs of |epoch|complete: |next: ")
+    usual = re.compile(r"loading |  ResNet20: |  \d+ epochs of |epoch|complete: |next: |W&B: http")
     return [line for line in err.splitlines() if not usual.match(line) and ": digits resnet20" not in line]
 
 
