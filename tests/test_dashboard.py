@@ -8,7 +8,7 @@ import pytest
 from sparse_train.report import sweeps
 from sparse_train.report.__main__ import main
 from sparse_train.report.figures import style
-from sparse_train.report.tracking import dashboard, wandb_views
+from sparse_train.report.tracking import dashboard
 from sparse_train.tracking.wandb_run import metric
 from support.records import leave_records
 
@@ -84,7 +84,7 @@ def test_the_baseline_is_a_complete_run_of_table_2(tmp_path):
 
 def test_the_workspace_is_built_without_network(monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    made = wandb_views.workspace("project", "me")
+    made = dashboard.workspace("project", "me")
     section = spec(made)["section"]
     [runs] = section["runSets"]
     assert [key["name"] for key in runs["grouping"]] == [
@@ -102,7 +102,7 @@ def test_the_workspace_is_built_without_network(monkeypatch):
         *(metric(key) for keys in dashboard.WORKSPACE.values() for key in keys),
         "best/test_acc",
     }
-    shown = [panel for _, panels in dashboard.workspace() for panel in panels]
+    shown = [panel for _, panels in dashboard.sections() for panel in panels]
     assert all(panel.runs == () and panel.series == shown[0].series for panel in shown)
 
 

@@ -18,7 +18,7 @@ from sparse_train.report.launch.overview import plan, status
 from sparse_train.report.launch.reproduce import Launcher, made_before, reproduce
 from sparse_train.report.launch.rerun import rerun
 from sparse_train.report.results import Records
-from sparse_train.report.tracking import uploads, wandb_views
+from sparse_train.report.tracking import dashboard, uploads
 
 
 @piped()
@@ -150,7 +150,7 @@ def _watch(args: argparse.Namespace) -> None:
 
 def _dashboard(args: argparse.Namespace) -> None:
     """save the W&B workspace, and a report for every table"""
-    print(wandb_views.save(args.project, args.entity))
+    print(dashboard.save(args.project, args.entity))
 
 
 def _wandb_sync(args: argparse.Namespace) -> int:

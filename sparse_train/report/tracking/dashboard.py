@@ -1,11 +1,13 @@
-"""What the W&B workspace and reports show, as plain values made from the sweep files; `wandb_views` builds them."""
+"""The W&B workspace and reports: plain values made from the sweep files, then built with wandb-workspaces and saved."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from matplotlib.colors import to_hex, to_rgb
 
+from sparse_train.errors import ConfigError
 from sparse_train.report import paper, sweeps
 from sparse_train.report.figures import style
 from sparse_train.report.page.views import PROTOCOL
@@ -13,9 +15,11 @@ from sparse_train.report.results import Results, complete
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, is_group
 from sparse_train.report.views.labels import label, methods_of, name
 from sparse_train.report.views.tables import aligned, mean_std
+from sparse_train.tracking import wandb_run
 from sparse_train.tracking.wandb_run import BEST, LINK, metric, option_key
 
 NAME = "sparse_train"
+VIEW = "nw-sparsetrain-v"  # of the workspace, so that it is replaced when saved again
 METHOD = (option_key("dst"), option_key("optimizer"))
 FULL_SCALE = {"scale": [PAPER], option_key("dataset"): sorted(PROTOCOL)}  # digits run at no smaller scale
 ABOUT_PAPER = "Numbers of [SparseOpt: Addressing Normalization-induced Gradient Skew in Sparse Training]({}):\n\n{}"
@@ -65,14 +69,14 @@ class Report:
     parts: list[tuple[str, str, list[Panel]]]
 
 
-def workspace() -> list[tuple[str, list[Panel]]]:
+def sections() -> list[tuple[str, list[Panel]]]:
     """Sections of the workspace: everything that a training run measures, over epochs, and the best accuracies."""
     series = (*METHOD, "sparsity", "epochs")
-    sections = [
+    made = [
         (title, [Panel("line", name(key), "epoch", metric(key), series) for key in keys])
         for title, keys in WORKSPACE.items()
     ]
-    return [*sections, ("Best", [Panel("bar", "Best test accuracy (%)", None, f"{BEST}test_acc", series)])]
+    return [*made, ("Best", [Panel("bar", "Best test accuracy (%)", None, f"{BEST}test_acc", series)])]
 
 
 def baseline(results_dir: Path) -> str | None:
@@ -176,3 +180,112 @@ def _colours(cells: list[Cell], series: tuple[str, ...]) -> dict[tuple[str, ...]
         colour = to_rgb(style.look(cell.factors["optimizer"])["color"])
         found[tuple(values.get(key, "") for key in series)] = to_hex([1 - strength * (1 - part) for part in colour])
     return found
+
+
+# --- built and saved ---
+
+
+def save(project: str, entity: str | None) -> str:
+    """Create the workspace and the reports, or replace those of an earlier call; returns a line with what was saved.
+
+    A report is known by its title: others of the project stay as they are. wandb prints the addresses.
+
+    Raises:
+        ConfigError: where W&B or wandb-workspaces cannot be had.
+    """
+    try:
+        wandb_run.authenticate()
+        import wandb
+
+        api = wandb.Api()
+        entity = entity or api.default_entity
+        workspace(project, entity).save()
+        known = {one.display_name: one.id for one in api.reports(f"{entity}/{project}")}
+        made = [report(defined, project, entity) for defined in reports()]
+        for one in made:
+            one.id = known.get(one.title, "")
+            one.save()
+    except Exception as error:  # whatever wandb raises
+        raise ConfigError("wandb", project, wandb_run.words(error)) from error
+    return f"{entity}/{project}: a workspace and {len(made)} reports"
+
+
+def workspace(project: str, entity: str) -> Any:
+    """Panels over epochs, runs grouped by method, sparsity and length; what else is logged comes after them."""
+    from wandb_workspaces import expr
+    from wandb_workspaces import workspaces as ws
+
+    shown = sections()[0][1][0]  # the panels of a workspace show the same runs
+    made = ws.Workspace(
+        name=NAME,
+        entity=entity,
+        project=project,
+        sections=[
+            ws.Section(name=title, panels=[panel(one) for one in panels], is_open=True) for title, panels in sections()
+        ],
+        settings=ws.WorkspaceSettings(x_axis="epoch"),
+        runset_settings=ws.RunsetSettings(
+            filters=_filters(shown),
+            baseline_run=baseline(sweeps.RESULTS),
+            groupby=[expr.Config(key) for key in shown.series],
+        ),
+        auto_generate_panels=True,
+    )
+    made._internal_name = VIEW
+    return made
+
+
+def report(defined: Report, project: str, entity: str) -> Any:
+    """The paper's numbers, headings, the head of each sweep file, and a grid for every panel, since it chooses runs."""
+    from wandb_workspaces.reports import v2 as wr
+
+    blocks = [wr.TableOfContents(), wr.MarkdownBlock(text=defined.numbers)]
+    for title, text, panels in defined.parts:
+        blocks += [wr.H1(title), wr.CodeBlock(text, language="yaml")]
+        blocks += [grid(one, project, entity) for one in panels]
+    return wr.Report(project=project, entity=entity, title=defined.title, blocks=blocks, width="fluid")
+
+
+def grid(shown: Panel, project: str, entity: str) -> Any:
+    """One panel with its runs, in its colours."""
+    from wandb_workspaces.reports import v2 as wr
+
+    colours = {
+        wr.RunsetGroup(
+            runset_name=shown.title,
+            keys=tuple(
+                wr.RunsetGroupKey(wr.Config(key), value) for key, value in zip(shown.series, values, strict=True)
+            ),
+        ): colour
+        for values, colour in shown.colours.items()
+    }
+    runs = wr.Runset(
+        project=project,
+        entity=entity,
+        name=shown.title,
+        filters=_filters(shown),
+        groupby=[f"config.{key}" for key in shown.series],
+    )
+    return wr.PanelGrid(panels=[panel(shown)], runsets=[runs], custom_run_colors=colours)
+
+
+def _filters(shown: Panel) -> Any:
+    from wandb_workspaces import expr
+
+    if shown.runs:
+        return expr.And(expr.Metric("ID").isin(list(shown.runs)))
+    return expr.And(*(expr.Config(key).isin(values) for key, values in FULL_SCALE.items()))
+
+
+def panel(shown: Panel) -> Any:
+    """One panel: means over the runs of a series, with one standard deviation."""
+    from wandb_workspaces.reports import v2 as wr
+
+    layout = wr.Layout(w=24, h=10)
+    if shown.kind == "scatter":
+        x, y = wr.Config(shown.x), wr.SummaryMetric(shown.y)
+        return wr.ScatterPlot(title=shown.title, x=x, y=y, layout=layout)
+    spread = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev", "layout": layout}
+    if shown.kind == "bar":
+        return wr.BarPlot(title=shown.title, metrics=[shown.y], **spread)
+    return wr.LinePlot(title=shown.title, x=shown.x, y=[shown.y], **spread)
