@@ -1,6 +1,7 @@
 """Which weights exist."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,8 @@ class Topology:
         normalized: names of the sparse weights whose layer is followed by a normalization layer.
         visited: parameter name -> which weights have been active so far, the initial masks included.
         version: grows by one whenever a mask is replaced, for those who cache what follows from the masks.
+        rows: weight -> its vector of existing weights, where a layer multiplies only these (`sparsity.csr.use_csr`).
+        dense_gradients: whether such a layer's backward gives the gradient of all weights, or of existing ones alone.
 
     Raises:
         ConfigError: for a sparsity that cannot be met, an unknown distribution, a pattern that matches nothing, a
@@ -85,6 +88,8 @@ class Topology:
         self.normalized = [name for name in normalizations(model) if name in self.masks]
         self.visited = {name: mask.clone() for name, mask in self.masks.items()}
         self.version = 0
+        self.rows: dict[Tensor, Any] = {}
+        self.dense_gradients = False
         self._require_untrained()
         self.apply()
         self.agreed = False  # somebody may load a model's state alone

@@ -13,7 +13,7 @@ from sparse_train.report.launch.local import command, require_same_runs
 from sparse_train.report.results import COMPLETE, MADE, TIMES, Records, Results
 from sparse_train.report.sweeps import Sweep
 
-PLACE = ("device", "instructions", "torch", "threads", "compile")  # with these the same, so is every bit
+PLACE = ("device", "instructions", "torch", "threads", "compile", "execution")  # with these the same, so is every bit
 OTHERS = ("git", "status", "scale", *PLACE, *TIMES, *MADE)
 
 
@@ -88,8 +88,9 @@ def _committed(sweep: Sweep, results_dir: Path, run: str | None) -> tuple[pd.Ser
 
 def _as_before(row: pd.Series) -> list[str]:
     """Options that change only the last bits, as the committed run had them."""
-    compiled = row.get("compile")
-    return [f"threads={int(row['threads'])}", *([] if pd.isna(compiled) else [f"compile={str(compiled).lower()}"])]
+    compiled = [] if pd.isna(row.get("compile")) else [f"compile={str(row['compile']).lower()}"]
+    sparse = [] if pd.isna(row.get("execution")) else ["execution=csr"]
+    return [f"threads={int(row['threads'])}", *compiled, *sparse]
 
 
 def _same(a, b) -> bool:
