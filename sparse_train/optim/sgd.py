@@ -38,8 +38,8 @@ class SparseSGD(torch.optim.SGD):
     (correction times mask). During a step it needs memory for a copy of the gradients, and for a second one with HAM or
     the norm of dense gradients.
 
-    Where a layer multiplies only the weights that exist (`sparsity.csr`), a step works on their vector, its momentum too,
-    and then writes them to the weight. `state_dict` has momentum of the weight's shape as ever.
+    Where a layer multiplies only the weights that exist (`sparsity.csr`), a step works on their vector and its
+    momentum, and then writes the vector to the weight. `state_dict` has momentum of the weight's shape as ever.
 
     A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. If masks have changed
     since the last step, or other code has written to the weights, a step first masks weights and momentum again.
@@ -113,7 +113,7 @@ class SparseSGD(torch.optim.SGD):
             self._descend(group, params, self._with_scaled_decay(group, params, grads))
             if self.mirror is not None:
                 shaped = [p.ndim > 1 for p in params]
-                weights, of_weights = (list(compress(tensors, shaped)) for tensors in (self._stepped(params), grads))
+                weights, of_weights = (list(compress(tensors, shaped)) for tensors in (self.stepped(params), grads))
                 self.mirror.step(weights, of_weights, group["lr"])
         self._finish(groups)
         return loss
@@ -208,7 +208,7 @@ class SparseSGD(torch.optim.SGD):
                 self._scales[p] = corrections[name].to(p) if name in corrections else p.new_ones(())
                 if rows is not None:
                     rows.refresh()
-                    self._factors[p] = rows.gather(self._scales[p].expand_as(p))
+                    self._factors[p] = rows.structure.of_rows(self._scales[p])
                     self._held.append(rows.values)
                 else:
                     self._factors[p] = torch.ones_like(p)
@@ -264,13 +264,13 @@ class SparseSGD(torch.optim.SGD):
             self.state[p]["momentum_buffer"] = structure.spread(self.state[p]["momentum_buffer"])
         self._packed = {}
 
-    def _stepped(self, params: list[Tensor]) -> list[Tensor]:
+    def stepped(self, params: Iterable[Tensor]) -> list[Tensor]:
         """What a step works on: the parameters, or the vectors of their weights that exist."""
         rows = self.topology.rows
         return [rows[p].values if p in rows else p for p in params]
 
     def _gradients(self, params: list[Tensor]) -> list[Tensor]:
-        """Those of `_stepped`."""
+        """Those of `stepped`."""
         rows = self.topology.rows
         return [rows[p].gather(p.grad) if p in rows else p.grad for p in params]
 
@@ -305,19 +305,19 @@ class SparseSGD(torch.optim.SGD):
         rows = self.topology.rows
         missing = torch._foreach_sub([(self._factors if p in rows else self._scales)[p] for p in params], 1)
         torch._foreach_mul_(missing, group["weight_decay"])
-        return list(torch._foreach_add(grads, torch._foreach_mul(self._stepped(params), missing)))
+        return list(torch._foreach_add(grads, torch._foreach_mul(self.stepped(params), missing)))
 
     @torch.compiler.disable  # it cannot compile this operation
     def _descend(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> None:
         """torch's own fused SGD, on the gradients given instead of `p.grad`."""
         momentum = [self._momentum(p) if group["momentum"] else None for p in params]
         keys = ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
-        sgd(self._stepped(params), grads, momentum, fused=True, **{key: group[key] for key in keys})
+        sgd(self.stepped(params), grads, momentum, fused=True, **{key: group[key] for key in keys})
 
     @torch.compiler.disable
     def _finish(self, groups: Groups) -> None:
         """Tell autograd that the step changed the parameters, which fused operations do not, and remember how."""
-        increment_version([stepped for _, params in groups for stepped in self._stepped(params)])
+        increment_version([stepped for _, params in groups for stepped in self.stepped(params)])
         for _, params in groups:
             for p in params:
                 if p in self.topology.rows:

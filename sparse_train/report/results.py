@@ -137,7 +137,8 @@ def _row(record: dict) -> dict:
     """What the table says of a complete run: the last epoch's metrics, and how it was made; raises one of MALFORMED.
 
     `code`: the hash of the training code, or several, joined by "+". `processes`: if more than one, with `sync_bn` if
-    used. `compile`: if used. `execution`: if some layers ran as CSR. `instructions`: the CPU's, where it computed. `mixture`: what changed on the way.
+    used. `compile`: if used. `execution`: if some layers ran as CSR. `instructions`: the CPU's, where it computed.
+    `mixture`: what changed on the way.
     """
     final = {key: _number(value) for key, value in record["final"].items()}
     row = {"trained_epochs" if key == "epoch" else key: final[key] for key in final if key not in TIMES}
@@ -381,7 +382,7 @@ def _sentences(complete: pd.DataFrame) -> Iterator[str]:
     if "compile" in complete and 0 < (compiled := complete["compile"].notna().sum()) < len(complete):
         yield f"Made by torch.compile, which rounds differently: {compiled} of {len(complete)} runs."
     if "execution" in complete and 0 < (sparse := complete["execution"].notna().sum()) < len(complete):
-        yield f"Made by products of existing weights alone (CSR), which round differently: {sparse} of {len(complete)} runs."
+        yield f"Made by products of existing weights (CSR), which round differently: {sparse} of {len(complete)} runs."
     if "instructions" in complete and len(counts := complete["instructions"].value_counts()) > 1:
         yield f"Made by CPUs with different instructions, which round differently: {_counted(counts)}."
     if "mixture" in complete and len(mixed := complete.dropna(subset="mixture")):

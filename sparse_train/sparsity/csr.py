@@ -4,7 +4,6 @@ A layer's three products are torch's own: forward `W x`, the gradient of its inp
 weights at the mask alone (`torch.sparse.sampled_addmm`). Convolutions stay dense.
 """
 
-import copyreg
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,17 +28,18 @@ def use_csr(model: nn.Module, topology: Topology, if_faster_on: Tensor | None = 
 
     Results are those of the masked layers up to the rounding of sums, and all else is as with them: names, parameters,
     masks, checkpoints. A weight stays a dense parameter, 0 off its mask, and is up to date after every step. But its
-    `.grad` is sparse, of the weights that exist, unless `topology.dense_gradients`: an attached `Updater` asks for dense
-    ones at the steps that look at them. `SparseSGD` then steps the vector of these weights alone, with the
-    slots that it has; other optimizers need an `Updater`, and step the whole weight.
+    `.grad` is sparse, of the weights that exist, unless `topology.dense_gradients`: an attached `Updater` asks for
+    dense ones at the steps that look at them. `SparseSGD` steps the vector of these weights, whatever its slots; other
+    optimizers need an `Updater`, and step the whole weight.
 
-    Only layers of class `nn.Linear` in float32 or float64, of whose weights some do not exist and that no other layer
-    shares. Products are in that dtype, under autocast too. Not for DistributedDataParallel and `torch.compile`. Copies
-    and pickles of the model have plain layers. Call it again to choose anew, and `use_dense` to go back.
+    It takes layers of class `nn.Linear` in float32 or float64 that are to have fewer weights than places (`targets`)
+    and share them with no other layer. Products are in that dtype, under autocast too. It is not for
+    DistributedDataParallel and `torch.compile`. Copies and pickles of the model have plain layers. A second call
+    chooses anew; `use_dense` goes back.
 
     Args:
-        if_faster_on: a batch of inputs as in training: time every layer both ways on what it gets there, forward and
-            backward, and take CSR only where it is faster.
+        if_faster_on: a batch of inputs as in training: every layer is timed both ways on as many vectors as it gets
+            there, forward and backward, and taken only where CSR is faster. The masks are those of now.
     """
     use_dense(model, topology)
     with catch_warnings():  # torch says once that its CSR tensors are in beta
@@ -90,6 +90,10 @@ class Structure(NamedTuple):
     def gather(self, dense: Tensor) -> Tensor:
         """Of a tensor of the weight's shape, what belongs to the weights that exist."""
         return dense.reshape(-1).index_select(0, self.places)
+
+    def of_rows(self, factors: Tensor) -> Tensor:
+        """For each weight that exists the factor of its row, of a scalar or one for each row (out, 1)."""
+        return factors.expand(self.shape[0], 1).flatten().index_select(0, self.indices[0])
 
     def spread(self, values: Tensor) -> Tensor:
         """The tensor of the weight's shape, 0 where no weight is."""
@@ -164,29 +168,34 @@ class CSRLinear(nn.Linear):
             return F.linear(x, self.weight, self.bias)
         self.rows.refresh()
         with torch.autocast(x.device.type, enabled=False):  # it has no such products in lower precision
-            y = _Product.apply(x.reshape(-1, x.shape[-1]).to(self.weight.dtype), self.weight, self.rows)
-            y = y if self.bias is None else y + self.bias
+            y = _Product.apply(x.reshape(-1, x.shape[-1]).to(self.weight.dtype), self.weight, self.bias, self.rows)
         return y.view(*x.shape[:-1], -1)
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        return copyreg.__newobj__, (nn.Linear,), {key: value for key, value in vars(self).items() if key != "rows"}
+        return nn.Linear.__new__, (nn.Linear,), {key: value for key, value in vars(self).items() if key != "rows"}
 
 
 class _Product(torch.autograd.Function):
-    """x W^T of (n, in) and (out, in). Other layers are many times slower on transposed tensors, so none leaves it."""
+    """x W^T + b of (n, in), (out, in) and (out,). torch's batch normalization takes 20 times as long for transposed
+    tensors, so none leaves it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, rows: Rows) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rows: Rows) -> Tensor:
         columns = x.t().contiguous()
         ctx.structure, ctx.topology = rows.structure, rows.topology
         ctx.save_for_backward(columns, rows.values)
-        return (rows.structure.matrix(rows.values) @ columns).t().contiguous()
+        matrix = rows.structure.matrix(rows.values)
+        product = matrix @ columns if bias is None else torch.addmm(bias[:, None], matrix, columns)
+        return product.t().contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple:
         (columns, values), known = ctx.saved_tensors, ctx.structure
-        g, of_x, of_weight = g.t().contiguous(), None, None
+        of_x = of_weight = None
+        of_bias = g.sum(0) if ctx.needs_input_grad[2] else None
+        g = g.t().contiguous()
         if ctx.needs_input_grad[0]:
             of_x = (known.transposed(values) @ g).t().contiguous()
         if ctx.needs_input_grad[1]:
@@ -198,7 +207,7 @@ class _Product(torch.autograd.Function):
                 of_weight = torch.sparse_coo_tensor(
                     known.indices, at_mask, known.shape, is_coalesced=True, check_invariants=False
                 )
-        return of_x, of_weight, None
+        return of_x, of_weight, of_bias, None
 
 
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
@@ -243,7 +252,7 @@ def _faster(layer: nn.Linear, rows: Rows, vectors: int, of_input: bool) -> bool:
     g, wanted = weight.new_ones(vectors, layer.out_features), [t for t in (x, weight) if t.requires_grad]
     ways: dict[str, Callable[[], Tensor]] = {
         "dense": lambda: F.linear(x, weight),
-        "csr": lambda: _Product.apply(x, weight, rows),
+        "csr": lambda: _Product.apply(x, weight, None, rows),
     }
     times: dict[str, list[float]] = {way: [] for way in ways}
     asked, rows.topology.dense_gradients = rows.topology.dense_gradients, False
