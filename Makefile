@@ -47,7 +47,7 @@ WANDB := $(call option,project,PROJECT) $(call option,entity,ENTITY)
 reproduce-% draw-% rerun-% status-% cancel-% watch-%: export NAME = $*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos trainers bench parity lint format lock clean
+.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos trainers bench bench-sparse parity lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,8 +120,15 @@ trainers: setup .venv/trainers/ready ## train in the loops of timm, accelerate, 
 	$(PIP) --quiet --no-deps --upgrade --target .venv/trainers -r trainers/requirements.txt
 	@touch $@
 
-bench: setup ## time steps, mask updates and training: results/performance.md; DATA_DIR=data to train on CIFAR-100 too
+bench: setup bench-sparse ## time steps, mask updates and training: results/performance.md; DATA_DIR=data to train on CIFAR-100 too
 	$(BIN)/python -m benchmarks $(call option,data-dir,DATA_DIR) --out "$$RESULTS_DIR/performance.md"
+
+bench-sparse: setup .venv/peers/ready ## time sparse linear layers beside dense ones and SparseLab: results/sparse-training.md (4 minutes)
+	PYTHONPATH=.venv/peers $(BIN)/python -m benchmarks.sparse $(call option,data-dir,DATA_DIR) --out "$$RESULTS_DIR/sparse-training.md"
+
+.venv/peers/ready: benchmarks/requirements.txt .venv/ready
+	$(PIP) --quiet --no-deps --upgrade --target .venv/peers -r benchmarks/requirements.txt
+	@touch $@
 
 parity: setup ## run others' mask updates and HAM beside ours: results/parity.md; PEERS says where their code is cloned from
 	$(BIN)/python -m parity --out "$$RESULTS_DIR/parity.md"

@@ -32,8 +32,8 @@ MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 class Stretch:
     """The first batches of an epoch."""
 
-    def __init__(self, split: Split):
-        self.split, self.samples = split, STEPS * BATCH
+    def __init__(self, split: Split, batch: int):
+        self.split, self.samples = split, STEPS * batch
 
     def __len__(self) -> int:
         return STEPS
@@ -42,12 +42,15 @@ class Stretch:
         return islice(self.split.epoch(epoch, start), STEPS)
 
 
-def entrypoint(device: torch.device, data_dir: str, *overrides: str) -> Callable[[], object]:
+def entrypoint(
+    device: torch.device, data_dir: str, *overrides: str, dataset: str = "cifar100", batch: int | None = None
+) -> Callable[[], object]:
     """RigL + SparseOpt as `python -m sparse_train dataset=cifar100` trains it."""
-    options = ["dataset=cifar100", f"device={device.type}", f"data_dir={data_dir}", f"batch_size={BATCH}", *overrides]
+    batch = batch or BATCH
+    options = [f"dataset={dataset}", f"device={device.type}", f"data_dir={data_dir}", f"batch_size={batch}", *overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         run = build(compose("config", overrides=options))
-    run = replace(run, data=run.data._replace(train=Stretch(run.data.train)))
+    run = replace(run, data=run.data._replace(train=Stretch(run.data.train, batch)))
     keeper = Checkpointing(run, Record(tempfile.mkdtemp(), "benchmark"), Interval(), SignalHandler())
 
     def train() -> object:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sparse_train.optim.sgd import SparseSGD
     from sparse_train.optim.sparseopt import SparseOpt, neuron_scale
     from sparse_train.record.export import load, load_masks
+    from sparse_train.sparsity.csr import use_csr, use_dense
     from sparse_train.sparsity.density import erk, uniform
     from sparse_train.sparsity.method import Method
     from sparse_train.sparsity.methods.dsr import DSR
@@ -59,6 +60,8 @@ _HOMES = {
     "mirror_factor": "optim.ham",
     "neuron_scale": "optim.sparseopt",
     "uniform": "sparsity.density",
+    "use_csr": "sparsity.csr",
+    "use_dense": "sparsity.csr",
 }
 
 __all__ = [
@@ -88,6 +91,8 @@ __all__ = [
     "mirror_factor",
     "neuron_scale",
     "uniform",
+    "use_csr",
+    "use_dense",
 ]
 
 

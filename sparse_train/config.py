@@ -20,7 +20,8 @@ from sparse_train.source import OURS, foreign_code
 # Incremented when a change of the code alters results, so that old and new records never pass for the same run.
 NUMERICS = 1
 
-# What decides a result, and so a run's id. Never here: paths, workers, device, threads, logger, checkpoint intervals.
+# What decides a result, and so a run's id. Never here: paths, workers, device, threads, execution, logger, checkpoint
+# intervals.
 SCIENCE = (
     "task",
     "dataset",
@@ -70,6 +71,7 @@ AS_BEFORE: dict[str, Any] = {"dst.start_fraction": 0.0, "model.pretrained": Fals
 CHOICES = {
     "amp": ("none", "bf16"),
     "device": ("auto", "cpu", "cuda"),
+    "execution": ("dense", "csr", "auto"),
     "init": ("dense_fan_in", "lecun_normal", "own_fan_in", "over_sqrt_c"),
     "weight_decay_on": ("all", "weights"),
     "s_avg": ("layer", "global", "none"),
@@ -122,6 +124,7 @@ class Config:
     amp: str = MISSING
     channels_last: bool = MISSING
     compile: Any = MISSING
+    execution: str = MISSING
     sync_bn: bool = MISSING
     device: str = MISSING
     gpus: list[int] | None = None

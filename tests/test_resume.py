@@ -64,12 +64,13 @@ def ended(compose_config, image_folder, tmp_path, monkeypatch):
         (*DIGITS,),
         (*DIGITS, "amp=bf16", "channels_last=true", "renorm=unit"),
         (*DIGITS, "compile=true"),
+        (*DIGITS, "execution=csr", "topology.distribution=uniform"),
         (*DIGITS, "dst=snfs", "drop_fraction=0.5"),
         (*DIGITS, "dst=granet", "sparsity=0.5"),
         (*FOLDER, "workers=0"),
         (*FOLDER, "workers=2"),
     ],
-    ids=["fp32", "bf16", "compiled", "snfs", "granet", "folder", "folder and workers"],
+    ids=["fp32", "bf16", "compiled", "csr", "snfs", "granet", "folder", "folder and workers"],
 )
 def test_broken_off_within_an_epoch_it_ends_the_same(ended, overrides):
     rows, state, steps = ended("once", overrides)

@@ -110,6 +110,9 @@ class TrainSplit:
         span = torch.arange(self.size, device=device)
         for first in range(start * self.batch_size, self.samples, self.batch_size):
             batch = self.loading.share(first)
+            if not (self.pad or self.flip):  # whole images are several times faster to take than pixels
+                yield self.normalize(self.images[order[batch]]), self.labels[order[batch]]
+                continue
             which, rows = order[batch], top[batch] + span  # (B,), (B, H)
             columns = left[batch] + torch.where(mirrored[batch], span.flip(0), span)  # (B, W)
             pixels = self.images[which[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -31,6 +31,14 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], topology: Topology, m
     masks = {weight: topology.masks[name] for name, weight in topology.weights.items()}
     given = [parameters] if isinstance(parameters, Tensor) else parameters
     trained = [p for p in given if p.grad is not None]
-    norm = get_total_norm([torch.where(masks[p], p.grad, 0) if p in masks else p.grad for p in trained])
-    clip_grads_with_norm_(trained, max_norm, norm)
+    graded = [_values_alone(p) if p.grad.is_sparse else p for p in trained]
+    norm = get_total_norm([torch.where(masks[p], p.grad, 0) if p in masks else p.grad for p in graded])
+    clip_grads_with_norm_(graded, max_norm, norm)
     return norm
+
+
+def _values_alone(p: Tensor) -> Tensor:
+    """What stands for a parameter whose gradient has values where weights exist alone (`sparsity.csr`)."""
+    stand_in = torch.empty_like(p.grad._values())
+    stand_in.grad = p.grad._values()
+    return stand_in

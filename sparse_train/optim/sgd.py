@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from itertools import compress
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +37,9 @@ class SparseSGD(torch.optim.SGD):
     parameters, and waits for no device. Beside momentum the optimizer keeps a factor for every parameter, of its shape
     (correction times mask). During a step it needs memory for a copy of the gradients, and for a second one with HAM or
     the norm of dense gradients.
+
+    Where a layer multiplies only the weights that exist (`sparsity.csr`), a step works on their vector and its
+    momentum, and then writes the vector to the weight. `state_dict` has momentum of the weight's shape as ever.
 
     A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. If masks have changed
     since the last step, or other code has written to the weights, a step first masks weights and momentum again.
@@ -73,6 +78,7 @@ class SparseSGD(torch.optim.SGD):
         self.topology, self.precondition, self.renorm, self.mirror = topology, precondition, renorm, mirror
         super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
         self._forget()
+        self.topology.dense_gradients |= self.needs_dense_gradients
         if any(p.is_complex() for group in self.param_groups for p in group["params"]):
             raise ValueError("complex parameters cannot be trained: give the optimizer real ones")
         require_trains(self, topology)
@@ -98,7 +104,8 @@ class SparseSGD(torch.optim.SGD):
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         groups = [(group, params) for group, params in groups if params]
         self._prepare(groups)
-        masked = [self._corrected(params, self._factors) for _, params in groups]  # precondition and mask, one product
+        # Precondition and mask, one product.
+        masked = [self._corrected(params, self._gradients(params), self._factors) for _, params in groups]
         if self.renorm is not None and groups:
             factor = self._bound(groups, masked)
             for grads in masked:
@@ -106,7 +113,8 @@ class SparseSGD(torch.optim.SGD):
         for (group, params), grads in zip(groups, masked, strict=True):
             self._descend(group, params, self._with_scaled_decay(group, params, grads))
             if self.mirror is not None:
-                weights, of_weights = ([t for t in tensors if t.ndim > 1] for tensors in (params, grads))
+                shaped = [p.ndim > 1 for p in params]
+                weights, of_weights = (list(compress(tensors, shaped)) for tensors in (self.stepped(params), grads))
                 self.mirror.step(weights, of_weights, group["lr"])
         self._finish(groups)
         return loss
@@ -123,17 +131,25 @@ class SparseSGD(torch.optim.SGD):
     @torch.no_grad()
     def mask_momentum(self) -> None:
         """Zero the momentum of weights that do not exist, and what wrappers keep beside it, after a mask change."""
+        self._unpack()
         mask_state(self.state, self.topology)
 
     @torch.no_grad()
     def multiply(self, weight: Tensor, factor: Tensor) -> None:
         """Multiply a weight and its momentum."""
+        self._unpack()
         weight.mul_(factor)
         if (momentum := self.state.get(weight, {}).get("momentum_buffer")) is not None:
             momentum.mul_(factor)
 
+    @property
+    def needs_dense_gradients(self) -> bool:
+        """Whether every step looks at gradients of weights that do not exist: for their norm."""
+        return self.renorm is not None and self.renorm.over == "dense"
+
     def state_dict(self) -> dict:
         """As torch's, with the topology's under `topology`: model and optimizer are then all that a restart needs."""
+        self._unpack()
         return {**super().state_dict(), "topology": self.topology.state_dict()}
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -141,6 +157,7 @@ class SparseSGD(torch.optim.SGD):
 
         Momentum off the mask, which another optimizer may have left, becomes 0 here, and stays there.
         """
+        self._unpack()
         self.topology.restore(state_dict.get("topology"))
         self.loaded = state_dict.get(KEY)
         super().load_state_dict(deepcopy({key: value for key, value in state_dict.items() if key != "topology"}))
@@ -148,6 +165,7 @@ class SparseSGD(torch.optim.SGD):
 
     def __getstate__(self) -> dict:
         """Copies keep topology and slots, but no hooks (as in torch) and not the `step` that a scheduler wrapped."""
+        self._unpack()
         return {k: v for k, v in vars(self).items() if not (k.startswith("_") or hasattr(type(self), k))}
 
     def __setstate__(self, state: dict) -> None:
@@ -159,6 +177,7 @@ class SparseSGD(torch.optim.SGD):
         self._corrections: tuple[tuple, dict[str, Tensor]] = ((), {})  # what they were made for, and they themselves
         self._scales: dict[Tensor, Tensor] = {}  # parameter -> the precondition's factor, or 1
         self._factors: dict[Tensor, Tensor] = {}  # parameter -> scale * mask, of its shape, dtype and memory layout
+        self._packed: dict[Tensor, Any] = {}  # parameter -> `csr.Structure` of the vector that its momentum is
         self._held: list[Tensor] = []  # parameters and momentum, so that nothing else takes their addresses
         self._left: tuple = ()  # how the last step left masks, parameters and momentum
 
@@ -172,6 +191,7 @@ class SparseSGD(torch.optim.SGD):
         if self._found(groups) == self._left:
             return
         self._left = ()
+        self._unpack()
         self.topology.apply()  # the masks follow the weights first
         corrections = self.corrections()
         names = {weight: name for name, weight in self.topology.weights.items()}
@@ -180,29 +200,44 @@ class SparseSGD(torch.optim.SGD):
             for p in params:
                 name = names.get(p)
                 shown = name or f"a parameter of shape {tuple(p.shape)}"
-                if p.grad.layout != torch.strided:
-                    right = "SparseSGD needs dense ones, from sparse=False"
+                rows = self.topology.vectors.get(p)
+                if p.grad.layout != torch.strided and not self._may_be_sparse(p):
+                    by = "sparse=False" if rows is None else "topology.dense_gradients = True"
+                    right = f"SparseSGD needs dense ones, from {by}"
                     raise ValueError(f"the gradient of {shown} is sparse: {right}")
                 if torch.empty_like(p).stride() != p.stride():
                     raise ValueError(f"{shown} lies in memory with gaps: make it contiguous, by p.data.contiguous()")
                 self._scales[p] = corrections[name].to(p) if name in corrections else p.new_ones(())
-                self._factors[p] = torch.ones_like(p)
                 if name is not None:
                     self.topology.trained.add(name)
-                    self._factors[p].copy_(self.topology.masks[name]).mul_(self._scales[p])
+                if rows is not None:
+                    rows.refresh()
+                    self._factors[p] = rows.structure.of_rows(self._scales[p])
+                    self._held.append(rows.values)
+                else:
+                    self._factors[p] = torch.ones_like(p)
+                    if name is not None:
+                        self._factors[p].copy_(self.topology.masks[name]).mul_(self._scales[p])
                 self._held.append(p.detach())
                 if group["momentum"]:
-                    self._held.append(self._own_momentum(p))
-        self.mask_momentum()
+                    self._held.append(self._own_momentum(p) if rows is None else self._pack(p))
+        mask_state(self.state, self.topology)
 
     def _found(self, groups: Groups) -> tuple:
         """What factors follow from, and what shows that others wrote to a parameter or exchanged its momentum."""
         tensors = [
-            (id(p), p.data_ptr(), p._version, p.grad.layout, group["momentum"] != 0, id(self._momentum(p)))
+            (
+                *(id(p), p.data_ptr(), p._version, p in self.topology.vectors, self._may_be_sparse(p) or p.grad.layout),
+                *(group["momentum"] != 0, id(self._momentum(p))),
+            )
             for group, params in groups
             for p in params
         ]
         return self.topology.version, self.precondition, tensors
+
+    def _may_be_sparse(self, p: Tensor) -> bool:
+        """Whether a step can do without the gradients of a parameter's weights that do not exist."""
+        return p in self.topology.vectors and not self.needs_dense_gradients
 
     def _momentum(self, p: Tensor) -> Tensor | None:
         return self.state[p].get("momentum_buffer") if p in self.state else None
@@ -220,41 +255,77 @@ class SparseSGD(torch.optim.SGD):
                 self.state[p]["momentum_buffer"].copy_(found)
         return self.state[p]["momentum_buffer"]
 
-    def _corrected(self, params: list[Tensor], factors: Mapping[Tensor, Tensor]) -> list[Tensor]:
+    def _pack(self, p: Tensor) -> Tensor:
+        """The vector of a parameter's momentum where weights exist, which `_unpack` makes its momentum again."""
+        found, rows = self._momentum(p), self.topology.vectors[p]
+        packed = torch.zeros_like(rows.values) if found is None else rows.gather(found).to(rows.values)
+        self.state[p]["momentum_buffer"], self._packed[p] = packed, rows.structure
+        return packed
+
+    def _unpack(self) -> None:
+        """Give momentum the shapes of its parameters, for whoever looks at it or changes masks."""
+        for p, structure in self._packed.items():
+            self.state[p]["momentum_buffer"] = structure.spread(self.state[p]["momentum_buffer"])
+        self._packed = {}
+
+    def stepped(self, params: Iterable[Tensor]) -> list[Tensor]:
+        """What a step works on: the parameters, or the vectors of their weights that exist."""
+        rows = self.topology.vectors
+        return [rows[p].values if p in rows else p for p in params]
+
+    def _gradients(self, params: list[Tensor]) -> list[Tensor]:
+        """Those of `stepped`."""
+        rows = self.topology.vectors
+        return [rows[p].gather(p.grad) if p in rows else p.grad for p in params]
+
+    def _corrected(self, params: list[Tensor], grads: list[Tensor], factors: Mapping[Tensor, Tensor]) -> list[Tensor]:
         """Copies of the gradients times `factors`, which follow from masks, and by what follows from weights too."""
-        grads = list(torch._foreach_mul([factors[p] for p in params], [p.grad for p in params]))
+        grads = list(torch._foreach_mul([factors[p] for p in params], grads))
         if isinstance(self.precondition, EqualAngle):
-            of = dict(zip(params, grads, strict=True))
-            for name in self.topology.normalized:
-                if (weight := self.topology.weights[name]) in of:
-                    tensors = (weight, of[weight], self.topology.masks[name])
-                    self.precondition.turn(*(self.topology.rows(name, tensor) for tensor in tensors))
+            self._turn(dict(zip(params, grads, strict=True)))
         return grads
+
+    def _turn(self, grads: Mapping[Tensor, Tensor]) -> None:
+        """EqualAngle's part of a correction, in place."""
+        for name in self.topology.normalized:
+            if (weight := self.topology.weights[name]) in grads:
+                grad, rows = grads[weight], self.topology.vectors.get(weight)
+                spread = grad if grad.shape == weight.shape else rows.structure.spread(grad)
+                tensors = (weight, spread, self.topology.masks[name])
+                self.precondition.turn(*(self.topology.rows(name, tensor) for tensor in tensors))
+                if spread is not grad:
+                    grad.copy_(rows.gather(spread))
 
     def _bound(self, groups: Groups, masked: list[list[Tensor]]) -> Tensor:
         """The renormalization factor, from the norm of all corrected gradients, dense or masked."""
-        dense = self.renorm.over == "dense"
-        normed = [self._corrected(params, self._scales) for _, params in groups] if dense else masked
+        normed = masked
+        if self.needs_dense_gradients:
+            normed = [self._corrected(params, [p.grad for p in params], self._scales) for _, params in groups]
         return self.renorm.factor([grad for grads in normed for grad in grads])
 
     def _with_scaled_decay(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
         """SGD adds `decay * w`; where decay is scaled too, that must be `decay * scale * w`: add the difference."""
         if self.precondition is None or not self.precondition.scale_decay:
             return grads
-        missing = torch._foreach_sub([self._scales[p] for p in params], 1)
+        rows = self.topology.vectors
+        missing = torch._foreach_sub([(self._factors if p in rows else self._scales)[p] for p in params], 1)
         torch._foreach_mul_(missing, group["weight_decay"])
-        return list(torch._foreach_add(grads, torch._foreach_mul(params, missing)))
+        return list(torch._foreach_add(grads, torch._foreach_mul(self.stepped(params), missing)))
 
     @torch.compiler.disable  # it cannot compile this operation
     def _descend(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> None:
         """torch's own fused SGD, on the gradients given instead of `p.grad`."""
         momentum = [self._momentum(p) if group["momentum"] else None for p in params]
         keys = ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
-        sgd(params, grads, momentum, fused=True, **{key: group[key] for key in keys})
+        sgd(self.stepped(params), grads, momentum, fused=True, **{key: group[key] for key in keys})
 
     @torch.compiler.disable
     def _finish(self, groups: Groups) -> None:
         """Tell autograd that the step changed the parameters, which fused operations do not, and remember how."""
-        increment_version([p for _, params in groups for p in params])
+        increment_version([stepped for _, params in groups for stepped in self.stepped(params)])
+        for _, params in groups:
+            for p in params:
+                if p in self.topology.vectors:
+                    self.topology.vectors[p].fill()
         self.topology.note()
         self._left = self._found(groups)

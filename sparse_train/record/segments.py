@@ -4,7 +4,7 @@ from itertools import groupby
 
 from sparse_train.record.files import now
 
-PROVENANCE = ("git", "code", "versions", "hardware", "threads", "compile", "processes", "sync_bn")
+PROVENANCE = ("git", "code", "versions", "hardware", "threads", "compile", "processes", "sync_bn", "execution")
 UNKNOWN = "not recorded"
 
 
@@ -64,6 +64,7 @@ def _segment(started: str, metadata: dict, epochs: int, steps: int) -> dict:
 
 def _flat(segment: dict) -> dict:
     """Provenance without its two levels."""
-    known = {"compile": False, "sync_bn": False} | provenance(segment)  # older segments have neither
+    # What older segments do not have.
+    known = {"compile": False, "sync_bn": False, "execution": "dense"} | provenance(segment)
     inner = {key: value for value in known.values() if isinstance(value, dict) for key, value in value.items()}
     return {key: value for key, value in (known | inner).items() if not isinstance(value, dict)}

@@ -29,7 +29,7 @@ UNREADABLE = "unreadable"
 TIMES = ("seconds", "images_per_second", "data_wait", "started")  # columns that differ when the same run is made again
 MALFORMED = (KeyError, TypeError, AttributeError, ValueError, RecursionError)
 FACTS = ("best_test_acc", "images_per_second", "seconds", "started", "threads", "device", "torch", "git")
-MADE = ("code", "processes", "sync_bn", "compile", "instructions", "mixture")  # where a run differs from the default
+MADE = ("code", "processes", "sync_bn", "compile", "execution", "instructions", "mixture")  # where not the default
 COUNTS = ("trained_epochs", "step", "threads", "processes")  # whole numbers, also where others have none
 # pandas reads numbers to the last bit from 3.1 on; before, only when told to.
 EXACTLY = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
@@ -130,7 +130,8 @@ def _row(record: dict) -> dict:
     """The row of a complete run: the last epoch's metrics, and how it was made; raises one of MALFORMED.
 
     `code`: the hash of the training code, or several, joined by "+". `processes`: if more than one, with `sync_bn` if
-    used. `compile`: if used. `instructions`: the CPU's, where it computed. `mixture`: what changed on the way.
+    used. `compile`: if used. `execution`: if some layers ran as CSR. `instructions`: the CPU's, where it computed.
+    `mixture`: what changed on the way.
     """
     final = {key: _number(value) for key, value in record["final"].items()}
     row = {"trained_epochs" if key == "epoch" else key: final[key] for key in final if key not in TIMES}
@@ -153,6 +154,7 @@ def _row(record: dict) -> dict:
         "processes": processes if processes > 1 else None,
         "sync_bn": processes > 1 and record["config"].get("sync_bn"),
         "compile": record["config"].get("compile"),
+        "execution": None if (how := record.get("execution")) == "dense" else how,
         "instructions": hardware.get("instructions") if on_cpu else None,
         "mixture": segments.mixture(record),
     }
@@ -381,6 +383,8 @@ def _sentences(complete: pd.DataFrame) -> Iterator[str]:
         yield f"Of these, normalizing over the whole batch (sync_bn): {synced} {'run' if synced == 1 else 'runs'}."
     if "compile" in complete and 0 < (compiled := complete["compile"].notna().sum()) < len(complete):
         yield f"Made by torch.compile, which rounds differently: {compiled} of {len(complete)} runs."
+    if "execution" in complete and 0 < (sparse := complete["execution"].notna().sum()) < len(complete):
+        yield f"Made by products of existing weights (CSR), which round differently: {sparse} of {len(complete)} runs."
     if "instructions" in complete and len(counts := complete["instructions"].value_counts()) > 1:
         yield f"Made by CPUs with different instructions, which round differently: {_counted(counts)}."
     if "mixture" in complete and len(mixed := complete.dropna(subset="mixture")):

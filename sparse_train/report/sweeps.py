@@ -269,6 +269,8 @@ def workload(config: DictConfig | Mapping) -> str:
     """
     parts = {key: config[key] for key in ("dataset", *WORK)}
     plain = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in parts.items()}
+    if (execution := config.get("execution", "dense")) != "dense":  # which records older than the key do not have
+        plain["execution"] = execution
     dataset = plain.pop("dataset")
     if isinstance(plain["model"], dict):
         plain["model"] = dict(sorted(plain["model"].items())) | {"_target_": _last(plain["model"]["_target_"])}

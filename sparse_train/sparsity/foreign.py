@@ -67,6 +67,8 @@ class Adopted:
         for name, weight in self.topology.weights.items():
             if weight.grad is not None:
                 self.topology.trained.add(name)
+                if weight.grad.is_sparse:  # of a layer that multiplies only the weights that exist
+                    weight.grad = weight.grad.to_dense()
                 weight.grad.masked_fill_(~self.topology.masks[name], 0)
 
     @torch.compiler.disable
@@ -142,16 +144,24 @@ class Attached:
         optimizer: whose `step` is called once per step of the training.
         looks: whether `act` has something to do at a step.
         act: what is done there.
+        ask: told the number of the next step, before its gradients are made.
 
     Raises:
         ConfigError: the optimizer has an attached Updater already: two would each change the masks.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, looks: Callable[[int], bool], act: Callable[[int], bool]):
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        looks: Callable[[int], bool],
+        act: Callable[[int], bool],
+        ask: Callable[[int], None],
+    ):
         hooks = optimizer._optimizer_step_pre_hooks.values()
         taken = any(isinstance(getattr(hook, "__self__", None), Attached) for hook in hooks)
         require(not taken, "updater", "attach", "this optimizer has an attached Updater already: once is enough")
-        self.looks, self.act, self.steps = looks, act, 0
+        self.looks, self.act, self.ask, self.steps = looks, act, ask, 0
+        ask(0)
         optimizer.register_step_pre_hook(self.before)
         saved_with(optimizer, "steps", self, "an attached Updater, and has no count of steps")
 
@@ -168,11 +178,13 @@ class Attached:
             )
         self.steps += 1
         if not looks:
+            self.ask(self.steps)
             return None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
             args, kwargs = args[:1], {**kwargs, "closure": lambda: loss}
+        self.ask(self.steps)
         if self.act(step):
             for group in optimizer.param_groups:
                 for p in group["params"]:
@@ -184,10 +196,17 @@ class Attached:
 
     def load_state_dict(self, steps: int) -> None:
         self.steps = steps
+        self.ask(steps)
 
 
 def _trains_nothing(optimizer: torch.optim.Optimizer) -> bool:
     """Whether it is a step for show, as torch.distributed.checkpoint takes it to have a state to save or fill."""
     grads = (p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
     rates = [group["lr"] for group in optimizer.param_groups]  # reading a tensor would wait for its device
-    return not any(isinstance(rate, Tensor) or rate for rate in rates) and not any(grad.any() for grad in grads)
+    return not any(isinstance(rate, Tensor) or rate for rate in rates) and not any(
+        _values(grad).any() for grad in grads
+    )
+
+
+def _values(grad: Tensor) -> Tensor:
+    return grad._values() if grad.is_sparse else grad

@@ -71,6 +71,8 @@ class Topology:
         visited: parameter name -> which weights have been active so far, the initial masks included.
         version: grows by one whenever a mask is replaced, for those who cache what follows from the masks.
         trained: names of the weights that a step or an update has had a gradient for.
+        vectors: weight -> its vector of existing weights, where a layer multiplies only these (`sparsity.csr.use_csr`).
+        dense_gradients: whether such a layer's backward gives the gradient of all weights, or of existing ones alone.
 
     Raises:
         ConfigError: for a sparsity that cannot be met, an unknown distribution, a pattern that matches nothing, a
@@ -125,6 +127,8 @@ class Topology:
             self._aim(sparsity)
         self.visited = {name: mask.clone() for name, mask in self.masks.items()}
         self.version, self.trained, self._told = 0, set(), False
+        self.vectors: dict[Tensor, Any] = {}
+        self.dense_gradients = False
         if initial in ("random", "constant_fan_in", "dense"):
             self._look_at_what_is_lost()
         self.apply()

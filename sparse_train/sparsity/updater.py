@@ -120,6 +120,7 @@ class Updater:
         self.first = dict(topology.first if self.prunes else topology.counts)
         self.optimizer = optimizer if hasattr(optimizer, "mask_momentum") else Adopted(optimizer, topology)
         require_trains(optimizer, topology)
+        topology.dense_gradients = True  # until `attach` or `ask` knows better
         method.begin(topology, optimizer)
         if overrides(method, "state_dict"):
             saved_with(optimizer, "method", method, f"the state of {owner(method.state_dict)}, so it cannot resume")
@@ -129,7 +130,7 @@ class Updater:
 
         Do not call `update` then. `Attached` says what happens in a step; the optimizer's state has the count of steps.
         """
-        Attached(self._stepped, lambda step: self.due(step) or self.observes(step), self._act)
+        Attached(self._stepped, self.looks, self._act, self.ask)
         if isinstance(self.optimizer, Adopted):
             self.optimizer.run_last()
         if warning := self.idle():
@@ -165,6 +166,18 @@ class Updater:
         """How far a method that prunes is: 0 up to t_0, 1 from the last update of the run on."""
         length = self.last_update - self.first_step
         return min(max(step - self.first_step, 0.0) / length, 1.0) if length > 0 else 1.0
+
+    def looks(self, step: int) -> bool:
+        """Whether it has anything to do at this step: `observe`, `update` or both."""
+        return self.due(step) or self.observes(step)
+
+    def ask(self, step: int) -> None:
+        """Before a step's backward pass: dense gradients only where they are looked at, of layers under `use_csr`.
+
+        Without it, or `attach`, these layers give dense gradients at every step, which is right and slower.
+        """
+        always = getattr(self._stepped, "needs_dense_gradients", False)
+        self.topology.dense_gradients = always or self.looks(step)
 
     def needs_dense_gradient(self, step: int) -> bool:
         """Whether the gradients of weights that do not exist are looked at in this step."""
@@ -269,6 +282,11 @@ class Updater:
         for name, weight in self.topology.weights.items():
             if not weight.requires_grad:
                 continue
+            if weight.grad is not None and weight.grad.is_sparse:
+                raise RuntimeError(
+                    f"{name} has the gradient of its existing weights alone at step {step}: call updater.ask(step)"
+                    " before backward, or set topology.dense_gradients = True"
+                )
             layer = Layer(
                 name=name,
                 weight=self.topology.rows(name, weight),

@@ -24,6 +24,7 @@ from sparse_train.process.distributed import Ranks
 from sparse_train.process.workers import slot
 from sparse_train.randomness import derive
 from sparse_train.record.metadata import choices, metadata
+from sparse_train.sparsity.csr import CSR, DENSE, use_csr
 from sparse_train.sparsity.flops import layer_flops, relative_flops
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
@@ -93,6 +94,11 @@ class Run:
         """Give every parameter group the learning rate of this step, times its `lr_scale` if it has one."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(step) * group.get("lr_scale", 1)
+
+    def ask_for_gradients(self, step: int, dense: bool) -> None:
+        """Before a step's backward pass: gradients of weights that do not exist only where something looks at them."""
+        looked_at = dense or self.optimizer.needs_dense_gradients
+        self.topology.dense_gradients = looked_at or (self.updater is not None and self.updater.looks(step))
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross entropy, to smoothed targets in training, and the number of correct answers."""
@@ -183,6 +189,7 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
         flops = layer_flops(model, example)
         if cfg.batch_size == (1 if cfg.sync_bn else ranks.world):
             require_more_than_one_value(model, example, cfg.batch_size)
+    execution = execute(cfg, model, topology, ranks, example.expand(-(-cfg.batch_size // ranks.world), -1, -1, -1))
     layers, during = final_densities(topology, updater), average_densities(topology, updater, cfg.epochs * steps)
     return Run(
         epochs=cfg.epochs,
@@ -202,6 +209,7 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
         metadata={
             **metadata(cfg, run_name(cfg, choices()), device),
             "processes": ranks.world,
+            "execution": execution,
             "model_arguments": sizes,
             "layers": layers,
             "flops": relative_flops(flops, layers, share, during),
@@ -223,6 +231,27 @@ def pick_device(cfg: DictConfig) -> torch.device:
     device = torch.device("cuda", cfg.gpus[slot() % len(cfg.gpus)])
     torch.cuda.set_device(device)
     return device
+
+
+def execute(cfg: DictConfig, model: nn.Module, topology: Topology, ranks: Ranks, batch: Tensor) -> str:
+    """Have linear layers run as `execution` asks, and say in words how they do.
+
+    Raises:
+        ConfigError: for `csr` beside what it does not work with, or without a layer that it works for.
+    """
+    if cfg.execution == DENSE:
+        return DENSE
+    others = {f"compile={cfg.compile}": cfg.compile, f"amp={cfg.amp}": cfg.amp != "none"}
+    against = next((name for name, there in {**others, "several processes": ranks.world > 1}.items() if there), None)
+    right = f"does not work with {against}; use execution=dense"
+    require(against is None or cfg.execution != CSR, "execution", cfg.execution, right)
+    if against is not None:
+        return DENSE
+    sparse = use_csr(model, topology)
+    right = "works for sparse linear layers, of which this model has none; use execution=dense"
+    require(bool(sparse) or cfg.execution != CSR, "execution", cfg.execution, right)
+    taken = use_csr(model, topology, if_faster_on=batch) if cfg.execution == "auto" else sparse
+    return f"{CSR} for {', '.join(taken)}" if taken else DENSE
 
 
 def set_up_torch(cfg: DictConfig) -> None:

@@ -46,11 +46,11 @@ class Diagnostics:
     def step(self, meter: Meter) -> Iterator[None]:
         """Around the optimizer's step: norms of step and weight, and of the gradient before and after Eq. 12."""
         with torch.no_grad():
-            before = [p.clone() for p in self.params.values()]
+            before = [each.clone() for each in self.optimizer.stepped(self.params.values())]
             norms = [self._norms(before), *map(self._norms, self._gradients())]
         yield
         with torch.no_grad():
-            moved = torch._foreach_sub(list(self.params.values()), before)
+            moved = torch._foreach_sub(self.optimizer.stepped(self.params.values()), before)
             meter.note(STEPS, torch.stack([self._norms(moved), *norms]))
 
     @contextmanager
@@ -131,9 +131,15 @@ class Diagnostics:
 
     def _gradients(self) -> Iterator[list[Tensor]]:
         """Those of existing weights, as they are and corrected; dense parameters have all of theirs."""
-        masks, factors = self.topology.masks, self.optimizer.corrections()
-        grads = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in self.params.items()}
-        existing = {name: grad * masks[name] if name in masks else grad for name, grad in grads.items()}
+        masks, factors, existing = self.topology.masks, dict(self.optimizer.corrections()), {}
+        for name, p in self.params.items():
+            grad = torch.zeros_like(p) if p.grad is None else p.grad
+            if (rows := self.topology.vectors.get(p)) is None:
+                existing[name] = grad * masks[name] if name in masks else grad
+                continue
+            existing[name] = rows.gather(grad)
+            if name in factors:
+                factors[name] = rows.structure.of_rows(factors[name])
         yield list(existing.values())
         yield [grad * factors[name] if name in factors else grad for name, grad in existing.items()]
 

@@ -18,7 +18,7 @@ from sparse_train.record.record import Record
 from sparse_train.sparsity.topology import Topology
 from sparse_train.train.build import Run
 from sparse_train.train.checkpointing import Checkpointing, Interval, Progress
-from sparse_train.train.meter import NORM_EVERY
+from sparse_train.train.meter import normed
 
 
 class Sink(Protocol):
@@ -87,6 +87,7 @@ def train_epoch(
     batches = run.data.train.epoch(epoch, progress.steps)
     for step, (images, labels) in enumerate(batches, start=first + progress.steps):
         run.set_lr(step)
+        run.ask_for_gradients(step, normed(step - first))
         run.optimizer.zero_grad()
         loss, correct = run.loss(images, labels)
         loss.backward()
@@ -101,7 +102,7 @@ def train_epoch(
             with diagnostics.update(meter, run.updater):
                 run.updater.update(step)
         if not (update and run.updater.skip_step):
-            with diagnostics.step(meter) if (step - first) % NORM_EVERY == 0 else nullcontext():
+            with diagnostics.step(meter) if normed(step - first) else nullcontext():
                 run.optimizer.step()
         bar.step()
         if step < last:

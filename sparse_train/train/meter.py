@@ -9,6 +9,11 @@ SUMS = ("loss", "correct", "samples")
 NORM_EVERY = 10  # norms in the history are means over every tenth step of the epoch
 
 
+def normed(step_in_epoch: int) -> bool:
+    """Whether the history's norms look at this step."""
+    return step_in_epoch % NORM_EVERY == 0
+
+
 class Meter:
     """Loss, accuracy and gradient norm over an epoch, and whether any of it stopped being a number.
 
@@ -31,13 +36,17 @@ class Meter:
         self.samples += samples
 
     def look(self, loss: Tensor, model: nn.Module, step: int, step_in_epoch: int) -> None:
-        """Look at all gradients of a step, before anything changes them. A parameter without one counts as 0."""
+        """Look at all gradients of a step, before anything changes them. A parameter without one counts as 0.
+
+        The norms are of dense gradients, so a step that `normed` names must have them.
+        """
         params = list(model.parameters())
-        found = torch._foreach_norm([p.grad for p in params if p.grad is not None])
+        grads = [p.grad for p in params if p.grad is not None]
+        found = torch._foreach_norm([grad._values() if grad.is_sparse else grad for grad in grads])
         zero, found = found[0].new_zeros(()), iter(found)
         norms = torch.stack([zero if p.grad is None else next(found) for p in params])
         norm = torch.linalg.vector_norm(norms)
-        if step_in_epoch % NORM_EVERY == 0:
+        if normed(step_in_epoch):
             self.norm += norm
             self.norms += 1
         first = (self.bad_step < 0) & ~(torch.isfinite(norm) & torch.isfinite(loss.detach()))

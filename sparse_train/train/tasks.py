@@ -103,11 +103,12 @@ def card(run: Run, run_dir: Path) -> list[str]:
     where = str(run.device) if run.device.type != "cpu" else f"cpu, {threads} thread{'s' if threads > 1 else ''}"
     processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
     compiled = "; torch.compile delays the first step" if run.metadata["compile"] else ""
+    executed = "" if (how := run.metadata["execution"]) == "dense" else f"; {how}"
     weights = f"{kept:,} of {sparse:,} weights kept ({kept / sparse:.2%}); {dense:,} dense ones"
     lines = [
         f"{run_dir}: {run.metadata['name']}",
         f"  {type(run.model).__name__}: {weights}",
-        f"  {epochs} of {steps} on {where}{processes}, {numbers}{compiled}",
+        f"  {epochs} of {steps} on {where}{processes}, {numbers}{compiled}{executed}",
     ]
     if run.autocast and run.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         lines.append(f"  warning: {SLOW_BF16}")

@@ -13,7 +13,7 @@ from sparse_train.report.launch.reproduce import command, require_same_runs
 from sparse_train.report.results import COMPLETE, MADE, TIMES, Records, Results, complete
 from sparse_train.report.sweeps import Sweep
 
-PLACE = ("device", "instructions", "torch", "threads", "compile")  # with these the same, so is every bit
+PLACE = ("device", "instructions", "torch", "threads", "compile", "execution")  # with these the same, so is every bit
 OTHERS = ("git", "status", "scale", *PLACE, *TIMES, *MADE)
 
 
@@ -42,6 +42,7 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
     before, compiled = chosen.iloc[0], chosen.iloc[0].get("compile")
     as_before = [f"threads={int(before['threads'])}"]  # with compile, what changes only the last bits
     as_before += [] if pd.isna(compiled) else [f"compile={str(compiled).lower()}"]
+    as_before += [] if pd.isna(chosen.iloc[0].get("execution")) else ["execution=csr"]
     cell = next(cell for cell in sweep.cells if cell.id == before["id"])
     require_same_runs(sweep, [cell], extra)
     with tempfile.TemporaryDirectory() as runs_dir:
