@@ -46,9 +46,9 @@ TEXT = """\
 
 MLP 784 - width - width - 10 with ReLU, random inputs: forward, backward and optimizer. Both hidden layers have the
 sparsity of the row, the last is dense. Dense and SparseLab: torch's fused SGD with momentum and decay; CSR:
-`use_csr` and `SparseSGD` with SparseOpt. Cases are timed in turn; a number is the median over rounds of a case's time over that of
-dense fp32 in the same round. There is no normalization: torch's takes 20 times as long after SparseLab's layers, whose
-outputs are transposed.
+`use_csr` and `SparseSGD` with SparseOpt. Cases are timed in turn; a number is the median over rounds of a case's time
+over that of dense fp32 in the same round. There is no normalization: torch's takes 20 times as long after SparseLab's
+layers, whose outputs are transposed.
 
 {steps}
 
@@ -62,7 +62,8 @@ what it held before the network was made, in MiB. CSR keeps the dense weight and
 ## By command
 
 `python -m sparse_train dataset=mnist {command} batch_size=128`: ten steps of the project's own loop, with data, batch
-normalization, the norms of the history, and RigL's dense gradients where they look at them, over those of `dst=dense optimizer=sgd`.
+normalization, the norms of the history, and RigL's dense gradients where they look at them, over those of
+`dst=dense optimizer=sgd`.
 
 {commands}
 """

@@ -53,6 +53,7 @@ class Training:
             layers = [nn.Linear(20, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 5)]
             self.model = nn.Sequential(*layers).double()
         self.topology = Topology(self.model, 0.7)
+        self.topology.example = drawn(0)[0]
         if sparse:
             assert use_csr(self.model, self.topology) == ["0.weight", "3.weight", "5.weight"]
         if optimizer is None:
