@@ -5,10 +5,12 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparse_train import config
+from sparse_train.errors import ConfigError
 from sparse_train.options.targets import PLACES, instantiate
 from sparse_train.train.build import build
 
@@ -113,6 +115,11 @@ def test_every_combination_of_valid_choices_is_built(said, compose_config):
     assert len(config.run_id(cfg)) == 12
     for section in SECTIONS:
         assert cfg[section] is None or callable(instantiate(cfg, section))
+    corrects_normalized = {"optimizer=equal_angle", "optimizer.precondition.layers=normalized"} & set(said)
+    if corrects_normalized and {"model.norm=none", "model.hidden=[]"} & set(said):
+        with pytest.raises(ConfigError, match="the model has no layer that is normalized"):
+            build(cfg)
+        return
     run = build(cfg)
     assert run.epochs == cfg.epochs
     assert run.metadata["config"]["seed"] == cfg.seed
