@@ -162,10 +162,9 @@ def compared(sweep: Sweep, runs: pd.DataFrame) -> Iterator[list[list[str]]]:
 
 def when(sweep: Sweep, comparison: dict, settings: dict[Setting, pd.DataFrame]) -> str:
     """`registration.when`, by the revisions of the complete runs of its settings."""
-    sides = {side: _runs(comparison, side, settings) for side in ("a", "b") if side in comparison}
-    revisions = {side: [str(run.get("git")) for run in done.to_dict("records")] for side, done in sides.items()}
-    value = sweep.artifact["values"][0]
-    return registration.when(sweep.name, comparison, value, revisions["a"], revisions.get("b"))
+    sides = [_runs(comparison, side, settings) for side in ("a", "b") if side in comparison]
+    revisions = [[str(run.get("git")) for run in done.to_dict("records")] for done in sides]
+    return registration.when(sweep.name, comparison, sweep.artifact["values"][0], revisions)
 
 
 # --- what all of them share ---

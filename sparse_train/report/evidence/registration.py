@@ -15,22 +15,20 @@ KNOWN_BASE = "registered, its second setting known"
 RENAMED = {"dst.rank_as": "dst.method.rank_as", "dst.rescale": "dst.method.rescale"}
 
 
-def when(sweep: str, comparison: dict, value: str, first: Iterable[str], second: Iterable[str] | None) -> str:
+def when(sweep: str, comparison: dict, value: str, sides: list[list[str]]) -> str:
     """When a prediction was made, from the revisions of the complete runs that judge it.
 
     Args:
         value: the first metric of the study.
-        first, second: the revisions of the runs of its settings; None for a paper's or a theory's value.
+        sides: the revisions of the runs of each of its settings.
 
     Returns:
-        Empty without runs of each setting.
+        Empty where a setting has no run.
     """
-    first = [*first]
-    others = [] if second is None else [*second]
-    if not first or (second is not None and not others):
+    if not all(sides):
         return ""
-    made = registered(sweep, comparison, value, [*first, *others])
-    return KNOWN_BASE if made == POST_HOC and registered(sweep, comparison, value, first) == REGISTERED else made
+    made = registered(sweep, comparison, value, [revision for side in sides for revision in side])
+    return KNOWN_BASE if made == POST_HOC and registered(sweep, comparison, value, sides[0]) == REGISTERED else made
 
 
 def registered(sweep: str, comparison: dict, value: str, revisions: Iterable[str]) -> str:
