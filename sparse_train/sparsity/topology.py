@@ -334,7 +334,8 @@ class Topology:
         Raises:
             MaskMismatchError: names the first tensor with such weights; they are as they were.
         """
-        if self._shapes_alone():
+        ours = self._told or all(_writes(weight) == self._written[name] for name, weight in self.weights.items())
+        if (self.agreed and ours) or self._shapes_alone():
             return
         if not self.agreed:
             if name := next((n for n, lost in self._lost(self.masks).items() if lost), None):
@@ -343,13 +344,11 @@ class Topology:
                 right += " its Updater), or call topology.apply() to set these weights to 0"
                 raise MaskMismatchError(f"{found}: {right}")
             self.agreed = True
-        elif not self._told and any(_writes(weight) != self._written[n] for n, weight in self.weights.items()):
-            lost = {name: count for name, count in self._lost(self.masks).items() if count}
-            if lost:
-                self._told = True
-                found = f"{sum(lost.values())} nonzero weights off the masks, in {named(lost)}"
-                right = "with the model's state load the optimizer's of the same checkpoint, which has the masks"
-                warnings.warn(f"other code wrote {found}: they are set to 0 now; {right}", stacklevel=2)
+        elif lost := {name: count for name, count in self._lost(self.masks).items() if count}:
+            self._told = True
+            found = f"{sum(lost.values())} nonzero weights off the masks, in {named(lost)}"
+            right = "with the model's state load the optimizer's of the same checkpoint, which has the masks"
+            warnings.warn(f"other code wrote {found}: they are set to 0 now; {right}", stacklevel=2)
 
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Take over masks and visited weights; the weights themselves come with the model's own state."""
