@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import date
@@ -29,7 +30,7 @@ SPARSITIES = (0.8, 0.9, 0.95, 0.97, 0.99)
 SETTINGS = ((1024, 16), (1024, 128), (1024, 512), (4096, 128))  # width of two hidden layers, and batch
 WIDEST = SETTINGS[-1]
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
-DENSE = "dense fp32"
+DENSE, CPU = "dense fp32", torch.device("cpu")
 COMMAND = ("model=mlp", "model.hidden=[1024,1024]", "threads=1")
 BY_COMMAND = {
     DENSE: ("dst=dense", "optimizer=sgd"),
@@ -45,10 +46,10 @@ TEXT = """\
 ## A step, over dense fp32
 
 MLP 784 - width - width - 10 with ReLU, random inputs: forward, backward and optimizer. Both hidden layers have the
-sparsity of the row, the last is dense. Dense and SparseLab: torch's fused SGD with momentum and decay; CSR:
-`use_csr` and `SparseSGD` with SparseOpt. Cases are timed in turn; a number is the median over rounds of a case's time
-over that of dense fp32 in the same round. There is no normalization: torch's takes 20 times as long after SparseLab's
-layers, whose outputs are transposed.
+sparsity of the row, the last is dense. Dense and SparseLab: torch's fused SGD with momentum and decay; CSR: `use_csr`
+and `SparseSGD` with SparseOpt. Cases are timed in turn, in CPU time of their thread. A number is the median over rounds
+of a case's time over that of dense fp32 in the same round. There is no normalization: torch's takes 20 times as long
+after SparseLab's layers, whose outputs lie in memory column by column.
 
 {steps}
 
@@ -61,9 +62,9 @@ what it held before the network was made, in MiB. CSR keeps the dense weight and
 
 ## By command
 
-`python -m sparse_train dataset=mnist {command} batch_size=128`: ten steps of the project's own loop, with data, batch
-normalization, the norms of the history, and RigL's dense gradients where they look at them, over those of
-`dst=dense optimizer=sgd`.
+`python -m sparse_train dataset=mnist {command} batch_size=128`: ten steps of the project's own
+loop, with data, batch normalization, the norms of the history and RigL's dense gradients where they look at them, over
+those of `dst=dense optimizer=sgd`.
 
 {commands}
 """
@@ -80,7 +81,7 @@ def main() -> None:
         torch.set_num_threads(1)
         print(json.dumps({"steps": steps, "memory": memory, "commands": commands}[what](*rest)))
         return
-    facts = describe(torch.device("cpu"))
+    facts = describe(CPU)
     measured = {f"{width}, batch {batch}": _apart("steps", width, batch) for width, batch in SETTINGS}
     text = TEXT.format(
         date=date.today(),
@@ -109,7 +110,7 @@ def steps(width: str, batch: str) -> dict[str, list[float]]:
     """Seconds of each case's whole step, by rounds."""
     cases = {case: _step(case, int(width), int(batch)) for case in _cases()}
     large = int(width) * int(batch) > 2**18
-    return interleaved(cases, torch.device("cpu"), rounds=7 if large else 15, calls=1 if large else 4)
+    return interleaved(cases, CPU, rounds=7 if large else 15, calls=1 if large else 4, clock=time.thread_time)
 
 
 def memory(case: str) -> float:
@@ -125,12 +126,11 @@ def memory(case: str) -> float:
 
 def commands(data_dir: str) -> dict[str, list[float]]:
     """Seconds of ten steps of the project's loop, by rounds."""
-    device = torch.device("cpu")
     cases = {
-        name: entrypoint(device, data_dir, *COMMAND, *overrides, dataset="mnist", batch=128)
+        name: entrypoint(CPU, data_dir, *COMMAND, *overrides, dataset="mnist", batch=128)
         for name, overrides in BY_COMMAND.items()
     }
-    return interleaved(cases, device, rounds=9)
+    return interleaved(cases, CPU, rounds=9, clock=time.thread_time)
 
 
 def _step(case: str, width: int, batch: int) -> Callable[[], None]:

@@ -2,7 +2,7 @@ import time
 
 import torch
 
-from benchmarks import training
+from benchmarks import sparse, training
 from benchmarks.__main__ import SECTIONS, _table
 from benchmarks.measure import interleaved
 from benchmarks.others import OTHERS, present
@@ -52,3 +52,20 @@ def test_the_projects_own_training_is_timed_as_the_entrypoint_trains(cifar_dir, 
     trained = training.entrypoint(torch.device("cpu"), str(cifar_dir))()
     assert trained["train_loss"] > 0
     assert training.plain_loop(torch.device("cpu"), str(cifar_dir), 0)() > 0
+
+
+def test_every_case_of_the_sparse_layers_takes_a_step(monkeypatch):
+    monkeypatch.setattr(sparse, "find_spec", lambda _: None)
+    monkeypatch.setattr(sparse, "SPARSITIES", (0.5, 0.9))
+    assert sparse._cases() == ["dense fp32", "dense bf16", "masked, 97%", "CSR, 50%", "CSR, 90%"]
+    times = sparse.steps("32", "4")
+    assert list(times) == sparse._cases()
+    assert all(seconds > 0 for rounds in times.values() for seconds in rounds)
+
+
+def test_the_sparse_layers_are_told_over_dense():
+    times = {"dense fp32": [0.010, 0.020, 0.015], "CSR, 97%": [0.005, 0.005, 0.003]}
+    column = sparse._relative(times)
+    assert column == {"dense fp32": "15 ms", "CSR, 97%": "0.25"}
+    table = "| | 8, batch 4 |\n|---|---|\n| dense fp32 | 15 ms |\n| CSR, 97% | 0.25 |"
+    assert sparse._table({"8, batch 4": column}) == table

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparse_train.sparsity.topology import Topology
 
@@ -42,9 +43,12 @@ def use_csr(model: nn.Module, topology: Topology, if_faster_on: Tensor | None = 
             there, forward and backward, and taken only where CSR is faster. The masks are those of now.
     """
     use_dense(model, topology)
+    by_rows = any(isinstance(layer, _BatchNorm) for layer in model.modules())
     with catch_warnings():  # torch says once that its CSR tensors are in beta
         filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        found = {name: (layer, Rows(name, layer.weight, topology)) for name, layer in _candidates(model, topology)}
+        found = {
+            name: (layer, Rows(name, layer.weight, topology, by_rows)) for name, layer in _candidates(model, topology)
+        }
     if if_faster_on is not None:
         sizes = _sizes(model, {layer: name for name, (layer, _) in found.items()}, if_faster_on)
         found = {name: both for name, both in found.items() if name in sizes and _faster(*both, *sizes[name])}
@@ -120,10 +124,12 @@ class Rows:
     Attributes:
         structure: of the mask.
         values: the weights that exist, row by row: what is multiplied and, by `SparseSGD`, stepped.
+        by_rows: whether outputs and gradients lie in memory row by row, (n, out), as torch's batch normalization wants
+            them, which takes 20 times as long otherwise. The products have them column by column, so this is a copy.
     """
 
-    def __init__(self, name: str, weight: nn.Parameter, topology: Topology):
-        self.name, self.weight, self.topology = name, weight, topology
+    def __init__(self, name: str, weight: nn.Parameter, topology: Topology, by_rows: bool):
+        self.name, self.weight, self.topology, self.by_rows = name, weight, topology, by_rows
         self._mask: Tensor | None = None  # that `structure` is of; masks are never changed in place
         self._seen: tuple = ()
         self.refresh()
@@ -169,25 +175,23 @@ class CSRLinear(nn.Linear):
         self.rows.refresh()
         with torch.autocast(x.device.type, enabled=False):  # it has no such products in lower precision
             y = _Product.apply(x.reshape(-1, x.shape[-1]).to(self.weight.dtype), self.weight, self.bias, self.rows)
-        return y.view(*x.shape[:-1], -1)
+        return y.reshape(*x.shape[:-1], -1)
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
         return nn.Linear.__new__, (nn.Linear,), {key: value for key, value in vars(self).items() if key != "rows"}
 
 
 class _Product(torch.autograd.Function):
-    """x W^T + b of (n, in), (out, in) and (out,). torch's batch normalization takes 20 times as long for transposed
-    tensors, so none leaves it.
-    """
+    """x W^T + b of (n, in), (out, in) and (out,)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rows: Rows) -> Tensor:
         columns = x.t().contiguous()
-        ctx.structure, ctx.topology = rows.structure, rows.topology
+        ctx.structure, ctx.rows = rows.structure, rows
         ctx.save_for_backward(columns, rows.values)
         matrix = rows.structure.matrix(rows.values)
         product = matrix @ columns if bias is None else torch.addmm(bias[:, None], matrix, columns)
-        return product.t().contiguous()
+        return _laid(product.t(), rows)
 
     @staticmethod
     @once_differentiable
@@ -197,9 +201,9 @@ class _Product(torch.autograd.Function):
         of_bias = g.sum(0) if ctx.needs_input_grad[2] else None
         g = g.t().contiguous()
         if ctx.needs_input_grad[0]:
-            of_x = (known.transposed(values) @ g).t().contiguous()
+            of_x = _laid((known.transposed(values) @ g).t(), ctx.rows)
         if ctx.needs_input_grad[1]:
-            if ctx.topology.dense_gradients:
+            if ctx.rows.topology.dense_gradients:
                 of_weight = g @ columns.t()
             else:
                 at_mask = known.matrix(torch.zeros_like(values))
@@ -208,6 +212,10 @@ class _Product(torch.autograd.Function):
                     known.indices, at_mask, known.shape, is_coalesced=True, check_invariants=False
                 )
         return of_x, of_weight, of_bias, None
+
+
+def _laid(columns: Tensor, rows: Rows) -> Tensor:
+    return columns.contiguous() if rows.by_rows else columns
 
 
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
