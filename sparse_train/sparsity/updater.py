@@ -273,7 +273,7 @@ class Updater:
         if new := [name for name in weights if name in unused - self._told]:
             self._told |= unused
             said = "this step's loss does not use it; its mask stays in such an update"
-            warnings.warn(f"no gradient at the mask update of step {step} in {named(new)}: {said}", stacklevel=3)
+            warnings.warn(f"no gradient at the mask update of step {step} in {named(new)}: {said}", stacklevel=5)
         return unused
 
     def _layers(self, step: int, unused: set[str]) -> dict[str, Layer]:
@@ -352,7 +352,7 @@ def warn_of_starved(layers: dict[str, Layer], counts: dict[str, int], step: int)
     if starved:
         said = ", ".join(f"{counts[name]} of the {layers[name].mask.numel()} weights of {name}" for name in starved)
         right = "exclude such a layer to keep it dense, or ask for less sparsity"
-        warnings.warn(f"the mask update of step {step} leaves {said}: {right}", stacklevel=4)
+        warnings.warn(f"the mask update of step {step} leaves {said}: {right}", stacklevel=5)
 
 
 def finite(extremes: list[tuple[str, str, Tensor]], topology: Topology, step: int, ranks: Ranks) -> bool:
@@ -376,7 +376,7 @@ def finite(extremes: list[tuple[str, str, Tensor]], topology: Topology, step: in
             raise DivergedError(f"{name} is not finite at the mask update of step {step}{cause}")
     if found:
         said = "its gradient or a score is not finite: masks stay as they are"
-        warnings.warn(f"{found[0][0]}: {said}, as under a GradScaler that skips the step", stacklevel=3)
+        warnings.warn(f"{found[0][0]}: {said}, as under a GradScaler that skips the step", stacklevel=5)
     return not found
 
 
