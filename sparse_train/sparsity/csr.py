@@ -34,9 +34,10 @@ def use_csr(model: nn.Module, topology: Topology, if_faster_on: Tensor | None = 
     optimizers need an `Updater`, and step the whole weight.
 
     It takes layers of class `nn.Linear` in float32 or float64 that are to have fewer weights than places (`targets`)
-    and share them with no other layer. Products are in that dtype, under autocast too. It is not for
-    DistributedDataParallel and `torch.compile`. Copies and pickles of the model have plain layers. A second call
-    chooses anew; `use_dense` goes back.
+    and share them with no other layer. Products are in that dtype, under autocast too. Weights off the masks, which an
+    average over steps may have, are not multiplied. After a write to `weight.data` in training call `topology.apply()`,
+    as with `SparseSGD`. It is not for DistributedDataParallel and `torch.compile`. Copies and pickles of the model have
+    plain layers. A second call chooses anew; `use_dense` goes back.
 
     Args:
         if_faster_on: a batch of inputs as in training: every layer is timed both ways on as many vectors as it gets
@@ -172,9 +173,11 @@ class CSRLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if not x.numel():
             return F.linear(x, self.weight, self.bias)
-        self.rows.refresh()
+        rows, weight = self.rows, self.weight
+        rows.refresh()
+        values = rows.values if self.training else rows.gather(weight.detach())  # tests see writes to `weight.data` too
         with torch.autocast(x.device.type, enabled=False):  # it has no such products in lower precision
-            y = _Product.apply(x.reshape(-1, x.shape[-1]).to(self.weight.dtype), self.weight, self.bias, self.rows)
+            y = _Product.apply(x.reshape(-1, x.shape[-1]).to(weight.dtype), weight, self.bias, rows, values)
         return y.reshape(*x.shape[:-1], -1)
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
@@ -185,11 +188,11 @@ class _Product(torch.autograd.Function):
     """x W^T + b of (n, in), (out, in) and (out,)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rows: Rows) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rows: Rows, values: Tensor) -> Tensor:
         columns = x.t().contiguous()
         ctx.structure, ctx.rows = rows.structure, rows
-        ctx.save_for_backward(columns, rows.values)
-        matrix = rows.structure.matrix(rows.values)
+        ctx.save_for_backward(columns, values)
+        matrix = rows.structure.matrix(values)
         product = matrix @ columns if bias is None else torch.addmm(bias[:, None], matrix, columns)
         return _laid(product.t(), rows)
 
@@ -211,7 +214,7 @@ class _Product(torch.autograd.Function):
                 of_weight = torch.sparse_coo_tensor(
                     known.indices, at_mask, known.shape, is_coalesced=True, check_invariants=False
                 )
-        return of_x, of_weight, of_bias, None
+        return of_x, of_weight, of_bias, None, None
 
 
 def _laid(columns: Tensor, rows: Rows) -> Tensor:
@@ -260,7 +263,7 @@ def _faster(layer: nn.Linear, rows: Rows, vectors: int, of_input: bool) -> bool:
     g, wanted = weight.new_ones(vectors, layer.out_features), [t for t in (x, weight) if t.requires_grad]
     ways: dict[str, Callable[[], Tensor]] = {
         "dense": lambda: F.linear(x, weight),
-        "csr": lambda: _Product.apply(x, weight, None, rows),
+        "csr": lambda: _Product.apply(x, weight, None, rows, rows.values),
     }
     times: dict[str, list[float]] = {way: [] for way in ways}
     asked, rows.topology.dense_gradients = rows.topology.dense_gradients, False
