@@ -1,5 +1,7 @@
 """A compressed copy computes what the model computes, from the weights that exist alone."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -75,7 +77,7 @@ def test_networks_of_other_precision(first, dtype):
     """Made in it, or brought to it afterwards."""
     x = torch.randn(2, 12) if isinstance(first, nn.Linear) else torch.randn(2, 4, 9, 7)
     last = nn.Linear(6 if isinstance(first, nn.Linear) else 210, 5)
-    model, masks = sparse(nn.Sequential(first, nn.ReLU(), nn.Flatten(), last).to(dtype), 0.5)
+    model, masks = sparse(deepcopy(nn.Sequential(first, nn.ReLU(), nn.Flatten(), last)).to(dtype), 0.5)
     for small in (compress(model, masks), compress(model.float(), masks).to(dtype)):
         torch.testing.assert_close(small(x.to(dtype)), model.to(dtype)(x.to(dtype)).detach(), rtol=0.02, atol=0.02)
         assert all(t.dtype == dtype for t in small.state_dict().values())
