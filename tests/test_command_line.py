@@ -103,7 +103,7 @@ LINES = {
     "batch_size=1 model=mlp": "batch_size=1: leaves .* one value a channel to normalize; .*",
     "+task.cfg=1": "task.cfg=1: no such key",
     "task=equivalence ~task.lr": "task.lr=None: must be given",
-    "model=resnet50 +model.pretrained=true": "model.pretrained=True: no such key",
+    "model=resnet50 +model.checkpoint_path=x": "model.checkpoint_path=x: no such key",
     "model=resnet50 +model.checkpoint_path=x": "model.checkpoint_path=x: no such key",
     "model=resnet50 +model.pretrained_cfg.url=x": "model.pretrained_cfg={'url': 'x'}: .*",
     "model=resnet50 model.name=hf-hub:a/b": "model.name=hf-hub:a/b: timm has no such model",

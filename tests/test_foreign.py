@@ -113,7 +113,7 @@ def test_killed_and_taken_up_again_it_ends_the_same(mylab, monkeypatch, capsys):
     assert all(torch.equal(*pair) for pair in _weights(once, again))
     assert sparse_train.load(again)(torch.zeros(2, 1, 8, 8)).shape == (2, 2)
     with (mylab / "mylab" / "nets.py").open("a") as file:
-        file.write("# edited\n")
+        file.write("EDITED = True\n")
     source.foreign_code.cache_clear()
     with pytest.warns(UserWarning, match="^mylab.nets.Tiny has changed since the run in .*: its model may be another"):
         sparse_train.load(again)
