@@ -104,7 +104,6 @@ LINES = {
     "+task.cfg=1": "task.cfg=1: no such key",
     "task=equivalence ~task.lr": "task.lr=None: must be given",
     "model=resnet50 +model.checkpoint_path=x": "model.checkpoint_path=x: no such key",
-    "model=resnet50 +model.checkpoint_path=x": "model.checkpoint_path=x: no such key",
     "model=resnet50 +model.pretrained_cfg.url=x": "model.pretrained_cfg={'url': 'x'}: .*",
     "model=resnet50 model.name=hf-hub:a/b": "model.name=hf-hub:a/b: timm has no such model",
 }
