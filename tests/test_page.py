@@ -636,11 +636,18 @@ def stated(tmp_path_factory):
     """A page of two artifacts with statements, records at the paper's scale and a rehearsal's."""
     place = tmp_path_factory.mktemp("stated")
     (place / "statements.yaml").write_text(STATEMENTS)
+    (place / "verdict.yaml").write_text("Reproduced?: Not <yet>.\nWhy?: One seed.\n")
     for scale in ("paper", "smoke"):
         for name in ("table2", "fig11"):
             leave_records(place, name, scale)
     page.write(["table2", "fig11"], place)
     return place / "report.html"
+
+
+def test_the_page_begins_with_the_verdict(stated):
+    text = stated.read_text()
+    places = [text.index(part) for part in ("<strong>Reproduced?</strong> Not &lt;yet&gt;.", "One seed.", "it gains")]
+    assert places == sorted(places)
 
 
 def test_a_rehearsal_has_no_best_cell_and_judges_no_claim(stated):

@@ -10,6 +10,7 @@ from sparse_train.report import sweeps
 from sparse_train.report.views.tables import aligned
 
 FILE = "statements.yaml"
+VERDICT = "verdict.yaml"
 VERDICTS = {  # key -> how it reads, and what it means
     "agrees": ("agrees", "at least in sign"),
     "disagrees": ("disagrees", "at the scale of the row"),
@@ -94,6 +95,24 @@ def stated(results_dir: Path) -> list[Statement]:
     except (TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(FILE, path, f"must be a list of statements: {error}") from None
     return sorted(made, key=lambda one: [*VERDICTS].index(one.verdict))
+
+
+def verdict(results_dir: Path) -> dict[str, str]:
+    """The verdict as question -> answer (`results/verdict.yaml`); empty where the directory has no such file.
+
+    Raises:
+        ConfigError: for a file that is not a mapping of questions to answers.
+    """
+    path = results_dir / VERDICT
+    if not path.exists():
+        return {}
+    try:
+        answers = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(VERDICT, path, f"must be a mapping of questions to answers: {error}") from None
+    right = isinstance(answers, dict) and all(isinstance(text, str) for pair in answers.items() for text in pair)
+    require(right, VERDICT, path, "must be a mapping of questions to answers")
+    return answers
 
 
 def markdown(results_dir: Path) -> str:

@@ -76,6 +76,7 @@ def gather(names: list[str], results_dir: Path) -> dict:
     return {
         "scales": notes,
         "rehearsals": [scale for scale in scales if sweeps.is_rehearsal(scale)],
+        "verdict": statements.verdict(results_dir),
         "statements": board(results_dir),
         "explanation": explanation(results_dir),
         "options": {facet: _options(facet, views) for facet in FACETS},
