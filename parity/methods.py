@@ -84,6 +84,9 @@ def _updated(case: str, number: int, sparsity: float, layers: list[Update]) -> l
     """SRigL's layer is followed by another, since neurons of a last layer stay; its target is what it has."""
     following = [nn.Linear(1, 1, bias=False).requires_grad_(False)] if case == "srigl" else []
     model = nn.Sequential(*(torch_layer(update.weight, update.grad) for update in layers), *following)
+    with torch.no_grad():  # weights that are sparse already get no random masks; theirs come with the masks below
+        for weight in model.parameters():
+            weight.fill_(1)
     topology = Topology(model, 0.0 if following else sparsity, "uniform", initial=INITIAL.get(case, "random"))
     first = {name: mask.numel() for name, mask in topology.masks.items()}
     for update, name in zip(layers, topology.masks, strict=False):

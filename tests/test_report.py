@@ -200,7 +200,9 @@ def test_drawing_shows_means_spreads_and_holes(quickstart, tmp_path):
     assert "60.00 ± 10.00 (n=3)" in page
     assert "**80.50 ± 0.71** (n=2 of 3)" in page
     assert "**90.00** (n=1 of 3)" in page
-    assert page.count(f"| {tables.HOLE}") == 2, "of a cell, and of its difference; rows and columns without a run fold"
+    table, _, compared = page.partition("| Comparison ")
+    assert table.count(f"| {tables.HOLE}") == 2, "of a cell, and of its difference; rows and columns without a run fold"
+    assert compared.count(f"| {tables.HOLE}") == 5, "no comparison has its runs"
     assert "5 of 8 cells are not run yet." in page
     assert "6 of 24 runs complete, 13 missing, 5 failed." in page
     csv = pd.read_csv(tmp_path / "results" / "records" / "runs.csv")
