@@ -99,7 +99,7 @@ def test_dashboards_name_only_what_runs_hold(offline):
         "config": wandb_files.run(file)["config"].keys(),
     }
     held["scatter"] = held["bar"]
-    panels = [panel for _, panels in dashboard.workspace() for panel in panels]
+    panels = [panel for _, panels in dashboard.sections() for panel in panels]
     panels += [panel for report in dashboard.reports() for _, _, panels in report.parts for panel in panels]
     assert len(panels) > 80
     for panel in panels:
