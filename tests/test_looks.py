@@ -7,7 +7,7 @@ from sparse_train.report import sweeps
 from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.accuracy import Looks
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.page import charts
+from sparse_train.report.page.views import panels_of
 
 FOUR = [{"dst": dst, "optimizer": "sgd"} for dst in ("rigl", "set", "static", "dense")]
 BOTH = [{"dst": dst, "optimizer": optimizer} for dst in ("rigl", "set") for optimizer in ("sgd", "sparseopt")]
@@ -68,7 +68,7 @@ def test_no_two_lines_of_a_figure_look_or_are_called_alike(kind, case):
 def test_the_page_tells_them_apart_as_the_figure_does(kind, case):
     settings, words = CASES[case]
     runs, rows, spec = made(settings)
-    for panel in charts.panels(kind, Material(runs, rows, spec)):
+    for panel in panels_of(kind, Material(runs, rows, spec)):
         ending = ", 100 epochs" if kind == "curves" else ""
         assert [series["name"] for series in panel["series"]] == [word + ending for word in words]
         looks = {(series["colour"], series.get("marker"), series["dash"]) for series in panel["series"]}
