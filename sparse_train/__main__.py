@@ -26,7 +26,7 @@ from sparse_train.errors import ConfigError, DivergedError, HeldError, MaskMisma
 from sparse_train.options.command_line import checked, hydras, one_line, parsed, parser, usage
 from sparse_train.options.composition import CONF, compose, searched
 from sparse_train.options.targets import instantiate
-from sparse_train.process.console import STDERR, closing_line, piped, say
+from sparse_train.process.console import STDERR, closing_line, give_up_stdout, piped, say
 
 if TYPE_CHECKING:
     from sparse_train.process.distributed import Ranks
@@ -176,9 +176,9 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
             say(f"next: {following}")
         try:
             print(record.dir, flush=True)
-        except OSError as error:  # a full disk, or nobody reads: Python would fail once more at its end
+        except OSError as error:  # a full disk, or nobody reads
             say(f"warning: stdout cannot be written ({error.strerror}); the run is complete")
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            give_up_stdout()
     return record.content.get("final", {}).get("test_acc")
 
 

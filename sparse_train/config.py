@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from sparse_train.errors import closest, require, require_one_of
-from sparse_train.pinned import KEYS, file, is_path, pinned, split
+from sparse_train.pinned import file, paths, pinned, split
 from sparse_train.source import OURS, foreign_code
 
 # Incremented when a change of the code alters results, so that old and new records never pass for the same run.
@@ -176,9 +176,8 @@ def check(cfg: DictConfig) -> None:
     require(cfg.checkpoint_minutes > 0, "checkpoint_minutes", cfg.checkpoint_minutes, "must be above 0")
     for key in ("runs_dir", "data_dir"):
         require(cfg[key].isprintable(), key, repr(cfg[key]), "must be a path of printable characters")
-    for key in KEYS:
-        if is_path(key, value := OmegaConf.select(cfg, key)):
-            file(key, value)
+    for key, section, name in paths(cfg):
+        file(key, section[name])
     mirror = cfg.topology.get("sparsity")
     dense = mirror == 0 and cfg.sparsity != 0
     require(not dense, "sparsity", cfg.sparsity, "dst=dense trains every weight: leave sparsity out, or use dst=static")
@@ -200,10 +199,8 @@ def run_id(cfg: DictConfig | Mapping, foreign: Mapping[str, Mapping] | None = No
     for section, key in (("optimizer", "lr"), ("lr_schedule", "base_lr")):  # where ids have it since the first record
         if isinstance(science.get(section), dict):
             science[section].setdefault(key, _canonical(_resolved(cfg["lr"]), codes))
-    for path in KEYS:  # of a file, its content decides the result, and not its place
-        section, key = path.split(".")
-        if isinstance(science.get(section), dict) and is_path(path, science[section].get(key)):
-            science[section][key] = split(pinned(path, science[section][key]))[1]
+    for key, section, name in paths(science):  # of a file, its content decides the result, and not its place
+        section[name] = split(pinned(key, section[name]))[1]
     topology = science.get("topology")
     if isinstance(topology, dict):
         topology |= {key: [topology[key]] for key in LISTS if isinstance(topology.get(key), str)}

@@ -6,19 +6,29 @@ record names both. A digest that is typed too is verified.
 
 import hashlib
 import re
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sparse_train.errors import ConfigError, require
 
-# Key -> the file of a run's directory that it means.
-KEYS = {"model.weights": "model.safetensors", "topology.initial": "masks.safetensors"}
+MODEL, MASKS = "model.safetensors", "masks.safetensors"
+KEYS = {"model.weights": MODEL, "topology.initial": MASKS}  # and the file of a run's directory that each means
 
 
 def is_path(key: str, value: Any) -> bool:
     """Whether it names a file or a directory, and not an option such as "random", which has neither slash nor dot."""
     return isinstance(value, str) and (key == "model.weights" or "/" in value or "." in value)
+
+
+def paths(config: Mapping) -> Iterator[tuple[str, Any, str]]:
+    """Each key of `KEYS` that names a file there, with the section that holds it and its name in the section."""
+    for key in KEYS:
+        section, name = key.split(".")
+        part = config.get(section)
+        if isinstance(part, Mapping) and is_path(key, part.get(name)):
+            yield key, part, name
 
 
 def file(key: str, value: str) -> Path:
@@ -50,6 +60,21 @@ def pinned(key: str, value: str) -> str:
         ConfigError: as `file`, of a path without a digest.
     """
     return value if split(value)[1] else f"{value}@{_digest(file(key, value))}"
+
+
+def tensors(path: Path) -> dict[str, Any]:
+    """What a safetensors file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such file.
+    """
+    import safetensors.torch  # brings torch along, which a reader of records does without
+
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 def _digest(path: Path) -> str:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparse_train.errors import require
+from sparse_train.sparsity.csr import structure
 from sparse_train.sparsity.layers import parameters, unwrapped
 
 
@@ -56,15 +57,10 @@ class CSR(nn.Module):
 
     def __init__(self, weight: Tensor, mask: Tensor, bias: Tensor | None):
         super().__init__()
-        rows = mask.flatten(1)
-        starts = F.pad(rows.sum(1).cumsum(0), (1, 0))
-        places = rows.nonzero(as_tuple=True)
         with catch_warnings():  # torch says once that its CSR tensors are in beta
             filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            csr = torch.sparse_csr_tensor(
-                starts.int(), places[1].int(), weight.flatten(1)[places], size=rows.shape, check_invariants=True
-            )
-        self.register_buffer("weight", csr)
+            known = structure(mask.flatten(1))
+            self.register_buffer("weight", known.matrix(known.gather(weight)))
         self.register_buffer("bias", bias)
 
     def product(self, columns: Tensor) -> Tensor:

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from sparse_train.errors import ConfigError, require
-from sparse_train.pinned import file
+from sparse_train.pinned import file, tensors
 from sparse_train.sparsity.layers import last_weight
 
 WITHIN = ("state_dict", "model", "model_state_dict", "state_dict_ema")  # where trainers put a model's state
@@ -53,13 +52,13 @@ def _state(path: Path) -> dict[str, Tensor]:
     right = "must be a .safetensors file or a state dict of tensors that torch.save wrote"
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+            return tensors(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, zip, safetensors and torch
         raise ConfigError("model.weights", path, right) from error
     for key in WITHIN:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    tensors = isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())
-    require(tensors and bool(content), "model.weights", path, right)
+    plain = isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())
+    require(plain and bool(content), "model.weights", path, right)
     return content

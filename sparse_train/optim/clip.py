@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from sparse_train.errors import require
+from sparse_train.sparsity.masks import stored
 from sparse_train.sparsity.topology import Topology
 
 
@@ -39,6 +40,6 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], topology: Topology, m
 
 def _values_alone(p: Tensor) -> Tensor:
     """What stands for a parameter whose gradient has values where weights exist alone (`sparsity.csr`)."""
-    stand_in = torch.empty_like(p.grad._values())
-    stand_in.grad = p.grad._values()
+    stand_in = torch.empty_like(stored(p.grad))
+    stand_in.grad = stored(p.grad)
     return stand_in

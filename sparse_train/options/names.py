@@ -18,14 +18,18 @@ def called(taken: Mapping[str, str]) -> dict[str, str]:
 
 def run_name(cfg: DictConfig, options: Mapping[str, str]) -> str:
     """Like `digits resnet20 rigl sparseopt 0.9 seed 0`, wherever it is launched; `options` are those of `called`."""
-    trained = cfg.model.get("weights") or cfg.model.get("pretrained")
     parts = [options.get(group, "") for group in ("dataset", "model", "dst", "optimizer")]
     parts[1] = cfg.model.name if parts[1] == "timm" else parts[1]
     parts += [slot for slot in _slots(options) if slot not in parts[-1]]
     parts.append("renormalized" if cfg.optimizer.renorm is not None else "")
     parts.append("own densities" if cfg.topology.get("sparsity", 0) is None else f"{cfg.sparsity:g}")
-    parts.append("pretrained" if trained else "")
+    parts.append("pretrained" if from_trained(cfg) else "")
     return " ".join([*filter(None, parts), f"seed {cfg.seed}"])
+
+
+def from_trained(cfg: DictConfig) -> bool:
+    """Whether the run starts from a trained model."""
+    return bool(cfg.model.get("weights") or cfg.model.get("pretrained"))
 
 
 def _slots(options: Mapping[str, str]) -> list[str]:

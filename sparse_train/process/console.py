@@ -31,8 +31,13 @@ def piped() -> Iterator[None]:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        give_up_stdout()
         sys.exit(128 + signal.SIGPIPE)
+
+
+def give_up_stdout() -> None:
+    """Once it cannot be written: else Python fails once more, when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

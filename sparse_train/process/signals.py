@@ -17,9 +17,8 @@ class SignalHandler:
     The loop looks at `received` after each step, saves, and calls `hand_over`, which does what would have happened
     without this class: it calls the handler that was installed before (submitit's, which requeues the job), or ends
     the program with status 128 + the signal's number. A signal still pending at the end of the block is handed over
-    then, so none is lost. Signals that are ignored stay so (SIGINT in a shell's background job, SIGHUP
-    under nohup). Outside the main
-    thread signals cannot be caught; then none is noted.
+    then, so none is lost. Signals that are ignored stay so (SIGINT in a shell's background job, SIGHUP under nohup).
+    Outside the main thread signals cannot be caught; then none is noted.
     """
 
     def __init__(self):

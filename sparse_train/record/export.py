@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sparse_train.errors import ConfigError, require
 from sparse_train.options.composition import leaves
 from sparse_train.options.targets import check_targets, make
+from sparse_train.pinned import tensors
 from sparse_train.record.files import read_json, write_whole
 from sparse_train.record.integrity import MASKS, MODEL
 from sparse_train.source import foreign_code
@@ -26,9 +27,9 @@ def export(model: nn.Module, topology: "Topology", directory: Path) -> None:
     The model may be an average of weights over steps; those off the masks become 0 in it.
     """
     topology.apply_to(model)
-    for name, tensors in ((MODEL, model.state_dict()), (MASKS, topology.masks)):
+    for name, state in ((MODEL, model.state_dict()), (MASKS, topology.masks)):
         # A copy of each: tied weights share their storage, and the file's format takes none that do.
-        own = {key: t.detach().cpu().clone(memory_format=torch.contiguous_format) for key, t in tensors.items()}
+        own = {key: t.detach().cpu().clone(memory_format=torch.contiguous_format) for key, t in state.items()}
         write_whole(directory / name, safetensors.torch.save(own))
 
 
@@ -90,6 +91,6 @@ def load_masks(run_dir: str | Path) -> dict[str, Tensor]:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        return tensors(path)
+    except (OSError, ValueError) as error:
         raise ConfigError("run_dir", str(path.parent), f"{path.name} cannot be read") from error

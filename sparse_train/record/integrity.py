@@ -4,10 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
+from sparse_train.pinned import MASKS, MODEL
 from sparse_train.record.files import read_whole
 
 HISTORY, CHECKPOINT = "history.jsonl", "checkpoint.pt"
-EXPORTS = MODEL, MASKS = ("model.safetensors", "masks.safetensors")
+EXPORTS = (MODEL, MASKS)
 
 
 def digests(directory: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_train.options.names import called
 from sparse_train.options.targets import foreign_targets
-from sparse_train.pinned import KEYS, is_path, pinned
+from sparse_train.pinned import paths, pinned
 from sparse_train.source import foreign, training_code
 
 PATHS = ("data_dir", "runs_dir")
@@ -29,10 +29,8 @@ def metadata(cfg: DictConfig, name: str, device: torch.device) -> dict:
     config = {key: value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key != "artifact"}
     written = OmegaConf.to_container(cfg, resolve=False)
     config |= {key: written[key] for key in PATHS if key in written}  # what the environment says stays there
-    for path in KEYS:
-        section, key = path.split(".")
-        if is_path(path, config[section].get(key)):
-            config[section][key] = pinned(path, config[section][key])
+    for key, section, part in paths(config):
+        section[part] = pinned(key, section[part])
     named = foreign(foreign_targets(config))
     theirs = {"foreign": named} if named else {}
     known = {"name": name, "config": config, "choices": choices(), "sweep": sweep(), **theirs, **describe(device)}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparse_train.errors import require
+from sparse_train.sparsity.masks import stored
 from sparse_train.sparsity.topology import Topology
 
 KEY = "updater"  # in the optimizer's state, as masks are: model and optimizer are all that is saved
@@ -203,10 +204,4 @@ def _trains_nothing(optimizer: torch.optim.Optimizer) -> bool:
     """Whether it is a step for show, as torch.distributed.checkpoint takes it to have a state to save or fill."""
     grads = (p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
     rates = [group["lr"] for group in optimizer.param_groups]  # reading a tensor would wait for its device
-    return not any(isinstance(rate, Tensor) or rate for rate in rates) and not any(
-        _values(grad).any() for grad in grads
-    )
-
-
-def _values(grad: Tensor) -> Tensor:
-    return grad._values() if grad.is_sparse else grad
+    return not any(isinstance(rate, Tensor) or rate for rate in rates) and not any(stored(grad).any() for grad in grads)

@@ -56,13 +56,16 @@ INITIAL: dict[str, Callable[[Tensor, int, torch.Generator], tuple[Tensor, int]]]
 }
 
 
-def largest(weights: Mapping[str, Tensor], total: int) -> dict[str, int]:
-    """How many of the `total` largest |w| of all layers together each layer has."""
-    sizes = torch.cat([weight.detach().abs().flatten().float().cpu() for weight in weights.values()])
-    places = sizes.topk(total, sorted=False).indices
-    ends = torch.tensor([weight.numel() for weight in weights.values()]).cumsum(0)
-    of_layer = torch.bucketize(places, ends, right=True).bincount(minlength=len(weights))
-    return dict(zip(weights, of_layer.tolist(), strict=True))
+def by_layer(scores: Mapping[str, Tensor], count: int, largest: bool) -> dict[str, int]:
+    """How many of the `count` largest or smallest scores of all layers together each has; waits for the device.
+
+    Args:
+        scores: name -> scores, of one dimension and all on one device.
+    """
+    places = torch.cat([*scores.values()]).topk(count, largest=largest, sorted=False).indices
+    ends = torch.tensor([len(one) for one in scores.values()], device=places.device).cumsum(0)
+    of_layer = torch.bucketize(places, ends, right=True).bincount(minlength=len(scores))
+    return dict(zip(scores, of_layer.tolist(), strict=True))
 
 
 def looks_drawn(weight: Tensor) -> bool | None:
@@ -121,6 +124,11 @@ def masked_top_k(score: Tensor, among: Tensor, count: int, largest: bool) -> Ten
             return torch.from_numpy(places[order[cut:] if largest else order[: cut + 1]])
     others = -torch.inf if largest else torch.inf
     return torch.where(among, score, others).topk(count, largest=largest, sorted=False).indices
+
+
+def stored(grad: Tensor) -> Tensor:
+    """A gradient's values: of a sparse one, those of the weights that exist (`sparsity.csr`)."""
+    return grad._values() if grad.is_sparse else grad
 
 
 def checksum(mask: Tensor) -> Tensor:

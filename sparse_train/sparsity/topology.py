@@ -6,16 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from sparse_train.errors import ConfigError, MaskMismatchError, closest, require
-from sparse_train.pinned import file, is_path
+from sparse_train.pinned import file, is_path, tensors
 from sparse_train.randomness import generator
 from sparse_train.sparsity.density import allotted, apportioned
 from sparse_train.sparsity.layers import by_column, by_input, last_weight, parameters, sparse_parameters
-from sparse_train.sparsity.masks import INITIAL, checksum, largest, looks_drawn
+from sparse_train.sparsity.masks import INITIAL, by_layer, checksum, looks_drawn
 from sparse_train.sparsity.normalized import normalized
 
 NAMES = (*INITIAL, "global_magnitude")
@@ -112,7 +111,8 @@ class Topology:
         if not fixed or sparsity is not None or isinstance(distribution, Mapping):
             self.targets = allotted(shapes, distribution, sparsity)
         if initial == "global_magnitude":
-            self.targets = largest(self.weights, sum(self.targets.values()))
+            sizes = {name: weight.detach().abs().flatten().float().cpu() for name, weight in self.weights.items()}
+            self.targets = by_layer(sizes, sum(self.targets.values()), largest=True)
             empty = [name for name, count in self.targets.items() if not count]
             require(not empty, "initial", initial, f"leaves no weight in {', '.join(empty)}; exclude it, or magnitude")
         if given:
@@ -228,8 +228,8 @@ class Topology:
         if not isinstance(initial, Mapping):
             said = file("topology.initial", str(initial))
             try:
-                masks = safetensors.torch.load_file(said)
-            except (OSError, safetensors.SafetensorError, ValueError) as error:
+                masks = tensors(said)
+            except (OSError, ValueError) as error:
                 right = "cannot be read: it must be the masks.safetensors of a run, or like it"
                 raise ConfigError("initial", said, right) from error
         for name in [*self.weights, *masks]:
@@ -270,13 +270,14 @@ class Topology:
             raise MaskMismatchError(f"the model is sparse already: {found}; {right}")
         elif taken := sum(lost.values()):
             frozen = sum(count for name, count in lost.items() if not self.weights[name].requires_grad)
-            trained = [drawn for w in self.weights.values() if (drawn := looks_drawn(w)) is not None]
-            word = "frozen" if frozen else "trained" if sum(trained) < len(trained) / 2 else ""
-            said = f"masks set {frozen or taken:,} of {sum(sizes.values()):,} weights to 0 that are {word}"
-            if word:
-                warnings.warn(
-                    f"{self.initial} {said}; initial='magnitude' keeps the largest of each layer", stacklevel=3
-                )
+            if frozen or self._looks_trained():
+                of = f"{frozen or taken:,} of {sum(sizes.values()):,} weights"
+                said = f"{self.initial} masks set {of} to 0 that are {'frozen' if frozen else 'trained'}"
+                warnings.warn(f"{said}; initial='magnitude' keeps the largest of each layer", stacklevel=3)
+
+    def _looks_trained(self) -> bool:
+        drawn = [one for w in self.weights.values() if (one := looks_drawn(w)) is not None]
+        return sum(drawn) < len(drawn) / 2
 
     @torch.no_grad()
     def _lost(self, masks: dict[str, Tensor]) -> dict[str, int]:

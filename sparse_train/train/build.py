@@ -17,7 +17,7 @@ from sparse_train.errors import require
 from sparse_train.models.init import kaiming_normal, lecun_normal, over_sqrt_c, own_fan_in
 from sparse_train.models.weights import load_weights
 from sparse_train.optim.sgd import SparseSGD
-from sparse_train.options.names import run_name
+from sparse_train.options.names import from_trained, run_name
 from sparse_train.options.targets import blamed, make
 from sparse_train.process.console import say
 from sparse_train.process.distributed import Ranks
@@ -145,7 +145,7 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
     with torch.random.fork_rng(devices=[]):  # `init` leaves some parameters as a constructor draws them
         torch.manual_seed(derive(cfg.seed, "model"))
         model = make(cfg, "model", **sizes)
-    trained = bool(cfg.model.get("pretrained") or cfg.model.get("weights"))
+    trained = from_trained(cfg)
     if not cfg.model.get("pretrained"):
         DRAWN.get(cfg.init, kaiming_normal)(model, cfg.seed)
     if cfg.model.get("weights"):
@@ -247,10 +247,9 @@ def execute(cfg: DictConfig, model: nn.Module, topology: Topology, ranks: Ranks,
     require(against is None or cfg.execution != CSR, "execution", cfg.execution, right)
     if against is not None:
         return DENSE
-    sparse = use_csr(model, topology)
+    taken = use_csr(model, topology, if_faster_on=batch if cfg.execution == "auto" else None)
     right = "works for sparse linear layers, of which this model has none; use execution=dense"
-    require(bool(sparse) or cfg.execution != CSR, "execution", cfg.execution, right)
-    taken = use_csr(model, topology, if_faster_on=batch) if cfg.execution == "auto" else sparse
+    require(bool(taken) or cfg.execution != CSR, "execution", cfg.execution, right)
     return f"{CSR} for {', '.join(taken)}" if taken else DENSE
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_train.process.distributed import Ranks
+from sparse_train.sparsity.masks import stored
 
 SUMS = ("loss", "correct", "samples")
 NORM_EVERY = 10  # norms in the history are means over every tenth step of the epoch
@@ -42,7 +43,7 @@ class Meter:
         """
         params = list(model.parameters())
         grads = [p.grad for p in params if p.grad is not None]
-        found = torch._foreach_norm([grad._values() if grad.is_sparse else grad for grad in grads])
+        found = torch._foreach_norm([*map(stored, grads)])
         zero, found = found[0].new_zeros(()), iter(found)
         norms = torch.stack([zero if p.grad is None else next(found) for p in params])
         norm = torch.linalg.vector_norm(norms)

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-import torch
-
 from sparse_train.sparsity.density import whole
+from sparse_train.sparsity.masks import by_layer
 from sparse_train.sparsity.method import Layer
 from sparse_train.sparsity.methods.gmp import cubic
 from sparse_train.sparsity.methods.rigl import RigL
@@ -26,15 +25,7 @@ class GraNet(RigL):
     def counts(self, layers: Mapping[str, Layer]) -> dict[str, tuple[int, int]]:
         first, target = sum(layer.first for layer in layers.values()), sum(layer.target for layer in layers.values())
         left = round(self.left(first, target, next(iter(layers.values())).progress))
-        pruned = lowest(layers, max(sum(layer.count for layer in layers.values()) - left, 0))
+        scores = {name: layer.drop_score[layer.mask] for name, layer in layers.items()}
+        pruned = by_layer(scores, max(sum(layer.count for layer in layers.values()) - left, 0), largest=False)
         replaced = {name: whole(layer.fraction * (layer.count - pruned[name])) for name, layer in layers.items()}
         return {name: (pruned[name] + by, by) for name, by in replaced.items()}
-
-
-def lowest(layers: Mapping[str, Layer], count: int) -> dict[str, int]:
-    """How many of the `count` weights with the lowest scores in the network each layer has; waits for the device."""
-    scores = [layer.drop_score[layer.mask] for layer in layers.values()]
-    places = torch.cat(scores).topk(count, largest=False, sorted=False).indices
-    ends = torch.tensor([len(score) for score in scores], device=places.device).cumsum(0)
-    of_layer = torch.bucketize(places, ends, right=True).bincount(minlength=len(scores))
-    return dict(zip(layers, of_layer.tolist(), strict=True))
