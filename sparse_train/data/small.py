@@ -14,8 +14,10 @@ import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST
@@ -100,11 +102,14 @@ def digits(
     The first `train_images` train and the others test. They are ordered by writer, so mostly other hands wrote the
     test images.
     """
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    images = torch.from_numpy(raw.images * (255 / WHITE)).round().to(torch.uint8)[:, None]
-    labels = torch.from_numpy(raw.target).long()
+    # the file itself: to import scikit-learn, SciPy and pandas takes longer than to train
+    found = find_spec("sklearn")
+    require(
+        found is not None, "dataset", "digits", "needs scikit-learn, whose images these are: pip install scikit-learn"
+    )
+    table = np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    images = torch.from_numpy(table[:, :-1] * (255 / WHITE)).round().to(torch.uint8).view(-1, 1, 8, 8)
+    labels = torch.from_numpy(table[:, -1]).long()
     enough = 1 <= train_images < len(images)
     require(enough, "train_images", train_images, f"must be between 1 and {len(images) - 1}")
     train, test = (images[:train_images], labels[:train_images]), (images[train_images:], labels[train_images:])

@@ -8,7 +8,6 @@ import os
 import secrets
 import socket
 import stat
-import threading
 import time
 from pathlib import Path
 
@@ -18,10 +17,7 @@ from sparse_train.record.files import now
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)  # from a file system that has none
 BRIEFLY = 0.5  # seconds for which a look by `holder` may be in the way
-BEAT = 20.0  # without locks: seconds between signs of life,
-GONE = 180.0  # seconds without one after which the owner counts as dead,
-SETTLED = 2.0  # and seconds after which the last of several that took it at the same moment is known
-SIZE = 4096  # bytes; what an owner writes is shorter
+SIZE = 512  # bytes that an owner writes, filled up with spaces: of two at once one's text stands, whole
 
 _open: set[int] = set()  # descriptors that forks must not keep, or a killed process's children would hold its lock
 os.register_at_fork(after_in_child=lambda: [os.close(_open.pop()) for _ in range(len(_open))])
@@ -30,9 +26,8 @@ os.register_at_fork(after_in_child=lambda: [os.close(_open.pop()) for _ in range
 class Lock:
     """`<run>/lock`: the file is locked by `flock` while this process has the run, and holds host, pid and time.
 
-    A file system without locks gets signs of life instead: the owner touches the file every 20 seconds, and one that
-    has not touched it for three minutes of the waiting process's clock has lost it. Two processes on one run can at
-    worst waste work, since they compute the same numbers; `verify` finds out before a record is written.
+    On a file system without locks the last process to come has the run, and says so. The earlier one ends when it
+    verifies, before it would write a record. That wastes work and harms nothing: both compute the same numbers.
 
     Args:
         path: of the file.
@@ -42,7 +37,6 @@ class Lock:
         self.path = path
         self._token = secrets.token_hex(16)
         self._descriptor: int | None = None
-        self._over = threading.Event()
 
     def acquire(self) -> None:
         """Take the lock.
@@ -71,7 +65,6 @@ class Lock:
         """Give it back; nothing where it is not held, or held by another by now."""
         if self._descriptor is None:
             return
-        self._over.set()
         with contextlib.suppress(OSError, HeldError):  # a file that stays blocks nothing
             self.verify()
             self.path.unlink()
@@ -96,7 +89,7 @@ class Lock:
     def holder(self) -> dict | None:
         """Who holds it: host, pid, since; empty for an owner who has not written it yet. None where nobody does.
 
-        For showing. Without locks, a holder counts as dead by the age of its file.
+        For showing. Without locks, a killed process seems to hold it still.
         """
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -105,9 +98,8 @@ class Lock:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return None
-            locked, about = _locked(descriptor, fcntl.LOCK_SH), os.fstat(descriptor)
-            free = time.time() - about.st_mtime > GONE or not about.st_size if locked is None else locked
-            return None if free else _said(descriptor)
+            locked, owner = _locked(descriptor, fcntl.LOCK_SH), _said(descriptor)
+            return None if locked or (locked is None and not owner) else owner
         finally:
             os.close(descriptor)
 
@@ -129,18 +121,14 @@ class Lock:
     def _took(self, descriptor: int) -> bool:
         """Whether this process has it now, its name in the file; not if the file was removed meanwhile."""
         locked = _locked(descriptor, fcntl.LOCK_EX)
-        if locked is None:
-            self._outlive(descriptor)
         if locked is False or not self._is_at_path(descriptor):
             return False
+        if locked is None and (before := _said(descriptor)):
+            right = "this file system has no locks, so the run is taken over; that process ends, if it still lives"
+            say(f"warning: {self.path.parent} was being trained by {_words(before)}; {right}")
         owner = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "since": now()}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
-        if locked is None:
-            time.sleep(SETTLED)
-            if not self._is_at_path(descriptor) or _said(descriptor).get("token") != self._token:
-                return False
-            threading.Thread(target=self._live, daemon=True).start()
+        os.pwrite(descriptor, json.dumps(owner).encode().ljust(SIZE), 0)
+        os.ftruncate(descriptor, SIZE)
         return True
 
     def _is_at_path(self, descriptor: int) -> bool:
@@ -148,29 +136,6 @@ class Lock:
             return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
         except FileNotFoundError:
             return False
-
-    def _outlive(self, descriptor: int) -> None:
-        """Without locks: return once its owner has given no sign of life for long enough, or has removed the file.
-
-        Raises:
-            HeldError: it gave one.
-        """
-
-        owner, touched = _said(descriptor), os.fstat(descriptor).st_mtime_ns
-        if not owner:
-            return
-        held = f"{self.path.parent} is being trained by {_words(owner)}"
-        say(f"{held}; this file system has no locks, so it is taken over after {GONE:.0f} s without a sign of life")
-        ends = time.monotonic() + GONE
-        while time.monotonic() < ends and self._is_at_path(descriptor):
-            time.sleep(GONE / 100)
-            if (_said(descriptor), os.fstat(descriptor).st_mtime_ns) != (owner, touched):
-                raise HeldError(held)
-
-    def _live(self) -> None:
-        while not self._over.wait(BEAT):
-            with contextlib.suppress(OSError):  # a file server that hangs: try again
-                os.utime(self.path)
 
 
 def _locked(descriptor: int, how: int) -> bool | None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import sklearn.datasets  # noqa: F401  (a run imports this and dynamo late: so its children have them at once)
 import torch
 import torch._dynamo
 from hydra.core.global_hydra import GlobalHydra
