@@ -425,9 +425,15 @@ def test_a_listing_tells_files_of_other_names_sizes_or_classes_apart(image_folde
     """And nothing else: the place and the time of a copy do not count."""
     train, found = image_folder / "imagenet" / "train", []
     shutil.copytree(image_folder, image_folder / "copy")
+
+    def swap(one, other):
+        data = one.read_bytes(), other.read_bytes()
+        assert len(data[0]) != len(data[1])
+        one.write_bytes(data[1]), other.write_bytes(data[0])
+
     for change in (
         lambda: None,
-        lambda: (train / "n01" / "0.png").write_bytes((train / "n02" / "1.png").read_bytes()),
+        lambda: swap(train / "n01" / "0.png", train / "n02" / "1.png"),
         lambda: (train / "n01" / "0.png").rename(train / "n01" / "00.png"),
         lambda: (train / "n01" / "00.png").rename(train / "n02" / "00.png"),
     ):
