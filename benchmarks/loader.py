@@ -57,7 +57,7 @@ CPUs that must load for each GPU so that it never waits (`make plan` works this 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path, help="holds imagenet/train; without it photographs are made")
+    parser.add_argument("--data-dir", type=Path, help="holds imagenet/train; else photographs are made")
     parser.add_argument("--out", type=Path, default=Path("results/loader.md"))
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -76,13 +76,13 @@ def main() -> None:
 def photographs(place: Path, data_dir: Path | None) -> tuple[str, list[Path]]:
     """Some photographs under `place/originals/train/<class>/`, in words and as paths.
 
-    They are links to some of `data_dir`/imagenet; without it, parts of scikit-learn's two photographs as JPEG files of
-    the size that ImageNet's have on average.
+    They are links to some of `data_dir`/imagenet; where it has too few, parts of scikit-learn's two photographs as JPEG
+    files of the size that ImageNet's have on average.
     """
     target = place / "originals" / "train"
-    if data_dir is not None:
-        found = sorted(Path(data_dir, "imagenet", "train").glob("*/*"))
-        for i, path in enumerate(random.Random(0).sample(found, min(COUNT, len(found)))):
+    found = [] if data_dir is None else sorted(Path(data_dir, "imagenet", "train").glob("*/*"))
+    if len(found) >= COUNT:
+        for i, path in enumerate(random.Random(0).sample(found, COUNT)):
             (target / path.parent.name).mkdir(parents=True, exist_ok=True)
             (target / path.parent.name / f"{i}{path.suffix}").symlink_to(path.resolve())
         words = "{count} of the images in `imagenet/train`"
@@ -113,7 +113,7 @@ def measured(places: dict[str, Path]) -> pd.DataFrame:
     times = interleaved(cases, CPU, ROUNDS, clock=time.process_time)
     rows = []
     for (words, loader), rounds in times.items():
-        each = [1000 * seconds / (COUNT // BATCH * BATCH) for seconds in rounds]
+        each = [1000 * seconds / COUNT for seconds in rounds]
         rows.append({"photographs": words, "loader": loader, "ms": median(each), "least": min(each), "most": max(each)})
     return pd.DataFrame(rows).round(3)
 
@@ -137,7 +137,7 @@ def batches(images: Images) -> Callable[[], None]:
 
     def load() -> None:
         epoch = next(epochs)
-        for first in range(0, len(images) - BATCH + 1, BATCH):
+        for first in range(0, COUNT, BATCH):
             collate([images[epoch, i] for i in range(first, first + BATCH)])
 
     return load
