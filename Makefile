@@ -8,6 +8,7 @@
 #   LAUNCHER=slurm   runs as SLURM jobs (conf/hydra/launcher/slurm.yaml); returns once they are in the queue
 #   PROJECT, ENTITY  of W&B
 #   PEERS="..."      a URL or path with {owner} and {name} in it, for `make parity`; GitHub's if not given
+#   IN_PLACE=1       of resize-imagenet: replace the photographs themselves
 #   WORKERS=2        processes that run the tests
 #   OPTIONS="..."    further overrides of the training runs, such as OPTIONS="data_dir=/data"
 
@@ -22,6 +23,7 @@ LAUNCHER ?= serial
 JOBS ?=
 GPUS ?=
 PACK ?=
+CPUS ?=
 ARTIFACT ?= all
 RUN ?=
 OPTIONS ?=
@@ -29,6 +31,7 @@ PROJECT ?= sparse_train
 ENTITY ?=
 WORKERS ?= 2
 DATA_DIR ?=
+IN_PLACE ?=
 PEERS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install
 REPORT := $(BIN)/python -m sparse_train.report
@@ -36,7 +39,7 @@ PYTEST = tests/scratch $(BIN)/python -m pytest --numprocesses "$$WORKERS" --dist
 COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 # Variables go through the environment, so neither make nor a shell interprets their contents.
-GIVEN := SCALE RUNS_DIR RESULTS_DIR DRY REFERENCES LAUNCHER JOBS GPUS PACK ARTIFACT RUN OPTIONS PROJECT ENTITY DATA_DIR WORKERS PEERS
+GIVEN := SCALE RUNS_DIR RESULTS_DIR DRY REFERENCES LAUNCHER JOBS GPUS PACK CPUS ARTIFACT RUN OPTIONS PROJECT ENTITY DATA_DIR IN_PLACE WORKERS PEERS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 option = $(if $($(2)),--$(1)="$$$(2)")
@@ -47,7 +50,7 @@ WANDB := $(call option,project,PROJECT) $(call option,entity,ENTITY)
 reproduce-% draw-% rerun-% status-% cancel-% watch-%: export NAME = $*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos trainers bench bench-sparse parity lint format lock clean
+.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos trainers resize-imagenet bench bench-sparse bench-loader parity lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,7 +75,7 @@ test-fast: setup ## run the quick tests (one minute on two cores)
 	$(PYTEST) -m "not slow"
 
 reproduce-%: setup ## train an artifact's missing runs and draw it: make reproduce-table1, reproduce-fig26, reproduce-all
-	$(REPORT) $(if $(DRY),plan,reproduce) "$$NAME" $(WHERE) $(START)
+	$(REPORT) $(if $(DRY),plan,reproduce) "$$NAME" $(WHERE) $(START) $(if $(DRY),$(call option,cpus,CPUS))
 
 draw-%: setup ## draw an artifact from the existing records
 	$(REPORT) draw "$$NAME" $(WHERE)
@@ -86,8 +89,8 @@ status-%: setup ## count an artifact's complete, running, failed, diverged and m
 cancel-%: setup ## take an artifact's jobs out of SLURM's queue
 	$(REPORT) cancel "$$NAME" $(WHERE)
 
-plan: setup ## count runs, GPU-hours and the time on GPUS GPUs: make plan ARTIFACT=table1 GPUS=8
-	$(REPORT) plan "$$ARTIFACT" $(WHERE) $(call option,gpus,GPUS)
+plan: setup ## count runs, GPU-hours and the time on GPUS GPUs: make plan ARTIFACT=table1 GPUS=8 CPUS=8 (for each)
+	$(REPORT) plan "$$ARTIFACT" $(WHERE) $(call option,gpus,GPUS) $(call option,cpus,CPUS)
 
 watch: setup ## show the progress of running sweeps; watch-table1: one artifact
 	$(REPORT) watch $(WHERE)
@@ -120,11 +123,17 @@ trainers: setup .venv/trainers/ready ## train in the loops of timm, accelerate, 
 	$(PIP) --quiet --no-deps --upgrade --target .venv/trainers -r trainers/requirements.txt
 	@touch $@
 
-bench: setup bench-sparse ## time steps, mask updates and training: results/performance.md; DATA_DIR=data to train on CIFAR-100 too
+resize-imagenet: setup ## write ImageNet's photographs with a shorter side of 256 pixels to DATA_DIR/resized-256; IN_PLACE=1 replaces them
+	$(BIN)/python -m sparse_train.data.resize $(call option,data-dir,DATA_DIR) $(if $(IN_PLACE),--in-place)
+
+bench: setup bench-sparse bench-loader ## time steps, mask updates and training: results/performance.md; DATA_DIR=data to train on CIFAR-100 too
 	$(BIN)/python -m benchmarks $(call option,data-dir,DATA_DIR) --out "$$RESULTS_DIR/performance.md"
 
 bench-sparse: setup .venv/peers/ready ## time sparse linear layers beside dense ones and SparseLab: results/sparse-training.md (4 minutes)
 	PYTHONPATH=.venv/peers $(BIN)/python -m benchmarks.sparse $(call option,data-dir,DATA_DIR) --out "$$RESULTS_DIR/sparse-training.md"
+
+bench-loader: setup ## time ImageNet's loader on photographs of real size: results/loader.md; DATA_DIR=data uses its imagenet/ (1 minute)
+	$(BIN)/python -m benchmarks.loader $(call option,data-dir,DATA_DIR) --out "$$RESULTS_DIR/loader.md"
 
 .venv/peers/ready: benchmarks/requirements.txt .venv/ready
 	$(PIP) --quiet --no-deps --upgrade --target .venv/peers -r benchmarks/requirements.txt

@@ -27,7 +27,6 @@ SECTIONS = {
     "training": ("CIFAR-100 training, ResNet20 x1, 256 images a step", 1, "cifar-100-python", "ms per image", 1000),
     "packed": ("CIFAR-100 training, several runs at a time", 1, "cifar-100-python", "ms per image and run", 1000),
     "stacked": ("Four networks in one process", 1, None, "ms", 1000),
-    "loading": ("ImageNet's loader", 1, "imagenet", "ms per image", 1000),
     "memory": ("Memory, ResNet20 x1", 1, None, "bytes per weight", 1),
     "limits": ("How far from the limit, ResNet20 x1, 256 images a step", 3, None, "%", 100),
     "convolutions_1": ("Inference, ResNet20 x1, one image", 3, None, "ms", 1000),
@@ -39,8 +38,8 @@ SECTIONS = {
 OWED = """\
 These need a GPU and are not measured yet: everything above on CUDA (by the same command), seconds per epoch
 of CIFAR-100 with and without `compile=reduce-overhead`, 1 to 16 runs at a time on one GPU with NVIDIA's MPS and
-without, ResNet50 at 224 in bf16 and how many images a second it needs from the loader. Parallel runs are processes
-(`LAUNCHER=local PACK=N`), so every run has the numbers that it has alone;
+without, ResNet50 at 224 in bf16 and how many images a second it needs from [the loader](loader.md). Parallel runs are
+processes (`LAUNCHER=local PACK=N`), so every run has the numbers that it has alone;
 "Four networks in one process" measures the alternatives, without masks and optimizer.
 """
 
@@ -48,7 +47,7 @@ without, ResNet50 at 224 in bf16 and how many images a second it needs from the 
 @piped()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", help="where cifar-100-python/ and imagenet/ are, for what needs them")
+    parser.add_argument("--data-dir", help="where cifar-100-python/ is, for what needs it")
     parser.add_argument("--section", choices=SECTIONS, help="measure this one here and print its times as JSON")
     parser.add_argument("--out", type=Path, default=Path("results/performance.md"))
     arguments = parser.parse_args()

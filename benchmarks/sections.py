@@ -1,10 +1,8 @@
 """What is measured: seconds per call of each case of a section. Cases named "dense ..." are what ours is held to."""
 
 import gc
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +13,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from benchmarks.measure import interleaved
 from benchmarks.others import Steps, present
 from benchmarks.packed import seconds_per_image
-from benchmarks.training import BATCH, STEPS, entrypoint, folder, plain_loop
+from benchmarks.training import BATCH, STEPS, entrypoint, plain_loop
 from sparse_train import HAM, SET, Renorm, RigL, SparseOpt, SparseSGD, Topology, Updater
 from sparse_train.models.init import kaiming_normal
 from sparse_train.models.resnet_cifar import ResNet20
@@ -205,16 +203,6 @@ def stacked(device: torch.device) -> dict[str, list[float]]:
         cases["a stream each"] = in_streams
     cases["stacked"] = lambda: vmap(loss)(state, images, labels).sum().backward()
     return interleaved(cases, device, rounds=10)
-
-
-def loading(device: torch.device, data_dir: str) -> dict[str, list[float]]:
-    """Training images alone: read, decoded, a random crop resized to 224, mirrored, normalized; no network."""
-    files = [path.stat().st_size for path in Path(data_dir, "imagenet", "train").glob("*/*")]
-    about = f"{len(files)} files of {sum(files) / len(files) / 1024:.0f} KiB"
-    counts = sorted({0, 2, os.cpu_count()})
-    cases = {f"{about}, {workers} workers": folder(device, data_dir, workers) for workers in counts}
-    times = interleaved({name: case for name, (case, _) in cases.items()}, device, rounds=3)
-    return {name: [seconds / cases[name][1] for seconds in rounds] for name, rounds in times.items()}
 
 
 def memory(device: torch.device) -> dict[str, list[float]]:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +14,8 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR100
 
 from sparse_train.__main__ import CONF
-from sparse_train.data.memory import Batch, Loading, Split
+from sparse_train.data.memory import Batch, Split
 from sparse_train.models.resnet_cifar import ResNet20
-from sparse_train.options.targets import make
 from sparse_train.process.console import RunBar
 from sparse_train.process.signals import SignalHandler
 from sparse_train.record.record import Record
@@ -84,14 +82,3 @@ def plain_loop(device: torch.device, data_dir: str, workers: int) -> Callable[[]
         return total
 
     return train
-
-
-def folder(device: torch.device, data_dir: str, workers: int) -> tuple[Callable[[], object], int]:
-    """One pass over the training images of data_dir/imagenet, and how many it loads."""
-    classes = sum(path.is_dir() for path in Path(data_dir, "imagenet", "train").iterdir())
-    options = ["dataset=imagenet", f"dataset.num_classes={classes}", "batch_size=16", f"workers={workers}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=[*options, f"data_dir={data_dir}"])
-    loading = Loading(cfg.data_dir, cfg.batch_size, cfg.seed, device, cfg.download, cfg.workers)
-    split = make(cfg, "dataset", loading).train
-    return lambda: [images.shape for images, _ in split.epoch(0)], split.samples

@@ -145,7 +145,7 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
         import torch  # takes seconds, which no error of a key waits for
 
         from sparse_train.record.record import Record, look_again
-        from sparse_train.train.tasks import require_same_settings
+        from sparse_train.train.tasks import look_at_files, require_same_settings
 
         ranks = processes()
         require_same_settings(cfg, ranks)
@@ -155,6 +155,7 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
             instantiate(cfg, "task")(cfg, record)
         else:
             look_again(record)
+            look_at_files(cfg, record)
     except HeldError as error:
         no_result(str(error), HELD)
     except (ConfigError, DivergedError, MaskMismatchError, OmegaConfBaseException, OSError, MemoryError) as error:

@@ -75,7 +75,7 @@ CHOICES = {
     "init": ("dense_fan_in", "lecun_normal", "own_fan_in", "over_sqrt_c"),
     "weight_decay_on": ("all", "weights"),
     "s_avg": ("layer", "global", "none"),
-    "resume": ("auto", "fresh"),
+    "resume": ("auto", "fresh", "anyway"),
 }
 
 # (least, most) of whole numbers. Beyond the upper ones, a machine or a library fails without a clear message.
@@ -130,7 +130,7 @@ class Config:
     gpus: list[int] | None = None
     deterministic: bool = MISSING
     threads: int | None = None
-    workers: int = MISSING
+    workers: int | None = None
 
     runs_dir: str = MISSING
     data_dir: str = MISSING

@@ -17,6 +17,7 @@ ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 OURS = f"{PACKAGE.name}."
 # No number of a run depends on these: they show results, write, send, lock and print.
 ASIDE = (
+    "data/resize.py",
     "errors.py",
     "options/command_line.py",
     "process/console.py",

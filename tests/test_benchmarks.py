@@ -1,12 +1,14 @@
+import sys
 import time
 
 import torch
 
-from benchmarks import sparse, training
+from benchmarks import loader, sparse, training
 from benchmarks.__main__ import SECTIONS, _table
 from benchmarks.measure import interleaved
 from benchmarks.others import OTHERS, present
 from benchmarks.sections import OURS, network, ours
+from sparse_train.report import cost
 
 
 def test_cases_are_timed_in_turn():
@@ -34,6 +36,19 @@ def test_every_case_takes_a_step():
         ours(model, slots()).step()
         assert not torch.equal(model.conv1.weight, before)
     assert set(SECTIONS) >= {"optimizer_steps", "mask_updates", "training"}
+
+
+def test_a_plan_reads_what_the_loaders_benchmark_writes(monkeypatch, tmp_path):
+    for name, value in (("COUNT", 8), ("BATCH", 4), ("ROUNDS", 2)):
+        monkeypatch.setattr(loader, name, value)
+    monkeypatch.setattr(sys, "argv", ["loader", f"--out={tmp_path / 'loader.md'}"])
+    loader.main()
+    speeds = cost.loader(tmp_path)
+    assert list(speeds) == ["as they are", "resized once"]
+    assert speeds["resized once"] > speeds["as they are"] > 50
+    text = (tmp_path / "loader.md").read_text()
+    assert f"| {speeds['as they are']:,.0f} |" in text
+    assert text.count("| before |") == 2
 
 
 def test_others_that_are_not_to_be_had_are_left_out_with_a_line(monkeypatch, tmp_path):

@@ -89,6 +89,7 @@ LINES = {
     "sparsity": "sparsity=: cannot be read; write KEY=VALUE.*",
     "sparsity=[": r"sparsity=\[: cannot be read; write KEY=VALUE.*",
     "--nothing": "unrecognized arguments: --nothing",
+    "--multirun --cfg job seed=0,1": "argument --cfg/-c: not allowed with argument --multirun/-m",
     "--multirun dst=rigl,grnet": r"dst=grnet: must be one of dense, .*; did you mean granet\?",
     "--multirun dst=glob(x*)": r"dst=glob\(x\*\): must be one of dense, .*",
     "dst=../dst/rigl": r"dst=../dst/rigl: must be one of dense, .*",

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from sparse_train.data import small
-from sparse_train.data.imagenet import imagefolder, imagenet
+from sparse_train.data.imagenet import imagefolder, imagenet, read_image
 from sparse_train.data.memory import EvalSplit, Loading, TrainSplit, average_pool, in_memory
 from sparse_train.data.small import cifar10, cifar100, digits, mnist
 from sparse_train.errors import ConfigError
@@ -358,14 +358,22 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def decoded(root, part):
-    """Images and labels of a part in the order of their paths."""
+    """Images by Pillow and labels of a part in the order of their paths."""
     paths = sorted((root / "imagenet" / part).glob("*/*"))
     return [Image.open(path).convert("RGB") for path in paths], [int(path.parent.name == "n02") for path in paths]
 
 
-def normalized(image):
+def grey_levels(image):
+    """Undo the normalization."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    return (pil_to_tensor(image).float() / 255 - mean) / std
+    return ((image * std + mean) * 255).round().int()
+
+
+def assert_rounded_from(image, expected):
+    """Tensors are resized with fewer bits than Pillow has: some pixels are one of 256 levels off."""
+    apart = (grey_levels(image) - pil_to_tensor(expected).int()).abs()
+    assert apart.max() <= 1
+    assert apart.float().mean() < 0.03
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -379,7 +387,7 @@ def test_imagenet_augments_as_torchvision_does_with_the_seed_of_each_image(image
     assert len(made) == 8, "the last partial batch is dropped"
     for (image, label), index in zip(made, order[:8], strict=True):
         torch.manual_seed(derive(3, "augment", 1, index))
-        torch.testing.assert_close(image, normalized(mirror(crop(images[index]))), rtol=1e-5, atol=1e-5)
+        assert_rounded_from(image, mirror(crop(images[index])))
         assert label == labels[index]
 
 
@@ -390,8 +398,52 @@ def test_imagenet_tests_on_the_centre_of_each_image(image_folder):
     assert len(made) == len(images) == 6
     center = v2.Compose([v2.Resize(20, antialias=True), v2.CenterCrop(16)])
     for (image, label), original, expected in zip(made, images, labels, strict=True):
-        torch.testing.assert_close(image, normalized(center(original)), rtol=1e-5, atol=1e-5)
+        assert_rounded_from(image, center(original))
         assert label == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [("RGB", {}), ("RGB", {"subsampling": 0, "progressive": True}), ("L", {}), ("CMYK", {})],
+    ids=["plain", "progressive", "grey", "CMYK"],
+)
+def test_jpeg_is_decoded_to_the_pixels_that_pillow_has(tmp_path, mode, options):
+    """Also under another format's name, as ImageNet has one."""
+    channels = {"L": 1, "RGB": 3, "CMYK": 4}[mode]
+    blocks = np.random.default_rng(0).integers(0, 256, (6, 9, channels), dtype=np.uint8).repeat(7, 0).repeat(7, 1)
+    path = tmp_path / "photo.png"
+    Image.fromarray(blocks.squeeze(), mode).save(path, "JPEG", **options)
+    with Image.open(path) as image:
+        expected = pil_to_tensor(image.convert("RGB"))
+    assert torch.equal(read_image(str(path)), expected)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(OSError, match=r"^Image is incomplete or truncated$"):
+        read_image(str(path))
+
+
+def test_a_listing_tells_files_of_other_names_sizes_or_classes_apart(image_folder):
+    """And nothing else: the place and the time of a copy do not count."""
+    train, found = image_folder / "imagenet" / "train", []
+    shutil.copytree(image_folder, image_folder / "copy")
+
+    def swap(one, other):
+        data = one.read_bytes(), other.read_bytes()
+        assert len(data[0]) != len(data[1])
+        one.write_bytes(data[1]), other.write_bytes(data[0])
+
+    for change in (
+        lambda: None,
+        lambda: swap(train / "n01" / "0.png", train / "n02" / "1.png"),
+        lambda: (train / "n01" / "0.png").rename(train / "n01" / "00.png"),
+        lambda: (train / "n01" / "00.png").rename(train / "n02" / "00.png"),
+    ):
+        change()
+        found.append(folder_data(image_folder).files)
+    assert folder_data(image_folder / "copy").files == found[0]
+    assert len({one["files of train"] for one in found}) == 4
+    assert len({one["files of val"] for one in found}) == 1
+    size = sum(path.stat().st_size for path in train.glob("*/*"))
+    assert found[-1]["files of train"].endswith(f" (10 images of {size} bytes)")
 
 
 def test_imagenet_starts_anywhere_and_leaves_the_ambient_state_alone(image_folder):
@@ -535,5 +587,7 @@ def test_processes_with_other_data_are_refused(image_folder, monkeypatch):
     folder_data(image_folder, ranks=Ranks(0, 2))
     folder_data(image_folder, ranks=Ranks(1, 2))
     (image_folder / "imagenet" / "val" / "n01" / "0.png").unlink()
-    with pytest.raises(ConfigError, match=r"files of val=\w+: on process 1, but \w+ on process 0"):
+    with pytest.raises(
+        ConfigError, match=r"files of val=\w+ \(5 images .*\): on process 1, but \w+ \(6 images .*\) on process 0"
+    ):
         folder_data(image_folder, ranks=Ranks(1, 2))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -231,6 +232,25 @@ def test_what_processes_may_differ_in(compose_config):
         assert settings(compose_config("optimizer=sparseopt", other)) != mine
     keys = list(settings(compose_config("lr=0.3")))
     assert keys.index("lr") < keys.index("lr_schedule.end"), "the key that was given is the one that is named"
+
+
+def test_the_cpus_of_a_machine_are_shared_by_its_ranks(monkeypatch):
+    """torchrun's ranks may all run on the same CPUs; srun gives each its own; other machines do not count."""
+    here, gather = socket.gethostname(), "all_gather_object"
+
+    def cpus(*others):
+        monkeypatch.setattr(torch.distributed, gather, lambda found, own: found.__setitem__(slice(4), [own, *others]))
+        return Ranks(0, 4).cpus()
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(10)))
+    assert Ranks().cpus() == 10
+    assert cpus(*[(here, [*range(10)])] * 3) == 2
+    assert cpus((here, [*range(10)]), *[("elsewhere", [*range(10)])] * 2) == 5
+    assert cpus(*[(here, [*range(10 * k, 10 * k + 10)]) for k in (1, 2, 3)]) == 10
+    monkeypatch.setenv("SPARSE_TRAIN_SLOTS", "4")
+    assert Ranks().cpus() == 2
+    monkeypatch.setenv("SPARSE_TRAIN_SLOTS", "40")
+    assert Ranks().cpus() == 1
 
 
 @pytest.mark.parametrize(

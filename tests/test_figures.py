@@ -125,7 +125,8 @@ def test_a_readers_matplotlibrc_does_not_shape_a_figure():
         return picture.getvalue()
 
     plain = drawn()
-    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 50, "lines.marker": "x"}):
+    theirs = {"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 50, "lines.marker": "x", "text.usetex": True}
+    with matplotlib.rc_context(theirs):
         assert drawn() == plain
 
 

@@ -141,6 +141,21 @@ def test_a_plan_at_the_stated_speed():
     assert f"the longest run {hours[270]:.0f}" in str(planned)
 
 
+def test_a_plan_counts_the_cpus_that_load_photographs(tmp_path):
+    """A GPU is not faster than what its CPUs decode; small images stay on the GPU."""
+    (tmp_path / "loader.csv").write_text("photographs,loader,ms\nlarge,before,9\nlarge,now,2.5\nsmall,now,1.25\n")
+    loader = cost.loader(tmp_path)
+    assert loader == {"large": 400, "small": 800}
+    assert cost.loader(tmp_path / "nowhere") == {}
+    speeds = {cpus: cost.Speeds(loader=loader, cpus=cpus) for cpus in (None, 3, 7)}
+    table1, table2 = (sweeps.load(name).cells for name in ("table1", "table2"))
+    hours = {cpus: cost.of(table1, found).gpu_hours for cpus, found in speeds.items()}
+    assert hours == {None: hours[7], 3: pytest.approx(hours[7] * 2_500 / 1_200), 7: cost.of(table1).gpu_hours}
+    assert cost.of(table2, speeds[3]).gpu_hours == cost.of(table2).gpu_hours
+    assert str(speeds[None]).endswith("; CPUs that must load imagenet for each GPU: 6.2 large, 3.1 small")
+    assert str(speeds[3]).endswith("; here 3 load it large")
+
+
 def test_the_longest_runs_come_first():
     assert cost.Cost(0, [1.0, 1.0, 1.0, 3.0], 2).wall_clock == 3.0
     assert cost.Cost(0, [2.0, 2.0, 2.0], 2).wall_clock == 4.0

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -154,6 +155,18 @@ def test_a_file_that_nobody_holds_is_taken_whatever_it_says(tmp_path, text):
     assert mine.holder() is None
     mine.acquire()
     mine.release()
+
+
+def test_a_copy_of_a_run_that_is_being_trained_is_free(tmp_path):
+    """As `cp -r` makes one: the file names an owner, and nobody holds it."""
+    held, copy = Lock(tmp_path / "lock"), Lock(tmp_path / "copy")
+    held.acquire()
+    shutil.copy(tmp_path / "lock", tmp_path / "copy")
+    assert copy.holder() is None
+    copy.acquire()
+    held.verify()
+    copy.release()
+    held.release()
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/etc/hostname")])

@@ -139,6 +139,7 @@ def test_synchronized_normalization_keeps_what_a_model_computes(compose_config, 
     """timm's `BatchNormAct2d` has the activation within."""
     monkeypatch.setattr("sparse_train.train.build.DistributedDataParallel", lambda model, **_: model)
     monkeypatch.setattr(Ranks, "require_same", lambda *_: None)
+    monkeypatch.setattr(Ranks, "cpus", lambda _: 1)
     sizes = ("dataset.folder=imagenet", "dataset.image_size=32", "dataset.resize=32", "batch_size=4", "workers=0")
     model = ("model=timm", "model.name=mobilenetv3_small_100", "sync_bn=true", f"data_dir={image_folder}")
     cfg, images = compose_config("dataset=imagefolder", *sizes, *model), torch.randn(2, 3, 32, 32)

@@ -1,6 +1,7 @@
 """Broken off in the middle of an epoch and taken up again: the same to the bit, whatever makes a step."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -12,7 +13,7 @@ from sparse_train.record.record import Record
 from sparse_train.train import loop
 from sparse_train.train.build import build
 from sparse_train.train.checkpointing import Interval
-from support.runs import tensors, timeless
+from support.runs import only, record, run_here, tensors, timeless
 
 SMALL = ("epochs=3", "batch_size=8", "update_every=3", "model.width=0.25", "optimizer=sparseopt_ham", "threads=1")
 DIGITS = ("dataset=digits", "dataset.train_images=64")
@@ -88,6 +89,56 @@ def test_broken_off_while_it_is_tested_it_ends_the_same(ended):
     assert calls == steps + 1 + 2, "one batch of the test, then both of them, were made once more"
     assert again == rows
     assert all(torch.equal(a, b) for a, b in zip(after, state, strict=True))
+
+
+def test_a_run_goes_on_with_other_images_only_if_it_is_told_to(image_folder, tmp_path, monkeypatch, capsys):
+    """A swapped or added file under the same name gives another order, and another result."""
+    words = (
+        *SMALL,
+        *FOLDER,
+        "dataset=imagenet",
+        f"data_dir={image_folder}",
+        f"runs_dir={tmp_path / 'runs'}",
+        "workers=0",
+    )
+
+    def launched(*more):
+        return run_here(monkeypatch, capsys, *words, "batch_size=5", "checkpoint_steps=1", *more)
+
+    def added(name):
+        folder = image_folder / "imagenet" / "train" / "n01"
+        shutil.copy(folder / "0.png", folder / name)
+
+    with monkeypatch.context() as patched:
+        loss = loop.Run.loss
+        patched.setattr(loop.Run, "loss", lambda *given: (os.kill(os.getpid(), signal.SIGINT), loss(*given))[1])
+        assert launched()[0] == 130
+    before = record(only(tmp_path / "runs"))["data"]
+    assert set(before) == {"files of train", "files of val"}
+    added("more.png")
+    code, _, err = launched()
+    assert code == 1
+    told = f"files of train were {before['files of train']}, now "
+    assert told in err
+    assert err.endswith("; start over with resume=fresh, or go on with resume=anyway\n")
+    assert record(only(tmp_path / "runs"))["data"] == before
+    code, _, err = launched("resume=anyway")
+    assert code == 0
+    assert told in err
+    assert "resuming after epoch 0 of 3, 1 steps" in err
+    segments = record(only(tmp_path / "runs"))["segments"]
+    assert [one["data"]["files of val"] for one in segments] == [before["files of val"]] * 2
+    assert segments[0]["data"] == before != segments[1]["data"] == record(only(tmp_path / "runs"))["data"]
+
+    assert "files of" not in launched()[2], "finished, with the files that are there"
+    added("another.png")
+    code, _, err = launched()
+    assert code == 0
+    assert "files of train were" in err
+    assert "resume=fresh trains it again" in err
+    shutil.rmtree(image_folder / "imagenet")
+    code, _, err = launched()
+    assert (code, "files of" in err) == (0, False), "a finished run needs no images"
 
 
 def test_history_says_how_long_training_waited_for_images(compose_config, image_folder, tmp_path, capsys, monkeypatch):

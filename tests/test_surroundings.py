@@ -31,6 +31,15 @@ def test_a_log_that_cannot_be_written_ends_nothing(redirection, tmp_path):
         assert "warning: stdout cannot be written (No space left on device); the run is complete" in done.stderr
 
 
+@pytest.mark.parametrize("module", ["sparse_train --cfg job", "sparse_train.report plan quickstart"])
+def test_output_that_cannot_be_written_is_one_line(module, tmp_path):
+    words = f"{sys.executable} -m {module}"
+    full = subprocess.run(["bash", "-c", f"{words} >/dev/full"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (full.returncode, full.stderr) == (1, "error: stdout cannot be written (No space left on device)\n")
+    closed = subprocess.run(["bash", "-c", f"{words} >&-"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
 def test_a_terminal_that_closes_ends_nothing(tmp_path):
     """As ssh does: writing fails with EIO from then on, in the middle of the progress bar."""
     ours, theirs = pty.openpty()

@@ -54,7 +54,12 @@ class Split(Protocol):
 
 
 class Data(NamedTuple):
-    """A data set as the loop and the models see it; `validation` is held out of the training images, if wanted."""
+    """A data set as the loop and the models see it.
+
+    Attributes:
+        validation: held out of the training images, if wanted.
+        files: of images that stay in files, which may change: part -> words that tell one state of them from another.
+    """
 
     train: Split
     test: Split
@@ -62,6 +67,7 @@ class Data(NamedTuple):
     in_channels: int
     image_size: int
     validation: Split | None = None
+    files: dict[str, str] | None = None
 
 
 class TrainSplit:

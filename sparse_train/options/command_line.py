@@ -49,11 +49,13 @@ KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s](?:[^#]|(?<! 
 def parser() -> ArgumentParser:
     """Hydra's flags, which may stand among the overrides, and our own `--help` and `--version`."""
     made = ArgumentParser(prog="python -m sparse_train", add_help=False, allow_abbrev=False)
-    for flags in ("--help -h", "--version", "--hydra-help", "--resolve", "--run -r", "--multirun -m"):
+    for flags in ("--help -h", "--version", "--hydra-help", "--resolve"):
         made.add_argument(*flags.split(), action="store_true")
-    made.add_argument("--shell-completion", "-sc", action="store_true")
-    made.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
-    made.add_argument("--info", "-i", nargs="?", const="all")
+    mode = made.add_mutually_exclusive_group()
+    for flags in ("--run -r", "--multirun -m", "--shell-completion -sc"):
+        mode.add_argument(*flags.split(), action="store_true")
+    mode.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    mode.add_argument("--info", "-i", nargs="?", const="all")
     made.add_argument("--package", "-p")
     made.add_argument("--config-name", "-cn")
     made.add_argument("--config-path", "-cp")

@@ -24,7 +24,10 @@ def quiet(value: bool) -> None:
 
 @contextmanager
 def piped() -> Iterator[None]:
-    """Around a command: end it quietly where its reader has gone, as behind `| head`, with the status of SIGPIPE."""
+    """Around a command: end it quietly where its reader has gone, as behind `| head`, with the status of SIGPIPE; and
+    with one line where its output cannot be written, as on a full disk."""
+    if sys.stdout is None:  # closed before, as by `>&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         try:
             yield
@@ -33,6 +36,14 @@ def piped() -> Iterator[None]:
     except BrokenPipeError:
         give_up_stdout()
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        try:
+            print(flush=True)  # is it stdout that cannot be written?
+        except OSError:
+            give_up_stdout()
+            print(f"error: stdout cannot be written ({error.strerror})", file=STDERR)
+            sys.exit(1)
+        raise
 
 
 def give_up_stdout() -> None:

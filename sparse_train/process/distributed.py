@@ -7,8 +7,10 @@ random choices are named, so masks agree by construction. Only rank 0 writes.
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from sparse_train.errors import require
 from sparse_train.process import console
+from sparse_train.process.workers import side_by_side
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=10)  # with a rank that neither answers nor dies
@@ -47,6 +50,16 @@ class Ranks:
     def gpu(self) -> int:
         """The index of this process's GPU: its own among the machine's, or 0 if SLURM shows it only one."""
         return self.local % torch.cuda.device_count()
+
+    def cpus(self) -> int:
+        """CPUs for this process, at least 1: those that it may run on, shared with the ranks of this machine that may
+        run on them too, and with the runs beside this one. All ranks must call it."""
+        mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+        found: list = [(socket.gethostname(), mine)] * self.world
+        if self.world > 1:
+            dist.all_gather_object(found, found[0])
+        sharing = Counter(cpu for host, theirs in found if host == socket.gethostname() for cpu in theirs)
+        return max(1, len(mine) // max(sharing[cpu] for cpu in mine) // side_by_side())
 
     def sum(self, value: Tensor) -> Tensor:
         """Over all ranks, on every one of them; a new tensor."""

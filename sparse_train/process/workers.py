@@ -16,13 +16,18 @@ import cloudpickle
 from sparse_train.process.signals import SIGNALS, sheltered
 
 ENDS = (signal.SIGINT, signal.SIGTERM)
-SLOT = "SPARSE_TRAIN_SLOT"
+SLOT, SLOTS = "SPARSE_TRAIN_SLOT", "SPARSE_TRAIN_SLOTS"
 KILLED = "its worker process was killed, twice"
 
 
 def slot() -> int:
     """Which of its launcher's workers this process is, from 0; 0 for a process of its own."""
     return int(os.environ.get(SLOT, 0))
+
+
+def side_by_side() -> int:
+    """How many workers its launcher has; 1 for a process of its own."""
+    return int(os.environ.get(SLOTS, 1))
 
 
 class Worker(NamedTuple):
@@ -51,7 +56,7 @@ def spread(work: Callable, tasks: Sequence[tuple], count: int) -> list[Any]:
 
     def start(place: int) -> None:
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, code, place))
+        process = context.Process(target=_serve, args=(theirs, code, place, min(count, len(tasks))))
         with sheltered():
             process.start()
         theirs.close()
@@ -99,12 +104,12 @@ def spread(work: Callable, tasks: Sequence[tuple], count: int) -> list[Any]:
     return results
 
 
-def _serve(end: connection.Connection, code: bytes, place: int) -> None:
+def _serve(end: connection.Connection, code: bytes, place: int, places: int) -> None:
     """A worker: SIGTERM alone ends it. A run that it trains takes that over, and saves first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    os.environ[SLOT] = str(place)
+    os.environ[SLOT], os.environ[SLOTS] = str(place), str(places)
     work = cloudpickle.loads(code)
     with contextlib.suppress(EOFError, BrokenPipeError):  # the one that started it is gone
         while (task := end.recv()) is not None:

@@ -61,6 +61,10 @@ class Checkpoints:
             raise ConfigError("resume", "auto", f"{'; '.join(damaged)}; start over with resume=fresh")
         return None
 
+    def exist(self) -> bool:
+        """Whether there is one, whole or not."""
+        return self.newest.exists() or self.previous.exists()
+
     def good(self) -> Path | None:
         """The newest that can be read and whose weights are all finite."""
         for path in (self.newest, self.previous):

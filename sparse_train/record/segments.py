@@ -4,7 +4,7 @@ from itertools import groupby
 
 from sparse_train.record.files import now
 
-PROVENANCE = ("git", "code", "versions", "hardware", "threads", "compile", "processes", "sync_bn", "execution")
+PROVENANCE = ("git", "code", "versions", "hardware", "threads", "compile", "processes", "sync_bn", "execution", "data")
 UNKNOWN = "not recorded"
 
 
@@ -40,6 +40,22 @@ def mixture(record: dict) -> str:
     keys = dict.fromkeys(key for one in flat for key in one if key != "git")
     in_turn = {key: [str(value) for value, _ in groupby(one.get(key, UNKNOWN) for one in flat)] for key in keys}
     return ", ".join(f"{key} {' then '.join(values)}" for key, values in in_turn.items() if len(values) > 1)
+
+
+def other_files(record: dict, now: dict[str, str] | None) -> str | None:
+    """A message if the files that the run's images were last read from differ from those `now`; None if they do not.
+
+    A record older than this, or of a data set that is kept in memory, names none.
+    """
+    before = record.get("segments", [record])[-1].get("data")
+    if not before or not now:
+        return None
+    changed = [
+        f"{part} were {before.get(part, UNKNOWN)}, now {words}"
+        for part, words in now.items()
+        if before.get(part) != words
+    ]
+    return "; ".join(changed) or None
 
 
 def code(segment: dict) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=_count, help="local: concurrent runs; default: PACK for each GPU in --gpus")
     parser.add_argument("--pack", type=_count, default=1, help="local: concurrent runs per GPU")
     parser.add_argument("--gpus", type=_numbers, default=(), help="local: which, such as 0,1,2,3; plan: how many")
+    parser.add_argument("--cpus", type=_count, help="plan: CPUs that load ImageNet for each GPU; default: enough")
     parser.add_argument("--once", action="store_true", help="watch: look once")
     parser.add_argument("--every", type=_seconds, default=5.0, help="watch: seconds between two looks")
     parser.add_argument("--project", default="sparse_train", help="of W&B")
@@ -121,7 +123,7 @@ def _cancel(args: argparse.Namespace) -> None:
 def _plan(args: argparse.Namespace) -> None:
     """count the runs of each artifact and their cost, on so many GPUs; launch nothing"""
     chosen, records = _sweeps(args), _records(args)
-    speeds = cost.measured(records)
+    speeds = replace(cost.measured(records), loader=cost.loader(args.results_dir), cpus=args.cpus)
     gpus = max(1, args.gpus[0] if len(args.gpus) == 1 else len(args.gpus))
     if len(chosen) > 1:
         overview.costs(chosen, records, speeds, gpus)

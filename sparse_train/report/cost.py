@@ -1,8 +1,10 @@
 """What a sweep costs: epochs, GPU-hours, and how long it takes on several GPUs; at measured speeds, or stated ones."""
 
+import csv
 import heapq
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 
 from sparse_train.report.results import COMPLETE, MALFORMED, Records
@@ -11,6 +13,7 @@ from sparse_train.report.sweeps import Cell, workload
 # Training images per second on one current data-centre GPU, and images of one epoch (training plus a third of the price
 # for each test image): stated, not measured here.
 STATED = {"imagenet": (2_500, 1_281_167 + 50_000 / 3), "cifar100": (25_000, 50_000 + 10_000 / 3)}
+LOADED = "imagenet"  # the one of them whose images are decoded by CPUs
 
 
 @dataclass(frozen=True)
@@ -21,20 +24,31 @@ class Speeds:
         measured: workload (`sweeps.workload`) -> the median over runs.
         runs: over so many, in all.
         device: the GPU.
+        loader: images a second that one CPU loads: how the photographs lie -> measured (`loader`).
+        cpus: that load for each GPU; None: as many as it needs. Measured speeds have had their own.
     """
 
     measured: dict[str, float] = field(default_factory=dict)
     runs: int = 0
     device: str = ""
+    loader: dict[str, float] = field(default_factory=dict)
+    cpus: int | None = None
 
     def __str__(self) -> str:
         stated = " and ".join(f"{speed:,} of {dataset}" for dataset, (speed, _) in STATED.items())
         here = f"{self.runs} runs on {self.device}" if self.runs else "no run on a GPU"
-        return f"stated: {stated} in images per second on one GPU; measured: {here}"
+        text = f"stated: {stated} in images per second on one GPU; measured: {here}"
+        if self.loader:
+            needs = [f"{STATED[LOADED][0] / each:.1f} {how}" for how, each in self.loader.items()]
+            text += f"; CPUs that must load {LOADED} for each GPU: {', '.join(needs)}"
+            text += "" if self.cpus is None else f"; here {self.cpus} load it {next(iter(self.loader))}"
+        return text
 
     def seconds(self, cell: Cell) -> float:
         """Of the whole run; 0 for a workload without any speed."""
         images_per_second, images = STATED.get(cell.dataset, (1, 0))
+        if cell.dataset == LOADED and self.loader and self.cpus is not None:
+            images_per_second = min(images_per_second, self.cpus * next(iter(self.loader.values())))
         return cell.epochs * self.measured.get(cell.workload, images / images_per_second)
 
     def source(self, cells: list[Cell]) -> str:
@@ -52,6 +66,16 @@ class Speeds:
 
 
 STATED_ONLY = Speeds()
+
+
+def loader(results_dir: Path) -> dict[str, float]:
+    """Images a second that one CPU loads, by how the photographs lie; from `make bench-loader`, else none."""
+    try:
+        with open(results_dir / "loader.csv", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["loader"] == "now"]
+            return {row["photographs"]: 1000 / float(row["ms"]) for row in rows}
+    except FileNotFoundError:
+        return {}
 
 
 def measured(records: Records) -> Speeds:

@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from sparse_train.data.memory import Batch, Data, Loading, Split
+from sparse_train.data.memory import Batch, Data, Split
 from sparse_train.errors import require_one_of
 from sparse_train.options.targets import make
 from sparse_train.process.console import say
+from sparse_train.process.distributed import Ranks
 from sparse_train.record.metadata import metadata
 from sparse_train.record.record import Record
-from sparse_train.train.build import pick_device, set_up_torch
+from sparse_train.train.build import loading, pick_device, set_up_torch
 from sparse_train.train.tasks import released
 
 Measured = tuple[list[dict], dict]  # rows, and their final numbers
@@ -63,8 +64,7 @@ def measurement(
 
 def load_data(cfg: DictConfig) -> Data:
     """The configured data set."""
-    device = pick_device(cfg)
-    return make(cfg, "dataset", Loading(cfg.data_dir, cfg.batch_size, cfg.seed, device, cfg.download, cfg.workers))
+    return make(cfg, "dataset", loading(cfg, pick_device(cfg), Ranks()))
 
 
 def first_batches(split: Split, steps: int) -> Iterator[Batch]:

@@ -137,8 +137,7 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
     ranks = ranks or Ranks()
     if device.type == "cuda" and ranks.world > 1:
         device = torch.device("cuda", ranks.gpu)
-    loading = Loading(cfg.data_dir, cfg.batch_size, cfg.seed, device, cfg.download, cfg.workers, ranks)
-    data = make(cfg, "dataset", loading)
+    data = make(cfg, "dataset", loading(cfg, device, ranks))
     memory_format = torch.channels_last if cfg.channels_last else torch.contiguous_format
 
     sizes = {"num_classes": data.num_classes, "in_channels": data.in_channels}
@@ -208,6 +207,7 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
         trained=trained,
         metadata={
             **metadata(cfg, run_name(cfg, choices()), device),
+            **({"data": data.files} if data.files else {}),
             "processes": ranks.world,
             "execution": execution,
             "model_arguments": sizes,
@@ -216,6 +216,13 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
         },
         ranks=ranks,
     )
+
+
+def loading(cfg: DictConfig, device: torch.device, ranks: Ranks) -> Loading:
+    """How `cfg` has its data loaded."""
+    cpus = ranks.cpus()  # asked by all ranks, whatever `workers` each was given
+    workers = cpus if cfg.workers is None else cfg.workers
+    return Loading(cfg.data_dir, cfg.batch_size, cfg.seed, device, cfg.download, workers, ranks)
 
 
 def pick_device(cfg: DictConfig) -> torch.device:

@@ -12,14 +12,17 @@ from traceback import clear_frames
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from sparse_train.errors import ConfigError, require
 from sparse_train.options.targets import foreign_targets, make
 from sparse_train.process.console import say
 from sparse_train.process.distributed import Ranks
+from sparse_train.record import segments
+from sparse_train.record.checkpoint import Checkpoints
 from sparse_train.record.metadata import versions
-from sparse_train.record.record import Record
+from sparse_train.record.record import AGAIN, Record
 from sparse_train.source import foreign_code, training_code
 from sparse_train.train import loop
-from sparse_train.train.build import Run, build
+from sparse_train.train.build import Run, build, loading
 from sparse_train.train.checkpointing import Interval
 
 OWN = ("data_dir", "download", "workers", "gpus", "logger", "artifact")  # what may differ from machine to machine
@@ -37,12 +40,35 @@ def _train(cfg: DictConfig, record: Record) -> None:
     with record.held() as ending:
         if record.finished:  # by another process, in the meantime
             return
+        require_same_files(record, run, anyway=cfg.resume == "anyway")
         for line in card(run, record.dir):
             say(line)
         sinks = [] if cfg.logger is None or not run.ranks.main else [make(cfg, "logger", record, run.metadata)]
         for sink in sinks:
             ending.callback(sink.finish, record)
         loop.train(run, record, sinks, Interval(cfg.checkpoint_minutes, cfg.checkpoint_steps))
+
+
+def require_same_files(record: Record, run: Run, anyway: bool) -> None:
+    """A run that goes on must do so with the images that it began with.
+
+    Raises:
+        ConfigError: says what differs, unless the run is to go on `anyway`.
+    """
+    there = record.ranks.from_main(lambda: Checkpoints(record.dir).exist())
+    if there and (words := segments.other_files(record.content, run.data.files)) is not None:
+        right = f"{record.dir}: {words}; start over with resume=fresh, or go on with resume=anyway"
+        require(anyway, "resume", "auto", right)
+        say(f"{record.dir}: {words}")
+
+
+def look_at_files(cfg: DictConfig, record: Record) -> None:
+    """A finished run is launched again: report if its images are others by now, as far as they are there."""
+    if record.ranks.main and "data" in record.content:
+        with contextlib.suppress(ConfigError):
+            now = make(cfg, "dataset", loading(cfg, torch.device("cpu"), Ranks())).files
+            if (words := segments.other_files(record.content, now)) is not None:
+                say(f"{record.dir}: {words}; {AGAIN}")
 
 
 @contextlib.contextmanager
