@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from sparse_train.errors import ConfigError
 from sparse_train.process import distributed, gpus
 from sparse_train.process.distributed import Ranks, join
 from sparse_train.record.metadata import describe
-from sparse_train.train import device
+from sparse_train.train import device, tasks
 from sparse_train.train.device import pick_device, set_up_torch
 
 CUDA = torch.device("cuda")
@@ -213,3 +214,9 @@ def test_more_processes_than_gpus_are_one_error(joined, count, environment, erro
     with pytest.raises(ConfigError) as raised:
         joined(count, **environment)
     assert str(raised.value).startswith(error)
+
+
+def test_normalization_over_processes_needs_gpus(compose_config, monkeypatch):
+    monkeypatch.setattr(tasks, "build", lambda *_: SimpleNamespace(device=torch.device("cpu")))
+    with pytest.raises(ConfigError, match="sync_bn=True: torch's SyncBatchNorm needs GPUs"):
+        tasks.train(compose_config("sync_bn=true"), SimpleNamespace(ranks=Ranks(0, 2)))
