@@ -10,6 +10,7 @@
 #   PEERS="..."      a URL or path with {owner} and {name} in it, for `make parity`; GitHub's if not given
 #   IN_PLACE=1       of resize-imagenet: replace the photographs themselves
 #   WORKERS=2        processes that run the tests
+#   DEVICE=cpu       for `make gpu-check`
 #   OPTIONS="..."    further overrides of the training runs, such as OPTIONS="data_dir=/data"
 
 PYTHON ?= python3
@@ -32,6 +33,7 @@ ENTITY ?=
 WORKERS ?= 2
 DATA_DIR ?=
 IN_PLACE ?=
+DEVICE ?=
 PEERS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install
 REPORT := $(BIN)/python -m sparse_train.report
@@ -39,7 +41,7 @@ PYTEST = tests/scratch $(BIN)/python -m pytest --numprocesses "$$WORKERS" --dist
 COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 # Variables go through the environment, so neither make nor a shell interprets their contents.
-GIVEN := SCALE RUNS_DIR RESULTS_DIR DRY REFERENCES LAUNCHER JOBS GPUS PACK CPUS ARTIFACT RUN OPTIONS PROJECT ENTITY DATA_DIR IN_PLACE WORKERS PEERS
+GIVEN := SCALE RUNS_DIR RESULTS_DIR DRY REFERENCES LAUNCHER JOBS GPUS PACK CPUS ARTIFACT RUN OPTIONS PROJECT ENTITY DATA_DIR IN_PLACE WORKERS PEERS DEVICE
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 option = $(if $($(2)),--$(1)="$$$(2)")
@@ -50,7 +52,7 @@ WANDB := $(call option,project,PROJECT) $(call option,entity,ENTITY)
 reproduce-% draw-% rerun-% status-% cancel-% watch-%: export NAME = $*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos trainers resize-imagenet bench bench-sparse bench-loader parity lint format lock clean
+.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos trainers resize-imagenet bench bench-sparse bench-loader gpu-check parity lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -138,6 +140,9 @@ bench-loader: setup ## time ImageNet's loader on photographs of real size: resul
 .venv/peers/ready: benchmarks/requirements.txt .venv/ready
 	$(PIP) --quiet --no-deps --upgrade --target .venv/peers -r benchmarks/requirements.txt
 	@touch $@
+
+gpu-check: setup ## check a GPU in less than 8 minutes, without a data set: results/mine/gpu-check.json; DEVICE=cpu tests the check
+	$(BIN)/python -m benchmarks.gpu_check $(call option,device,DEVICE)
 
 parity: setup ## run others' mask updates and HAM beside ours: results/parity.md; PEERS says where their code is cloned from
 	$(BIN)/python -m parity --out "$$RESULTS_DIR/parity.md"

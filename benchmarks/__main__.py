@@ -36,11 +36,10 @@ SECTIONS = {
     "sizes": ("Size, ResNet20 x1", 1, None, "KiB", 1 / 1024),
 }
 OWED = """\
-These need a GPU and are not measured yet: everything above on CUDA (by the same command), seconds per epoch
-of CIFAR-100 with and without `compile=reduce-overhead`, 1 to 16 runs at a time on one GPU with NVIDIA's MPS and
-without, ResNet50 at 224 in bf16 and how many images a second it needs from [the loader](loader.md). Parallel runs are
-processes (`LAUNCHER=local PACK=N`), so every run has the numbers that it has alone;
-"Four networks in one process" measures the alternatives, without masks and optimizer.
+These need a GPU and are not measured yet: everything above on CUDA (by the same command), what `make gpu-check`
+times, 1 to 16 runs at a time under NVIDIA's MPS, and how many images a second ResNet50 needs from
+[the loader](loader.md). Parallel runs are processes (`LAUNCHER=local PACK=N`), so every run has the numbers that it
+has alone; "Four networks in one process" measures the alternatives, without masks and optimizer.
 """
 
 

@@ -55,14 +55,14 @@ def resnet50(device: torch.device) -> nn.Module:
 def optimizer_steps(device: torch.device) -> dict[str, list[float]]:
     """Optimizer and masking of one step, gradients given; and the product of gradients and masks alone, which no step
     of ours can do without."""
-    cases = _steps(network, device) | {"gradients times masks, alone": _product(network(device))}
+    cases = step_cases(network, device) | {"gradients times masks, alone": _product(network(device))}
     cases |= {name: step for name, (step, _) in _others(device).items()}
     return interleaved(cases, device, rounds=40, calls=10)
 
 
 def optimizer_steps_50(device: torch.device) -> dict[str, list[float]]:
     """The same for ResNet50, 25.5 million weights; only ours and dense SGD."""
-    return interleaved(_steps(resnet50, device), device, rounds=9)
+    return interleaved(step_cases(resnet50, device), device, rounds=9)
 
 
 def _product(model: nn.Module) -> Callable[[], object]:
@@ -71,7 +71,7 @@ def _product(model: nn.Module) -> Callable[[], object]:
     return lambda: torch._foreach_mul(masks, grads)
 
 
-def _steps(make: Callable[[torch.device], nn.Module], device: torch.device) -> dict[str, Callable[[], object]]:
+def step_cases(make: Callable[[torch.device], nn.Module], device: torch.device) -> dict[str, Callable[[], object]]:
     cases = {name: torch.optim.SGD(make(device).parameters(), **SGD, **form).step for name, form in DENSE.items()}
     return cases | {name: ours(make(device), slots()).step for name, slots in OURS.items()}
 
@@ -120,12 +120,12 @@ def mask_updates(device: torch.device) -> dict[str, list[float]]:
     for method in (RigL(), SET()):
         optimizer = ours(network(device), {"precondition": SparseOpt()})
         updater = Updater(optimizer.topology, optimizer, method, total_steps=10**9, every=1)
-        cases[type(method).__name__] = _updates(updater, optimizer)
+        cases[type(method).__name__] = update_case(updater, optimizer)
     cases |= {name: update for name, (_, update) in _others(device).items() if update}
     return interleaved(cases, device, rounds=40)
 
 
-def _updates(updater: Updater, optimizer: SparseSGD) -> Callable[[], None]:
+def update_case(updater: Updater, optimizer: SparseSGD) -> Callable[[], None]:
     steps = iter(range(1, 10**9))
     optimizer.step()
     return lambda: updater.update(next(steps))

@@ -147,7 +147,7 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
         from sparse_train.record.record import Record, look_again
         from sparse_train.train.tasks import look_at_files, require_same_settings
 
-        ranks = processes()
+        ranks = processes(cfg)
         require_same_settings(cfg, ranks)
         record = Record(cfg.runs_dir, run_id(cfg), fresh=cfg.resume == "fresh", ranks=ranks)
         where = f"{record.dir}: "
@@ -198,7 +198,7 @@ def next_command(record: dict, arguments: list[str]) -> str | None:
     return shlex.join(["python", "-m", "sparse_train", *(word for word in arguments if word not in dropped), change])
 
 
-def processes() -> "Ranks":
+def processes(cfg: DictConfig) -> "Ranks":
     """Connect the processes of this run.
 
     Raises:
@@ -207,7 +207,9 @@ def processes() -> "Ranks":
     from sparse_train.process.distributed import join
 
     try:
-        return join()
+        return join(cfg.device, cfg.backend)
+    except ConfigError:
+        raise
     except (RuntimeError, ValueError) as error:  # torch's, of the network or of what torchrun or srun has said
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise ConfigError("MASTER_ADDR:MASTER_PORT", place, f"the processes cannot connect there ({error})") from error

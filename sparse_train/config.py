@@ -39,6 +39,7 @@ SCIENCE = (
     "batch_size",
     "seed",
     "amp",
+    "tf32",
     "channels_last",
     "compile",
     "scale",
@@ -66,10 +67,16 @@ SCIENCE_OF = {
 
 # A key added later goes here with the value that means "as before": at that value it is left out of the id, so that
 # records committed before it existed keep theirs. Dotted path -> value.
-AS_BEFORE: dict[str, Any] = {"dst.start_fraction": 0.0, "model.pretrained": False, "model.weights": None}
+AS_BEFORE: dict[str, Any] = {
+    "dst.start_fraction": 0.0,
+    "model.pretrained": False,
+    "model.weights": None,
+    "tf32": True,
+}
 
 CHOICES = {
     "amp": ("none", "bf16"),
+    "backend": ("auto", "gloo"),
     "device": ("auto", "cpu", "cuda"),
     "execution": ("dense", "csr", "auto"),
     "init": ("dense_fan_in", "lecun_normal", "own_fan_in", "over_sqrt_c"),
@@ -122,11 +129,13 @@ class Config:
     scale: str = MISSING
 
     amp: str = MISSING
+    tf32: bool = MISSING
     channels_last: bool = MISSING
     compile: Any = MISSING
     execution: str = MISSING
     sync_bn: bool = MISSING
     device: str = MISSING
+    backend: str = MISSING
     gpus: list[int] | None = None
     deterministic: bool = MISSING
     threads: int | None = None

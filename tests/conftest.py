@@ -26,6 +26,7 @@ SLOW = [
     "figures",
     "finished",
     "foreign",
+    "gpu_check",
     "interruption",
     "launch",
     "lock",

@@ -1,13 +1,19 @@
 """What an installation brings, and from where it can be imported."""
 
 import json
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from support.runs import ROOT
 
@@ -93,3 +99,32 @@ def test_everything_that_is_installed_is_pinned_with_its_hash():
         assert uses
         assert all(len(action.partition("@")[2]) == 40 for action in uses), "an action by its commit"
         assert "\npermissions:\n  contents: read\n" in workflow
+
+
+CONDAS = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # names there that differ from pip's
+
+
+def test_conda_installs_what_pip_would():
+    """Every package that training and drawing need, in the range of pyproject.toml; pip adds the project."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *listed, pip = environment["dependencies"]
+    given = {name: where for name, _, where in (one.partition(" ") for one in listed)}
+    assert given.pop("python") == project["requires-python"]
+    wanted = [Requirement(one) for one in project["dependencies"]]
+    assert {CONDAS.get(one.name, one.name): one.specifier for one in wanted}.items() <= {
+        name: SpecifierSet(where) for name, where in given.items()
+    }.items()
+    extras = {one.name: one.specifier for one in map(Requirement, chain(*project["optional-dependencies"].values()))}
+    assert all(SpecifierSet(given[name]) == extras[name] for name in extras if name in given)
+    assert pip == {"pip": ["-e .[wandb,dev]"]}
+
+
+def test_the_container_has_the_python_of_the_lock():
+    [locked] = re.findall(r"--python-version (\S+)", (ROOT / "Makefile").read_text())
+    recipe = (ROOT / "Containerfile").read_text()
+    assert re.findall(r"^FROM docker.io/library/python:(\S+)-slim$", recipe, re.MULTILINE) == [locked]
+    assert "RUN make setup" in recipe
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {".venv", "runs", "data"} <= set(ignored), "which would make the image large"
+    assert ".git" not in ignored, "a record names the commit"

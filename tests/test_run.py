@@ -143,6 +143,8 @@ BAD_INPUT = {
     "momentum=1": "momentum=1.0: must be in [0, 1)",
     "amp=fp8": "amp=fp8: must be one of none, bf16",
     "device=tpu": "device=tpu: must be one of auto, cpu, cuda",
+    "device=cpu gpus=[0]": "gpus=[0]: device=cpu uses none; leave one of the two out",
+    "backend=nccl": "backend=nccl: must be one of auto, gloo",
     "threads=0": "threads=0: must be at least 1",
     "init=zeros": "init=zeros: must be one of dense_fan_in, lecun_normal, own_fan_in",
     "topology.distribution=er": "topology.distribution=er: must be one of erk, uniform",

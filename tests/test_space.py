@@ -43,6 +43,7 @@ TOP = {
     "drop_fraction": numbers(0, 1),
     "update_every": st.integers(1, 1000),
     "amp": words("none", "bf16"),
+    "tf32": words("true", "false"),
     "channels_last": words("true", "false"),
     "deterministic": words("true", "false"),
     "checkpoint_minutes": numbers(0.1, 100),

@@ -33,7 +33,9 @@ from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.train.build import build
 from sparse_train.train.checkpointing import Checkpointing, Interval, Progress
+from sparse_train.train.diagnostics import Diagnostics
 from sparse_train.train.loop import train_epoch
+from sparse_train.train.meter import Meter
 from support.steps import same_parameters, take_step
 
 WAIT = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "equal"}  # for the device
@@ -161,6 +163,21 @@ def test_steps_and_updates_stay_on_the_device_and_never_wait_for_it(pretended_gp
                 assert seen.devices == {"cuda"}
     assert set(seen.moved) == {"_to_copy"}, "SET draws on the CPU"
     assert len(seen.moved) == len(topology.masks)
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+def test_diagnostics_stay_on_the_device_and_never_wait_for_it(pretended_gpu):
+    topology = Topology(pretended_gpu, 0.9)
+    optimizer = SparseSGD(pretended_gpu.parameters(), topology, lr=0.1, precondition=SparseOpt())
+    updater = Updater(topology, optimizer, RigL(), total_steps=100, every=1)
+    looks, meter = Diagnostics(pretended_gpu, topology, optimizer), Meter(torch.device("cuda"))
+    with OnDevice() as seen:
+        with looks.step(meter):
+            optimizer.step()
+        with looks.update(meter, updater):
+            updater.update(1)
+    assert not seen.moved
+    assert seen.devices == {"cuda"}
 
 
 def test_what_waits_for_a_pretended_gpu_is_found(pretended_gpu):

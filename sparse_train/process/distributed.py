@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparse_train.errors import require
-from sparse_train.process import console
+from sparse_train.process import console, gpus
 from sparse_train.process.workers import side_by_side
 
 T = TypeVar("T")
@@ -115,18 +115,27 @@ class Ranks:
         return value
 
 
-def join() -> Ranks:
+def join(device: str = "auto", backend: str = "auto") -> Ranks:
     """Join the processes that torchrun (RANK, WORLD_SIZE) or srun (SLURM_PROCID, ...) started; alone without them.
 
-    Called again, it gives the same answer: a sweep joins once. NCCL where there are GPUs, gloo elsewhere.
+    Called again, it gives the same answer: a sweep joins once.
+
+    Args:
+        device, backend: as configured. NCCL carries tensors on GPUs, unless the backend is gloo; gloo carries others.
+
+    Raises:
+        ConfigError: if there are fewer GPUs than processes on this machine, and NCCL connects them.
     """
     ranks = _from_environment()
     if ranks.world > 1 and not dist.is_initialized():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        if backend == "nccl":
+        how: dict[str, Any] = {"backend": "gloo"}
+        if device != "cpu" and gpus.count():
+            if backend == "auto":
+                _require_a_gpu_each(ranks)
+                how = {"backend": "cpu:gloo,cuda:nccl", "device_id": torch.device("cuda", ranks.gpu)}
             torch.cuda.set_device(ranks.gpu)
         with _connecting(ranks):
-            dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.world, timeout=PATIENCE)
+            dist.init_process_group(**how, rank=ranks.rank, world_size=ranks.world, timeout=PATIENCE)
     console.quiet(not ranks.main)
     return ranks
 
@@ -170,6 +179,19 @@ def _from_environment() -> Ranks:
     env.setdefault("MASTER_ADDR", _first_node(env["SLURM_STEP_NODELIST"]))
     env.setdefault("MASTER_PORT", str(20_000 + int(env["SLURM_JOB_ID"]) % 20_000))
     return Ranks(int(env["SLURM_PROCID"]), world, int(env["SLURM_LOCALID"]))
+
+
+def _require_a_gpu_each(ranks: Ranks) -> None:
+    """SLURM may show each task one GPU of its own, which is then GPU 0; torchrun shows every process all of them."""
+    torchrun, there = "RANK" in os.environ, gpus.count()
+    if torchrun:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.local + 1))
+    else:  # "4(x2),2": four tasks on two nodes each, two on the next
+        tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", str(ranks.local + 1))
+        here = max(int(part.partition("(")[0]) for part in tasks.split(","))
+    right = f"there {'is 1 GPU' if there == 1 else f'are {there} GPUs'} on this machine, and each process needs its own"
+    enough = here <= there or (there == 1 and not torchrun)
+    require(enough, "processes", here, f"{right}; start {there}, or let them share by backend=gloo")
 
 
 def _first_node(nodes: str) -> str:

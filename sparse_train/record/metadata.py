@@ -56,7 +56,7 @@ def describe(device: torch.device) -> dict:
         "versions": versions(),
         "git": _revision(),
         "code": training_code(),
-        "hardware": {"device": _device_name(device), **_cpu(), "system": platform.system()},
+        "hardware": {**_device(device), **_cpu(), "system": platform.system()},
         "threads": torch.get_num_threads(),
     } | ({"environment": found} if (found := _arithmetic()) else {})
 
@@ -109,8 +109,12 @@ def _git(*words: str) -> str:
     return subprocess.run(["git", "-c", "safe.directory=*", "-C", str(root), *words], **run).stdout.strip()
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+def _device(device: torch.device) -> dict:
+    """Its name; of a GPU the libraries too, and whether convolutions round to TF32."""
+    if device.type != "cuda":
+        return {"device": "cpu"}
+    libraries = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return {"device": torch.cuda.get_device_name(device), **libraries, "tf32": torch.backends.cudnn.allow_tf32}
 
 
 @cache

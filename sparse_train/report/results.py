@@ -29,8 +29,9 @@ UNREADABLE = "unreadable"
 TIMES = ("seconds", "images_per_second", "data_wait", "started")  # columns that differ when the same run is made again
 MALFORMED = (KeyError, TypeError, AttributeError, ValueError, RecursionError)
 FACTS = ("best_test_acc", "images_per_second", "seconds", "started", "threads", "device", "torch", "git")
-MADE = ("code", "processes", "sync_bn", "compile", "execution", "instructions", "mixture")  # where not the default
-COUNTS = ("trained_epochs", "step", "threads", "processes")  # whole numbers, also where others have none
+# Where not the default.
+MADE = ("code", "processes", "sync_bn", "compile", "execution", "instructions", "cudnn", "mixture")
+COUNTS = ("trained_epochs", "step", "threads", "processes", "cudnn")  # whole numbers, also where others have none
 # pandas reads numbers to the last bit from 3.1 on; before, only when told to.
 EXACTLY = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 
@@ -131,7 +132,7 @@ def _row(record: dict) -> dict:
 
     `code`: the hash of the training code, or several, joined by "+". `processes`: if more than one, with `sync_bn` if
     used. `compile`: if used. `execution`: if some layers ran as CSR. `instructions`: the CPU's, where it computed.
-    `mixture`: what changed on the way.
+    `cudnn`: the version, where a GPU did. `mixture`: what changed on the way.
     """
     final = {key: _number(value) for key, value in record["final"].items()}
     row = {"trained_epochs" if key == "epoch" else key: final[key] for key in final if key not in TIMES}
@@ -156,6 +157,7 @@ def _row(record: dict) -> dict:
         "compile": record["config"].get("compile"),
         "execution": None if (how := record.get("execution")) == "dense" else how,
         "instructions": hardware.get("instructions") if on_cpu else None,
+        "cudnn": None if on_cpu else hardware.get("cudnn"),
         "mixture": segments.mixture(record),
     }
     return row | {key: value for key, value in made.items() if value}

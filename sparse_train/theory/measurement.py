@@ -21,7 +21,8 @@ from sparse_train.process.console import say
 from sparse_train.process.distributed import Ranks
 from sparse_train.record.metadata import metadata
 from sparse_train.record.record import Record
-from sparse_train.train.build import loading, pick_device, set_up_torch
+from sparse_train.train.build import loading
+from sparse_train.train.device import pick_device, set_up_torch
 from sparse_train.train.tasks import released
 
 Measured = tuple[list[dict], dict]  # rows, and their final numbers
@@ -44,8 +45,9 @@ def measurement(
             for key, known in words.items():
                 require_one_of(key, options[key], known)
             check(**options)
-            set_up_torch(cfg)
-            about = metadata(cfg, f"{name.format(cfg=cfg, **options)} seed {cfg.seed}", pick_device(cfg))
+            device = pick_device(cfg)
+            set_up_torch(cfg, device, tf32=False)  # slopes of small numbers are measured
+            about = metadata(cfg, f"{name.format(cfg=cfg, **options)} seed {cfg.seed}", device)
             with released(), record.held():
                 if not record.finished:
                     record.start([], **about)

@@ -21,13 +21,13 @@ from sparse_train.options.names import from_trained, run_name
 from sparse_train.options.targets import blamed, make
 from sparse_train.process.console import say
 from sparse_train.process.distributed import Ranks
-from sparse_train.process.workers import slot
 from sparse_train.randomness import derive
 from sparse_train.record.metadata import choices, metadata
 from sparse_train.sparsity.csr import CSR, DENSE, use_csr
 from sparse_train.sparsity.flops import layer_flops, relative_flops
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
+from sparse_train.train.device import pick_device, set_up_torch
 from sparse_train.train.diagnostics import Diagnostics
 from sparse_train.train.meter import Meter
 
@@ -132,11 +132,9 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
     Raises:
         ConfigError: for whatever in `cfg` cannot work, naming its key.
     """
-    device = pick_device(cfg)
-    set_up_torch(cfg)
     ranks = ranks or Ranks()
-    if device.type == "cuda" and ranks.world > 1:
-        device = torch.device("cuda", ranks.gpu)
+    device = pick_device(cfg, ranks)
+    set_up_torch(cfg, device)
     data = make(cfg, "dataset", loading(cfg, device, ranks))
     memory_format = torch.channels_last if cfg.channels_last else torch.contiguous_format
 
@@ -225,21 +223,6 @@ def loading(cfg: DictConfig, device: torch.device, ranks: Ranks) -> Loading:
     return Loading(cfg.data_dir, cfg.batch_size, cfg.seed, device, cfg.download, workers, ranks)
 
 
-def pick_device(cfg: DictConfig) -> torch.device:
-    count = torch.cuda.device_count()
-    require(
-        count or cfg.device != "cuda", "device", cfg.device, "this torch sees no CUDA device; use device=cpu or auto"
-    )
-    if cfg.device == "cpu" or not count:
-        return torch.device("cpu")
-    if cfg.gpus is None:
-        return torch.device("cuda")
-    require(max(cfg.gpus) < count, "gpus", cfg.gpus, f"there are GPUs 0 to {count - 1}")
-    device = torch.device("cuda", cfg.gpus[slot() % len(cfg.gpus)])
-    torch.cuda.set_device(device)
-    return device
-
-
 def execute(cfg: DictConfig, model: nn.Module, topology: Topology, ranks: Ranks, batch: Tensor) -> str:
     """Have linear layers run as `execution` asks, and say in words how they do.
 
@@ -258,13 +241,6 @@ def execute(cfg: DictConfig, model: nn.Module, topology: Topology, ranks: Ranks,
     right = "works for sparse linear layers, of which this model has none; use execution=dense"
     require(bool(taken) or cfg.execution != CSR, "execution", cfg.execution, right)
     return f"{CSR} for {', '.join(taken)}" if taken else DENSE
-
-
-def set_up_torch(cfg: DictConfig) -> None:
-    if cfg.threads is not None:
-        torch.set_num_threads(cfg.threads)
-    torch.backends.cudnn.deterministic = cfg.deterministic
-    torch.backends.cudnn.benchmark = not cfg.deterministic
 
 
 def require_more_than_one_value(model: nn.Module, example: torch.Tensor, batch_size: int) -> None:

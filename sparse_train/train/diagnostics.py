@@ -40,7 +40,8 @@ class Diagnostics:
         self.groups = groups(model)
         named = parameters(model)
         self.params = {name: named[name] for names in self.groups.values() for name in names}
-        self.group_of = torch.tensor([i for i, names in enumerate(self.groups.values()) for _ in names])
+        of = [i for i, names in enumerate(self.groups.values()) for _ in names]
+        self.group_of = torch.tensor(of, device=next(iter(self.params.values())).device)
 
     @contextmanager
     def step(self, meter: Meter) -> Iterator[None]:
@@ -146,7 +147,7 @@ class Diagnostics:
     def _norms(self, tensors: list[Tensor]) -> Tensor:
         """One norm per group."""
         squares = torch.stack(torch._foreach_norm(tensors)).double().square()
-        return _sum(squares, self.group_of.to(squares.device), len(self.groups)).sqrt()
+        return _sum(squares, self.group_of, len(self.groups)).sqrt()
 
 
 def _revivals(before: Tensor, after: Tensor) -> Tensor:

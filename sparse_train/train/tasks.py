@@ -37,6 +37,8 @@ def train(cfg: DictConfig, record: Record) -> None:
 
 def _train(cfg: DictConfig, record: Record) -> None:
     run = build(cfg, record.ranks)
+    here = run.device.type == "cuda" or record.ranks.world == 1
+    require(here or not cfg.sync_bn, "sync_bn", cfg.sync_bn, "torch's SyncBatchNorm needs GPUs; use sync_bn=false")
     with record.held() as ending:
         if record.finished:  # by another process, in the meantime
             return

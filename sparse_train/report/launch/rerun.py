@@ -13,16 +13,17 @@ from sparse_train.report.launch.reproduce import command, require_same_runs
 from sparse_train.report.results import COMPLETE, MADE, TIMES, Records, Results, complete
 from sparse_train.report.sweeps import Sweep
 
-PLACE = ("device", "instructions", "torch", "threads", "compile", "execution")  # with these the same, so is every bit
+# With these the same, so is every bit.
+PLACE = ("device", "instructions", "cudnn", "processes", "torch", "threads", "compile", "execution")
 OTHERS = ("git", "status", "scale", *PLACE, *TIMES, *MADE)
 
 
 def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]) -> tuple[bool, str]:
     """Train one committed run anew, in a directory of its own that is removed again.
 
-    Where hardware, torch and threads are those of the committed run, all its metrics must come out the same to the bit;
-    elsewhere its accuracy must lie within twice the standard deviation over the committed seeds. An older record does
-    not name the CPU's instructions. That excuses no difference, and is named.
+    Where hardware, libraries, threads and processes are those of the committed run, all its metrics must come out the
+    same to the bit; elsewhere its accuracy must lie within twice the standard deviation over the committed seeds. An
+    older record does not name the CPU's instructions. That excuses no difference, and is named.
 
     Args:
         run: its id; None for the first complete one of the artifact.

@@ -1,0 +1,100 @@
+"""`make gpu-check`: every part runs on a CPU, and none that goes wrong stops another."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import torch
+
+from benchmarks import gpu_check
+from benchmarks.forks import NotHereError
+from benchmarks.gpu_check import FAILED, FINE, NOT_HERE, PARTS, Row, Waits, check
+from sparse_train.models.resnet_cifar import ResNet20
+from sparse_train.sparsity.topology import Topology
+from support.runs import ROOT
+
+
+def test_every_part_runs_on_a_cpu(tmp_path):
+    words = [sys.executable, "-m", "benchmarks.gpu_check", "--device", "cpu", "--out", str(tmp_path / "found.json")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["verdict"] == FINE
+    assert [part["name"] for part in found["parts"]] == list(PARTS)
+    rows = [row for part in found["parts"] for row in part["rows"]]
+    assert {row["what"] for row in rows if row["verdict"] == NOT_HERE} == {
+        "NCCL",
+        "SyncBN",
+        "bf16, channels last, reduce-overhead",
+    }
+    assert sum(row["verdict"] == FINE for row in rows) > 20
+    assert all(f"{row['what']:<72} {row['found']}" in done.stdout for row in rows)
+
+
+def test_a_part_that_goes_wrong_stops_no_other(monkeypatch, capsys):
+    def fine(device, size):
+        yield Row("this", "is right", 1.0, FINE)
+
+    def raises(device, size):
+        yield Row("so far", "right", verdict=FINE)
+        raise ValueError("two\nlines")
+
+    def ends(device, size):
+        yield Row("so far", "right", verdict=FINE)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def hangs(device, size):
+        subprocess.Popen(["sleep", "600"])
+        time.sleep(600)
+        yield Row("never", "")
+
+    def missing(device, size):
+        raise NotHereError("no such GPU")
+        yield
+
+    parts = {work.__name__: (work.__name__, 60.0, work) for work in (raises, ends, hangs, missing, fine)}
+    monkeypatch.setattr(gpu_check, "PARTS", parts)
+    monkeypatch.setattr(gpu_check, "PATIENCE", 1.0)
+    verdict, found = check("cpu", list(parts))
+    assert verdict == FAILED
+    last = {part["name"]: (part["rows"][-1]["found"], part["rows"][-1]["verdict"]) for part in found}
+    assert last == {
+        "raises": ("failed: ValueError: two", FAILED),
+        "ends": ("failed: its process ended with status -9", FAILED),
+        "hangs": ("failed: it took longer than 1 s", FAILED),
+        "missing": ("not here: no such GPU", NOT_HERE),
+        "fine": ("is right", FINE),
+    }
+    assert [len(part["rows"]) for part in found] == [2, 2, 1, 1, 1]
+    assert "so far" in capsys.readouterr().out
+    assert check("cpu", ["missing", "fine"])[0] == FINE
+
+
+def test_a_wait_is_counted_where_it_is():
+    topology = Topology(ResNet20(10, width=0.25), 0.5)
+    for seen in (Waits(torch.device("cpu")), Waits(torch.device("cuda"))):
+        if seen.cuda:  # torch's warnings come as this one
+            topology.masks = {"": Warned(seen)}
+            topology.sparsity()
+        else:
+            with seen.watching():
+                topology.sparsity()
+        assert set(seen.places) == {"topology.sparsity"}
+        assert "topology.sparsity" not in gpu_check.ALLOWED
+
+
+class Warned:
+    """In a mask's place: reading its sum warns, as on a GPU under `set_sync_debug_mode`."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def numel(self):
+        return 1
+
+    def sum(self):
+        self.seen.warned(UserWarning("called a synchronizing CUDA operation (Triggered internally at ...)"))
+        return 1
