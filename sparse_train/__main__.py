@@ -134,7 +134,10 @@ def stop(line: str, status: int = 1) -> NoReturn:
 
 
 def run(cfg: DictConfig, typed: list[str]) -> float | None:
-    """Train what the configuration describes, unless that is done; give the final test accuracy, for sweepers.
+    """Train what the configuration describes, unless that is done.
+
+    Returns:
+        The final accuracy in percent, for sweepers: on the images held out of training, else on the test images.
 
     Args:
         typed: the words of the command, for the one to run next.
@@ -179,7 +182,8 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
         except OSError as error:  # a full disk, or nobody reads
             say(f"warning: stdout cannot be written ({error.strerror}); the run is complete")
             give_up_stdout()
-    return record.content.get("final", {}).get("test_acc")
+    final = record.content.get("final", {})
+    return final.get("val_acc", final.get("test_acc"))
 
 
 def next_command(record: dict, arguments: list[str]) -> str | None:
