@@ -148,7 +148,7 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
         import torch  # takes seconds, which no error of a key waits for
 
         from sparse_train.record.record import Record, look_again
-        from sparse_train.train.tasks import require_same_settings
+        from sparse_train.train.tasks import require_same_settings, tell
 
         ranks = processes()
         require_same_settings(cfg, ranks)
@@ -158,6 +158,7 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
             instantiate(cfg, "task")(cfg, record)
         else:
             look_again(record)
+            tell(cfg, record)
     except HeldError as error:
         no_result(str(error), HELD)
     except (ConfigError, DivergedError, MaskMismatchError, OmegaConfBaseException, OSError, MemoryError) as error:

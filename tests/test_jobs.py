@@ -5,9 +5,11 @@ import stat
 from dataclasses import dataclass
 
 import pytest
+import yaml
 
+from sparse_train.options.composition import CONF
 from sparse_train.train.slurm import parameters
-from support.runs import run_here
+from support.runs import ROOT, run_here
 
 SBATCH = '#!/bin/sh\ncp "$1" {0}/script; env > {0}/environment; echo Submitted batch job 7\n'
 
@@ -129,3 +131,26 @@ def test_a_job_within_a_job_inherits_nothing_of_it(submitted, monkeypatch):
 def test_what_a_launcher_cannot_be_told_is_one_line(words, error, submitted):
     typed = [f"{'+' if word[0] == '+' else ''}hydra.launcher.{word.lstrip('+')}" for word in words]
     assert re.fullmatch(f"error: {error}\n", submitted(*typed).error)
+
+
+def test_the_filled_example_of_the_page(submitted):
+    """Typed here, where the page has a file of it."""
+    [text] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "on-your-cluster.md").read_text(), re.DOTALL)
+    example = yaml.safe_load(text)
+    assert set(example) <= set(yaml.safe_load((CONF / "hydra" / "launcher" / "slurm.yaml").read_text()))
+    job = submitted(*(f"hydra.launcher.{key}={quoted(value)}" for key, value in example.items()))
+    asked = {
+        option: job.asks(option) for option in ("partition", "gres", "mem", "time", "reservation", "gpus-per-node")
+    }
+    expected = {"partition": "gpu", "gres": "gpu:a100:1", "mem": "64GB", "time": "480", "reservation": "spring"}
+    assert asked == {**expected, "gpus-per-node": None}
+    assert "\nmodule purge\nexport NCCL_SOCKET_IFNAME=ib0\n" in job.script
+
+
+def quoted(value) -> str:
+    """As Hydra's command line has it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(quoted, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{quoted(one)}' for key, one in value.items())}}}"
+    return f"'{value}'" if isinstance(value, str) else str(value)

@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from sparse_train.options.targets import foreign_targets, make
 from sparse_train.process.console import say
 from sparse_train.process.distributed import Ranks
+from sparse_train.record.files import read_json_lines
+from sparse_train.record.integrity import HISTORY
 from sparse_train.record.metadata import versions
 from sparse_train.record.record import Record
 from sparse_train.source import foreign_code, training_code
@@ -43,6 +45,16 @@ def _train(cfg: DictConfig, record: Record) -> None:
         for sink in sinks:
             ending.callback(sink.finish, record)
         loop.train(run, record, sinks, Interval(cfg.checkpoint_minutes, cfg.checkpoint_steps))
+
+
+def tell(cfg: DictConfig, record: Record) -> None:
+    """A finished run is launched again: a logger gets all of it, and sends what has not arrived."""
+    if cfg.logger is None or not record.ranks.main or "epoch" not in record.content.get("final", {}):
+        return
+    sink = make(cfg, "logger", record, record.content)
+    for row in read_json_lines(record.dir / HISTORY):
+        sink.log(row)
+    sink.finish(record)
 
 
 @contextlib.contextmanager

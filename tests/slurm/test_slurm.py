@@ -1,4 +1,4 @@
-"""A real SLURM of one node: arrays, several tasks, preemption, cancelling. Skipped where it cannot be started."""
+"""A real SLURM: arrays, several tasks, preemption, cancelling. Skipped where it cannot be started."""
 
 import os
 import re
@@ -70,7 +70,7 @@ def test_an_array_of_three_runs(slurm, tmp_path):
     process = multirun(slurm, *QUICK, "seed=0,1,2", *words)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    assert re.search(r"^test accuracy in percent\nsetting   n    mean     sd\nall runs  3 ", said, re.MULTILINE)
+    assert re.search(r"^test accuracy in percent\nsetting +n +mean +sd\nall runs +3 ", said, re.MULTILINE)
     [script] = tmp_path.glob("runs/.multirun/*/.submitit/*submission*.sh")
     assert {"#SBATCH --nice=10", "export PREPARED=yes"} <= set(script.read_text().splitlines())
     logs = [path.read_text() for path in tmp_path.glob("runs/.multirun/*/.submitit/*/*_log.out")]
@@ -115,6 +115,14 @@ def test_a_run_of_two_tasks_is_preempted_and_goes_on(slurm, tmp_path):
     run_dir = preempted(slurm, tmp_path, *QUICK, "epochs=30", "hydra.launcher.tasks_per_node=2")
     assert record(run_dir)["processes"] == 2
     assert [row["epoch"] for row in history(run_dir)] == list(range(1, 31))
+
+
+def test_a_run_on_two_nodes(slurm, tmp_path):
+    nodes = ("hydra.launcher.nodes=2", "hydra.launcher.partition=pair")
+    process = multirun(slurm, *QUICK, *nodes, f"runs_dir={tmp_path}")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert (record(only(tmp_path))["processes"], len(history(only(tmp_path)))) == (2, 2)
 
 
 def test_one_job_holds_several_runs_and_returns_to_the_queue_until_they_are_done(slurm, tmp_path):
