@@ -48,7 +48,7 @@ class Wandb:
         self,
         record: Record,
         metadata: dict,
-        project: str = "sparse_train",
+        project: str = wandb_run.PROJECT,
         entity: str | None = None,
         group: str | None = None,
         tags: Sequence[str] = (),
@@ -56,8 +56,6 @@ class Wandb:
         init_timeout: float = 20.0,
         artifact: bool = False,
     ):
-        project = os.environ.get("WANDB_PROJECT", project) if project == "sparse_train" else project
-        group = os.environ.get("WANDB_RUN_GROUP") if group is None else group
         mode = os.environ.get("WANDB_MODE", mode) if mode == "online" else mode
         require_one_of("mode", mode, MODES)
         require(init_timeout > 0, "init_timeout", init_timeout, "must be above 0: seconds to wait for the server")

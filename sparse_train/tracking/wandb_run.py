@@ -12,6 +12,7 @@ from typing import Any
 
 from sparse_train.errors import first_line
 
+PROJECT = "sparse_train"
 PATIENCE = 20.0  # seconds at the end of a run for what is still to be sent
 UPLOAD = 1800  # seconds for an artifact
 BEST = "best/"
@@ -50,10 +51,11 @@ def options(
         tags: besides the options that were taken.
         resumes: whether what W&B has of this id is the beginning of this run; else it is replaced.
     """
+    sweep = default_group(metadata.get("sweep"), metadata["config"].get("scale", "paper"))
     return {
-        "project": project,
+        "project": os.environ.get("WANDB_PROJECT", project) if project == PROJECT else project,
         "entity": entity,
-        "group": group or default_group(metadata.get("sweep"), metadata["config"].get("scale", "paper")),
+        "group": group or os.environ.get("WANDB_RUN_GROUP") or sweep,
         "tags": list(dict.fromkeys([*default_tags(metadata.get("choices", {}), metadata["config"]), *tags])),
         "id": record_id,
         "name": os.environ.get("WANDB_NAME") or name(metadata),
