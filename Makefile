@@ -5,7 +5,7 @@
 #   DRY=1            print the runs and their cost, launch none
 #   REFERENCES=1     with the dense and static runs that an accuracy figure offers
 #   LAUNCHER=local   runs side by side: JOBS=2, or GPUS=0,1,2,3 with a run on each, PACK=4 with four on each
-#   LAUNCHER=slurm   runs as SLURM jobs (conf/hydra/launcher/slurm.yaml); returns once they are in the queue
+#   LAUNCHER=slurm   runs as SLURM jobs (docs/on-your-cluster.md); returns once they are in the queue
 #   PROJECT, ENTITY  of W&B
 #   PEERS="..."      a URL or path with {owner} and {name} in it, for `make parity`; GitHub's if not given
 #   IN_PLACE=1       of resize-imagenet: replace the photographs themselves

@@ -134,7 +134,10 @@ def stop(line: str, status: int = 1) -> NoReturn:
 
 
 def run(cfg: DictConfig, typed: list[str]) -> float | None:
-    """Train what the configuration describes, unless that is done; give the final test accuracy, for sweepers.
+    """Train what the configuration describes, unless that is done.
+
+    Returns:
+        The final accuracy in percent, for sweepers: on the images held out of training, else on the test images.
 
     Args:
         typed: the words of the command, for the one to run next.
@@ -145,7 +148,7 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
         import torch  # takes seconds, which no error of a key waits for
 
         from sparse_train.record.record import Record, look_again
-        from sparse_train.train.tasks import look_at_files, require_same_settings
+        from sparse_train.train.tasks import look_at_files, require_same_settings, tell
 
         ranks = processes(cfg)
         require_same_settings(cfg, ranks)
@@ -156,6 +159,7 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
         else:
             look_again(record)
             look_at_files(cfg, record)
+            tell(cfg, record)
     except HeldError as error:
         no_result(str(error), HELD)
     except (ConfigError, DivergedError, MaskMismatchError, OmegaConfBaseException, OSError, MemoryError) as error:
@@ -180,7 +184,8 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
         except OSError as error:  # a full disk, or nobody reads
             say(f"warning: stdout cannot be written ({error.strerror}); the run is complete")
             give_up_stdout()
-    return record.content.get("final", {}).get("test_acc")
+    final = record.content.get("final", {})
+    return final.get("val_acc", final.get("test_acc"))
 
 
 def next_command(record: dict, arguments: list[str]) -> str | None:

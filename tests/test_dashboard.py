@@ -70,6 +70,7 @@ def test_a_report_has_the_papers_numbers_and_its_address():
         line for line in numbers.splitlines() if line.startswith("| 97%") and "Baseline " in line and "HAM" not in line
     )
     assert "41.01" in row
+    assert "paired over n seeds" in numbers
     assert "D alone" in numbers
 
 
@@ -97,7 +98,9 @@ def test_the_workspace_is_built_without_network(monkeypatch):
     assert filters == dashboard.FULL_SCALE
     assert dashboard.baseline(sweeps.RESULTS) in base64.b64decode(runs["baselineRunId"]).decode()
     assert runs["pinnedRunIds"] == [runs["baselineRunId"]]
-    drawn = [panel for one in section["panelBankConfig"]["sections"] for panel in one["panels"]]
+    *drawn, [paired] = (one["panels"] for one in section["panelBankConfig"]["sections"] if one["panels"])
+    assert "SparseOpt minus Baseline" in paired["config"]["value"]
+    drawn = [panel for panels in drawn for panel in panels]
     assert {metric for panel in drawn for metric in panel["config"]["metrics"]} == {
         *(metric(key) for keys in dashboard.WORKSPACE.values() for key in keys),
         "best/test_acc",

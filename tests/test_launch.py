@@ -116,6 +116,15 @@ def test_what_the_training_command_is_told():
     assert told == ["hydra/launcher=local", "hydra.launcher.n_jobs=4", "threads=1", "gpus=[0,1]"]
 
 
+@pytest.mark.parametrize("launcher", ["serial", "slurm"])
+@pytest.mark.parametrize(
+    ("option", "said"), [("JOBS=2", {"jobs": 2}), ("GPUS=0,1", {"gpus": (0, 1)}), ("PACK=4", {"pack": 4})]
+)
+def test_runs_side_by_side_need_the_launcher_for_it(launcher, option, said):
+    with pytest.raises(ConfigError, match=f"^{option}: with LAUNCHER={launcher} .*LAUNCHER=local"):
+        Launcher(launcher, **said)
+
+
 @pytest.mark.parametrize("word", ["batch_size=7", "+seed=7", "dst=set", "colour=red"])
 def test_an_override_that_makes_other_runs_is_refused_before_one_is_trained(tmp_path, word):
     """They would be trained under ids that the sweep does not look for. Rounding and places are free."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 from safetensors.torch import load_file
@@ -16,6 +17,7 @@ from sparse_train.__main__ import next_command
 from sparse_train.process.console import closing_line
 from sparse_train.process.workers import KILLED, slot, spread
 from sparse_train.record.export import load
+from sparse_train.train.multirun import Local, table
 from sparse_train.train.tasks import SLOW_BF16
 from support.runs import QUICK, ROOT, record, run_here
 
@@ -35,6 +37,38 @@ def test_all_failures_are_told_at_the_end(tmp_path, monkeypatch, capsys):
     assert re.findall(r"^run (\d) of 4: \w{12} lr=", err, re.MULTILINE) == ["1", "2", "3", "4"]
     [left] = tmp_path.glob(".multirun/*/failed.json")
     assert [one["reason"] for one in json.loads(left.read_text())] == [line.split(": ", 1)[1] for line in end[1:5]]
+
+
+def test_a_sweep_ends_with_a_table_of_settings_over_seeds(tmp_path, monkeypatch, capsys):
+    words = ["--multirun", *QUICK, "epochs=1", "dst=set,rigl", "seed=0,1", f"runs_dir={tmp_path}"]
+    code, _, err = run_here(monkeypatch, capsys, *words)
+    assert code == 0, err
+    found = {}
+    for path in tmp_path.glob("*/record.json"):
+        one = record(path.parent)
+        found.setdefault(one["choices"]["dst"], []).append(one["final"]["test_acc"])
+    rows = [f"dst={dst:4}   2  {mean(found[dst]):6.2f}  {stdev(found[dst]):5.2f}" for dst in ("set", "rigl")]
+    assert err.splitlines()[-4:] == ["test accuracy in percent", "setting    n    mean     sd", *rows]
+
+
+def test_a_table_leaves_out_what_has_no_accuracy():
+    """The words that all have in common, too; a single run has no standard deviation."""
+    done = [(["lr=1", "a=1", "seed=0"], 50.0), (["lr=1", "a=1", "seed=1"], None), (["lr=1", "a=2", "++seed=0"], 60.0)]
+    assert table(done, "validation")[2:] == ["a=1       1   50.00      -", "a=2       1   60.00      -"]
+    assert table(done[:2], "validation") == []
+
+
+def test_a_sweeper_gets_the_accuracy_on_images_held_out(tmp_path, monkeypatch, capsys):
+    """From other processes too, as what `launch` returns."""
+    found = []
+    launch = Local.launch
+    monkeypatch.setattr(Local, "launch", lambda *given, **more: found.extend(launch(*given, **more)) or found)
+    words = [*QUICK, "epochs=1", "seed=0,1", "dataset.validation=100", "hydra/launcher=local", f"runs_dir={tmp_path}"]
+    code, _, err = run_here(monkeypatch, capsys, "--multirun", *words)
+    assert code == 0, err
+    records = {one["config"]["seed"]: one for one in (record(path.parent) for path in tmp_path.glob("*/record.json"))}
+    assert [one.return_value for one in found] == [records[seed]["final"]["val_acc"] for seed in (0, 1)]
+    assert "validation accuracy in percent\n" in err
 
 
 def test_an_error_of_ours_keeps_its_traceback_and_is_listed(tmp_path, monkeypatch, capsys):

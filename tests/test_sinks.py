@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from sparse_train.errors import ConfigError
+from sparse_train.record.integrity import EXPORTS
 from sparse_train.record.record import Record
 from sparse_train.report.tracking import dashboard
 from sparse_train.sparsity.topology import Topology
 from sparse_train.tracking import sinks, wandb_run
 from sparse_train.tracking.sinks import Wandb, neuron_densities
 from support import runs, wandb_files
-from support.runs import QUICK, ROOT, command, free_port
+from support.runs import QUICK, ROOT, command, free_port, run_here
 from support.wandb_server import KEY, end_service, serving
 
 pytestmark = pytest.mark.usefixtures("wandb_home")
@@ -54,7 +55,7 @@ def test_an_offline_run_holds_every_row_and_the_whole_configuration(offline):
     assert {group: said["config"][f"{group}_option"] for group in record["choices"]} == record["choices"]
     assert said["config"]["git"] == record["git"]
     assert said["id"] == record["id"]
-    assert said["name"] == record["name"]
+    assert said["name"] == f"{record['name']}, 6 epochs"
     assert said["notes"] == "Reproduces SparseOpt, https://arxiv.org/abs/2605.27541"
     assert said["tags"] == ["digits", "resnet20", "rigl", "sparseopt_ham", "unit", "sparsity 0.9", "mine"]
     summary = wandb_files.summary(file)
@@ -271,20 +272,49 @@ def test_disabled_is_nothing(tmp_path, monkeypatch, capsys):
 # --- a server that works ---
 
 
-def test_a_run_taken_up_again_sends_what_the_server_lacks(tmp_path):
+def test_a_run_sends_its_rows_and_says_where(tmp_path):
+    """Started over, it replaces them."""
     arguments = (*QUICK, *RUN, f"runs_dir={tmp_path}", "resume=fresh")
     with serving() as server:
-        code, out, err = command(*arguments, **server.environment)
-        assert code == 0, err
-        assert warned(err) == []
-        run_dir = Path(out.splitlines()[-1])
-        assert [row["_step"] for row in server.rows(run_dir.name)] == [1, 2, 3, 4, 5, 6]
-        assert files(run_dir)[0].with_name(f"{files(run_dir)[0].name}.synced").exists()
-        del server.runs[run_dir.name][4], server.runs[run_dir.name][5]
-        code, out, err = command(*arguments, **server.environment)
-        assert code == 0, err
-        assert [row["_step"] for row in server.rows(run_dir.name)] == [1, 2, 3, 4, 5, 6]
-        assert server.uploads == [run_dir.name] * 2
+        for attempt in (1, 2):
+            code, out, err = command(*arguments, **server.environment)
+            assert code == 0, err
+            assert warned(err) == []
+            assert "\nW&B: http" in err
+            run_dir = Path(out.splitlines()[-1])
+            assert [row["_step"] for row in server.rows(run_dir.name)] == [1, 2, 3, 4, 5, 6]
+            sent = [row["seconds"] for row in server.rows(run_dir.name)]
+            assert sent == [row["seconds"] for row in runs.rows(run_dir)], "the rows of this attempt"
+            assert files(run_dir)[0].with_name(f"{files(run_dir)[0].name}.synced").exists()
+            assert server.uploads == attempt * [run_dir.name]
+
+
+def test_a_run_trained_earlier_is_sent_once(tmp_path, monkeypatch, capsys):
+    words = (*QUICK, f"runs_dir={tmp_path}")
+    logged = ("logger=wandb", "logger.mode=offline")
+    for more, expected in (((), 0), (logged, 1), (logged, 1), (("logger=wandb", "logger.mode=disabled"), 1)):
+        code, out, err = run_here(monkeypatch, capsys, *words, *more)
+        assert (code, warned(err)) == (0, [])
+        end_service()
+        run_dir = Path(out.strip())
+        assert len(files(run_dir)) == expected
+    [file] = files(run_dir)
+    assert [row["test_acc"] for row in wandb_files.rows(file)] == [row["test_acc"] for row in runs.rows(run_dir)]
+    assert wandb_files.summary(file)["status"] == "complete"
+    assert wandb_files.run(file)["name"] == f"{runs.record(run_dir)['name']}, 2 epochs"
+
+
+def test_weights_and_masks_are_an_artifact_if_asked(tmp_path):
+    record = Record(str(tmp_path), "abc123")
+    record.start([])
+    for name in EXPORTS:
+        (record.dir / name).write_text(name)
+    sink = Wandb(record, FACTS, mode="offline", artifact=True)
+    record.finish("complete")
+    sink.finish(record)
+    end_service()
+    [file] = files(record.dir)
+    assert wandb_files.artifacts(file) == {"model-abc123": {*EXPORTS, "record.json"}}
 
 
 # --- the end of a run ---

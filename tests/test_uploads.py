@@ -1,6 +1,7 @@
 """Uploading to W&B after the fact, against a server on loopback: once, whatever has been there before."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -95,6 +96,29 @@ def test_what_was_sent_while_training_is_left_alone(tmp_path, server):
     assert server.uploads == ["a"]
 
 
+def test_rows_that_the_server_refuses_in_the_middle_are_said_and_sent_later(tmp_path, server, capfd):
+    """wandb itself says nothing, and its run ends as if all had been sent."""
+    record = Record(str(tmp_path), "a")
+    sink = Wandb(record, FACTS)
+    record.start([], **FACTS | MACHINE | {"config": FACTS["config"] | {"logger": LOGGER}})
+    server.status = 403
+    for epoch in (1, 2, 3, 4):
+        record.append({"epoch": epoch, "test_acc": 10.0 * epoch, "seconds": 1.0, "images_per_second": 100.0})
+        sink.log(record.history[-1])
+    record.finish("complete")
+    sink.finish(record)
+    end_service()
+    said = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert len(said) == 1
+    assert re.fullmatch(
+        "warning: W&B: RuntimeError: filestream: .* 403 .*; continuing without it; `make wandb-sync` .*", said[0]
+    )
+    server.status = 200
+    assert uploads.sync(tmp_path) == (f"{tmp_path}: 1 runs uploaded", True)
+    assert steps(server, "a") == once(4)
+    assert "nothing to upload" in uploads.sync(tmp_path)[0]
+
+
 def test_nothing_there_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["report", "wandb-sync", "--runs-dir", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
@@ -138,7 +162,8 @@ def test_committed_records_become_runs_once(tmp_path, server):
         assert rows[-1]["test_acc"] == 80
         assert rows[-1]["itop_percent"] == 25, "as people read it"
         assert server.meta[name]["groupName"] == "quickstart"
-    assert {server.meta[name]["displayName"] for name in expected} >= {"digits resnet20 rigl sparseopt 0.9 seed 0"}
+    named = {server.meta[name]["displayName"] for name in expected}
+    assert "digits resnet20 rigl sparseopt 0.9 seed 0, 50 epochs" in named
     before = json.dumps(server.runs)
     shutil.rmtree(tmp_path / ".wandb")
     again = backfill(tmp_path, "quickstart")

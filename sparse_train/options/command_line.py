@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, QuotedString, RangeSweep
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    IntervalSweep,
+    Override,
+    OverrideType,
+    QuotedString,
+    RangeSweep,
+)
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -19,6 +27,7 @@ from sparse_train.errors import ConfigError, closest, require
 from sparse_train.options.composition import CONF
 from sparse_train.options.targets import PLACES
 
+FREE = "hydra.launcher.additional_parameters"  # which takes any key
 SLOTS = ("optimizer/precondition", "optimizer/mirror", "renorm")
 GROUPS = ("dataset", "model", "dst", "optimizer", *SLOTS, "scale", "task", "logger", "recipe", "hydra/launcher")
 
@@ -93,13 +102,15 @@ def checked(override: Override, directories: list[str]) -> Override:
         directories: of the user's own, whose options count too.
 
     Returns:
-        The override; with `glob(...)` replaced by what it means.
+        The override; with `glob(...)` replaced by what it means, and `+` before an option of sbatch.
 
     Raises:
         ConfigError: names the key, with the options of its group.
     """
     name, given, text = override.input_line.partition("=")
     key = override.key_or_group
+    if key.startswith(FREE) and override.type == OverrideType.CHANGE:
+        return parsed(f"++{override.input_line}")
     known = [*Config.__dataclass_fields__, "hydra", *GROUPS]
     places = [Path(place, key) for place in (CONF, *directories)]
     hydras, group = key.startswith("hydra/"), any(place.is_dir() for place in places)

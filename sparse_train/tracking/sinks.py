@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparse_train.errors import require, require_one_of
 from sparse_train.process.console import say
+from sparse_train.record.integrity import EXPORTS
 from sparse_train.record.record import Record
 from sparse_train.sparsity.topology import Topology
 from sparse_train.tracking import wandb_run
@@ -22,7 +23,8 @@ class Wandb:
     """Weights & Biases: one W&B run per run, its id the run's own, resumed where the run is.
 
     The record stays the only source. A failure here is reported once, on one line, and the run continues: offline if
-    W&B is unreachable at the start, without W&B if it breaks later.
+    W&B is unreachable at the start, without W&B if it breaks later. A run that starts over (`resume=fresh`) replaces
+    the rows of its earlier attempt. Made for a finished record, it sends all of it, unless W&B has that.
 
     Rows have the epoch as their step. Where masks have changed since the last one, a row comes with
     `density/<weight>`: the histogram of its neurons' densities (fan-in over possible fan-in), whose mean is the layer's
@@ -36,6 +38,7 @@ class Wandb:
             for; sparsity and the options of the configuration's groups are tags in any case.
         mode: "online", "offline" (files under the run's directory, for `make wandb-sync`) or "disabled".
         init_timeout: seconds to wait for the server before continuing offline.
+        artifact: whether weights and masks are sent at the end.
 
     W&B's own variables count where an argument has its default: WANDB_PROJECT, WANDB_ENTITY, WANDB_RUN_GROUP,
     WANDB_MODE; and WANDB_NAME, WANDB_DIR.
@@ -45,22 +48,24 @@ class Wandb:
         self,
         record: Record,
         metadata: dict,
-        project: str = "sparse_train",
+        project: str = wandb_run.PROJECT,
         entity: str | None = None,
         group: str | None = None,
         tags: Sequence[str] = (),
         mode: str = "online",
         init_timeout: float = 20.0,
+        artifact: bool = False,
     ):
-        project = os.environ.get("WANDB_PROJECT", project) if project == "sparse_train" else project
-        group = os.environ.get("WANDB_RUN_GROUP") if group is None else group
         mode = os.environ.get("WANDB_MODE", mode) if mode == "online" else mode
         require_one_of("mode", mode, MODES)
         require(init_timeout > 0, "init_timeout", init_timeout, "must be above 0: seconds to wait for the server")
         self.run: Any = None
+        self.artifact = artifact
         self.version: int | None = None  # of the topology whose histograms were sent last
-        described = wandb_run.options(record.id, metadata, project, entity, group, tags)
-        if mode != "disabled":
+        resumes = bool(record.content) and not record.finished
+        described = wandb_run.options(record.id, metadata, project, entity, group, tags, resumes)
+        done = record.finished and wandb_run.sent(record.dir, record.id, mode)
+        if mode != "disabled" and not done:
             self._begin(mode, lambda mode: wandb_run.begin(described, record.dir, mode, init_timeout))
 
     def log(self, row: dict, topology: Topology | None = None) -> None:
@@ -69,7 +74,8 @@ class Wandb:
 
     def finish(self, record: Record) -> None:
         """To be called when the record has its last word."""
-        self._guarded(lambda: wandb_run.end(self.run, record.content))
+        names = (*EXPORTS, "record.json") if self.artifact and record.status == "complete" else ()
+        self._guarded(lambda: wandb_run.end(self.run, record.content, [record.dir / name for name in names]))
 
     def _begin(self, mode: str, begin: Callable[[str], Any]) -> None:
         try:
@@ -95,8 +101,9 @@ class Wandb:
         try:
             call()
         except Exception as error:  # whatever W&B raises, the run continues
+            later = "" if self.run.offline else "; `make wandb-sync` sends the rest later"
             self.run = None
-            say(f"warning: W&B: {wandb_run.words(error)}; continuing without it")
+            say(f"warning: W&B: {wandb_run.words(error)}; continuing without it{later}")
             with contextlib.suppress(Exception):  # else it complains again at the end of the program
                 import wandb
 

@@ -1,9 +1,10 @@
 """A W&B run of ours: what it is called, what it holds, how it is sent. Needs no torch; raises whatever wandb raises.
 
 Seen with wandb 0.31: `init` asks for a key on a terminal, and waits 90 s for a server; an id stays in use after an
-`init` that failed; rows below a resumed run's first step are refused.
+`init` that failed; rows below a resumed run's first step are refused; that a server refuses rows stands in a log alone.
 """
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 
 from sparse_train.errors import first_line
 
+PROJECT = "sparse_train"
 PATIENCE = 20.0  # seconds at the end of a run for what is still to be sent
+UPLOAD = 1800  # seconds for an artifact
 BEST = "best/"
 ABOUT = (
     "sweep",
@@ -32,7 +35,13 @@ SYNCED = ".synced"  # `wandb sync` leaves a file of this ending beside what it h
 
 
 def options(
-    record_id: str, metadata: dict, project: str, entity: str | None, group: str | None, tags: Iterable
+    record_id: str,
+    metadata: dict,
+    project: str,
+    entity: str | None,
+    group: str | None,
+    tags: Iterable,
+    resumes: bool = True,
 ) -> dict:
     """The arguments of `wandb.init` that say what run it is.
 
@@ -40,22 +49,30 @@ def options(
         metadata: of the run's record: name, config, and what may be: choices, sweep, versions, hardware, ...
         group: None for the sweep that the run was launched for.
         tags: besides the options that were taken.
+        resumes: whether what W&B has of this id is the beginning of this run; else it is replaced.
     """
+    sweep = default_group(metadata.get("sweep"), metadata["config"].get("scale", "paper"))
     return {
-        "project": project,
+        "project": os.environ.get("WANDB_PROJECT", project) if project == PROJECT else project,
         "entity": entity,
-        "group": group or default_group(metadata.get("sweep"), metadata["config"].get("scale", "paper")),
+        "group": group or os.environ.get("WANDB_RUN_GROUP") or sweep,
         "tags": list(dict.fromkeys([*default_tags(metadata.get("choices", {}), metadata["config"]), *tags])),
         "id": record_id,
-        "name": os.environ.get("WANDB_NAME") or metadata["name"],
+        "name": os.environ.get("WANDB_NAME") or name(metadata),
         "notes": notes(metadata),
         "config": {
             **{key: metadata[key] for key in ABOUT if key in metadata},
             **{option_key(group): option for group, option in metadata.get("choices", {}).items()},
             **metadata["config"],
         },
-        "resume": "allow",
+        "resume": "allow" if resumes else None,
     }
+
+
+def name(metadata: dict) -> str:
+    """The run's own name, and how long it trains."""
+    epochs = metadata["config"].get("epochs")
+    return f"{metadata['name']}, {epochs} epochs" if epochs else metadata["name"]
 
 
 def notes(metadata: dict) -> str:
@@ -101,7 +118,7 @@ def begin(described: dict, directory: Path, mode: str, init_timeout: float) -> A
     settings = wandb.Settings(**patience, silent=True, console="off")
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        run = wandb.init(**described, mode=mode, dir=os.environ.get("WANDB_DIR") or str(directory), settings=settings)
+        run = wandb.init(**described, mode=mode, dir=str(place(directory)), settings=settings)
     except Exception:
         wandb.teardown()
         raise
@@ -124,16 +141,61 @@ def send(run: Any, row: dict) -> None:
     """One epoch, its number being the step; nothing where W&B has it from an earlier process."""
     if row["epoch"] >= run.starting_step:
         run.log(shown(row), step=row["epoch"])
+    require_taken(run)
 
 
-def end(run: Any, record: dict) -> None:
-    """Final and best metrics, the record's last word, and the end."""
+def end(run: Any, record: dict, files: Iterable[Path] = ()) -> None:
+    """Final and best metrics, the record's last word, and the end.
+
+    Args:
+        files: to send as an artifact of the run.
+    """
     best = {BEST + key: value for key, value in shown(record.get("best", {})).items()}
     run.summary.update({**shown(record.get("final", {})), **best, "status": record["status"]})
     online, file = not run.offline, Path(run.settings.sync_file)
+    if files:
+        _send_files(run, files, online)
     run.finish(exit_code=int(record["status"] != "complete"))
     if online:
+        require_taken(run)
         file.with_name(file.name + SYNCED).touch()
+
+
+def _send_files(run: Any, files: Iterable[Path], online: bool) -> None:
+    import wandb
+
+    artifact = wandb.Artifact(f"model-{run.id}", type="model", description="weights and masks of the last epoch")
+    for path in files:
+        artifact.add_file(str(path), policy="immutable")
+    logged = run.log_artifact(artifact)
+    if online:
+        logged.wait(timeout=UPLOAD)
+
+
+def require_taken(run: Any) -> None:
+    """Raise an error if the server has refused rows, after which wandb sends no more and says nothing.
+
+    Raises:
+        RuntimeError: with the server's answer.
+    """
+    try:
+        lines = Path(run.settings.log_internal).read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        if '"level":"ERROR+4"' in line:  # wandb's own level, above an error that it tries again
+            raise RuntimeError(json.loads(line)["msg"].partition(" url=")[0])
+
+
+def sent(directory: Path, record_id: str, mode: str) -> bool:
+    """Whether all of a finished run has been sent to W&B, or lies in its files for `make wandb-sync`."""
+    ending = f".wandb{SYNCED}" if mode == "online" else ".wandb"
+    return any(place(directory).glob(f"wandb/*run-*-{record_id}/*{ending}"))
+
+
+def place(directory: Path) -> Path:
+    """Where the files of a run are, below wandb/."""
+    return Path(os.environ.get("WANDB_DIR") or directory)
 
 
 def words(error: Exception) -> str:

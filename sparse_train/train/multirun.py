@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, NoReturn
 
 from hydra._internal.core_plugins import basic_sweeper
@@ -25,6 +27,7 @@ from sparse_train.config import run_id
 from sparse_train.errors import first_line, require
 from sparse_train.process.console import STDERR, say, speak_as
 from sparse_train.process.workers import spread
+from sparse_train.train import slurm
 
 FAILED = "failed.json"  # in `hydra.sweep.dir`: overrides and reason of each run that failed
 
@@ -49,8 +52,11 @@ class Multirun(Sweeper):
         self.job.aside = isinstance(self.launcher, Local)
 
     def sweep(self, arguments: list[str]) -> Sequence[Sequence[JobReturn]]:
+        self.done: list[tuple[Sequence[str], Any]] = []  # overrides and accuracy of each run so far
         try:
-            return self.basic.sweep(arguments)
+            results = self.basic.sweep(arguments)
+            self.summarize()
+            return results
         except OSError as error:  # its runs say their own; this is of the sweep's directory
             _fail(f"error: runs_dir={self.basic.config.runs_dir}: cannot be written ({error.strerror})")
 
@@ -60,12 +66,46 @@ class Multirun(Sweeper):
         self.job.common = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
         results = self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
         failed = [one for one in results if one.status == JobStatus.FAILED]
+        self.done += [(one.overrides, one.return_value) for one in results if one.status == JobStatus.COMPLETED]
         if failed:
+            self.summarize()
             said = [{"overrides": list(one.overrides), "reason": reason(one._return_value)} for one in failed]
             Path(self.basic.config.hydra.sweep.dir, FAILED).write_text(json.dumps(said))
             lines = [f"  {_words(one['overrides'], self.job.common)}: {one['reason']}" for one in said]
             _fail("\n".join([f"error: {len(said)} of {len(results)} runs failed:", *lines]))
         return results
+
+    def summarize(self) -> None:
+        """Say the accuracy of each setting, over its seeds."""
+        said = self.basic.config.dataset
+        held_out = said.get("validation") or any(
+            "dataset.validation" in word for words, _ in self.done for word in words
+        )
+        for line in table(self.done, "validation" if held_out else "test"):
+            say(line)
+
+
+def table(done: Sequence[tuple[Sequence[str], float | None]], images: str) -> list[str]:
+    """Setting, number of seeds, mean accuracy and sample standard deviation, a line for each setting.
+
+    Args:
+        done: overrides and accuracy in percent of each run; runs without an accuracy are left out.
+        images: that the accuracy is of.
+    """
+    scored = [(words, accuracy) for words, accuracy in done if accuracy is not None]
+    if len(scored) < 2:
+        return []
+    common = set.intersection(*(set(words) for words, _ in scored))
+    found: dict[str, list[float]] = {}
+    for words, accuracy in scored:
+        varied = [word for word in words if word not in common and not re.match(r"\+*seed=", word)]
+        found.setdefault(" ".join(varied) or "all runs", []).append(accuracy)
+    width = max(map(len, [*found, "setting"]))
+    rows = [
+        f"{setting:{width}}  {len(each):2}  {mean(each):6.2f}  {f'{stdev(each):5.2f}' if len(each) > 1 else '    -'}"
+        for setting, each in found.items()
+    ]
+    return [f"{images} accuracy in percent", f"{'setting':{width}}   n    mean     sd", *rows]
 
 
 def _fail(words: str) -> NoReturn:
@@ -79,25 +119,25 @@ class Job:
     """One run of a multirun, called where it trains: in this process, in a worker's, in a job of SLURM's.
 
     Attributes:
-        run: trains, given the configuration.
+        run: trains, given the configuration; gives the accuracy.
         aside: whether others train beside it, whose lines mix.
         of: the number of runs.
         common: overrides that all runs have.
     """
 
-    run: Callable[[DictConfig], None]
+    run: Callable[[DictConfig], float | None]
     aside: bool = False
     of: int = 1
     common: frozenset[str] | set[str] = frozenset()
 
-    def __call__(self, cfg: DictConfig) -> None:
+    def __call__(self, cfg: DictConfig) -> float | None:
         hydra = HydraConfig.get()
         name = _id(cfg)
         words = _words(hydra.overrides.task, self.common)
         with speak_as(name if self.aside else ""):
             say(f"run {hydra.job.num + 1} of {self.of}: {words if self.aside else f'{name} {words}'}")
             try:
-                self.run(cfg)
+                return self.run(cfg)
             except Exception as error:
                 trace = "" if isinstance(error, CompactHydraException) else traceback.format_exc()
                 say(f"{trace}error: {reason(error)}")
@@ -135,8 +175,8 @@ class Remote:
     job: Job
     state: Any
 
-    def __call__(self, overrides: Sequence[str], number: int) -> str | None:
-        """Compose and train one run; gives the reason for which it failed."""
+    def __call__(self, overrides: Sequence[str], number: int) -> float | str | None:
+        """Compose and train one run; gives its accuracy, or in words why it failed."""
         setup_globals()
         Singleton.set_state(self.state)
         cfg = self.context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -144,7 +184,7 @@ class Remote:
             job.id, job.num = str(number), number
         places = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
         done = run_job(task_function=self.job, config=cfg, hydra_context=self.context, **places)
-        return reason(done._return_value) if done.status == JobStatus.FAILED else None
+        return reason(done._return_value) if done.status == JobStatus.FAILED else done.return_value
 
     def checkpoint(self, *arguments: Any) -> Any:
         """submitit's question what to put back into the queue, at SLURM's signal: the same, which resumes."""
@@ -154,7 +194,7 @@ class Remote:
 
 
 class Aside(Launcher):
-    """Launches runs in other processes; a subclass says how in `calls`."""
+    """Launches runs in other processes; a subclass says how in `calls`, which gives what `Remote` does."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: Callable, config: DictConfig) -> None:
         self.context, self.job, self.config = hydra_context, task_function, config
@@ -163,17 +203,15 @@ class Aside(Launcher):
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         remote = Remote(self.context, self.config, self.job, Singleton.get_state())
         told = [list(overrides) for overrides in job_overrides]
-        reasons = self.calls(remote, [(one, number) for number, one in enumerate(told, initial_job_idx)])
+        found = self.calls(remote, [(one, number) for number, one in enumerate(told, initial_job_idx)])
         return [
-            JobReturn(
-                overrides=overrides,
-                status=JobStatus.FAILED if why else JobStatus.COMPLETED,
-                _return_value=CompactHydraException(why) if why else None,
-            )
-            for overrides, why in zip(told, reasons, strict=False)
+            JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=CompactHydraException(said))
+            if isinstance(said, str)
+            else JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=said)
+            for overrides, said in zip(told, found, strict=False)
         ]
 
-    def calls(self, remote: Remote, arguments: list[tuple]) -> Sequence[str | None]:
+    def calls(self, remote: Remote, arguments: list[tuple]) -> Sequence[float | str | None]:
         raise NotImplementedError
 
 
@@ -188,7 +226,7 @@ class Local(Aside):
         require(type(n_jobs) is int and n_jobs > 0, "hydra.launcher.n_jobs", n_jobs, "must be at least 1: processes")
         self.n_jobs = n_jobs
 
-    def calls(self, remote: Remote, arguments: list[tuple]) -> Sequence[str | None]:
+    def calls(self, remote: Remote, arguments: list[tuple]) -> Sequence[float | str | None]:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # however many run, so that results do not depend on it
         return spread(remote, arguments, self.n_jobs)
 
@@ -205,15 +243,20 @@ class Slurm(Aside):
     def __init__(self, wait: bool = True, max_num_timeout: int = 0, **options: Any):
         self.wait, self.max_num_timeout, self.options = wait, max_num_timeout, options
 
-    def calls(self, remote: Remote, arguments: list[tuple]) -> Sequence[str | None]:
+    def calls(self, remote: Remote, arguments: list[tuple]) -> Sequence[float | str | None]:
         import submitit
 
         folder = Path(self.config.hydra.sweep.dir, ".submitit", "%j")
-        executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout)
         given = {key: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for key, v in self.options.items()}
-        executor.update_parameters(**{f"slurm_{key}": value for key, value in given.items() if value is not None})
-        try:
-            jobs = executor.map_array(remote, *zip(*arguments, strict=True))
-        except submitit.core.utils.FailedJobError as error:
-            _fail(f"error: launcher=slurm: SLURM accepted no job: {' '.join(str(error).split())}")
+        said = (re.fullmatch(r"\+*hydra\.launcher\.(\w+).*", word) for word in self.config.hydra.overrides.hydra)
+        typed = {found[1] for found in said if found}
+        with slurm.submitting(typed):
+            executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout)
+            try:
+                executor.update_parameters(**slurm.parameters(given, typed))
+                jobs = executor.map_array(remote, *zip(*arguments, strict=True))
+            except (AssertionError, NameError) as error:  # submitit's, of a type and of a name
+                _fail(f"error: hydra.launcher: {first_line(error)}; {slurm.FURTHER}")
+            except submitit.core.utils.FailedJobError as error:
+                _fail(f"error: launcher=slurm: SLURM accepted no job: {' '.join(str(error).split())}")
         return [job.results()[0] for job in jobs] if self.wait else []

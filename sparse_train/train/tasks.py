@@ -18,6 +18,8 @@ from sparse_train.process.console import say
 from sparse_train.process.distributed import Ranks
 from sparse_train.record import segments
 from sparse_train.record.checkpoint import Checkpoints
+from sparse_train.record.files import read_json_lines
+from sparse_train.record.integrity import HISTORY
 from sparse_train.record.metadata import versions
 from sparse_train.record.record import AGAIN, Record
 from sparse_train.source import foreign_code, training_code
@@ -71,6 +73,16 @@ def look_at_files(cfg: DictConfig, record: Record) -> None:
             now = make(cfg, "dataset", loading(cfg, torch.device("cpu"), Ranks())).files
             if (words := segments.other_files(record.content, now)) is not None:
                 say(f"{record.dir}: {words}; {AGAIN}")
+
+
+def tell(cfg: DictConfig, record: Record) -> None:
+    """A finished run is launched again: a logger gets all of it, and sends what has not arrived."""
+    if cfg.logger is None or not record.ranks.main or "epoch" not in record.content.get("final", {}):
+        return
+    sink = make(cfg, "logger", record, record.content)
+    for row in read_json_lines(record.dir / HISTORY):
+        sink.log(row)
+    sink.finish(record)
 
 
 @contextlib.contextmanager

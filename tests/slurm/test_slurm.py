@@ -1,4 +1,4 @@
-"""A real SLURM of one node: arrays, several tasks, preemption, cancelling. Skipped where it cannot be started."""
+"""A real SLURM: arrays, several tasks, preemption, cancelling. Skipped where it cannot be started."""
 
 import os
 import re
@@ -64,9 +64,17 @@ def squeue(slurm: dict, form: str) -> list[str]:
 
 
 def test_an_array_of_three_runs(slurm, tmp_path):
-    process = multirun(slurm, *QUICK, "seed=0,1,2", f"runs_dir={tmp_path / 'runs'}")
+    """With lines of its own before each run, and options of sbatch that are no keys; it ends with a table."""
+    setup = ["hydra.launcher.setup=['export PREPARED=yes','env | grep PREPARED']"]
+    words = [*setup, "hydra.launcher.additional_parameters={nice:10,comment:ours}", f"runs_dir={tmp_path / 'runs'}"]
+    process = multirun(slurm, *QUICK, "seed=0,1,2", *words)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
+    assert re.search(r"^test accuracy in percent\nsetting +n +mean +sd\nall runs +3 ", said, re.MULTILINE)
+    [script] = tmp_path.glob("runs/.multirun/*/.submitit/*submission*.sh")
+    assert {"#SBATCH --nice=10", "export PREPARED=yes"} <= set(script.read_text().splitlines())
+    logs = [path.read_text() for path in tmp_path.glob("runs/.multirun/*/.submitit/*/*_log.out")]
+    assert [log.partition("\n")[0] for log in logs] == 3 * ["PREPARED=yes"]
     records = [record(path.parent) for path in tmp_path.glob("runs/*/record.json")]
     assert sorted(one["config"]["seed"] for one in records) == [0, 1, 2]
     assert {one["status"] for one in records} == {"complete"}
@@ -107,6 +115,31 @@ def test_a_run_of_two_tasks_is_preempted_and_goes_on(slurm, tmp_path):
     run_dir = preempted(slurm, tmp_path, *QUICK, "epochs=30", "hydra.launcher.tasks_per_node=2")
     assert record(run_dir)["processes"] == 2
     assert [row["epoch"] for row in history(run_dir)] == list(range(1, 31))
+
+
+def test_a_run_on_two_nodes(slurm, tmp_path):
+    nodes = ("hydra.launcher.nodes=2", "hydra.launcher.partition=pair")
+    process = multirun(slurm, *QUICK, *nodes, f"runs_dir={tmp_path}")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert (record(only(tmp_path))["processes"], len(history(only(tmp_path)))) == (2, 2)
+
+
+def test_one_job_holds_several_runs_and_returns_to_the_queue_until_they_are_done(slurm, tmp_path):
+    """`docs/packed.sbatch`, at the signal that SLURM sends before the time is up."""
+    sweep = ["--multirun", "hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1", f"runs_dir={tmp_path}"]
+    job = [sys.executable, "-m", "sparse_train", *QUICK, "epochs=30", *sweep]
+    sbatch = ["sbatch", "--parsable", f"--output={tmp_path / 'log'}", ROOT / "docs" / "packed.sbatch", *job]
+    submitted = subprocess.run(sbatch, cwd=ROOT, env=slurm, capture_output=True, text=True, check=True).stdout.strip()
+    until(lambda: len(list(tmp_path.glob("*/history.jsonl"))) == 2)
+    subprocess.run(["scancel", "--batch", "--signal=USR1", submitted], env=slurm, check=True)
+    until(
+        lambda: (
+            len([path for path in tmp_path.glob("*/record.json") if record(path.parent)["status"] == "complete"]) == 2
+        )
+    )
+    said = (tmp_path / "log").read_text()
+    assert said.count("checkpoint saved on SIGTERM") == said.count("resuming after epoch") == 2, said
 
 
 def test_an_artifact_is_submitted_counted_and_cancelled(slurm, tmp_path):

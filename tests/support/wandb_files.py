@@ -70,6 +70,13 @@ def summary(path: Path) -> dict:
     return found
 
 
+def artifacts(path: Path) -> dict[str, set[str]]:
+    """Name -> the files in it."""
+    asked = [m.request.log_artifact.artifact for m in messages(path) if m.WhichOneof("record_type") == "request"]
+    asked += [m.artifact for m in messages(path) if m.WhichOneof("record_type") == "artifact"]
+    return {one.name: {entry.path for entry in one.manifest.contents} for one in asked if one.name}
+
+
 def exit_code(path: Path) -> int | None:
     """None where the run was not ended."""
     codes = [m.exit.exit_code for m in messages(path) if m.WhichOneof("record_type") == "exit"]

@@ -76,6 +76,8 @@ class Server(ThreadingHTTPServer):
         history = sent.get("files", {}).get("wandb-history.jsonl")
         if history:
             lines = self.runs.setdefault(run, {})
+            if history["offset"] == 0:  # of a run that does not resume: it replaces what was there
+                lines.clear()
             for line, row in enumerate(history["content"], start=history["offset"]):
                 lines[line] = json.loads(row)
 

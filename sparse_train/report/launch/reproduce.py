@@ -37,6 +37,18 @@ class Launcher:
     gpus: tuple[int, ...] = ()
     pack: int = 1
 
+    def __post_init__(self):
+        given = {"JOBS": self.jobs, "GPUS": ",".join(map(str, self.gpus)), "PACK": self.pack if self.pack > 1 else None}
+        instead = {
+            "serial": "runs go one after another; LAUNCHER=local runs them side by side",
+            "slurm": "each run is a job of its own; to pack them into one, `sbatch docs/packed.sh make reproduce-... "
+            "LAUNCHER=local`: docs/on-your-cluster.md",
+        }
+        for key, value in given.items():
+            require(
+                not value or self.name == "local", key, value, f"with LAUNCHER={self.name} {instead.get(self.name)}"
+            )
+
     def overrides(self) -> list[str]:
         """Arguments of the training command."""
         if self.name == "serial":

@@ -13,6 +13,7 @@ from sparse_train.report.figures import style
 from sparse_train.report.page.views import PROTOCOL
 from sparse_train.report.results import Results, complete
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, is_group
+from sparse_train.report.views import tables
 from sparse_train.report.views.labels import label, methods_of, name
 from sparse_train.report.views.tables import aligned, mean_std
 from sparse_train.tracking import wandb_run
@@ -23,11 +24,15 @@ VIEW = "nw-sparsetrain-v"  # of the workspace, so that it is replaced when saved
 METHOD = (option_key("dst"), option_key("optimizer"))
 FULL_SCALE = {"scale": [PAPER], option_key("dataset"): sorted(PROTOCOL)}  # digits run at no smaller scale
 ABOUT_PAPER = "Numbers of [SparseOpt: Addressing Normalization-induced Gradient Skew in Sparse Training]({}):\n\n{}"
+PER_PART = ("dead_neurons", "fan_in_spread", "c_spread")
+PARTS = ("layer1", "layer3", "classifier")  # of the parameters
+PAIRED = "Paired differences"
 WORKSPACE = {
     "Accuracy": ("test_acc", "train_acc"),
     "Loss": ("test_loss", "train_loss"),
     "Sparsity": ("realised_sparsity", "itop_rate"),
     "Optimization": ("lr", "grad_norm", "clipped_share"),
+    "Masks": ("masks/replaced", *(f"{key}/{part}" for key in PER_PART for part in PARTS)),
     "Steps over weights": ("step_ratio/layer3", "step_ratio/classifier", "step_ratio/affine"),
     "Speed": ("images_per_second", "seconds"),
 }
@@ -60,7 +65,7 @@ class Report:
     """One table of the paper with the figures that are drawn from its runs: headings with text and panels.
 
     Attributes:
-        numbers: the paper's own, as Markdown.
+        numbers: the paper's own, then ours, as Markdown.
     """
 
     name: str
@@ -101,7 +106,7 @@ def reports() -> list[Report]:
 def _report(table: Sweep, figures: list[Sweep]) -> Report:
     parts = [(table.artifact["title"], _about(table), _bars(table))]
     parts += [(one.artifact["title"], _about(one), _panels(one)) for one in figures]
-    return Report(table.name, table.artifact["title"], _numbers(table), parts)
+    return Report(table.name, table.artifact["title"], f"{_numbers(table)}\n\n{ours(table)}", parts)
 
 
 def _numbers(table: Sweep) -> str:
@@ -115,6 +120,13 @@ def _numbers(table: Sweep) -> str:
         head = [label(key, value, named) for key, value in zip(keys, values, strict=True)]
         lines.append([*head, *(words.get(epochs, "") for epochs in lengths)])
     return ABOUT_PAPER.format(LINK, aligned(lines))
+
+
+def ours(table: Sweep) -> str:
+    """Our committed runs: means, and differences of methods paired over seeds, with their intervals."""
+    runs, shown = Results(sweeps.RESULTS).runs(table), table.artifact["table"]
+    made = tables.make(runs, **shown, paper=table.artifact["paper"], scale=PAPER, methods=methods_of(table))
+    return f"{tables.explained(made)}\n\n{tables.markdown(made)}"
 
 
 def _about(sweep: Sweep) -> str:
@@ -211,17 +223,26 @@ def save(project: str, entity: str | None) -> str:
 
 
 def workspace(project: str, entity: str) -> Any:
-    """Panels over epochs, runs grouped by method, sparsity and length; what else is logged comes after them."""
+    """Panels over epochs, runs grouped by method, sparsity and length; what else is logged comes after them.
+
+    W&B shows means alone; the differences of methods, paired over seeds, are Table 2's of the committed records.
+    """
     from wandb_workspaces import expr
     from wandb_workspaces import workspaces as ws
+    from wandb_workspaces.reports import v2 as wr
 
     shown = sections()[0][1][0]  # the panels of a workspace show the same runs
+    paired = wr.MarkdownPanel(markdown=ours(sweeps.load("table2")), layout=wr.Layout(w=24, h=10))
     made = ws.Workspace(
         name=NAME,
         entity=entity,
         project=project,
         sections=[
-            ws.Section(name=title, panels=[panel(one) for one in panels], is_open=True) for title, panels in sections()
+            *(
+                ws.Section(name=title, panels=[panel(one) for one in panels], is_open=True)
+                for title, panels in sections()
+            ),
+            ws.Section(name=PAIRED, panels=[paired], is_open=True),
         ],
         settings=ws.WorkspaceSettings(x_axis="epoch"),
         runset_settings=ws.RunsetSettings(
