@@ -11,7 +11,7 @@ from sparse_train.report.evidence.comparisons import difference, options_of, pai
 from sparse_train.report.figures import style
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.results import complete
-from sparse_train.report.settings import expected, find
+from sparse_train.report.settings import expected, find, reference_of
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import label
 from sparse_train.report.views.statistics import Estimate
@@ -65,15 +65,17 @@ def of_study(on: Material) -> list[Row]:
 
 def _unlisted(settings: dict, reference: dict) -> Iterator[tuple[str, str, tuple]]:
     """(group, words, pair of settings): those with a baseline of their own, then baselines beside the reference."""
-    options, base = options_of(settings), find(settings, reference)
+    options = options_of(settings)
     words = {
         one: ", ".join(filter(None, [label("optimizer", dict(one)["optimizer"]), options[one]])) for one in settings
     }
     own = {one: twin(one, reference) for one in settings}
     gains = [one for one in settings if own[one] in settings and own[one] != one]
     yield from ((GAINS, words[one], (one, own[one])) for one in gains)
-    others = f"{OTHERS}: {words[base]}"
-    yield from ((others, words[one], (one, base)) for one in settings if one not in (*gains, base))
+    bases = {one: reference_of(one, settings, reference) for one in settings}
+    for base in dict.fromkeys(bases.values()):
+        others = [one for one in settings if bases[one] == base and one not in (*gains, base)]
+        yield from ((f"{OTHERS}: {words[base]}", words[one], (one, base)) for one in others)
 
 
 def _predicted(comparison: dict, value: str) -> tuple[float, float] | None:
@@ -145,20 +147,26 @@ def _row(axes: Axes, y: float, row: Row, reach: float) -> None:
     found, hollow = row.found, {"markerfacecolor": style.ground(), "markersize": 5.5, "zorder": 3}
     if row.predicted:
         low, high = _within(row.predicted, reach)
-        axes.barh(y, high - low, 1.1, low, color=style.GREEN, alpha=0.25, linewidth=0, label="predicted")
+        axes.barh(y, high - low, 1.1, low, color=style.ink(style.GREEN), alpha=0.25, linewidth=0, label="predicted")
     if found.n > 1:
         ends = (found.low, found.high)
-        axes.plot(_within(ends, reach), [y, y], color=style.BLUE, linewidth=1.8, label="95% interval over paired seeds")
-        points = {"": (found.mean, "o", {"color": style.BLUE, "markersize": 5.5, "zorder": 3})}
+        axes.plot(
+            _within(ends, reach),
+            [y, y],
+            color=style.ink(style.BLUE),
+            linewidth=1.8,
+            label="95% interval over paired seeds",
+        )
+        points = {"": (found.mean, "o", {"color": style.ink(style.BLUE), "markersize": 5.5, "zorder": 3})}
         arrows = [end for end in ends if abs(end) > reach]
     else:
-        points = {"one seed, no interval": (found.mean, "o", {"color": style.BLUE, **hollow})}
+        points = {"one seed, no interval": (found.mean, "o", {"color": style.ink(style.BLUE), **hollow})}
         arrows = [found.mean] if abs(found.mean) > reach else []
     if row.paper is not None:
         points["paper"] = (row.paper, "D", {"color": style.GREY, **hollow})
     aside = 0.4 if row.paper is not None and min(abs(row.paper), abs(found.mean)) > reach else 0.0
     for end in arrows:
-        _arrow(axes, end, y - aside, reach, style.BLUE)
+        _arrow(axes, end, y - aside, reach, style.ink(style.BLUE))
     if row.paper is not None and abs(row.paper) > reach:
         _arrow(axes, row.paper, y + aside, reach, style.GREY)
     for words, (x, marker, look) in points.items():

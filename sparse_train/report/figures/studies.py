@@ -73,13 +73,13 @@ def _curves(figure: FigureBase, on: Material) -> None:
                 continue
             method, words = asked[0], _words(dict(zip(by, asked, strict=True)))
             rounds, place = divmod(places[method], len(style.DASHES))
-            places[method] += 1
+            places[method] += shown["epoch"].nunique() > 1
             shown = shown.assign(**{value: unit(value) * shown[value]})
             marker = style.MARKERS[rounds - 1] if rounds else ""
             look = Look(words, style.look(method)["color"], marker, style.DASHES[place])
             points = over_seeds(shown, "epoch", value)
             style.band(one, points, value, look)
-            ends.append((points["x"].iloc[-1], points["mean"].iloc[-1], look.colour))
+            ends.append((points["x"].iloc[-1], points["mean"].iloc[-1], style.ink(look.colour)))
         if on.at_paper_scale and value == on.spec.get("study", {}).get("values", [None])[0]:
             _papers(one, on.spec["study"].get("comparisons", ()))
         _number(one, ends)
@@ -148,6 +148,7 @@ def _methods(on: Material) -> Figure:
             for shift, optimizer in enumerate(on.runs["optimizer"].unique()):
                 if len(own := values.loc[optimizer:optimizer].dropna()):
                     look, at = style.look(optimizer), place + 0.3 * shift - 0.15
+                    look["color"] = style.ink(look["color"])
                     means.plot(own, [at] * len(own), ".", color=look["color"], alpha=0.35, markersize=4)
                     means.plot(own.mean(), at, linestyle="", label=label("optimizer", optimizer), **look)
             pairs = values.unstack("optimizer") if len(values) else pd.DataFrame()

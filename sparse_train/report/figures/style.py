@@ -1,6 +1,6 @@
 """One style for all figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from string import ascii_lowercase
@@ -8,7 +8,7 @@ from textwrap import wrap
 
 import matplotlib.style
 import pandas as pd
-from matplotlib import rcParams
+from matplotlib import cycler, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
@@ -47,15 +47,19 @@ STYLE = {
     "savefig.dpi": 192,
 }
 INK = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-THEMES = {  # of a reader's page: colours of text, ground and grid, the ground being GitHub's
-    theme: {
-        **dict.fromkeys(INK, ink),
-        **dict.fromkeys(("axes.facecolor", "figure.facecolor"), ground),
-        "grid.color": grid,
-    }
-    for theme, ink, ground, grid in (("light", BLACK, "white", "#e8e8e8"), ("dark", "#e6edf3", "#0d1117", "#30363d"))
+
+
+def _theme(ink: str, ground: str, grid: str, colours: Sequence[str]) -> dict[str, object]:
+    grounds = dict.fromkeys(("axes.facecolor", "figure.facecolor"), ground)
+    return {**dict.fromkeys(INK, ink), **grounds, "grid.color": grid, "axes.prop_cycle": cycler(color=colours)}
+
+
+LIGHTER = ("#4aa3df", "#f0883e", "#2fc08f", "#e0a3c5", "#f0b429", "#9ad4f5")
+THEMES = {  # of a reader's page, the dark ground being GitHub's
+    "light": _theme(BLACK, "white", "#e8e8e8", COLOURS),
+    "dark": _theme("#e6edf3", "#0d1117", "#30363d", LIGHTER),
 }
-THEMES["dark"] |= {"lines.linewidth": 1.8}  # colours look thinner there
+THEMED = tuple(f"C{place}" for place in range(len(COLOURS)))  # `COLOURS` as matplotlib takes them from the theme
 
 
 def context(theme: str = "light", more: Mapping[str, object] | None = None) -> AbstractContextManager:
@@ -69,7 +73,9 @@ def context(theme: str = "light", more: Mapping[str, object] | None = None) -> A
 
 
 def ink(colour: str = BLACK) -> str:
-    """The colour as the theme has it: black is that of its text."""
+    """A colour as the theme has it: black is that of its text."""
+    if colour in COLOURS:
+        return rcParams["axes.prop_cycle"].by_key()["color"][COLOURS.index(colour)]
     return rcParams["text.color"] if colour == BLACK else colour
 
 

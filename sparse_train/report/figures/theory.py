@@ -13,9 +13,11 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from sparse_train.report.figures import style
 from sparse_train.report.figures.kinds import Kind, Material, groups, having
-from sparse_train.report.figures.style import BLUE, COLOURS, GREEN, GREY, MARKERS, ORANGE, PINK, SKY, YELLOW
+from sparse_train.report.figures.style import GREY, MARKERS
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import label
+
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = COLOURS = style.THEMED
 
 # --- gradients ---
 
@@ -328,12 +330,13 @@ def _balance(on: Material) -> Figure:
         line = on.rows.query("flow == @flow and a0 == -1.0").dropna() if len(on.rows) else on.rows
         if len(line):
             a, rho = line["a"].to_numpy(), line["rho"].to_numpy()
-            look = {"color": COLOURS[i], "alpha": 0.55, "linewidth": 0}
+            look = {"color": COLOURS[i], "alpha": 0.7, "linewidth": 0}
             space.plot_surface(
                 np.outer(a, np.ones(40)), np.outer(rho, np.cos(angles)), np.outer(rho, np.sin(angles)), **look
             )
         ends = (-REACH, REACH)  # the same for both, so that their shapes compare
         space.set(xlabel="a", ylabel="$\\gamma$", zlabel="$\\beta$", xlim=ends, ylim=ends, zlim=ends)
+        space.set_facecolor("none")  # which would cover the labels of its neighbour
         space.set_title(f"{flow}, $a_0 = -1$", y=0.98)
         space.set_box_aspect((1, 1, 0.9), zoom=1.05)
         for axis in (space.xaxis, space.yaxis, space.zaxis):
