@@ -5,15 +5,18 @@ from io import BytesIO
 from string import ascii_lowercase
 
 import matplotlib
+import matplotlib.colors
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 from matplotlib.figure import Figure
 
 from sparse_train.report import draw as drawing
 from sparse_train.report import sweeps
+from sparse_train.report.evidence.comparisons import difference, settings_of
 from sparse_train.report.evidence.statements import stated
-from sparse_train.report.figures import KINDS, accuracy, front, style
+from sparse_train.report.figures import KINDS, accuracy, forest, front, style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.page.views import view
@@ -149,7 +152,7 @@ def test_a_schedule_of_one_epoch_is_a_point():
     assert [line.get_marker() for line in axes.lines] == ["o", ""]
 
 
-def test_noise_does_not_fill_a_panel_of_itop_rates_and_an_empty_one_says_so():
+def test_noise_does_not_fill_a_panel_of_itop_rates_and_a_schedule_without_runs_has_none():
     cells = [
         (dst, optimizer, epochs)
         for dst in ("rigl", "rigl_corrected")
@@ -163,36 +166,130 @@ def test_noise_does_not_fill_a_panel_of_itop_rates_and_an_empty_one_says_so():
     low, high = figure.axes[0].get_ylim()
     assert high - low == pytest.approx(2)
     assert low < 20 < high
-    holes = [
-        axes.get_title()[4:14] for axes in figure.axes if any("no complete" in one.get_text() for one in axes.texts)
-    ]
-    assert holes == ["100 epochs"] * 2
+    assert [axes.get_title()[4:14] for axes in figure.axes] == ["200 epochs"] * 2
 
 
-def test_the_front_picture_shows_every_statement_that_has_numbers_of_both(tmp_path):
+def test_the_front_picture_has_the_cell_of_table_2_and_every_statement_that_has_numbers_of_both():
     shown = [one for one in stated(RESULTS) if one.effect and len(one.published) == 1]
     assert shown
-    rows = Results(RESULTS).rows(sweeps.load("fig2"))
-    measured, effects = front.drawn(rows, shown).axes
-    papers = [line for line in effects.lines if line.get_markerfacecolor() == "none"]
-    ours = [bar.lines[0] for bar in effects.containers]
-    assert [line.get_xydata().tolist() for line in papers] == [[[*one.published, i]] for i, one in enumerate(shown)]
-    assert [line.get_xydata().tolist() for line in ours] == [[[one.effect[0], i]] for i, one in enumerate(shown)]
-    ends = [bar.lines[2][0].get_segments()[0][:, 0].tolist() for bar in effects.containers if bar.has_xerr]
-    assert ends == [pytest.approx(one.effect[1:]) for one in shown if len(one.effect) == 3]
-    for text, one in zip(effects.get_yticklabels(), shown, strict=True):
-        assert ("reduced scale" in text.get_text().replace("\n", " ")) == (one.scale != "paper")
-    drawn = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in measured.lines}
-    mean = (
-        rows[(rows["task.norm"] == "batch") & (rows["task.init"] == "kaiming_normal")]
-        .groupby("sparsity")["ratio"]
-        .mean()
-    )
-    assert drawn["with BN, Kaiming normal"] == pytest.approx(mean.to_dict())
+    runs, rows = front.measured(Results(RESULTS))
+    assert set(runs["sparsity"]) == {"0.97"}
+    assert not set(runs["renorm"].dropna()) - {"none"}
+    with style.context():
+        curves, effects = front.drawn(runs, rows, shown).axes
+    ends = {(line.get_color(), *line.get_xydata()[0]) for line in curves.lines if len(line.get_xdata()) == 1}
+    means = runs.groupby(["optimizer", *front.READINGS], dropna=False)["test_acc"].mean()
+    assert sorted(ends) == sorted((style.look(key[0])["color"], 100.0, round(mean, 12)) for key, mean in means.items())
+    kept = {run: group["test_acc"].tolist() for run, group in rows.groupby("id")}
+    lines = [line.get_ydata() for line in curves.lines if len(line.get_xdata()) > 2]
+    if len(runs) == len(means):  # one seed each
+        assert sorted(map(list, lines)) == [pytest.approx(one) for one in sorted(kept.values())]
+    papers = [line.get_ydata()[0] for line in curves.lines if line.get_linestyle() == "--"]
+    assert papers == [52.53, 53.95]
+    drawn = {marker: [*points_of(effects, marker)] for marker in "oD"}
+    inside = [one for one in shown if abs(one.effect[0]) <= front.REACH]
+    assert sorted(drawn["o"]) == sorted(one.effect[0] for one in inside)
+    assert sorted(drawn["D"]) == sorted(one.published[0] for one in shown if abs(one.published[0]) <= front.REACH)
+    beyond = " ".join(text.get_text() for text in effects.texts)
+    for one in shown:
+        assert (f"ours {one.effect[0]:+.2f}" in beyond) or one in inside
+    heads = [text.get_text().replace("\n", " ") for text in effects.get_yticklabels() if text.get_weight() == "bold"]
+    assert [head.startswith("Reduced scale") for head in heads] == [False] + [True] * (len(heads) - 1)
+
+
+def points_of(axes, marker):
+    return [line.get_xdata()[0] for line in axes.lines if line.get_marker() == marker]
+
+
+def test_the_front_picture_is_drawn_for_light_and_dark_pages_from_records_alone(tmp_path):
+    shown = [one for one in stated(RESULTS) if one.effect and len(one.published) == 1]
     front.write(tmp_path, shown)
     assert [*tmp_path.iterdir()] == [], "nothing is drawn of records that are not there"
     shutil.copytree(RESULTS / "records", tmp_path / "records")
     front.write(tmp_path, shown)
-    light, dark = ((tmp_path / f"overview-{theme}.svg").read_text() for theme in ("light", "dark"))
-    assert "#1f2328" in light
-    assert "#e6edf3" in dark
+    for theme in ("light", "dark"):
+        assert style.THEMES[theme]["grid.color"] in (tmp_path / f"overview-{theme}.svg").read_text()
+
+
+def test_numbers_beside_lines_do_not_cover_each_other():
+    assert front.spread_out([1.0, 5.0, 5.5, 9.0], 1.0) == [1.0, 4.75, 5.75, 9.0]
+    assert front.spread_out([5.0, 5.0, 5.0], 1.0) == [4.0, 5.0, 6.0]
+    assert front.spread_out([], 1.0) == []
+
+
+def test_a_study_is_drawn_as_a_forest_of_its_paired_differences():
+    sweep, results = sweeps.load("why-clip", "cpu"), Results(RESULTS, "cpu")
+    runs = results.runs(sweep)
+    study = {key: sweep.artifact[key] for key in drawing.STUDY}
+    on = Material(runs, pd.DataFrame(), {"kind": "effects", "factors": sweep.factors, "study": study}, False)
+    rows = forest.of_study(on)
+    for one in sweep.artifact["comparisons"]:
+        [row] = [row for row in rows if row.words == one["says"]]
+        found = difference(one, settings_of(runs, sweep.factors), "test_acc")
+        assert (row.found.mean, row.found.n) == (pytest.approx(found.mean()), len(found))
+    sizes = [round(abs(row.found.mean), 9) for row in rows]
+    assert len(set(sizes)) == len(sizes), "no difference twice, nor with its sides changed"
+    with style.context():
+        axes = KINDS["effects"].draw(on).axes[0]
+    reach = axes.get_xlim()[1]
+    assert points_of(axes, "o") == [row.found.mean for row in rows]
+    bars = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linewidth() > 1]
+    assert [[*bar] for bar in bars] == [
+        pytest.approx([max(row.found.low, -reach), min(row.found.high, reach)]) for row in rows
+    ]
+    assert [text.get_text().split(",")[0] for text in axes.texts] == [
+        f"{row.found.mean:+.2f} [{row.found.low:+.2f}" for row in rows
+    ]
+    assert [patch.get_width() for patch in axes.patches] == pytest.approx([2.0, 2.0, 2.0, 2.0, reach - 0.5]), (
+        "what was predicted"
+    )
+
+
+def test_one_seed_has_no_interval_and_what_has_no_pair_has_no_row():
+    sweep, results = sweeps.load("calibration"), Results(RESULTS)
+    runs = results.runs(sweep)
+    study = {key: sweep.artifact[key] for key in drawing.STUDY}
+    rows = forest.of_study(Material(runs, pd.DataFrame(), {"factors": sweep.factors, "study": study}))
+    assert {row.found.n for row in rows} == {1}
+    axes = Figure().subplots()
+    forest.draw(axes, rows, 40)
+    assert not any(line.get_label().startswith("95%") for line in axes.lines)
+    assert all("[" not in text.get_text() for text in axes.texts)
+
+
+def test_every_study_of_why_has_its_forest():
+    for name in sweeps.names():
+        artifact = sweeps.artifact(name)
+        if name.startswith("why-"):
+            assert artifact["figure"]["kind"] in ("effects", "settings")
+            assert artifact["reference"]
+
+
+@pytest.mark.parametrize("name", ["fig1", "equivalence"])
+def test_no_colour_has_two_meanings(name):
+    results, sweep = Results(RESULTS), sweeps.load(name)
+    kind = sweep.artifact["figure"]["kind"]
+    axes = KINDS[kind].draw(Material(results.runs(sweep), results.rows(sweep), {})).axes
+    if name == "fig1":
+        image = axes[0].images[0].cmap
+        turns = {matplotlib.colors.to_hex(arrow.get_facecolor()[0]) for arrow in axes[2].collections}
+        lines = {matplotlib.colors.to_hex(line.get_color()) for line in axes[3].lines}
+        assert turns & lines <= {style.BLACK}, "Eq. 10 is no turned gradient"
+        assert image.name == "PRGn"
+        return
+    meanings = {}
+    for line in axes[1].lines:
+        apart = line.get_xdata()[np.asarray(line.get_ydata()) > 1e-6]
+        when = "never" if not len(apart) else "first" if min(apart) < 10 else "update"
+        meanings.setdefault(line.get_color(), set()).add(when)
+    assert sorted(map(len, meanings.values())) == [1, 1, 1]
+    assert len(axes[1].lines) == len({(line.get_color(), str(line._unscaled_dash_pattern)) for line in axes[1].lines})
+
+
+def test_a_page_shows_a_picture_for_light_and_for_dark(tmp_path):
+    shutil.copytree(RESULTS / "records", tmp_path / "records")
+    page = drawing.draw(sweeps.load("fig2"), Records([]), tmp_path)
+    light, dark = (PIL.Image.open(tmp_path / f"fig2{ending}.png").getpixel((0, 0)) for ending in ("", "-dark"))
+    assert (light[:3], dark[:3]) == ((255, 255, 255), (13, 17, 23))
+    assert 'srcset="fig2-dark.png"' in page
+    assert 'src="fig2.png"' in page

@@ -310,6 +310,18 @@ def test_effects_are_paired_over_seeds(tmp_path):
     assert shown["SparseOpt", scaled][3] == tables.HOLE
 
 
+def test_a_reference_without_a_sparsity_is_that_of_each_settings_own():
+    sweep, results = sweeps.load("methods", "cpu"), Results(sweeps.RESULTS, "cpu")
+    runs = results.runs(sweep)
+    _, *rows = next(iter(listings(sweep, runs)))
+    found = {row[1]: row[2] for row in rows if row[0] == "Baseline"}
+    assert found["RigL, 90%"] == found["RigL, 97%"] == "reference"
+    by_seed = runs[(runs["sparsity"] == "0.9") & (runs["optimizer"] == "sgd")].pivot(
+        index="seed", columns="dst", values="test_acc"
+    )
+    assert found["GMP, 90%"].startswith(f"{(by_seed['gmp'] - by_seed['rigl']).mean():+.2f} [")
+
+
 def test_an_effect_says_how_many_pairs_are_behind_it(tmp_path):
     """SparseOpt has three runs, SGD two: what is compared is two pairs."""
     sweep = sweeps.load("why-static")
@@ -433,7 +445,8 @@ def test_a_study_draws_a_line_per_setting_with_the_mean_over_its_seeds(tmp_path)
     results.keep(sweep, KINDS["settings"].needs)
     rows = results.rows(sweep)
     spec = sweep.artifact["figure"]
-    accuracy, norm, share = KINDS["settings"].draw(Material(results.runs(sweep), rows, spec)).axes
+    with style.context():
+        accuracy, norm, share = KINDS["settings"].draw(Material(results.runs(sweep), rows, spec)).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
     assert len(lines) == len(norm.lines) == len(share.lines) == 8
     assert lines["Baseline, norm of dense gradients"] == [32.0, 42.0, 52.0]

@@ -52,8 +52,8 @@ def tables(place: Path) -> dict[str, pd.DataFrame]:
 
 def test_the_subset_has_every_kind_of_artifact():
     kinds = {(sweeps.artifact(name).get("figure") or {}).get("kind") for name in (*TRAINED, *MEASURED)}
-    by_methods = {"methods"}  # needs 72 runs; test_sweeps draws it from made records
-    assert kinds | by_methods >= set(draw.KINDS)
+    elsewhere = {"methods", "effects"}  # test_sweeps and test_figures draw them from records
+    assert kinds | elsewhere >= set(draw.KINDS)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,8 @@ def test_one_of_each_kind_is_drawn_from_nothing(unbroken):
             assert (results / f"{name}.png").stat().st_size > 10_000
     gallery = (results / "README.md").read_text()
     assert "REHEARSAL smoke" in gallery.splitlines()[0]
-    assert all(f"]({name}.png)" in gallery for name in TRAINED[1:])
+    assert all(f'src="{name}.png"' in gallery for name in TRAINED[1:])
+    assert all((results / f"{name}-dark.png").exists() for name in TRAINED[1:])
     assert "`make reproduce-table6 SCALE=smoke`" in (unbroken / "results" / "README.md").read_text()
 
 

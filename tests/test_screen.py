@@ -60,7 +60,7 @@ def test_there_is_no_bar_where_nobody_watches(capsys):
 
 
 def test_a_page_has_no_picture_on_a_terminal_and_its_table_is_set(monkeypatch, capsys):
-    text = "# Title\n\n| a | b |\n| - | - |\n| 1 | **2** |\n\n![Title](title.png)\n"
+    text = '# Title\n\n| a | b |\n| - | - |\n| 1 | **2** |\n\n<picture><img src="title.png" alt="Title"></picture>\n'
     screen.show(text)
     assert capsys.readouterr().out == "# Title\n\n| a | b |\n| - | - |\n| 1 | **2** |\n\n"
     monkeypatch.setattr("sys.stdout", seen := Terminal())

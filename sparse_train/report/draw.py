@@ -14,7 +14,9 @@ from sparse_train.report.files import held, write_figure, write_table, write_tex
 from sparse_train.report.results import COMPLETE, Records, Results, complete, mixtures
 from sparse_train.report.sweeps import PAPER, Sweep
 from sparse_train.report.views import lists, tables
-from sparse_train.report.views.labels import ABOUT_D_ALONE, NAMES, methods_of, notes, titled
+from sparse_train.report.views.labels import ABOUT_D_ALONE, NAMES, methods_of, notes, picture, titled
+
+STUDY = ("reference", "values", "comparisons")  # of an artifact: what its differences are drawn from
 
 
 def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = False) -> str:
@@ -56,25 +58,29 @@ def _draw(sweep: Sweep, results: Results, replace: bool) -> str:
     parts += [tables.aligned(lines) for lines in listings(sweep, runs)]
     if artifact.get("figure"):
         heading = title if sweeps.is_rehearsal(sweep.scale) else sweeps.reduced(sweep.scale)
-        spec = {**artifact["figure"], "factors": sweep.factors, "methods": named}
+        study = {key: artifact[key] for key in STUDY if key in artifact}
+        spec = {**artifact["figure"], "factors": sweep.factors, "methods": named, "study": study}
         _picture(place / sweep.name, Material(runs, rows, spec, sweep.scale == PAPER), heading)
-        parts.append(f"![{title}]({sweep.name}.png)\n")
+        parts.append(picture(title, sweep.name))
     return _page(place / f"{sweep.name}.md", title, parts)
 
 
 def _picture(path: Path, on: Material, heading: str) -> None:
-    """Draw, unless the files are already those that the same material gives."""
-    files = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "pdf")]
+    """Draw for a light page, for print and for a dark page, unless the files are those that the same material gives."""
+    themes = {"light": [".png", ".pdf"], "dark": ["-dark.png"]}
+    files = {theme: [path.with_name(path.name + ending) for ending in endings] for theme, endings in themes.items()}
 
     def digests() -> list[str | None]:
-        return [_sha256(file.read_bytes()) if file.exists() else None for file in files]
+        every = [file for made in files.values() for file in made]
+        return [_sha256(file.read_bytes()) if file.exists() else None for file in every]
 
     def made() -> list[str | None]:
-        with style.context():
-            figure = KINDS[on.spec["kind"]].draw(on)
-            style.finish(figure, heading)
-            for file in files:
-                write_figure(file, figure)
+        for theme, wanted in files.items():
+            with style.context(theme):
+                figure = KINDS[on.spec["kind"]].draw(on)
+                style.finish(figure, heading)
+                for file in wanted:
+                    write_figure(file, figure)
         return digests()
 
     tables = [_sha256(pd.util.hash_pandas_object(table).to_numpy().tobytes()) for table in (on.runs, on.rows)]

@@ -10,7 +10,7 @@ from sparse_train.report.evidence import claims
 from sparse_train.report.files import held, write_text
 from sparse_train.report.results import Results, complete
 from sparse_train.report.sweeps import PAPER
-from sparse_train.report.views.labels import titled
+from sparse_train.report.views.labels import picture, titled
 from sparse_train.report.views.tables import aligned
 
 DRAWN = "<!-- From here on drawn from the records; what stands above is kept. -->"
@@ -107,7 +107,7 @@ def _gallery(here: dict[str, pd.DataFrame], scale: str) -> str:
         title = titled(artifact["title"], scale)
         pictures += [f"## {title}\n", f"[{name}]({name}.md): `{sweeps.command(name, scale)}`\n"]
         if artifact.get("figure"):
-            pictures.append(f"![{title}]({name}.png)\n")
+            pictures.append(picture(title, name))
     head = f"# Gallery {sweeps.reduced(scale)}".rstrip()
     lines = [_line(name, scale, runs) for name, runs in here.items()]
     return "\n".join([f"{head}\n", aligned([HEAD, *lines]), *pictures])

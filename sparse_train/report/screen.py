@@ -19,7 +19,7 @@ def progress(names: Sequence[str], words: str) -> Iterable[str]:
 
 def show(text: str) -> None:
     """Print a page without its pictures: typeset on a terminal, as Markdown elsewhere."""
-    text = "\n".join(line for line in text.splitlines() if not line.startswith("!["))
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("<picture>"))
     if sys.stdout.isatty():
         Console().print(Markdown(text))
     else:

@@ -32,6 +32,19 @@ def find(settings: Iterable[Setting], factors: Mapping[str, object], where: str 
     return fewest[0]
 
 
+def reference_of(
+    setting: Setting, settings: Collection[Setting], reference: Mapping[str, object], where: str = "reference"
+) -> Setting:
+    """What a setting is compared with: the reference, at the setting's own sparsity where the study has it there.
+
+    Raises:
+        ConfigError: if there is none, or if there are several.
+    """
+    asked = {**reference, **{key: value for key, value in setting if key == "sparsity" and key not in reference}}
+    there = [one for one in settings if {key: str(value) for key, value in asked.items()}.items() <= dict(one).items()]
+    return find(settings, asked if there else reference, where)
+
+
 def expected(comparison: Mapping[str, Any], value: str) -> dict[str, dict[str, float]]:
     """What a comparison expects: metric -> `within`, or `at_least` and `at_most`; empty if it expects nothing.
 
@@ -86,7 +99,6 @@ def check(file: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str,
     if reference := artifact.get("reference"):
         right = "must name an optimizer, whose settings are the baselines of the others"
         require("optimizer" in reference, f"{file}: reference", reference, right)
-        asked.append(reference)
     table = artifact.get("table") or {}
     factors = sorted({factor for cell in cells for factor in cell})
     named = [*table.get("rows", []), *filter(None, [table.get("columns")])]
@@ -99,6 +111,8 @@ def check(file: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str,
     settings = {tuple((key, value) for key, value in cell.items() if key != "seed") for cell in cells}
     for setting in asked:
         find(settings, setting, f"{file}: setting")
+    for setting in settings if reference else ():
+        reference_of(setting, settings, reference, f"{file}: reference")
 
 
 def check_distinct(file: str, cells: Iterable[tuple[str, Mapping[str, str]]]) -> None:

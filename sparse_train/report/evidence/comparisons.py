@@ -8,7 +8,7 @@ from sparse_train.errors import require
 from sparse_train.report import paper
 from sparse_train.report.evidence import registration, verdicts
 from sparse_train.report.results import complete
-from sparse_train.report.settings import Setting, expected, find
+from sparse_train.report.settings import Setting, expected, find, reference_of
 from sparse_train.report.sweeps import Sweep
 from sparse_train.report.views import lists, statistics
 from sparse_train.report.views.labels import label, name, option
@@ -36,15 +36,16 @@ def effects(runs: pd.DataFrame, factors: list[str], reference: dict[str, object]
 
     Args:
         factors: of the sweep.
-        reference: factors of the setting that the others are compared with (`settings.find`).
+        reference: factors of the setting that the others are compared with (`settings.reference_of`).
         values: metrics; the effect is that on the first, with its 95% interval over paired seeds (Student's t).
     """
     settings = settings_of(runs, factors)
-    options, base = _options(settings), find(settings, reference)
+    options = options_of(settings)
     effect = f"effect on {in_a_sentence(values[0])}"
     made = [["Method", "Setting", f"{effect}, from the reference", "from its own baseline", "n", *map(name, values)]]
     for setting, group in settings.items():
-        done, own = complete(group), _twin(setting, reference)
+        done, own = complete(group), twin(setting, reference)
+        base = reference_of(setting, settings, reference)
         made.append(
             [
                 label("optimizer", dict(setting)["optimizer"]),
@@ -63,12 +64,12 @@ def every_effect(sweep: Sweep, runs: pd.DataFrame) -> dict[str, pd.Series]:
     reference, and of the comparisons that expect nothing."""
     reference, value = sweep.artifact["reference"], sweep.artifact["values"][0]
     settings, found = settings_of(runs, sweep.factors), {}
-    options, base = _options(settings), find(settings, reference)
+    options = options_of(settings)
     words = {
         one: ", ".join(filter(None, [label("optimizer", dict(one)["optimizer"]), options[one]])) for one in settings
     }
     for setting, group in settings.items():
-        own = _twin(setting, reference)
+        own, base = twin(setting, reference), reference_of(setting, settings, reference)
         if own in settings and own != setting:
             found[words[setting]] = paired(complete(group), complete(settings[own]), value)
         if setting not in (base, own) or own not in settings:
@@ -78,14 +79,14 @@ def every_effect(sweep: Sweep, runs: pd.DataFrame) -> dict[str, pd.Series]:
     return found | differences(runs, sweep.factors, listed, value)
 
 
-def _options(settings: Iterable[Setting]) -> dict[Setting, str]:
+def options_of(settings: Iterable[Setting]) -> dict[Setting, str]:
     """The words that tell settings apart besides their optimizers."""
     every = [dict(setting) for setting in settings]
     shown = {f for one in every for f in one if f != "optimizer" and len({other.get(f) for other in every}) > 1}
     return {one: ", ".join(option(f, v) for f, v in one if f in shown) for one in settings}
 
 
-def _twin(setting: Setting, reference: dict[str, object]) -> Setting:
+def twin(setting: Setting, reference: dict[str, object]) -> Setting:
     """The same setting with the reference's optimizer; options of the correction have no meaning there."""
     kept = ((f, v) for f, v in setting if not f.startswith("optimizer.precondition"))
     return tuple((f, str(reference["optimizer"]) if f == "optimizer" else v) for f, v in kept)

@@ -300,7 +300,7 @@ def _final(on: Material) -> Figure:
                 one.errorbar(x, mean, std.fillna(0), **_papers(line.look))
             else:
                 one.plot(x, mean, **_ours(line.look))
-                style.spread(one, line.points, panel.value, line.look.colour)
+                style.spread(one, line.points, panel.value, style.ink(line.look.colour))
                 one.set_xticks(list(x))
     axes[0].set_ylabel(panels[0].y)
     style.legend(figure)
@@ -308,7 +308,7 @@ def _final(on: Material) -> Figure:
 
 
 def _itop(on: Material) -> Figure:
-    panels = itop(on)
+    panels = _measured(itop(on))
     figure, axes = style.panels(2, len(panels) // 2)
     sparsities = [100 * float(sparsity) for sparsity in on.runs[PANEL].unique()]
     for one, panel in zip([one for row in axes for one in row], panels, strict=True):
@@ -332,6 +332,13 @@ def _itop(on: Material) -> Figure:
     return figure
 
 
+def _measured(panels: list[Panel]) -> list[Panel]:
+    """Without the schedules of which neither growth has a line; all where none has."""
+    half = len(panels) // 2
+    kept = [i for i in range(half) if panels[i].lines or panels[half + i].lines] or range(half)
+    return [panels[i + row] for row in (0, half) for i in kept]
+
+
 def _prepare(axes: Axes, panel: Panel) -> None:
     axes.set(title="\n".join(wrap(panel.title, 30)), xlabel=panel.x)
     if panel.lines and all(line.paper for line in panel.lines):
@@ -339,11 +346,11 @@ def _prepare(axes: Axes, panel: Panel) -> None:
 
 
 def _ours(look: Look) -> dict:
-    return {"marker": look.marker, "color": look.colour, "label": look.words, "linestyle": look.dash}
+    return {"marker": look.marker, "color": style.ink(look.colour), "label": look.words, "linestyle": look.dash}
 
 
 def _papers(look: Look) -> dict:
-    return _ours(look) | {"markerfacecolor": "white", "linewidth": 0.8, "zorder": 1}
+    return _ours(look) | {"markerfacecolor": style.ground(), "linewidth": 0.8, "zorder": 1}
 
 
 KINDS = {

@@ -1,73 +1,140 @@
-"""The picture on the front page: the amplification as measured, and our effects beside the paper's."""
+"""The picture on the front page: learning curves at the paper's protocol, and our effects beside the paper's."""
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from textwrap import wrap
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from sparse_train.report import sweeps
+from sparse_train.report import paper, sweeps
 from sparse_train.report.evidence.statements import Statement
-from sparse_train.report.figures import style, theory
+from sparse_train.report.figures import forest, style
+from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.files import held, write_figure
-from sparse_train.report.results import Results
+from sparse_train.report.results import Results, complete
 from sparse_train.report.sweeps import PAPER
+from sparse_train.report.views.labels import label, option
+from sparse_train.report.views.statistics import Estimate
+from sparse_train.report.views.tables import mean_std
 
-AMPLIFICATION = "fig2"
-INKS = {"light": ("#1f2328", "#e8e8e8"), "dark": ("#e6edf3", "#30363d")}  # of text and of the grid
+STUDIES = ("protocol", "calibration")  # that train a cell of Table 2
+CELL = {"dst": "rigl", "sparsity": "0.97", "epochs": "100"}
+READINGS = ("topology.exclude", "nesterov")  # what tells networks that the paper may have trained
+REACH = 5.0  # points, of the effects
+WORDS = 33  # characters a line
 
 
 def write(results_dir: Path, stated: list[Statement]) -> None:
-    """Write `overview-light.svg` and `overview-dark.svg`, where Figure 2 is measured and statements have numbers."""
+    """Write `overview-light.svg` and `overview-dark.svg`, where the cell is trained and statements have numbers."""
     compared = [one for one in stated if one.effect and len(one.published) == 1]
-    rows = Results(results_dir).rows(sweeps.load(AMPLIFICATION))
-    if not compared or rows.empty:
+    runs, rows = measured(Results(results_dir))
+    if not compared or runs.empty:
         return
     with held(results_dir):
-        for theme, (ink, grid) in INKS.items():
-            lines = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+        for theme in style.THEMES:
             clear = dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none")
-            colours = {**dict.fromkeys(lines, ink), **clear, "grid.color": grid}
-            with style.context({"svg.hashsalt": AMPLIFICATION, **colours}):
-                write_figure(results_dir / f"overview-{theme}.svg", drawn(rows, compared))
+            with style.context(theme, {"svg.hashsalt": "overview", **clear}):
+                write_figure(results_dir / f"overview-{theme}.svg", drawn(runs, rows, compared))
 
 
-def drawn(rows: pd.DataFrame, compared: list[Statement]) -> Figure:
-    """Two panels, in matplotlib's present colours.
+def measured(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The cell's complete runs without a bound on gradients, each once, and the epochs that are kept of them."""
+    every = [sweeps.load(name, results.scale) for name in STUDIES]
+    runs = pd.concat([complete(results.runs(sweep)) for sweep in every], ignore_index=True)
+    for key in (*CELL, *READINGS, "renorm"):
+        runs[key] = runs.get(key)
+    wanted = runs["renorm"].isna() | (runs["renorm"] == "none")
+    for key, value in CELL.items():
+        wanted &= runs[key].astype(str) == value
+    runs = runs[wanted].drop_duplicates("id")
+    rows = pd.concat([results.rows(sweep) for sweep in every], ignore_index=True)
+    return runs, rows[rows["id"].isin(runs["id"])].drop_duplicates(["id", "epoch"]) if len(rows) else rows
+
+
+def drawn(runs: pd.DataFrame, rows: pd.DataFrame, compared: list[Statement]) -> Figure:
+    """Two panels, in the theme's colours.
 
     Args:
-        rows: the measured ones of Figure 2.
+        runs, rows: as `measured` gives them.
         compared: statements with an effect of ours and one number of the paper's.
     """
-    figure = style.sized(0.8 + 0.45 * max(len(compared), 6))
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.05])
-    theory.by_sparsity(left, rows)
-    left.legend(loc="upper left")
-    left.set_title("Masking amplifies gradients before BN")
-    _effects(right, compared)
+    effects = [_effect(one) for one in sorted(compared, key=lambda one: sweeps.every_scale().index(one.scale))]
+    figure = style.sized(max(3.6, forest.height(effects, WORDS) + 0.4))
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.25])
+    _learning(left.subplots(), runs, rows)
+    axes = right.subplots()
+    forest.draw(axes, effects, WORDS, REACH, numbers=False)
+    axes.set(title="Effects on test accuracy", xlabel="percentage points")
+    axes.set_xticks([-4, -2, 0, 2, 4])
+    style.legend(right, 2)
     return figure
 
 
-def _effects(axes: Axes, compared: list[Statement]) -> None:
-    ink = matplotlib.rcParams["text.color"]
-    for place, one in enumerate(compared):
-        mean, *ends = one.effect
-        reach = [[mean - ends[0]], [ends[1] - mean]] if ends else None
-        paper, ours = ("paper", "ours") if not place else (None, None)
-        axes.plot(*one.published, place, "o", color=style.BLUE, markerfacecolor="none", label=paper)
-        axes.errorbar(mean, place, xerr=reach, fmt="o", color=style.BLUE, label=ours)
-    axes.axvline(0, color=ink, linewidth=0.8)
-    axes.set_yticks(range(len(compared)), ["\n".join(wrap(_words(one), 38)) for one in compared], fontsize=9)
-    axes.set(
-        title="Effects on test accuracy",
-        xlabel="percentage points; bars are 95% intervals",
-        ylim=(len(compared) - 0.5, -0.9),
-    )
-    axes.legend(loc="upper left", ncols=2)
+def _learning(axes: Axes, runs: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """A line for each reading and optimizer, the last epoch alone of runs whose epochs are not kept."""
+    ends, looks, entries = [], {}, {}
+    for (optimizer, *asked), group in runs.groupby(["optimizer", *READINGS], sort=False, dropna=False):
+        kept = rows[rows["id"].isin(group["id"])] if len(rows) else rows
+        points = over_seeds(kept if len(kept) else group.assign(epoch=group["trained_epochs"]), "epoch", "test_acc")
+        words = _reading(asked)
+        marker = looks.setdefault(words, style.MARKERS[len(looks) % len(style.MARKERS)])
+        colour = style.ink(style.look(optimizer)["color"])
+        axes.plot(points["x"], points["mean"], color=colour)
+        style.spread(axes, points, "test_acc", colour)
+        x, y = float(points["x"].iloc[-1]), float(points["mean"].iloc[-1])
+        axes.plot(x, y, marker, color=colour, markersize=6, clip_on=False, zorder=3)
+        ends.append((x, y, colour))
+        entries[label("task.optimizer", optimizer)] = Line2D([], [], color=colour)
+    for optimizer in ("sgd", "sparseopt"):
+        mean, std = paper.value("table2", optimizer=optimizer, **CELL)
+        words, colour = label("task.optimizer", optimizer), style.ink(style.look(optimizer)["color"])
+        line = axes.axhline(mean, color=colour, linestyle="--", linewidth=1)
+        entries[f"the paper's {words}, {mean_std(mean, std)}"] = line
+    axes.set(title="The paper's protocol, RigL at 97% sparsity", ylabel="Test accuracy (%)")
+    axes.set_xlabel("Epoch (a point without a line: the last)")
+    axes.set(xlim=(0, 100), ylim=(20, None))
+    low, high = axes.get_ylim()
+    gap = (high - low) * 0.055
+    ends.sort(key=lambda end: end[1])
+    for (x, y, colour), place in zip(ends, spread_out([end[1] for end in ends], gap), strict=True):
+        axes.annotate(f"{y:.2f}", (x, place), (8, 0), textcoords="offset points", va="center", color=colour)
+    for words, marker in looks.items():
+        text = "\n".join(wrap(words, 50))
+        entries[text] = Line2D([], [], color=style.ink(), marker=marker, linestyle="")
+    axes.figure.legend(entries.values(), entries.keys(), loc="outside lower center")
 
 
-def _words(one: Statement) -> str:
-    size = "" if one.scale == PAPER else f", reduced scale {one.scale}"
-    return f"{one.says} (n={one.n}{size})"
+def _reading(asked: Iterable) -> str:
+    """What is dense, and what else a reading has; missing keys have their defaults."""
+    words = [option(key, value) for key, value in zip(READINGS, asked, strict=True) if not pd.isna(value)]
+    return ", ".join(words) or "every layer sparse"
+
+
+def spread_out(places: list[float], gap: float) -> list[float]:
+    """Rising places at least `gap` apart, as close to their own as groups that collide can be around their mean."""
+    groups: list[list[float]] = []
+    for place in places:
+        groups.append([place])
+        while len(groups) > 1 and _start(groups[-1], gap) - _start(groups[-2], gap) < gap * len(groups[-2]):
+            last = groups.pop()
+            groups[-1] += last
+    return [_start(group, gap) + gap * i for group in groups for i in range(len(group))]
+
+
+def _start(group: list[float], gap: float) -> float:
+    return sum(group) / len(group) - gap * (len(group) - 1) / 2
+
+
+def _effect(one: Statement) -> forest.Row:
+    mean, low, high = one.effect if len(one.effect) == 3 else (*one.effect, math.nan, math.nan)
+    group = "The paper's protocol" if one.scale == PAPER else f"Reduced scale {one.scale}: {_note(one.scale)}"
+    found = Estimate(mean, low, high, math.nan, one.n)
+    return forest.Row(group, f"{one.says} (n={one.n})", found, paper=one.published[0])
+
+
+def _note(scale: str) -> str:
+    return sweeps.scales()[scale]["note"]

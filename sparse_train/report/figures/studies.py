@@ -1,52 +1,114 @@
 """The figure of a study: what its settings did over their epochs, or the final values of methods."""
 
 from collections import Counter
+from collections.abc import Iterable
+from textwrap import wrap
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
-from sparse_train.report.evidence.comparisons import unit
-from sparse_train.report.figures import style
+from sparse_train.report import paper
+from sparse_train.report.evidence.comparisons import in_a_sentence, unit
+from sparse_train.report.figures import forest, style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Kind, Material
 from sparse_train.report.figures.style import Look
 from sparse_train.report.results import complete
-from sparse_train.report.views import statistics
+from sparse_train.report.views import statistics, tables
 from sparse_train.report.views.labels import label, name, option
 
+WIDTH = 44  # characters of a line of words beside a forest plot
 COLUMNS = ("epoch", "train_loss", "test_acc", "itop_rate", "grad_norm", "clipped_share")
 
 
 def _settings(on: Material) -> Figure:
     """The sweep file names `values`, a panel each, and `by`, the factors that tell settings apart, first the optimizer.
 
-    The colour is the method's, as in every figure; dashes, markers and a number at its end tell the settings apart.
+    The colour is the method's, as in every figure; dashes, markers and a number at its end tell the settings apart. Of
+    runs whose epochs are not kept the last one is a point. Below stand the differences that the study compares.
     """
-    figure, [axes] = style.panels(1, len(on.spec["values"]), share_y=False, height=3.6)
-    by = [factor for factor in on.spec["by"] if factor in on.rows]
-    lines = list(on.rows.groupby(by, sort=False, dropna=False)) if by else []
+    effects = forest.of_study(on)
+    if not effects:
+        figure = style.sized(4.1)
+        _curves(figure, on)
+        return figure
+    if on.rows.empty:
+        return _effects(on)
+    below = forest.height(effects, WIDTH) + 0.35
+    figure = style.sized(3.9 + below)
+    above, rest = figure.subfigures(2, 1, height_ratios=[3.9, below])
+    _curves(above, on)
+    _forest(rest, effects, on)
+    return figure
+
+
+def _effects(on: Material) -> Figure:
+    effects = forest.of_study(on)
+    figure = style.sized((forest.height(effects, WIDTH) if effects else 1.5) + 0.35)
+    _forest(figure, effects, on)
+    return figure
+
+
+def _forest(figure: FigureBase, effects: list[forest.Row], on: Material) -> None:
+    axes = figure.subplots()
+    if effects:
+        forest.draw(axes, effects, WIDTH)
+        axes.set_title(f"difference in {in_a_sentence(on.spec['study']['values'][0])}")
+        style.legend(figure)
+
+
+def _curves(figure: FigureBase, on: Material) -> None:
+    [axes] = figure.subplots(1, len(on.spec["values"]), squeeze=False).tolist()
+    by = [factor for factor in on.spec["by"] if factor in on.runs]
+    lines = list(on.runs.groupby(by, sort=False, dropna=False)) if len(on.rows) else []
     for one, value in zip(axes, on.spec["values"], strict=True):
         one.set(title=name(value), xlabel=name("epoch"))
         style.epochs(one)
         places: Counter[str] = Counter()
         ends = []
         for asked, group in lines:
+            shown = _epochs(on.rows, complete(group), value)
+            if shown.empty:
+                continue
             method, words = asked[0], _words(dict(zip(by, asked, strict=True)))
             rounds, place = divmod(places[method], len(style.DASHES))
-            places[method] += 1
-            shown = group.assign(**{value: unit(value) * group[value]})
+            places[method] += shown["epoch"].nunique() > 1
+            shown = shown.assign(**{value: unit(value) * shown[value]})
             marker = style.MARKERS[rounds - 1] if rounds else ""
             look = Look(words, style.look(method)["color"], marker, style.DASHES[place])
             points = over_seeds(shown, "epoch", value)
             style.band(one, points, value, look)
-            ends.append((points["x"].iloc[-1], points["mean"].iloc[-1], look.colour))
+            ends.append((points["x"].iloc[-1], points["mean"].iloc[-1], style.ink(look.colour)))
+        if on.at_paper_scale and value == on.spec.get("study", {}).get("values", [None])[0]:
+            _papers(one, on.spec["study"].get("comparisons", ()))
         _number(one, ends)
     handles, words = axes[0].get_legend_handles_labels()
-    if handles:
-        numbered = [f"{place}  {text}" for place, text in enumerate(words, 1)]
-        figure.legend(handles, numbered, loc="outside lower center", ncols=2, fontsize=8)
-    return figure
+    others = {text: handle for one in axes[1:] for handle, text in zip(*one.get_legend_handles_labels(), strict=True)}
+    numbered = {f"{place}  {text}": handle for place, (handle, text) in enumerate(zip(handles, words, strict=True), 1)}
+    entries = numbered | {text: handle for text, handle in others.items() if text not in words}
+    if entries:
+        texts = ["\n    ".join(wrap(text, 58)) for text in entries]
+        figure.legend(entries.values(), texts, loc="outside lower center", ncols=2)
+
+
+def _epochs(rows: pd.DataFrame, done: pd.DataFrame, value: str) -> pd.DataFrame:
+    """`epoch` and `value` of complete runs; the last epoch alone where the others are not kept of any."""
+    known = rows[rows["id"].isin(done["id"])].dropna(subset=[value]) if value in rows else rows[:0]
+    if known.empty and {"trained_epochs", value} <= set(done):
+        known = done.rename(columns={"trained_epochs": "epoch"}).dropna(subset=[value]).astype({"epoch": float})
+    return known
+
+
+def _papers(axes: Axes, comparisons: Iterable[dict]) -> None:
+    """A line for each of the paper's cells that a study compares with."""
+    cells = [{key: str(asked) for key, asked in one["paper"].items()} for one in comparisons if "paper" in one]
+    for cell in {tuple(cell.items()): cell for cell in cells}.values():
+        asked = {key: asked for key, asked in cell.items() if key != "table"}
+        mean, std = paper.value(cell["table"], **asked)
+        method = asked.get("optimizer", "sgd")
+        words = f"paper, {label('optimizer', method)}: {tables.mean_std(mean, std)}"
+        axes.axhline(mean, color=style.GREY, linewidth=1, linestyle=(0, (6, 2)), label=words)
 
 
 def _number(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
@@ -86,6 +148,7 @@ def _methods(on: Material) -> Figure:
             for shift, optimizer in enumerate(on.runs["optimizer"].unique()):
                 if len(own := values.loc[optimizer:optimizer].dropna()):
                     look, at = style.look(optimizer), place + 0.3 * shift - 0.15
+                    look["color"] = style.ink(look["color"])
                     means.plot(own, [at] * len(own), ".", color=look["color"], alpha=0.35, markersize=4)
                     means.plot(own.mean(), at, linestyle="", label=label("optimizer", optimizer), **look)
             pairs = values.unstack("optimizer") if len(values) else pd.DataFrame()
@@ -93,7 +156,7 @@ def _methods(on: Material) -> Figure:
                 found = statistics.mean((pairs["sparseopt"] - pairs["sgd"]).dropna())
                 if found.n:
                     reach = [[found.mean - found.low], [found.high - found.mean]] if found.n > 1 else None
-                    gains.errorbar(found.mean, place, xerr=reach, fmt="o", color=style.BLACK)
+                    gains.errorbar(found.mean, place, xerr=reach, fmt="o", color=style.ink())
                     gains.annotate(
                         f"n={found.n}", (1.0, place), xycoords=("axes fraction", "data"), ha="left", va="center"
                     )
@@ -105,8 +168,12 @@ def _methods(on: Material) -> Figure:
 KINDS = {
     "settings": Kind(
         _settings,
-        "Some metrics over epochs, a line per setting: the mean over seeds, the band one standard deviation.",
+        "Some metrics over epochs, a line per setting: the mean over seeds, the band one standard deviation. Below, the"
+        " differences that the study compares.",
         COLUMNS,
+    ),
+    "effects": Kind(
+        _effects, "The differences that the study compares, paired over seeds, each with its 95% interval.", None
     ),
     "methods": Kind(
         _methods,

@@ -1,6 +1,6 @@
 """One style for all figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from string import ascii_lowercase
@@ -8,8 +8,9 @@ from textwrap import wrap
 
 import matplotlib.style
 import pandas as pd
+from matplotlib import cycler, rcParams
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -38,7 +39,6 @@ STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e8e8e8",
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.4,
@@ -46,15 +46,42 @@ STYLE = {
     "pdf.fonttype": 42,
     "savefig.dpi": 192,
 }
+INK = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 
 
-def context(more: Mapping[str, object] | None = None) -> AbstractContextManager:
+def _theme(ink: str, ground: str, grid: str, colours: Sequence[str]) -> dict[str, object]:
+    grounds = dict.fromkeys(("axes.facecolor", "figure.facecolor"), ground)
+    return {**dict.fromkeys(INK, ink), **grounds, "grid.color": grid, "axes.prop_cycle": cycler(color=colours)}
+
+
+LIGHTER = ("#4aa3df", "#f0883e", "#2fc08f", "#e0a3c5", "#f0b429", "#9ad4f5")
+THEMES = {  # of a reader's page, the dark ground being GitHub's
+    "light": _theme(BLACK, "white", "#e8e8e8", COLOURS),
+    "dark": _theme("#e6edf3", "#0d1117", "#30363d", LIGHTER),
+}
+THEMED = tuple(f"C{place}" for place in range(len(COLOURS)))  # `COLOURS` as matplotlib takes them from the theme
+
+
+def context(theme: str = "light", more: Mapping[str, object] | None = None) -> AbstractContextManager:
     """Within it, figures are drawn and written in this style alone: a reader's matplotlibrc does not shape them.
 
     Args:
+        theme: a key of `THEMES`.
         more: further settings of matplotlib.
     """
-    return matplotlib.style.context(STYLE | dict(more or {}), after_reset=True)
+    return matplotlib.style.context(STYLE | THEMES[theme] | dict(more or {}), after_reset=True)
+
+
+def ink(colour: str = BLACK) -> str:
+    """A colour as the theme has it: black is that of its text."""
+    if colour in COLOURS:
+        return rcParams["axes.prop_cycle"].by_key()["color"][COLOURS.index(colour)]
+    return rcParams["text.color"] if colour == BLACK else colour
+
+
+def ground() -> str:
+    """The colour inside hollow markers."""
+    return rcParams["figure.facecolor"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +118,7 @@ def finish(figure: Figure, note: str = "") -> None:
         if not axes.has_data():
             hole(axes, "no complete run yet")
     if note:
-        figure.suptitle("\n".join(wrap(note, round(12.5 * figure.get_figwidth()))), fontsize=10)
+        figure.suptitle("\n".join(wrap(note, round(13.5 * figure.get_figwidth()))), fontsize=9)
 
 
 def band(axes: Axes, points: pd.DataFrame, value: str, look: Look) -> None:
@@ -103,9 +130,9 @@ def band(axes: Axes, points: pd.DataFrame, value: str, look: Look) -> None:
         points: `x`, `mean` and `std`.
     """
     marker = look.marker or ("o" if len(points) == 1 else "")
-    shown = {"color": look.colour, "label": look.words, "marker": marker, "markevery": max(1, len(points) // 6)}
+    shown = {"color": ink(look.colour), "label": look.words, "marker": marker, "markevery": max(1, len(points) // 6)}
     axes.plot(points["x"], points["mean"], look.dash, **shown)
-    spread(axes, points, value, look.colour)
+    spread(axes, points, value, ink(look.colour))
 
 
 def spread(axes: Axes, points: pd.DataFrame, value: str, colour: str) -> None:
@@ -136,7 +163,7 @@ def look(optimizer: str) -> dict:
     return {"color": COLOURS[place], "marker": MARKERS[place]}
 
 
-def legend(figure: Figure, columns: int = 6, dashes: Mapping[str, str] | None = None) -> None:
+def legend(figure: FigureBase, columns: int = 6, dashes: Mapping[str, str] | None = None) -> None:
     """One legend below all panels, each entry once, in as many columns as have room.
 
     Args:
@@ -146,10 +173,10 @@ def legend(figure: Figure, columns: int = 6, dashes: Mapping[str, str] | None = 
     for axes in figure.axes:
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(text, handle)
-    handles |= {text: Line2D([], [], color=BLACK, linestyle=dash) for text, dash in (dashes or {}).items()}
+    handles |= {text: Line2D([], [], color=ink(), linestyle=dash) for text, dash in (dashes or {}).items()}
     if handles:
         widest = 0.55 + 0.06 * max(map(len, handles))  # inches of an entry
-        fitting = max(1, int(figure.get_figwidth() / widest))
+        fitting = max(1, int(WIDTH / widest))
         ncols = min(len(handles), columns, fitting)
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols)
 

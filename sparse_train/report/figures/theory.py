@@ -8,13 +8,16 @@ import pandas as pd
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from sparse_train.report.figures import style
 from sparse_train.report.figures.kinds import Kind, Material, groups, having
-from sparse_train.report.figures.style import BLACK, BLUE, COLOURS, GREEN, GREY, MARKERS, ORANGE, PINK
+from sparse_train.report.figures.style import GREY, MARKERS
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import label
+
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = COLOURS = style.THEMED
 
 # --- gradients ---
 
@@ -28,18 +31,21 @@ def _bn_gradient(on: Material) -> Figure:
 
 
 def _dead_neuron(on: Material) -> Figure:
-    """A line for each eps, and the closed form in the colour of text; t = 0 stands at the left edge."""
+    """A line for each eps, and the closed form in the colour of text."""
     figure = style.sized(3.6)
     axes = figure.subplots()
     positive = on.rows.loc[on.rows["length"] > 0, "length"] if len(on.rows) else pd.Series([1.0])
-    edge = positive.min() / 10
+    edge = positive.min() / 10  # where t = 0 stands
     for i, (eps, group) in enumerate(groups(on.rows, "task.eps", sort=False)):
         group = group.assign(length=group["length"].where(group["length"] > 0, edge))
-        _band(axes, group, "length", "ratio", i, f"measured, eps {float(eps):g}")
+        _band(axes, group, "length", "ratio", i, f"measured, $\\epsilon = 10^{{{np.log10(float(eps)):.0f}}}$")
         closed = group.groupby("length")["theory"].mean()
-        text = {"label": "$\\sqrt{(v+\\epsilon)/(t^2v+\\epsilon)}$"} if i == 0 else {}
-        axes.plot(closed.index, closed, color=rcParams["text.color"], linewidth=1, linestyle="--", zorder=3, **text)
-    axes.set(xscale="log", yscale="log", xlabel="the neuron's weights, times t (left edge: none)")
+        axes.plot(closed.index, closed, color=style.ink(), linewidth=1, linestyle="--", zorder=3)
+    axes.plot([], [], "--", color=style.ink(), linewidth=1, label="$\\sqrt{(v+\\epsilon)/(t^2v+\\epsilon)}$")
+    axes.set(xscale="log", yscale="log", xlabel="factor t of the neuron's weights")
+    powers = range(int(np.floor(np.log10(edge))) + 1, 1)
+    axes.set_xticks([edge, *(10.0**power for power in powers)], ["0", *(f"$10^{{{power}}}$" for power in powers)])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylabel("its dense gradient, times that at t = 1")
     axes.legend(loc="lower left")
     return figure
@@ -51,7 +57,7 @@ def by_sparsity(axes: Axes, rows: pd.DataFrame) -> None:
     Lines that lie on each other stay visible: every other one is wide and pale, with large hollow markers.
     """
     for i, ((norm, init), group) in enumerate(groups(rows, ["task.norm", "task.init"], sort=False)):
-        look = {} if i % 2 else {"markersize": 8, "markerfacecolor": "none", "linewidth": 3, "alpha": 0.6}
+        look = {} if i % 2 else {"markersize": 8, "markerfacecolor": "none", "linewidth": 3, "alpha": 0.7}
         _band(axes, group, "sparsity", "ratio", i, f"{label('task.norm', norm)}, {label('task.init', init)}", **look)
     _eq10(axes, zorder=3)
     axes.set(xlabel="Sparsity s", ylabel="mean |gradient|, sparse over dense")
@@ -60,7 +66,7 @@ def by_sparsity(axes: Axes, rows: pd.DataFrame) -> None:
 def _eq10(axes: Axes, **look: float) -> None:
     """The amplification of Eq. 10, in the colour of text."""
     s = np.linspace(0, 0.96, 200)
-    dashed = {"color": rcParams["text.color"], "linewidth": 1, "linestyle": "--"}
+    dashed = {"color": style.ink(), "linewidth": 1, "linestyle": "--"}
     axes.plot(s, (1 - s) ** -0.5, label="Eq. 10, $1/\\sqrt{1-s}$", **dashed, **look)
 
 
@@ -72,13 +78,14 @@ def _band(axes: Axes, group: pd.DataFrame, x: str, y: str, place: int, text: str
     axes.fill_between(over.index, over["low"], over["high"], color=look["color"], alpha=0.2, linewidth=0)
 
 
-# How a gradient is turned: key, words, colour; the same in the arrows and in the bars.
+# How a gradient is turned: key, words, colour; the same in the arrows and in the bars. What is corrected is paler.
 TURNS = (
     ("raw", "sparse layer", BLUE),
-    ("raw_corrected", "sparse layer, corrected", GREEN),
+    ("raw_corrected", "sparse layer, corrected", SKY),
     ("fixed", "skew of Eq. 10 alone", ORANGE),
-    ("fixed_corrected", "skew alone, corrected", PINK),
+    ("fixed_corrected", "skew alone, corrected", YELLOW),
 )
+SIGNED = "PRGn"  # colours of a gradient's sign, of which no line has one
 
 
 def _gradient_skew(on: Material) -> Figure:
@@ -105,9 +112,13 @@ def _small_layer(axes: list[Axes], rows: pd.DataFrame, runs: pd.DataFrame) -> No
     largest = max(grids["dense"].abs().max().max(), grids["raw"].abs().max().max())
     for one, key, words in zip(axes, ("dense", "raw"), ("dense layer", "sparse layer"), strict=False):
         shown = grids[key] if key == "dense" else grids[key].where(grids["kept"] == 1)
-        image = one.imshow(shown, cmap="PuOr_r", vmin=-largest, vmax=largest, aspect="auto")
-        one.set(title=f"{words}: $\\partial L / \\partial w_{{ij}}$", xlabel="input $j$")
+        image = one.imshow(shown, cmap=SIGNED, vmin=-largest, vmax=largest, aspect="auto")
+        one.set(
+            title=f"{words}: $\\partial L / \\partial w_{{ij}}$",
+            xlabel="input $j$" + (", grey: masked" if key == "raw" else ""),
+        )
         one.grid(False)
+        one.set_facecolor(rcParams["grid.color"])  # of masked weights
     density = grids["kept"].mean(axis=1)
     axes[0].set_ylabel("neuron $i$")
     axes[0].set_yticks(density.index)
@@ -115,7 +126,7 @@ def _small_layer(axes: list[Axes], rows: pd.DataFrame, runs: pd.DataFrame) -> No
     axes[1].set_ylabel("density $d_i=1-s_i$")
     axes[1].figure.colorbar(image, ax=axes[1])
     found = {key: [float(runs[f"{key}_{what}"].iloc[0]) for what in ("angle", "length")] for key, *_ in TURNS}
-    for key, _, colour in (("dense", "", BLACK), *TURNS):
+    for key, _, colour in (("dense", "", style.ink()), *TURNS):
         degrees, length = found.get(key, (0, 1))
         x, y = length * np.cos(np.radians(degrees)), length * np.sin(np.radians(degrees))
         axes[2].quiver(0, 0, x, y, color=colour, angles="xy", scale_units="xy", scale=1, width=0.012)
@@ -130,12 +141,12 @@ def _amplified(axes: list[Axes], rows: pd.DataFrame) -> None:
     """Every neuron's; markers and shades of grey tell the layers apart, since colours tell the gradients apart."""
     for one, measured in zip(axes, ("raw", "fixed"), strict=True):
         for i, ((fan_ins, s), group) in enumerate(groups(rows, ["task.fan_ins", "task.sparsity"])):
-            look = {"color": ("0.55", "0.15")[i % 2], "markerfacecolor": ("none", None)[i // 2 % 2]}
+            look = {"color": (GREY, style.ink())[i % 2], "markerfacecolor": ("none", None)[i // 2 % 2]}
             text = f"{fan_ins} fan-ins, layer at {float(s):.0%}"
             ratio = group[measured] / group["ideal"]
             one.plot(group["density"], ratio, MARKERS[i], label=text, markersize=3, markeredgewidth=0.7, **look)
         density = np.linspace(0.02, 1, 200)
-        one.plot(density, density**-0.5, color=ORANGE, linestyle="--", label="Eq. 10, $(1-s_i)^{-1/2}$")
+        one.plot(density, density**-0.5, color=PINK, linewidth=2, linestyle="--", label="Eq. 10, $(1-s_i)^{-1/2}$")
         what = "as it is" if measured == "raw" else "$dL/d\\hat x$ fixed"
         one.set(title=f"amplification, {what}", xlabel="density $1-s_i$ of the neuron", xscale="log", yscale="log")
     axes[0].set_ylabel("|sparse gradient| / |dense gradient|")
@@ -146,7 +157,7 @@ def _angles(axes: Axes, runs: pd.DataFrame) -> None:
     for i, (_, group) in enumerate(settings):
         for offset, (key, text, colour) in enumerate(TURNS):
             place, found = i + 0.2 * offset - 0.3, group[f"{key}_angle"]
-            look = {"color": colour, "yerr": found.std(), "error_kw": {"linewidth": 1}}
+            look = {"color": colour, "yerr": found.std(), "error_kw": {"linewidth": 1, "ecolor": style.ink()}}
             axes.bar(place, found.mean(), 0.18, label=text if i == 0 else None, **look)
     axes.set_xticks(range(len(settings)), [f"{fan_ins[:4]}.\n{float(s):.0%}" for (fan_ins, s), _ in settings])
     axes.set(title="angle to the dense gradient", ylabel="degrees, ± standard deviation")
@@ -163,9 +174,12 @@ def _layer_norm(on: Material) -> Figure:
                 _band(axes[1][i], group.dropna(subset=["exponent"]), "sparsity", "exponent", j, f"{fan_ins} fan-ins")
         _eq10(axes[0][i])
         axes[0][i].set_title(label("task.place", place))
-        axes[1][i].axhline(-0.5, color=BLACK, linestyle="--", linewidth=1, label="Eq. 10, $1/\\sqrt{1-s}$")
+        axes[1][i].axhline(-0.5, color=style.ink(), linestyle="--", linewidth=1, label="Eq. 10, $1/\\sqrt{1-s}$")
         axes[1][i].axhline(0, color=GREY, linestyle=":", label="no amplification")
-        axes[1][i].set(title=label("task.place", place), xlabel="Sparsity s", ylim=(-1, 0.3))
+        axes[1][i].set(
+            title=label("task.place", place), xlabel="Sparsity s", ylim=(-1, 0.3), xlim=axes[0][i].get_xlim()
+        )
+        axes[1][i].set_xticks(axes[0][i].get_xticks()[1:-1])
     axes[0][0].set(ylim=(0, 8), ylabel="mean |sparse| / mean |dense|")
     axes[1][0].set_ylabel("exponent of $1-s_i$")
     style.legend(figure)
@@ -182,7 +196,7 @@ def _amplification(on: Material) -> Figure:
             look = {"color": COLOURS[j], "marker": MARKERS[j], "linestyle": "", "elinewidth": 0.8}
             beyond += [(x, y, COLOURS[j]) for x, y in enumerate(over["mean"])]
             axes[0][i].errorbar(np.arange(len(over)) + 0.3 * j, over["mean"], over["std"], label=f"step {step}", **look)
-        axes[0][i].axhline(-0.5, color=BLACK, linestyle="--", linewidth=1, label="Eq. 10")
+        axes[0][i].axhline(-0.5, color=style.ink(), linestyle="--", linewidth=1, label="Eq. 10")
         axes[0][i].set(title=label("sparsity", panel), xlabel="layer", ylim=(-2, 1.5))
         for x, y, colour in [one for one in beyond if abs(one[1]) > 1.5]:
             axes[0][i].annotate(f"{y:.1f} ↑", (x, 1.4), color=colour, ha="left", va="top")
@@ -200,23 +214,35 @@ def _amplification(on: Material) -> Figure:
 # --- steps and lengths ---
 
 
+PARTED = 1e-6  # a gap beyond rounding: float64 losses that are the same differ by less, after 300 steps too
+WHEN = {BLUE: "never part", GREEN: "part at a mask update", ORANGE: "part in the first steps"}
+LONG_DASHES = (*style.DASHES, (0, (8, 2)))
+
+
 def _equivalence(on: Material) -> Figure:
-    figure, [axes] = style.panels(1, 2, share_y=False, height=3)
-    for i, (variant, group) in enumerate(groups(on.rows, "task.variant", sort=False)):
+    """A colour for when two trainings part, a dash for what differs between them."""
+    figure, [axes] = style.panels(1, 2, share_y=False, height=3.5)
+    drawn: dict[str, list[Line2D]] = {colour: [] for colour in WHEN}
+    for variant, group in groups(on.rows, "task.variant", sort=False):
         losses = (group["sparseopt"] - group["sgd"]).abs()  # of rows that are older than the gap
         gap = group.get("gap", losses).fillna(losses).clip(lower=1e-17).rolling(10, min_periods=1).max()
-        look = {"color": COLOURS[i % len(COLOURS)], "linestyle": style.DASHES[i // len(COLOURS)]}
-        axes[1].plot(group["step"], gap, label=label("task.variant", variant), **look)
+        apart = group["step"][gap > PARTED]
+        colour = BLUE if apart.empty else ORANGE if apart.min() < 10 else GREEN
+        look = {"color": colour, "linestyle": LONG_DASHES[len(drawn[colour]) % len(LONG_DASHES)]}
+        drawn[colour] += axes[1].plot(group["step"], gap, label=label("task.variant", variant), **look)
         if variant == "exact":
-            axes[0].plot(group["step"], group["sparseopt"], color="0.7", linewidth=3, label="SparseOpt from $w$")
-            axes[0].plot(group["step"], group["sgd"], ":", color=BLACK, label="SGD from $w/\\sqrt{c}$")
+            axes[0].plot(group["step"], group["sparseopt"], color=GREY, linewidth=3.5, label="SparseOpt from $w$")
+            axes[0].plot(group["step"], group["sgd"], ":", color=style.ink(), label="SGD from $w/\\sqrt{c}$")
     axes[0].set(title="both losses, all assumptions hold", xlabel="step", ylabel="train loss")
     axes[0].legend()
-    axes[1].set(
-        title="gap of the losses, by what differs", xlabel="step", ylabel="|difference of the losses|", yscale="log"
-    )
-    handles, texts = axes[1].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside lower center", ncols=4)
+    axes[1].set(title="gap of the losses, by what differs", xlabel="step", ylabel="|difference of the losses|")
+    axes[1].set_yscale("log")
+    longest, empty = max(map(len, drawn.values())), Line2D([], [], linestyle="")
+    entries = []  # a column for each colour, under its meaning
+    for colour, lines in drawn.items():
+        entries += [(empty, WHEN[colour]), *((line, line.get_label()) for line in lines)]
+        entries += [(empty, "")] * (longest - len(lines))
+    figure.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=len(WHEN), handlelength=3.5)
     return figure
 
 
@@ -263,14 +289,14 @@ def _equilibrium(on: Material) -> Figure:
         ("angle of a step", " (degrees)", [0.1, 0.2, 0.5, 1, 2]),
     )
     for one, (what, unit, ticks) in zip(axes, titles, strict=False):
-        one.axline((1, 1), slope=1, color=BLACK, linewidth=1)
+        one.axline((1, 1), slope=1, color=style.ink(), linewidth=1)
         one.set(xscale="log", yscale="log", title=what, xlabel=f"in closed form{unit}", ylabel=f"measured{unit}")
         for axis in (one.xaxis, one.yaxis):
             axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
             axis.set_minor_locator(NullLocator())
         one.set(xlim=(ticks[0], ticks[-1]), ylim=(ticks[0], ticks[-1]))
     time = np.linspace(0, 1.5)
-    axes[2].plot(time, np.exp(-time), color=BLACK, linewidth=1, label="$e^{-t/\\tau}$")
+    axes[2].plot(time, np.exp(-time), color=style.ink(), linewidth=1, label="$e^{-t/\\tau}$")
     axes[2].set(title="return of $|w_i|^4$ from 16-fold", xlabel="time $t/\\tau_i$", ylabel="excess that is left")
     axes[2].set_yscale("log")
     axes[2].yaxis.set_minor_locator(NullLocator())
@@ -289,7 +315,7 @@ REACH = 2.5  # of the axes of Figure 6
 def _balance(on: Material) -> Figure:
     figure = style.sized(3.1)
     figure.set_layout_engine("none")  # which leaves surfaces little room
-    flat = figure.add_axes((0.07, 0.17, 0.29, 0.7))
+    flat = figure.add_axes((0.06, 0.15, 0.27, 0.74))
     for i, (flow, group) in enumerate(groups(on.rows, "flow", sort=False)):
         for j, (_, line) in enumerate(group.groupby("a0")):
             look = {"color": COLOURS[i], "label": flow if j == 0 else None, "linestyle": ("-", "--")[i]}
@@ -300,18 +326,24 @@ def _balance(on: Material) -> Figure:
     flat.legend(loc="upper center", ncols=2, handlelength=1.5)
     angles = np.linspace(0, 2 * np.pi, 40)
     for i, flow in enumerate(("gradient flow", "HAM")):
-        space = figure.add_axes((0.37 + 0.315 * i, 0.03, 0.29, 0.86), projection="3d")
+        space = figure.add_axes((0.335 + 0.325 * i, -0.02, 0.3, 0.98), projection="3d")
         line = on.rows.query("flow == @flow and a0 == -1.0").dropna() if len(on.rows) else on.rows
         if len(line):
             a, rho = line["a"].to_numpy(), line["rho"].to_numpy()
-            look = {"color": COLOURS[i], "alpha": 0.55, "linewidth": 0}
+            look = {"color": COLOURS[i], "alpha": 0.7, "linewidth": 0}
             space.plot_surface(
                 np.outer(a, np.ones(40)), np.outer(rho, np.cos(angles)), np.outer(rho, np.sin(angles)), **look
             )
         ends = (-REACH, REACH)  # the same for both, so that their shapes compare
         space.set(xlabel="a", ylabel="$\\gamma$", zlabel="$\\beta$", xlim=ends, ylim=ends, zlim=ends)
-        space.set_title(f"{flow}, $a_0 = -1$")
-        space.set_box_aspect(None, zoom=0.95)
+        space.set_facecolor("none")  # which would cover the labels of its neighbour
+        space.set_title(f"{flow}, $a_0 = -1$", y=0.98)
+        space.set_box_aspect((1, 1, 0.9), zoom=1.05)
+        for axis in (space.xaxis, space.yaxis, space.zaxis):
+            axis.set_pane_color((0, 0, 0, 0))
+            axis.set_ticks([-2, 0, 2])
+            axis.labelpad = -6
+            axis.set_tick_params(pad=-2)
     return figure
 
 
@@ -323,7 +355,7 @@ def _students(on: Material) -> Figure:
         ("loss, median over seeds", ("loss_median",)),
         ("a, redundant, one seed" if two else "a, one seed", ("a0",)),
         ("a, useful, one seed", ("a1",)) if two else ("$\\gamma$, pale: $\\beta$, one seed", ("gamma0", "beta0")),
-        ("drift of invariant, one seed", ("drift",)),
+        ("invariant's drift, one seed", ("drift",)),
     ]
     figure, axes = style.panels(len(laws), len(columns), share_y=False)
     for line, law in zip(axes, laws, strict=True):

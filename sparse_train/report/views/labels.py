@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from html import escape
 
 from omegaconf import OmegaConf
 
@@ -195,6 +196,12 @@ def titled(title: str, scale: str) -> str:
     if sweeps.is_rehearsal(scale):
         return f"{sweeps.reduced(scale)} Laid out as: {title}"
     return f"{title} {sweeps.reduced(scale)}".rstrip()
+
+
+def picture(title: str, name: str) -> str:
+    """The line of a page that shows an artifact's picture, light or dark as the reader's page is."""
+    dark = f'<source media="(prefers-color-scheme: dark)" srcset="{name}-dark.png">'
+    return f'<picture>{dark}<img src="{name}.png" alt="{escape(title)}"></picture>\n'
 
 
 def notes(sweep: Sweep) -> list[str]:
