@@ -56,7 +56,10 @@ function judge() {
   const rows = $$("[data-claim]");
   for (const node of rows) node.hidden = !says(node) || $$("[data-measured]", node).every((one) => one.hidden);
   if ($("no-claim")) $("no-claim").hidden = rows.some((node) => !node.hidden);
-  for (const node of $$(".claim")) node.hidden = !says(node) || !node.dataset.tables.split(" ").some(there);
+  for (const node of $$(".claim")) {
+    const tables = node.dataset.tables.split(" ").filter($); // those that this page has
+    node.hidden = !says(node) || (tables.length > 0 && !tables.some(there));
+  }
 }
 
 function place() {
@@ -84,7 +87,8 @@ function jump() {
   const { anchor, filters } = place();
   if (filters.size) restore(filters);
   else if (Object.values(wanted).some(Boolean)) history.replaceState(null, "", address(anchor)); // links keep the filters
-  const target = $(anchor);
+  const target = $(anchor), own = target?.querySelector(":scope > details");
+  if (own) own.open = true;
   for (let fold = target?.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
   target?.scrollIntoView();
 }
