@@ -103,8 +103,8 @@ watch-%: setup
 claims: setup ## judge the paper's claims on its own numbers and on ours and draw the README's picture
 	$(REPORT) claims $(WHERE)
 
-report: setup ## write results/report.html, every table, figure, claim and run for a browser, from committed records
-	$(REPORT) page $(call option,results-dir,RESULTS_DIR)
+report: setup ## write results/report.html, every table, figure, claim and run for a browser, from committed records: REPOSITORY= ENTITY= PROJECT= (its links)
+	$(REPORT) page $(call option,results-dir,RESULTS_DIR) $(call option,repository,REPOSITORY) $(WANDB)
 
 dashboard: setup ## build the W&B workspace and a W&B report for every table: PROJECT=sparse_train ENTITY=
 	$(REPORT) dashboard $(WANDB)

@@ -11,8 +11,11 @@ from scipy.stats import binomtest, t
 from sparse_train.errors import ConfigError
 from sparse_train.report import sweeps
 from sparse_train.report.evidence import claims, comparisons, family, registration, statements
+from sparse_train.report.page import compared
+from sparse_train.report.page.views import view
 from sparse_train.report.results import Results
 from sparse_train.report.views import statistics
+from support.records import leave_records
 
 RESULTS = sweeps.ROOT / "results"
 INTERVAL = re.compile(r"[+-]\d+\.\d\d\s\[[+-]\d+\.\d\d,\s[+-]\d+\.\d\d\]")
@@ -65,16 +68,19 @@ def test_the_verdict_is_the_same_in_readme_and_findings():
     readme = re.sub(r"\s+", " ", (sweeps.ROOT / "README.md").read_text())
     found = statements.verdict(RESULTS)
     assert len(found) == 3
-    for question, answer in found.items():
-        assert f"**{question}** {answer}" in readme.split("## Start")[0]
-        assert f"**{question}** {answer}" in WORDS[FINDINGS].split("## In short")[0]
-    assert statements.verdict(RESULTS / "nowhere") == {}
+    for one in found:
+        assert f"**{one.question}** {one.answer}" in readme.split("## Start")[0]
+        assert f"**{one.question}** {one.answer}" in WORDS[FINDINGS].split("## In short")[0]
+        if one.number in one.answer:
+            assert f"{one.number} {one.interval}".strip() in one.answer
+    assert sum(one.number in one.answer for one in found) == 2, "the third is a difference of two numbers of the answer"
+    assert statements.verdict(RESULTS / "nowhere") == []
 
 
-@pytest.mark.parametrize("text", ["- one\n", "why?: [1]\n", "why?: 'x\n"])
+@pytest.mark.parametrize("text", ["- one\n", "why?: because\n", "- question: 'x\n", "- {question: why?}\n"])
 def test_a_verdict_that_cannot_be_shown_is_named(tmp_path, text):
     (tmp_path / "verdict.yaml").write_text(text)
-    with pytest.raises(ConfigError, match="must be a mapping of questions to answers"):
+    with pytest.raises(ConfigError, match="must be a list of questions with answers"):
         statements.verdict(tmp_path)
 
 
@@ -113,13 +119,13 @@ def test_what_is_said_of_the_papers_protocol_is_in_its_records():
     done = sparse.set_index(["optimizer", "seed"])
     (sgd, ours), seed = (done.loc[name, "0"] for name in ("sgd", "sparseopt")), 1
     text = " ".join(WORDS.values())
-    assert f"| {sgd['test_acc']:.2f} | {seed} | paper |" in text
-    assert f"| {ours['test_acc'] - sgd['test_acc']:+.2f} | {seed} | paper |" in text
-    assert f"| {100 * (ours['itop_rate'] - sgd['itop_rate']):+.2f} | {seed} | paper |" in text
+    assert f"{sgd['test_acc'] - 52.53:+.2f} (every layer sparse, paper, n={seed})" in text
+    assert f"{ours['test_acc'] - sgd['test_acc']:+.2f} (every layer sparse, paper, n={seed})" in text
+    assert f"{100 * (ours['itop_rate'] - sgd['itop_rate']):+.2f} (paper, n={seed})" in text
     dense = dense.set_index(["optimizer", "seed"])
     columns = ["test_acc", "itop_rate"]
     corrected = dense.loc[("sparseopt", "0"), columns] - dense.loc[("sgd", "0"), columns]
-    assert f"| {corrected['test_acc']:+.2f} | {seed} | paper |" in text
+    assert f"{corrected['test_acc']:+.2f} (dense classifier, paper, n={seed})" in text
     accuracy = dense.loc["sparseopt", "0"]["test_acc"]
     assert (
         f"With a dense classifier SparseOpt has {accuracy:.2f}, {-corrected['test_acc']:.2f} points below SGD" in text
@@ -141,7 +147,7 @@ def test_what_is_said_of_the_bound_at_the_papers_protocol_is_in_its_records():
         (bounded["sgd"] - free, f"{41.01 - 52.53:+.2f}"),
         (bounded["sparseopt"] - bounded["sgd"], f"{48.50 - 41.01:+.2f}"),
     ):
-        assert f"| {paper} | {cost:+.2f} | 1 | paper |" in text
+        assert f"| {paper} | {cost:+.2f} (paper, n=1)" in text
         assert f"{abs(cost):.2f} {'below' if cost < 0 else 'points above'} the" in text
     assert f"the baseline has {bounded['sgd']:.2f}" in text
     assert f"D alone has {bounded['sparseopt']:.2f}" in text
@@ -250,8 +256,9 @@ def test_what_is_said_of_the_papers_cells_together_follows_from_its_tables():
     assert f"; mean {found.mean:+.2f} ± {found.error:.2f}; pooled SD: {found.survive};" in FINDINGS.read_text()
 
 
-def test_the_table_at_the_head_is_that_of_the_statements_and_their_numbers_are_held_to_the_records():
+def test_the_tables_at_the_heads_are_the_scoreboard():
     assert statements.markdown(RESULTS) in FINDINGS.read_text()
+    assert statements.markdown(RESULTS, headline=True) in (sweeps.ROOT / "README.md").read_text()
     for one in statements.stated(RESULTS):
         assert (RESULTS / sweeps.scale_dir(Path(), one.scale) / f"{one.at}.md").exists() or one.at == "table8", one.says
 
@@ -260,30 +267,89 @@ def test_the_table_at_the_head_is_that_of_the_statements_and_their_numbers_are_h
     ("change", "named"),
     [
         ({"verdict": "true"}, "verdict=true: must be one of agrees, disagrees, open, new"),
-        ({"scale": "huge"}, "scale=huge"),
-        ({"at": "table99"}, "at=table99"),
-        ({"ours": "more"}, "one or three numbers"),
-        ({"effect": [1.0, 2.0]}, "one or three numbers"),
-        ({"colour": "red"}, "must be a list of statements"),
+        ({"ours": [{"at": "table99", "a": {}, "b": {}}]}, "at=table99"),
+        ({"ours": [{"at": "table2", "scale": "huge", "a": {}, "b": {}}]}, "scale=huge"),
+        ({"ours": [{"at": "table2", "a": {"sparsity": 0.5}, "b": {}}]}, "must match one setting of the study"),
+        ({"paper": {"a": {"table": "table2", "sparsity": 0.5}, "b": {}}}, "must be a cell of the paper's tables"),
+        ({"ours": "more"}, "must be a list of claims: KeyError"),
+        ({"colour": "red"}, "no such key"),
     ],
 )
-def test_a_statement_that_cannot_be_shown_is_named(tmp_path, change, named):
-    one = {"says": "it gains", "verdict": "new", "paper": "+1.0", "effect": [1.0, 0.5, 1.5], "n": 3}
-    whole = one | {"scale": "cpu", "sure": "p is 0.01", "at": "table2"}
+def test_a_claim_that_cannot_be_shown_is_named(tmp_path, change, named):
+    a, b = ({"sparsity": 0.97, "optimizer": name, "epochs": 100} for name in ("sparseopt", "sgd"))
+    whole = {
+        "says": "it gains",
+        "verdict": "new",
+        "paper": "+1.0",
+        "ours": [{"at": "table2", "a": a, "b": b}],
+        "sure": "so",
+    }
+    (tmp_path / "statements.yaml").write_text(yaml.safe_dump([whole]))
+    assert statements.stated(tmp_path)[0].words == "not run"
     (tmp_path / "statements.yaml").write_text(yaml.safe_dump([whole | change]))
     with pytest.raises(ConfigError, match=named):
         statements.stated(tmp_path)
 
 
-def test_a_statement_says_its_effect_with_the_interval_and_the_papers_number(tmp_path):
-    rest = {"verdict": "open", "n": 1, "scale": "cpu", "sure": "one seed", "at": "table2"}
-    words = [
-        {"says": "a", "paper": "Eq. 10", "ours": "yes", **rest},
-        {"says": "b", "paper": "-1", "effect": [2], **rest},
-        {"says": "c", "paper": "+0.9 to +2.9", "effect": [2, 1, 3], **rest},
-    ]
-    (tmp_path / "statements.yaml").write_text(yaml.safe_dump(words))
+def test_a_claim_has_the_differences_of_the_records_and_of_the_papers_tables(tmp_path):
+    gains = {"0": 1.0, "1": 2.0, "2": 3.0}
+    for name, seeds in (("table2", "012"), ("protocol", "0")):
+        leave_records(
+            tmp_path,
+            name,
+            accuracy=lambda cell, seeds=seeds: (
+                50.0 + gains[cell.factors["seed"]] * (cell.factors["optimizer"] == "sparseopt")
+                if cell.factors["seed"] in seeds
+                else None
+            ),
+        )
+    cells = [{"sparsity": 0.97, "optimizer": optimizer, "epochs": 100} for optimizer in ("sparseopt", "sgd")]
+    pair = dict(zip("ab", cells, strict=True))
+    bare = {side: {"optimizer": cell["optimizer"], "renorm": "unit"} for side, cell in pair.items()}
+    bare["a"]["optimizer.precondition.average"] = "none"
+    claim = {"says": "it gains", "verdict": "open", "sure": "so", "headline": True, "claim": "exploration"}
+    claim["paper"] = {side: {"table": "table2"} | cell for side, cell in pair.items()}
+    claim["ours"] = [{"at": "table2", "under": "here", **pair}, {"at": "protocol", **bare}]
+    words = {"says": "it shows", "verdict": "new", "paper": "+0.9 to +2.9", "ours": "yes", "n": 4, "at": "fig2"}
+    (tmp_path / "statements.yaml").write_text(yaml.safe_dump([claim, words | {"measured": "a toy", "sure": "so"}]))
     first, second, third = statements.stated(tmp_path)
-    assert (first.words, first.published, second.words, second.published) == ("yes", (), "+2.00", (-1.0,))
-    assert (third.words, third.published) == ("+2.00 [+1.00, +3.00]", (0.9, 2.9))
+    reach = t.ppf(0.975, 2) / 3**0.5
+    assert first.effect == pytest.approx((2.0, 2 - reach, 2 + reach), abs=0.006)
+    assert (first.n, second.n, second.words, first.facets[0]["sparsity"]) == (3, 1, "+1.00", "0.97")
+    assert (first.paper, first.published) == ("+1.42", (1.42,))
+    error = ((0.40**2 + 0.35**2) / 3) ** 0.5
+    freedom = (0.40**2 + 0.35**2) ** 2 / ((0.40**4 + 0.35**4) / 2)
+    assert first.spread[1] - 1.42 == pytest.approx(t.ppf(0.975, freedom) * error, abs=0.006)
+    assert (third.words, third.published, third.where) == ("yes", (0.9, 2.9), "a toy")
+    assert statements.grouped([first, second, third]) == [[first, second], [third]]
+    table = statements.markdown(tmp_path)
+    assert f"| {first.words} (here, paper, n=3)<br>+1.00 (paper, n=1) |" in table
+    assert ("it shows" in table, "it shows" in statements.markdown(tmp_path, headline=True)) == (True, False)
     assert statements.stated(tmp_path / "nowhere") == []
+
+
+def test_pages_do_not_contradict_each_other():
+    """The counts of runs, of numbers and of claims are those of the one store, wherever they stand."""
+    index, readme = ((place / "README.md").read_text() for place in (RESULTS, sweeps.ROOT))
+    for name, scale, count in re.findall(r"^\| \[([\w-]+)\]\(\S+\) +\| (\w+) +\| (\d+ of \d+) ", index, re.MULTILINE):
+        page = sweeps.scale_dir(RESULTS, scale) / f"{name}.md"
+        assert f"\n{count} runs complete" in page.read_text(), (name, scale)
+    for name, scale in (("table2", "paper"), ("protocol", "paper"), ("fig10", "cpu"), ("why-steps", "size16")):
+        runs = Results(RESULTS, scale).runs(Results(RESULTS, scale).shown(name))
+        page = (sweeps.scale_dir(RESULTS, scale) / f"{name}.md").read_text()
+        assert f"\n{sum(runs['status'] == 'complete')} of {len(runs)} runs complete" in page
+    tables = ["table1", "table2", "table3", "table6", "table7", "table8", "table9"]
+    shown = compared([view(name, "paper", RESULTS) for name in tables])
+    published = sum(len(pd.read_csv(RESULTS / "paper" / f"{name}.csv")) for name in tables)
+    ours = claims.our_numbers(tables, "test_acc", RESULTS, "paper").drop_duplicates([*claims.FACTORS])
+    assert (shown["done"], shown["cells"]) == (len(ours), published)
+    assert f"{len(ours)} of the {published} accuracies" in readme
+    assert f"{len(ours)} of the paper's {published} accuracies" in index
+    known = {claim["id"] for claim in claims.stated()} | {""}
+    every = statements.stated(RESULTS)
+    assert {one.claim for one in every} <= known
+    for scale in ("paper", "cpu"):
+        judged = (sweeps.scale_dir(RESULTS, scale) / "claims.md").read_text()
+        for one in (one for one in every if one.claim):
+            assert statements.brief(one) in judged.partition(f"## {one.claim}\n")[2].partition("\n## ")[0]
+    assert not [path for path in RESULTS.rglob("*.md") if re.search(r"\| inconclusive +\| 0 of", path.read_text())]

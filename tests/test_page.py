@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from sparse_train.errors import ConfigError
@@ -392,7 +393,8 @@ def panels_of(data: dict, name: str, scale: int = 0) -> list[dict]:
 def test_every_artifact_is_drawn(opened):
     tab = opened()
     assert sorted(tab.locator("article").evaluate_all("nodes => nodes.map((node) => node.id)")) == sorted(SHOWN)
-    assert tab.locator("nav a").count() == len(SHOWN) + 2
+    assert tab.locator("nav a").count() == len(SHOWN) + 3
+    assert tab.locator("nav [data-of=why-readings]").inner_text().startswith("Readings of what the paper leaves open")
     assert tab.locator("#table1 .results td").count() == 36 + 18, "and what SparseOpt gains"
     assert "make reproduce-table1" in tab.locator("#table1 .count").inner_text()
     assert tab.locator("#table4 code").first.inner_text() == "batch_size"
@@ -433,6 +435,8 @@ def test_1500_runs_fit_into_5_megabytes_and_are_interactive_within_2_seconds(ope
         assert answered < 1000
     assert min(times) < 2000, times
     assert tab.locator("article").count() == len(sweeps.names())
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.wait_for_function("document.documentElement.scrollHeight < 30000")
 
 
 def test_filters_and_search(opened):
@@ -458,11 +462,23 @@ def test_filters_and_search(opened):
     assert tab.locator("#table2 .reduced").is_visible()
     tab.click("#reset")
     assert shown.inner_text() == f"{len(SHOWN)} of {len(SHOWN)} artifacts shown"
-    tab.fill("#text", "ITOP")
-    assert tab.locator("article:visible").evaluate_all("nodes => nodes.map((node) => node.id)") == ["fig10"]
-    assert tab.locator("nav li:visible").count() == 3
+    claims = tab.locator(".claim:visible")
+    every = claims.count()
+    tab.fill("#text", "balance equation")
+    assert tab.locator("article:visible").evaluate_all("nodes => nodes.map((node) => node.id)") == ["fig6"]
+    assert tab.locator("nav li:visible").count() == 4
+    assert claims.count() == 0
+    tab.fill("#text", "Update frequency")
+    assert tab.locator("article:visible").evaluate_all("nodes => nodes.map((node) => node.id)") == ["table4"], (
+        "its rows"
+    )
     tab.fill("#text", "no such thing")
     assert tab.get_by_text("No artifact matches").is_visible()
+    tab.click("#reset")
+    tab.select_option("#dataset", "imagenet")
+    assert tab.locator("#claim-sparseopt-beats-baseline").is_visible()
+    assert 0 < claims.count() < every
+    assert tab.locator("#claim-ham-adds-to-baseline").is_hidden(), "its tables are CIFAR's"
 
 
 @pytest.mark.parametrize(
@@ -492,6 +508,13 @@ def test_values_under_the_pointer_are_those_of_the_records(opened, data, name, x
     without = hover(tab, one, x)
     assert f"\n{words}: " not in without
     assert "Baseline" in without
+    whole = span(one)
+    one.get_by_role("button", name="Zoom in").click()
+    assert span(one) != whole, "it zooms"
+    one.focus()
+    tab.keyboard.press("ArrowRight")
+    spoken = tab.locator(f"#{name} figure [role=status]").first.inner_text()
+    assert re.search(rf"; {re.escape(head)} [\d.]+; .*: \d+\.\d\d", spoken), "it is read by keys"
 
 
 def test_a_reduced_scale_is_named_under_the_pointer(opened):
@@ -560,14 +583,14 @@ def test_a_table_is_sorted_and_searched_and_keeps_its_filters(opened):
     assert set(table.locator("tbody tr:visible th:first-child").all_inner_texts()) == {"95%"}
     tab.click("#reset")
     tab.locator("#table1 summary", has_text="Runs and their configuration (36)").click()
-    runs = tab.locator("#table1 details .scroll tbody tr")
+    runs = tab.locator("#table1 [data-rows] .scroll tbody tr")
     runs.nth(35).wait_for()  # the fold draws its table in an event of its own
     assert runs.locator("td:first-child").all_inner_texts() == [cell.id for cell in sweeps.load("table1").cells]
-    tab.locator("#table1 details .dt-search input").fill("sparseopt 0.97")
+    tab.locator("#table1 [data-rows] .dt-search input").fill("sparseopt 0.97")
     assert 0 < runs.count() < 36
-    tab.locator("#table1 details .dt-search input").fill("")
+    tab.locator("#table1 [data-rows] .dt-search input").fill("")
     tab.select_option("#sparsity", "0.95")
-    assert tab.locator("#table1 details .scroll tbody tr:visible").count() == 12
+    assert tab.locator("#table1 [data-rows] .scroll tbody tr:visible").count() == 12
 
 
 def test_claims_open(opened, data):
@@ -600,7 +623,17 @@ def test_the_theme_follows_the_reader_and_the_button(opened):
 
 def test_a_phone_scrolls_down_only(opened):
     tab = opened(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    assert tab.evaluate("document.documentElement.scrollHeight") < 7000, "it begins with titles"
+    assert not tab.locator("#plot-fig4").is_visible()
+    tab.evaluate("location.hash = '#fig4'")
     plot(tab, "fig4")
+    tab.locator("#fig6 > details > summary").tap()
+    tab.locator("#fig6 .enlarge").tap()
+    shown = tab.locator("#large img")
+    assert shown.bounding_box()["width"] > 900, "a picture is enlarged by a tap"
+    assert shown.get_attribute("src") == tab.locator("#fig6 img").get_attribute("src")
+    tab.locator("#large button").tap()
+    assert shown.is_hidden()
     wide = tab.evaluate(
         "[...document.querySelectorAll('body *')].filter((node) => !node.closest('.scroll, .skip, svg')"
         " && node.getBoundingClientRect().right > 391).map((node) => node.outerHTML.slice(0, 80))"
@@ -617,37 +650,63 @@ def test_hostile_text_stays_text(opened, tmp_path):
     page.write(["table2"], tmp_path)
     tab = opened(tmp_path / "report.html")
     tab.locator("summary", has_text="Runs and their configuration").click()
-    assert HOSTILE in tab.locator("#table2 details .caption").inner_text()
+    assert HOSTILE in tab.locator("#table2 [data-rows] .caption").inner_text()
     assert "broken" not in tab.title()
     assert tab.locator("script").count() == (HERE / "page.html").read_text().count("<script")
 
 
 # --- the first screen, and rehearsals ---
 
-STATEMENTS = """
-- {says: it gains, verdict: agrees, paper: "+7.5", effect: [1.24, 0.62, 1.87], n: 5, scale: cpu, sure: so, at: table2}
-- {says: it loses, verdict: disagrees, paper: "-11.5", effect: [-2.0], n: 1, scale: paper, sure: one seed, at: table2}
-- {says: it fades, verdict: disagrees, paper: Section 3, ours: in 300 steps, n: 3, scale: paper, sure: so, at: fig11}
-"""
+SPARSEOPT, SGD = ({"sparsity": 0.97, "epochs": 100, "optimizer": name} for name in ("sparseopt", "sgd"))
+PAIR = {"at": "table2", "a": SPARSEOPT, "b": SGD}
+STATEMENTS = [
+    {
+        "says": "it gains",
+        "verdict": "agrees",
+        "claim": "sparseopt-beats-baseline",
+        "paper": {"a": {"table": "table2", **SPARSEOPT}, "b": {"table": "table2", **SGD}},
+        "sure": "so",
+        "ours": [PAIR | {"under": "ours"}, PAIR | {"scale": "smoke"}],
+    },
+    {"says": "it fades", "verdict": "disagrees", "paper": "Section 3", "sure": "so"}
+    | {"ours": "in 300 steps", "n": 3, "measured": "a toy", "at": "fig11"},
+    {"says": "it loses much", "verdict": "new", "paper": "-40", "sure": "so"}
+    | {"ours": [{"at": "table2", "a": SGD | {"sparsity": 0.9}, "b": SGD}]},
+]
+VERDICT = [
+    {"question": "Reproduced?", "answer": "Not <yet>: it gains."}
+    | {"number": PAIR | {"says": "the gain", "where": "on a toy"}},
+    {"question": "Why?", "answer": "One seed."},
+]
+
+
+def gaining(cell) -> float:
+    """SparseOpt gains 1, 2 and 3 points in its three seeds."""
+    return 60.0 + (1 + int(cell.factors["seed"])) * (cell.factors["optimizer"] == "sparseopt")
 
 
 @pytest.fixture(scope="module")
 def stated(tmp_path_factory):
-    """A page of two artifacts with statements, records at the paper's scale and a rehearsal's."""
+    """A page of two artifacts with claims, records at the paper's scale and a rehearsal's."""
     place = tmp_path_factory.mktemp("stated")
-    (place / "statements.yaml").write_text(STATEMENTS)
-    (place / "verdict.yaml").write_text("Reproduced?: Not <yet>.\nWhy?: One seed.\n")
+    (place / "statements.yaml").write_text(yaml.safe_dump(STATEMENTS))
+    (place / "verdict.yaml").write_text(yaml.safe_dump(VERDICT))
     for scale in ("paper", "smoke"):
         for name in ("table2", "fig11"):
-            leave_records(place, name, scale)
-    page.write(["table2", "fig11"], place)
+            leave_records(place, name, scale, gaining)
+    page.write(["table2", "fig11"], place, page.Links("https://forge.example/us/it", "us/sparse"))
     return place / "report.html"
 
 
-def test_the_page_begins_with_the_verdict(stated):
-    text = stated.read_text()
-    places = [text.index(part) for part in ("<strong>Reproduced?</strong> Not &lt;yet&gt;.", "One seed.", "it gains")]
-    assert places == sorted(places)
+def test_the_page_begins_with_the_verdict(opened, stated):
+    tab = opened(stated, viewport={"width": 1440, "height": 900})
+    first, second = tab.locator("#verdict > div").all()
+    lines = ["Reproduced?", "Not <yet>:", "+2.00 [−0.48, +4.48]", "the gain; n = 3, on a toy", "it gains."]  # noqa: RUF001
+    assert first.inner_text().split("\n\n") == lines
+    assert second.inner_text().split("\n\n") == ["Why?", "One seed."]
+    sizes = [float(one.evaluate("n => parseFloat(getComputedStyle(n).fontSize)")) for one in first.locator("p").all()]
+    assert sizes[1] > 2 * max(sizes[0], *sizes[2:]), "the number is large"
+    assert tab.locator("#found").bounding_box()["y"] > first.bounding_box()["y"]
 
 
 def test_a_rehearsal_has_no_best_cell_and_judges_no_claim(stated):
@@ -666,28 +725,66 @@ def test_runs_are_counted_by_what_they_are_evidence_of(tmp_path):
     assert view("table2", "smoke", tmp_path)["kind"] == view("fig1", "smoke", tmp_path)["kind"] == "rehearsal"
 
 
-def test_the_first_screen_says_what_agrees_and_how_sure(opened, stated):
+def test_the_scoreboard_has_a_row_a_claim_with_its_scales_on_one_axis(opened, stated):
     tab = opened(stated, viewport={"width": 1440, "height": 900})
-    board = tab.locator(".board")
-    assert board.locator("[scope=rowgroup]").all_inner_texts() == [
-        "Agrees (1) at least in sign",
-        "Disagrees (2) at the scale of the row",
-    ]
     said = "Accuracy at the paper's protocol: 48 of 48 numbers of its tables so far, up to 3 seeds each."
     assert tab.locator("#found + p strong").inner_text() == said
-    first, second, third = (board.locator("tbody tr:not(:has([scope=rowgroup]))").nth(i) for i in range(3))
-    assert "+1.24 [+0.62, +1.87]" in first.inner_text()
-    assert first.locator(".tag").inner_text() == "REDUCED cpu"
-    assert first.locator("svg").get_attribute("aria-label") == "ours: +1.24 [+0.62, +1.87]; the paper's: +7.5"
-    ours, theirs = (float(first.locator(f"svg circle.{name}").get_attribute("cx")) for name in ("ours", "theirs"))
-    low, high = (float(first.locator("svg .interval").get_attribute(end)) for end in ("x1", "x2"))
-    assert 90 < low < ours < high < theirs, "zero is at 90"
-    beyond = float(second.locator("svg circle.theirs").get_attribute("cx"))
-    assert beyond == pytest.approx(90 - 80 * 11.5 / 12), "-12 and +12, beyond the largest effect, are at 10 and 170"
-    assert third.locator("svg").count() == 0
-    assert third.locator("a").get_attribute("href") == "#fig11"
-    bottom = board.locator("tr").last.bounding_box()
-    assert bottom["y"] + bottom["height"] < 900
+    rows = tab.locator(".board tbody tr")
+    assert rows.locator("th").all_inner_texts() == ["it gains\nso", "it fades\nso", "it loses much\nso"], (
+        "as in the file"
+    )
+    assert rows.locator(".verdict").all_inner_texts() == ["agrees", "disagrees", "not in the paper"]
+    theirs, ours, rehearsed = rows.first.locator(".measure").all()
+    assert theirs.inner_text() == "+1.42 [+0.56, +2.28] the paper"
+    assert ours.inner_text() == "+2.00 [−0.48, +4.48] n=3, the paper's protocol, ours; table2"  # noqa: RUF001
+    assert rehearsed.locator(".tag").inner_text() == "REDUCED smoke"
+    per = 160 / 8  # of a point on the axis, which ends beyond the widest interval, at 7.85
+
+    def points(one, kind: str = "circle", ends: tuple[str, ...] = ("cx",)) -> list[float]:
+        return [(float(one.locator(f"svg {kind}").first.get_attribute(end)) - 170) / per for end in ends]
+
+    assert points(theirs) == pytest.approx([1.42])
+    assert points(theirs, ".interval", ("x1", "x2")) == pytest.approx([0.56, 2.28])
+    assert points(ours) == pytest.approx([2.0])
+    assert points(ours, ".interval", ("x1", "x2")) == pytest.approx([-0.48, 4.48], abs=0.01)
+    assert 1.4 * per * ours.locator("svg").bounding_box()["width"] / 340 > 15, "pixels that 1.4 points take"
+    beyond = rows.last.locator(".measure").first
+    assert (beyond.locator("svg circle").count(), beyond.locator("svg text").text_content()) == (0, "◁")
+    assert rows.nth(1).locator("svg").count() == 0
+    assert rows.nth(1).locator("a").get_attribute("href") == "#fig11"
+    assert tab.locator("#claim-sparseopt-beats-baseline .sides").inner_text().endswith("scoreboard: agrees, so")
+    tab.select_option("#sparsity", "0.9")
+    assert rows.locator("visible=true").locator("th").all_inner_texts() == ["it fades\nso", "it loses much\nso"]
+    tab.select_option("#sparsity", "0.95")
+    tab.select_option("#optimizer", "sgd")
+    assert rows.locator("visible=true").locator("th").all_inner_texts() == ["it fades\nso"], "Figure 11 has such runs"
+    tab.click("#reset")
+    tab.select_option("#scale", "smoke")
+    assert (ours.is_visible(), rehearsed.is_visible()) == (False, True)
+    tab.fill("#text", "nothing of that")
+    assert tab.get_by_text("No claim matches").is_visible()
+
+
+def test_one_table_has_every_run_with_its_record_and_its_page_at_wandb(opened, stated):
+    tab = opened(stated)
+    assert tab.locator(".top a", has_text="Repository").get_attribute("href") == "https://forge.example/us/it"
+    tab.locator("[data-rows=runs] summary").click()
+    rows = tab.locator("[data-rows=runs] tbody tr")
+    rows.first.wait_for()
+    made = json.loads(tab.evaluate("JSON.stringify(data.rows.runs)"))
+    known = {(scale, cell.id) for scale in ("paper", "smoke") for cell in sweeps.load("table2", scale).cells}
+    assert {(row[2], row[0]) for row in made["rows"]} == known, "a run of two artifacts stands once"
+    assert "table2, fig11" in {row[-1] for row in made["rows"]}
+    record, uploaded = rows.first.locator("a").all()
+    run, scale = made["rows"][0][0], made["rows"][0][2]
+    assert scale == "paper"
+    line = int(record.get_attribute("href").rpartition("#L")[2])
+    assert (stated.parent / "records" / "runs.csv").read_text().splitlines()[line - 1].startswith(run)
+    assert record.get_attribute("href").startswith(
+        "https://forge.example/us/it/blob/HEAD/results/records/runs.csv?plain=1"
+    )
+    assert uploaded.get_attribute("href") == f"https://wandb.ai/us/sparse/runs/{run}"
+    assert page.Links().record("cpu", 3) == "cpu/records/runs.csv"
 
 
 def test_a_rehearsal_is_hidden_until_it_is_asked_for(opened, stated):
@@ -712,7 +809,7 @@ def test_the_address_holds_the_filters_so_that_a_view_can_be_shared(opened, stat
     tab.select_option("#sparsity", "0.95")
     tab.check("#rehearsals")
     assert tab.evaluate("location.hash") == "#?sparsity=0.95&rehearsals=true"
-    tab.locator("nav a", has_text="table2").click()
+    tab.locator("nav a", has_text="Table 2.").click()
     tab.wait_for_url(lambda url: url.endswith("#table2?sparsity=0.95&rehearsals=true"))
     shared = opened(Path(f"{stated}"))
     shared.evaluate("location.hash = '#table2?sparsity=0.95&scale=nonsense'")
@@ -804,5 +901,13 @@ def test_figures_and_tables_can_be_taken_along(opened, data):
     assert len(table) > 48
     assert {"mean", "n", "paper_mean"} <= set(table)
     assert r"\begin{tabular}" in Path(taken("Download table2.tex").path()).read_text()
+    tab.locator("#why-readings .lines").first.scroll_into_view_if_needed()
+    study = pd.read_csv(taken("CSV of why-readings-cpu-1").path())
+    assert list(study.columns[:2]) == ["Method", "Setting"]
+    assert len(study) == tab.locator("#why-readings .lines").first.locator("tbody tr").count()
+    written = Path(taken("LaTeX of why-readings-cpu-1").path()).read_text()
+    assert written.count(r"\\") == len(study) + 1
+    assert r"Test accuracy (\%)" in written
+    assert r"$\pm$" in written
     tab.locator("#fig11 summary", has_text="Values as a table").first.click()
     assert pd.read_csv(taken("CSV of values-fig11").path()).equals(rows)

@@ -343,7 +343,7 @@ def test_an_effect_says_how_many_pairs_are_behind_it(tmp_path):
         ([2.0, -2.0, 1.0, -1.0, 0.0], "inconclusive"),
         ([0.0], "one seed, not judged"),
         ([2.0], "one seed, not judged"),
-        ([], "inconclusive"),
+        ([], "not run"),
     ],
 )
 def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_path, differences, verdict):
@@ -363,9 +363,9 @@ def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_pat
     assert row["made"] == ("" if not differences else registration.UNKNOWN), "the records name no revision of ours"
     if differences:
         assert difference.startswith(f"{sum(differences) / len(differences):+.2f}")
-    same = ("inconclusive", "one seed, not judged", "+0.00 [+0.00, +0.00]: confirmed")[min(len(differences), 2)]
+    same = ("not run", "one seed, not judged", "+0.00 [+0.00, +0.00]: confirmed")[min(len(differences), 2)]
     assert row["difference in ITOP rate $R_m$ (%)"].endswith(same)
-    assert {text for line in listed[2:] for text in line[1:-2]} == {"inconclusive"}
+    assert {text for line in listed[2:] for text in line[1:-2]} == {"not run"}
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_a_prediction_is_judged_by_the_interval_of_the_paired_difference(tmp_pat
         ([52.63, 52.53, 52.43], "+0.00 [-0.25, +0.25]: confirmed"),
         ([45.74, 45.84, 45.64], "-6.79 [-7.04, -6.54]: refuted"),
         ([45.74], "-6.79: one seed, not judged"),
-        ([], "inconclusive"),
+        ([], "not run"),
     ],
 )
 def test_a_prediction_can_name_a_cell_of_the_paper(tmp_path, accuracies, said):
@@ -396,7 +396,7 @@ def test_a_prediction_can_name_a_cell_of_the_paper(tmp_path, accuracies, said):
         ({"at_most": -0.5}, [-0.9, -1.0, -1.1], "confirmed"),
         ({"at_most": -0.5}, [0.1, 0.2, 0.3], "refuted"),
         ({"at_most": -0.5}, [-0.6], "one seed, not judged"),
-        ({"at_least": -1.0}, [], "inconclusive"),
+        ({"at_least": -1.0}, [], "not run"),
     ],
 )
 def test_a_prediction_with_a_bound_is_judged_by_the_side_of_its_interval(bound, differences, verdict):

@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--every", type=_seconds, default=5.0, help="watch: seconds between two looks")
     parser.add_argument("--project", default="sparse_train", help="of W&B")
     parser.add_argument("--entity", help="of W&B: a team, where it is not your own")
+    parser.add_argument("--repository", help="page: the address of the repository, which runs are linked to")
     parser.add_argument("--replace", action="store_true", help="drop committed rows that are not among the records")
     args = parser.parse_args()
     try:
@@ -142,7 +143,8 @@ def _claims(args: argparse.Namespace) -> None:
 
 def _page(args: argparse.Namespace) -> None:
     """write report.html: everything above for a browser, in one file"""
-    print(page.write(_names(args), args.results_dir))
+    wandb = f"{args.entity}/{args.project}" if args.entity else None
+    print(page.write(_names(args), args.results_dir, page.Links(args.repository, wandb)))
 
 
 def _watch(args: argparse.Namespace) -> None:

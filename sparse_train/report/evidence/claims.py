@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 
 from sparse_train.report import paper, sweeps
-from sparse_train.report.evidence import verdicts
+from sparse_train.report.evidence import statements, verdicts
 from sparse_train.report.evidence.comparisons import unit
 from sparse_train.report.evidence.verdicts import ClaimCell
 from sparse_train.report.files import held, write_table, write_text
@@ -207,11 +207,13 @@ def _words(claim: dict, sides: list[Side]) -> str:
 def pages(results_dir: Path, scale: str) -> tuple[list[list[str]], str]:
     """A head and a row per claim; and the page, with the cells of the paper's own numbers on that of its scale."""
     lines, details = [["claim", "counts from", "on the paper's means", "beyond its spread", "on ours", "where"]], []
+    beside = {members[0].claim: _in_studies(members) for members in statements.grouped(statements.stated(results_dir))}
     for claim in stated():
         theirs, ours = on_the_papers(claim), on_ours(claim, results_dir, scale)
         words = [verdicts.said(theirs), verdicts.beyond_spread(theirs), verdicts.said(ours)]
         lines.append([claim["id"], f"{claim['counts']:+g}", *words, claim["where"]])
         details.append(f"## {claim['id']}\n\n{claim['says']} ({claim['where']})\n")
+        details += beside.get(claim["id"], [])
         if scale == sweeps.PAPER:
             details += _together(claim)
             details += _listed("the paper", [c for c in theirs if c.verdict != verdicts.HOLDS], theirs)
@@ -221,6 +223,12 @@ def pages(results_dir: Path, scale: str) -> tuple[list[list[str]], str]:
     title = f"# {titled('Claims of the paper, judged on its numbers and on ours', scale)}\n"
     linked = [lines[0], *([f"[{name}](#{name})", *words] for name, *words in lines[1:])]
     return lines, "\n".join([title, ABOUT, aligned(linked), *details])
+
+
+def _in_studies(members: list[statements.Statement]) -> list[str]:
+    """What the scoreboard has of a claim: its studies are no cells of these tables."""
+    found = "; ".join(map(statements.brief, members))
+    return [f"our studies ({statements.VERDICTS[members[0].verdict][0]}): {found}\n"]
 
 
 def write(results_dir: Path, scale: str) -> str:

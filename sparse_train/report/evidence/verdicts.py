@@ -14,7 +14,7 @@ from sparse_train.report.views.statistics import Estimate
 
 HOLDS, SMALL, FAILS, OPEN = "holds", "too small to count", "fails", "open"
 UNJUDGED, NO_RUNS, REHEARSAL = "one seed, not judged", "no runs yet", "a rehearsal: not judged"
-CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "inconclusive"
+CONFIRMED, REFUTED, UNDECIDED, NOT_RUN = "confirmed", "refuted", "inconclusive", "not run"
 CERTAIN = 0.05  # an adjusted p below it counts
 
 
@@ -63,11 +63,11 @@ def of_prediction(differences: pd.Series, within: float = 0.0, at_least: float =
 
     A prediction of equality is confirmed if the interval lies within -`within` and +`within`, and refuted if the
     interval leaves out 0 and the prediction is not confirmed. One with a bound is confirmed if the whole interval keeps
-    the bound, and refuted if none of it does. Every other case is inconclusive.
+    the bound, and refuted if none of it does. Every other case is inconclusive; one without runs is not run.
     """
     found = statistics.mean(differences)
     if found.n < 2:
-        return UNJUDGED if found.n else UNDECIDED
+        return UNJUDGED if found.n else NOT_RUN
     if (at_least, at_most) == (-inf, inf):
         kept, outside = statistics.equivalent(differences, within), found.low > 0 or found.high < 0
     else:

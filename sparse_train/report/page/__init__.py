@@ -7,7 +7,9 @@ connects them with the filters.
 import base64
 import io
 import json
-from dataclasses import asdict
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
@@ -18,7 +20,7 @@ from sparse_train.report import screen, sweeps
 from sparse_train.report.evidence import statements
 from sparse_train.report.files import held, write_text
 from sparse_train.report.page.views import FACETS, explanation, verdicts, view
-from sparse_train.report.results import scales_of
+from sparse_train.report.results import COMPLETE, Results, scales_of
 from sparse_train.report.sweeps import PAPER
 from sparse_train.report.views.labels import label, titled
 from sparse_train.report.views.tables import GAINS
@@ -39,6 +41,7 @@ FILTERS = {
     "optimizer": "Optimizer",
     "scale": "Scale",
 }
+RUN = ("id", "status", "scale", "dataset", "dst", "sparsity", "optimizer", "renorm", "epochs", "seed", "test_acc")
 SIGNS = {"holds": "✓", "fails": "✗", "too small to count": "≈"}  # every other verdict is none
 DASHES = {
     "-": ("solid", ""),
@@ -49,7 +52,32 @@ DASHES = {
 MARKERS = {"o": "●○", "s": "■□", "^": "▲△", "D": "◆◇", "v": "▼▽", "P": "✚✚"}  # ours, the paper's
 
 
-def write(names: list[str], results_dir: Path) -> str:
+@dataclass(frozen=True)
+class Links:
+    """Where the page leads besides itself.
+
+    Attributes:
+        repository: its address; without one, a run's record is linked beside the page.
+        wandb: `entity/project` that runs were uploaded to. There a run has the id that it has here.
+    """
+
+    repository: str | None = None
+    wandb: str | None = None
+
+    def record(self, scale: str, line: int) -> str:
+        """A run's line in the committed table."""
+        path = (sweeps.scale_dir(Path(), scale) / "records" / "runs.csv").as_posix()
+        return f"{self.repository}/blob/HEAD/results/{path}?plain=1#L{line}" if self.repository else path
+
+    def uploaded(self, run: str) -> str | None:
+        """A run's page at W&B."""
+        return f"https://wandb.ai/{self.wandb}/runs/{run}" if self.wandb else None
+
+
+NOWHERE = Links()
+
+
+def write(names: list[str], results_dir: Path, links: Links = NOWHERE) -> str:
     """Write `report.html` of these artifacts; returns a line with its size.
 
     Raises:
@@ -57,12 +85,12 @@ def write(names: list[str], results_dir: Path) -> str:
     """
     path = results_dir / "report.html"
     with held(results_dir):
-        page = render(gather(names, results_dir), results_dir)
+        page = render(gather(names, results_dir, links), results_dir)
         write_text(path, page)
     return f"{path}: {len(names)} artifacts, {len(page.encode()) / 1e6:.2f} MB"
 
 
-def gather(names: list[str], results_dir: Path) -> dict:
+def gather(names: list[str], results_dir: Path, links: Links = NOWHERE) -> dict:
     """Everything the page shows, as plain values."""
     artifacts = []
     for name in screen.progress(names, "reading artifacts"):
@@ -76,8 +104,10 @@ def gather(names: list[str], results_dir: Path) -> dict:
     return {
         "scales": notes,
         "rehearsals": [scale for scale in scales if sweeps.is_rehearsal(scale)],
-        "verdict": statements.verdict(results_dir),
-        "statements": board(results_dir),
+        "repository": links.repository,
+        "verdict": [asdict(answer) for answer in statements.verdict(results_dir)],
+        "board": board(results_dir),
+        "every_run": every_run(artifacts, results_dir, links),
         "explanation": explanation(results_dir),
         "options": {facet: _options(facet, views) for facet in FACETS},
         "claims": verdicts(results_dir, [scale for scale in scales if not sweeps.is_rehearsal(scale)]),
@@ -86,19 +116,55 @@ def gather(names: list[str], results_dir: Path) -> dict:
 
 
 def board(results_dir: Path) -> list[dict]:
-    """The first screen: what we found, by verdict, each with its numbers as text and as points."""
-    return [
-        asdict(one) | {"heading": heading, "meaning": meaning, "ours": one.words, "published": one.published}
-        for one in statements.stated(results_dir)
-        for heading, meaning in [statements.VERDICTS[one.verdict]]
-    ]
+    """The scoreboard: a claim a row, by importance, each with all its measurements."""
+    made = []
+    for members in statements.grouped(statements.stated(results_dir)):
+        first = members[0]
+        word, meaning = statements.VERDICTS[first.verdict]
+        about = {
+            key: getattr(first, key)
+            for key in ("says", "claim", "paper", "published", "spread", "sure", "at", "verdict")
+        }
+        measured = [asdict(one) | {"words": one.words, "facets": _of_filters(one.facets)} for one in members]
+        made.append(about | {"word": word, "meaning": meaning, "measured": measured})
+    return made
+
+
+def _of_filters(settings: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    return [{key: setting[key] for key in FACETS if key in setting} for setting in settings]
+
+
+def every_run(artifacts: list[dict], results_dir: Path, links: Links) -> dict:
+    """One row a run, whichever artifacts ask for it; complete ones first. `links`: of a row, to its record and W&B."""
+    asked: dict[tuple[str, str], dict] = {}
+    for name, one in [(artifact["name"], one) for artifact in artifacts for one in artifact["views"] if "runs" in one]:
+        for row in one["runs"]["rows"]:
+            known = one["runs"]["shared"] | {k: v for k, v in zip(one["runs"]["columns"], row, strict=True) if v != ""}
+            run = asked.setdefault((one["scale"], known["id"]), known | {"scale": one["scale"], "artifacts": []})
+            run["artifacts"].append(name)
+    lines = {scale: _lines_of(Results(results_dir, scale)) for scale in dict.fromkeys(scale for scale, _ in asked)}
+    runs = sorted(asked.items(), key=lambda item: item[1]["status"] != COMPLETE)
+    found = []
+    for (scale, run), _ in runs:
+        line = lines[scale].get(run)
+        found.append([None, None] if line is None else [links.record(scale, line), links.uploaded(run)])
+    rows = [[row.get(key) for key in RUN] + [", ".join(row["artifacts"])] for _, row in runs]
+    complete = sum(row["status"] == COMPLETE for _, row in runs)
+    caption = f"{complete} of {len(rows)} runs are complete. The id of a complete run leads to its committed record."
+    return {"caption": caption, "head": [*RUN, "artifacts"], "rows": rows, "links": found}
+
+
+def _lines_of(results: Results) -> dict[str, int]:
+    """Run -> its line in the committed table, whose head is line 1."""
+    return {run: line for line, run in enumerate(results.committed, 2)}
 
 
 def _options(facet: str, views: list[dict]) -> dict[str, str]:
     """The values to filter by, each with its word."""
     found = {facets[facet] for one in views for facets in one["facets"] if facet in facets}
-    order = sorted(found, key=float) if facet == "sparsity" else sorted(found)
-    return {value: label(facet, value) for value in order}
+    order = sorted(found, key=lambda value: (float(value), value)) if facet == "sparsity" else sorted(found)
+    words = {label(facet, value): value for value in reversed(order)}  # 0 and 0.0 are one
+    return {value: text for text, value in reversed(words.items())}
 
 
 # --- from plain values to the page ---
@@ -130,27 +196,43 @@ def _summaries(data: dict) -> dict:
     totals = []
     for kind, words in KINDS.items():
         status = {row[0]: row[1] for one in views if one["kind"] == kind for row in one["runs"]["rows"]}
-        totals += [(words, sum(word == "complete" for word in status.values()), len(status))] if status else []
-    tables = [b for one in views if one["scale"] == PAPER for b in one["blocks"] if b["kind"] == "table"]
-    rows = [row for block in tables for row in block["body"] if row["key"][-1] not in GAINS]
-    cells = [cell for row in rows for cell in row["cells"] if "paper" in cell]
-    ours = [cell["n"] for cell in cells if "ours" in cell]
+        totals += [(words, *_count(status))] if status else []
     groups = {"Tables": [], "Figures": [], "More": []}
     for artifact in artifacts:
         kind = artifact["name"].rstrip("0123456789")
         groups[{"table": "Tables", "fig": "Figures"}.get(kind, "More")].append(artifact)
-    effects = [abs(v) for one in data["statements"] for v in (*one["effect"], *one["published"])]
+    effects = [
+        abs(v) for one in data["board"] for v in (*one["spread"], *(e for m in one["measured"] for e in m["effect"]))
+    ]
     scale = {one: one if one != PAPER else "full (paper)" for one in data["scales"]}
     kinds = {one: "rehearsal" if one in data["rehearsals"] else "reduced" for one in scale}
     return {
         "totals": totals,
-        "compared": {"done": len(ours), "cells": len(cells), "seeds": max(ours, default=0)},
+        "compared": compared(views),
         "groups": {title: members for title, members in groups.items() if members},
-        "reach": -int(-max([1.0, *effects]) // 1),  # points, at either end of the axis that all effects share
+        "reach": math.ceil(max([1.0, *effects])),  # points, at either end of the axis that all effects share
+        "scales_of_board": [
+            s for s in data["scales"] if any(m["scale"] == s for one in data["board"] for m in one["measured"])
+        ],
         "options": data["options"]
         | {"scale": {one: text if one == PAPER else f"{text} ({kinds[one]})" for one, text in scale.items()}},
         "claims": [claim | {"sides": _sides(claim)} for claim in data["claims"]],
     }
+
+
+def compared(views: list[dict]) -> dict:
+    """Of the paper's tables: `cells`, those `done`, by up to how many `seeds`, and the `runs` behind: complete, all."""
+    views = [one for one in views if one["scale"] == PAPER and any(b.get("compared") for b in one["blocks"])]
+    rows = [row for one in views for b in one["blocks"] if b["kind"] == "table" for row in b["body"]]
+    cells = [cell for row in rows if row["key"][-1] not in GAINS for cell in row["cells"] if "paper" in cell]
+    ours = [cell["n"] for cell in cells if "ours" in cell]
+    runs = _count({row[0]: row[1] for one in views for row in one["runs"]["rows"]})
+    return {"done": len(ours), "cells": len(cells), "seeds": max(ours, default=0), "runs": runs}
+
+
+def _count(status: dict[str, str]) -> tuple[int, int]:
+    """Complete runs, and all of them."""
+    return sum(word == COMPLETE for word in status.values()), len(status)
 
 
 def _sides(claim: dict) -> dict[str, dict]:
@@ -177,6 +259,7 @@ def _of_script(data: dict) -> dict:
     scales = [scale for scale in data["scales"] if scale not in data["rehearsals"]]
     made = [{one["scale"]: one for one in artifact["views"] if "runs" in one} for artifact in data["artifacts"]]
     far = [[f"{v[s]['complete']} of {v[s]['expected']}" if s in v else "" for s in scales] for v in made]
+    rows["runs"] = data["every_run"]
     rows["progress"] = {
         "caption": "Complete runs of every artifact, by scale",
         "head": ["Artifact", *("full scale" if scale == PAPER else _tag(scale, data) for scale in scales)],

@@ -12,7 +12,10 @@ const root = document.documentElement;
 let wanted = {};
 /** Whether these factors are wanted: one that is not there counts as wanted, unless all are asked for. */
 const passes = (facets, all = false) => FACETS.every((key) =>
-  !wanted[key] || (key in facets ? facets[key] === wanted[key] : !all));
+  !wanted[key] || (key in facets ? same(facets[key], wanted[key]) : !all));
+const same = (a, b) => a === b || Number(a) === Number(b); // 0 and 0.0 are one sparsity
+const says = (node) => node.textContent.toLowerCase().includes(wanted.text);
+const faceted = () => FACETS.some((key) => wanted[key]);
 
 function filter() {
   wanted = Object.fromEntries($$("#choices select").map((select) => [select.id, select.value]));
@@ -20,11 +23,14 @@ function filter() {
   for (const node of $$("[data-facets]")) node.hidden = !passes(JSON.parse(node.dataset.facets));
   for (const { node, scale, runs } of views) {
     const scaled = wanted.scale ? scale === wanted.scale : wanted.rehearsals || !data.rehearsals.includes(scale);
-    node.hidden = !scaled || !(runs.some((facets) => passes(facets, true)) || !FACETS.some((key) => wanted[key]));
+    node.hidden = !scaled || !(runs.some((facets) => passes(facets, true)) || !faceted());
   }
   const articles = $$("article");
-  for (const node of articles)
-    node.hidden = !node.dataset.text.includes(wanted.text) || !$$(".view", node).some((view) => !view.hidden);
+  for (const node of articles) {
+    node.hidden = !says(node) || !$$(".view", node).some((view) => !view.hidden);
+    if (wanted.text && !node.hidden) node.firstElementChild.open = true;
+  }
+  judge();
   for (const node of $$("[data-of]")) node.hidden = $(node.dataset.of).hidden;
   for (const node of $$("details.untrained")) {
     node.hidden = $$("article", node).every((one) => one.hidden);
@@ -37,6 +43,23 @@ function filter() {
   $("active").textContent = Object.values(wanted).some(Boolean) ? "(on)" : "";
   history.replaceState(null, "", address(place().anchor));
   charts.forEach((one) => one.draw());
+}
+
+/** The scoreboard and the claims: by their factors where they have any, else by the artifacts behind them. */
+function judge() {
+  const there = (name) => !faceted() || !$(name) || $$(".view", $(name)).some((view) => !view.hidden);
+  for (const node of $$("[data-measured]")) {
+    const facets = JSON.parse(node.dataset.measured), { scale, at } = node.dataset;
+    const kept = facets.length ? facets.some((one) => passes(one, true)) : there(at);
+    node.hidden = !kept || Boolean(wanted.scale && scale !== wanted.scale);
+  }
+  const rows = $$("[data-claim]");
+  for (const node of rows) node.hidden = !says(node) || $$("[data-measured]", node).every((one) => one.hidden);
+  if ($("no-claim")) $("no-claim").hidden = rows.some((node) => !node.hidden);
+  for (const node of $$(".claim")) {
+    const tables = node.dataset.tables.split(" ").filter($); // those that this page has
+    node.hidden = !says(node) || (tables.length > 0 && !tables.some(there));
+  }
 }
 
 function place() {
@@ -64,7 +87,8 @@ function jump() {
   const { anchor, filters } = place();
   if (filters.size) restore(filters);
   else if (Object.values(wanted).some(Boolean)) history.replaceState(null, "", address(anchor)); // links keep the filters
-  const target = $(anchor);
+  const target = $(anchor), own = target?.querySelector(":scope > details");
+  if (own) own.open = true;
   for (let fold = target?.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
   target?.scrollIntoView();
 }
@@ -88,6 +112,34 @@ function csvCell(value) {
 
 const csvOf = ({ head, rows }) => [head, ...rows].map((row) => `${row.map(csvCell).join(",")}\n`).join("");
 
+/** A table in LaTeX (booktabs), for a paper. */
+function texOf({ head, rows, caption }) {
+  const words = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "−": "$-$",
+    "·": "$\\cdot$", "√": "$\\surd$" };
+  const cell = (value) => String(value ?? "").replace(/[\\~^±−·√]/g, (one) => words[one]).replace(/(?<!\\\w*)[&%#_{}]/g, "\\$&");
+  const line = (cells) => `${cells.map(cell).join(" & ")} \\\\\n`;
+  return `\\begin{table}\n\\caption{${cell(caption)}}\n\\begin{tabular}{${"l".repeat(head.length)}}\n\\toprule\n` +
+    `${line(head)}\\midrule\n${rows.map(line).join("")}\\bottomrule\n\\end{tabular}\n\\end{table}\n`;
+}
+
+/** Buttons that download a table as CSV and as LaTeX; `made` gives it when one is pressed. */
+function downloads(name, made) {
+  const box = Object.assign(document.createElement("div"), { className: "tools" });
+  for (const [ending, written] of [["csv", csvOf], ["tex", texOf]]) {
+    const kind = { csv: "CSV", tex: "LaTeX" }[ending];
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: kind });
+    button.ariaLabel = `${kind} of ${name}`;
+    button.onclick = () => takeText(`${name}.${ending}`, written(made()));
+    box.append(button);
+  }
+  return box;
+}
+
+/** What a table in the page has, in its present order. */
+const read = (table) => ({ caption: table.ariaLabel,
+  head: [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim()),
+  rows: [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim())) });
+
 // --- tables ---
 
 const SORTED = { order: [], autoWidth: false, info: false, paging: false,
@@ -95,7 +147,12 @@ const SORTED = { order: [], autoWidth: false, info: false, paging: false,
 
 /** A table that stands in the page can be sorted, a long one searched. */
 function sortable(table) {
-  const long = table.tBodies[0].rows.length > 12;
+  const long = table.tBodies[0].rows.length > 12, box = table.closest(".scroll");
+  if (box.classList.contains("lines")) {
+    const article = box.closest("article"), scale = box.closest(".view").dataset.scale;
+    const place = $$(".lines", article).filter((one) => !one.closest("[data-rows]")).indexOf(box) + 1;
+    box.after(downloads([article.id, scale === FULL ? "" : scale, place].filter(Boolean).join("-"), () => read(table)));
+  }
   return new DataTable(table, { ...SORTED, searching: long, layout: { topStart: null, topEnd: long ? "search" : null } });
 }
 
@@ -107,6 +164,13 @@ function valuesOf(key) {
       [panel.title, one.name, x, one.y[i], one.sd?.[i] ?? null, one.n?.[i] ?? null]))) };
 }
 
+/** A link in a cell, in place of its text or after it. */
+function lead(cell, href, text) {
+  const link = Object.assign(document.createElement("a"), { href, textContent: text });
+  if (text === cell.textContent) cell.replaceChildren(link);
+  else cell.append(" ", link);
+}
+
 /** The table of a fold, made when it is first opened: sorted, searched, paged, and taken along as CSV. */
 function unfold(fold) {
   if (fold.children.length > 1) return;
@@ -116,18 +180,16 @@ function unfold(fold) {
   const table = document.createElement("table");
   table.setAttribute("aria-label", made.caption);
   const box = Object.assign(document.createElement("div"), { className: "scroll lines", tabIndex: 0 });
-  const button = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: "CSV" });
-  button.ariaLabel = `CSV of ${key}`;
-  button.onclick = () => takeText(`${key}.csv`, csvOf(made));
   box.append(table);
-  fold.append(button, caption, box);
+  fold.append(downloads(key, () => made), caption, box);
   const render = DataTable.render.text();
   const facets = (row) => Object.fromEntries(made.head.map((name, i) => [name, row[i]]).filter(([name]) => FACETS.includes(name)));
   const many = made.rows.length > 50;
   new DataTable(table, { ...SORTED, paging: many, info: many, pageLength: 50, data: made.rows, deferRender: true,
     columns: made.head.map((title) => ({ title: title.replaceAll("<", "&lt;"), render, defaultContent: "" })),
     layout: { topStart: null, topEnd: "search", bottomStart: many ? "info" : null, bottomEnd: many ? "paging" : null },
-    createdRow: (row, values) => {
+    createdRow: (row, values, index) => {
+      for (const [place, href] of (made.links?.[index] ?? []).entries()) if (href) lead(row.cells[0], href, place ? "W&B" : values[0]);
       row.dataset.facets = JSON.stringify(facets(values));
       row.hidden = !passes(facets(values));
     } });
@@ -136,6 +198,7 @@ function unfold(fold) {
 // --- charts ---
 
 const charts = [];
+let printing = false; // on paper panels are smaller
 const tone = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).match(/#\w{6}/g)[isDark() ? 1 : 0];
 const SYMBOLS = { o: "circle", s: "square", "^": "triangle-up", D: "diamond", v: "triangle-down", P: "cross" };
 const SPREAD = "%{y:.2f}%{customdata}";
@@ -144,7 +207,7 @@ const SPREAD = "%{y:.2f}%{customdata}";
 const axisOf = (text, more) => ({ title: { text, standoff: 6 }, gridcolor: tone("grid"), linecolor: tone("line"), zeroline: false,
   ticks: "outside", tickcolor: tone("line"), automargin: true, ...more });
 const layoutOf = (more) => ({ paper_bgcolor: tone("paper"), plot_bgcolor: tone("paper"), showlegend: false,
-  font: { family: "system-ui, sans-serif", size: 12, color: tone("soft") }, ...more });
+  font: { family: "system-ui, sans-serif", size: printing ? 9 : 12, color: tone("soft") }, ...more });
 const CONFIG = { displaylogo: false, responsive: false, modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d"]] };
 
 /** One series: its band of one standard deviation where it is a line, else bars; then the mean. */
@@ -181,9 +244,9 @@ function chart(node) {
   const it = { node, seen: false, at: { panel: 0, x: null } };
 
   const grid = (width) => {
-    const columns = Math.max(1, Math.min(4, it.shown().length, Math.floor(width / 270)));
+    const columns = Math.max(1, Math.min(4, it.shown().length, Math.floor(width / (printing ? 230 : 270))));
     const rows = Math.ceil(it.shown().length / columns);
-    return { rows, columns, height: 300 * rows + 30 };
+    return { rows, columns, height: (printing ? 190 : 300) * rows + 30 };
   };
   it.shown = () => panels.filter((panel) => passes(panel.facets) && panel.series.some((one) => passes(one.facets)));
   it.figure = (width) => {
@@ -200,7 +263,7 @@ function chart(node) {
       layout[`yaxis${n}`] = axisOf(i % columns ? "" : panel.y, { fixedrange: true, autorangeoptions: { include: reach(panel) } });
       layout.annotations.push({ text: none ? `${title}<br><i>no complete run of ours yet</i>` : title, x: 0, y: 1.03,
         xref: `x${n} domain`, yref: `y${n} domain`, xanchor: "left", yanchor: "bottom", align: "left", showarrow: false,
-        font: { color: tone("ink"), size: 13 } });
+        font: { color: tone("ink"), size: printing ? 10 : 13 } });
       return panel.series.flatMap((one) => traces(one, panel, axes, !off.has(one.name) && passes(one.facets)));
     });
     return { data: all, layout };
@@ -265,7 +328,7 @@ function recolour() {
 }
 
 function theme() {
-  let before;
+  let before, opened = [];
   try {
     if (["light", "dark"].includes(localStorage.theme)) root.dataset.theme = localStorage.theme;
   } catch { /* no storage: the reader's preference decides */ }
@@ -277,14 +340,18 @@ function theme() {
   dark.addEventListener("change", recolour);
   addEventListener("beforeprint", () => {
     before = root.dataset.theme;
+    printing = true;
     root.dataset.theme = "light";
-    for (const fold of $$("details.untrained")) fold.open = true;
+    opened = $$("details.artifact").filter((fold) => !fold.open && !fold.closest(".untrained"));
+    for (const fold of opened) fold.open = true;
     charts.forEach((one) => { one.seen = true; });
     recolour();
   });
   addEventListener("afterprint", () => {
     if (before) root.dataset.theme = before;
     else delete root.dataset.theme;
+    for (const fold of opened) fold.open = false;
+    printing = false;
     recolour();
   });
   recolour();
@@ -312,14 +379,23 @@ function main() {
   for (const node of $$("[data-chart], .results table, .lines table")) sight.observe(node);
   for (const fold of $$("[data-rows]")) fold.addEventListener("toggle", () => fold.open && unfold(fold));
   for (const button of $$("[data-file]")) button.onclick = () => takeText(button.dataset.file, data.files[button.dataset.file]);
+  const large = $("large"), shown = document.createElement("img");
+  large.append(shown);
+  for (const button of $$(".enlarge")) button.onclick = () => {
+    const { src, alt } = button.querySelector("img");
+    Object.assign(shown, { src, alt });
+    large.showModal();
+  };
+  large.onclick = () => large.close();
   for (const button of $$("[data-act=picture]")) button.onclick = () =>
     take(button.ariaLabel.replace("PNG of ", "").replaceAll("/", "-"), button.closest("figure").querySelector("img").src);
-  for (const button of $$("[data-copy]")) button.onclick = async () => {
+  for (const button of $$("[data-copy], [data-copy-of]")) button.onclick = async () => {
+    const source = $(button.dataset.copyOf) ?? button.previousElementSibling;
     try {
-      await navigator.clipboard.writeText(button.dataset.copy);
+      await navigator.clipboard.writeText(button.dataset.copy ?? source.textContent);
       button.textContent = "Copied";
     } catch {
-      getSelection().selectAllChildren(button.previousElementSibling);
+      getSelection().selectAllChildren(source);
       button.textContent = "Selected";
     }
   };
@@ -327,7 +403,10 @@ function main() {
   document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
   $("reset").onclick = () => restore(new URLSearchParams());
   const wide = matchMedia("(min-width: 62rem)");
-  const open = () => { $("contents").open = $("filters").open = wide.matches; };
+  const open = () => { // a phone begins with titles alone
+    $("contents").open = $("filters").open = wide.matches;
+    for (const fold of $$("details.artifact")) fold.open = wide.matches;
+  };
   wide.addEventListener("change", open);
   open();
   theme();

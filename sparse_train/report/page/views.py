@@ -1,7 +1,7 @@
 """What the page shows, as plain values: of an artifact at one scale, of the claims, and for the explanation."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -52,7 +52,9 @@ def view(name: str, scale: str, results_dir: Path) -> dict:
         "expected": len(sweep.cells),
         "others": {word: int(count) for word, count in sorted(others.items())},
         "command": sweeps.command(name, scale),
-        "cost": _price(cost.of([cell for cell in sweep.cells if cell.id in missing])),
+        "cost": _price(
+            cost.of(owed := [c for c in sweep.cells if c.id in missing]), dict.fromkeys(c.dataset for c in owed)
+        ),
         "replaced": _replaced(sweep),
         "blocks": list(_blocks(results, sweep, runs)),
         "runs": _runs(runs, sweep.factors),
@@ -85,10 +87,11 @@ def _key(sweep: Sweep) -> str:
     return sweep.name if sweep.scale == PAPER else f"{sweep.name}-{sweep.scale}"
 
 
-def _price(price: cost.Cost) -> str:
-    """Epochs and GPU-hours, where there are any."""
+def _price(price: cost.Cost, datasets: Iterable[str]) -> str:
+    """Epochs, and GPU-hours at which speed, where there are any."""
     words = str(price).partition(", ")[2] if price.epochs else ""
-    return f"{words} at the stated speed" if price.gpu_hours else words
+    stated = [f"{cost.STATED[data][0]:,} images of {data} per second" for data in datasets if data in cost.STATED]
+    return f"{words} at {' and '.join(stated)}, not measured" if price.gpu_hours else words
 
 
 def _replaced(sweep: Sweep) -> str:
