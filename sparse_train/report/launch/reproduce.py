@@ -41,13 +41,12 @@ class Launcher:
         given = {"JOBS": self.jobs, "GPUS": ",".join(map(str, self.gpus)), "PACK": self.pack if self.pack > 1 else None}
         instead = {
             "serial": "runs go one after another; LAUNCHER=local runs them side by side",
-            "slurm": "each run is a job of its own; to pack them into one, `sbatch docs/packed.sh make reproduce-... "
-            "LAUNCHER=local`: docs/on-your-cluster.md",
+            "slurm": "each run is a job of its own; for many in one job: "
+            "`sbatch docs/packed.sbatch make reproduce-NAME LAUNCHER=local ...` (docs/on-your-cluster.md)",
         }
         for key, value in given.items():
-            require(
-                not value or self.name == "local", key, value, f"with LAUNCHER={self.name} {instead.get(self.name)}"
-            )
+            right = f"with LAUNCHER={self.name} {instead.get(self.name)}"
+            require(not value or self.name == "local", key, value, right)
 
     def overrides(self) -> list[str]:
         """Arguments of the training command."""
