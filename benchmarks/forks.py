@@ -5,6 +5,7 @@ no forked process could use then.
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 
 from sparse_train.errors import first_line
 
+PR_SET_PDEATHSIG = 1  # of Linux
 FORK = multiprocessing.get_context("fork")
 
 
@@ -67,6 +69,7 @@ class Forked:
 
 def _serve(end: Connection, work: Callable[..., Iterator], arguments: tuple) -> None:
     os.setsid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # it ends with the process that started it
     try:
         for result in work(*arguments):
             end.send((result, None))

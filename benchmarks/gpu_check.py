@@ -354,12 +354,12 @@ def repetition(device: torch.device, size: Size) -> Iterator[Row]:
 
 def processes(device: torch.device, size: Size) -> Iterator[Row]:
     """NCCL in a world of one; two processes that share this device by gloo, against one; SyncBN."""
-    yield from attempt("a world of one", 60, alone, device)
+    yield from attempt("a world of one", 60, world_of_one, device)
     yield from attempt("two processes by gloo", 200, pair, device)
     yield from attempt("SyncBN", 200, synchronized, device)
 
 
-def alone(device: torch.device) -> Iterator[Row]:
+def world_of_one(device: torch.device) -> Iterator[Row]:
     there = device.type == "cuda"
     if not there:
         yield Row("NCCL", "not here: it needs a GPU; gloo instead", verdict=NOT_HERE)
@@ -561,12 +561,12 @@ def attempt(name: str, seconds: float, work: Callable[..., Iterator[Row]], *argu
 def available(asked: str) -> Iterator[str]:
     """Where the parts compute. A process of its own asks, for one that asked could fork none that use CUDA."""
     why = "" if asked == "cpu" else gpus.why_none()
-    if asked == "cuda" and why:
+    if why and (asked == "cuda" or (asked == "auto" and gpus.signs())):
         raise FailedError(why)
     yield "cpu" if asked == "cpu" or why else "cuda"
 
 
-def alone_there(work: Callable[[torch.device, Size], Iterator[Row]], kind: str) -> Iterator[Row]:
+def quietly(work: Callable[[torch.device, Size], Iterator[Row]], kind: str) -> Iterator[Row]:
     """A part, silent but for its rows."""
     console.quiet(True)
     if torch.cuda._is_in_bad_fork():
@@ -584,7 +584,7 @@ def check(kind: str, names: list[str]) -> tuple[str, list[dict]]:
         print(f"\n{title}", flush=True)
         rows = []
         late = [Row(title, f"not here: the {BUDGET} s are over", verdict=NOT_HERE)]
-        for row in attempt(title, left, alone_there, work, kind) if left > 0 else late:
+        for row in attempt(title, left, quietly, work, kind) if left > 0 else late:
             rows.append(row)
             print(f"  {row.what:<72} {row.found:<44} {row.verdict}".rstrip(), flush=True)
         verdicts += [row.verdict for row in rows]

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 
 from benchmarks import gpu_check
 from benchmarks.forks import NotHereError
-from benchmarks.gpu_check import FAILED, FINE, NOT_HERE, PARTS, Row, Waits, check
+from benchmarks.gpu_check import FAILED, FINE, NOT_HERE, PARTS, Row, Waits, attempt, check
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.sparsity.topology import Topology
 from support.runs import ROOT
@@ -34,7 +35,7 @@ def test_every_part_runs_on_a_cpu(tmp_path):
     assert all(f"{row['what']:<72} {row['found']}" in done.stdout for row in rows)
 
 
-def test_a_part_that_goes_wrong_stops_no_other(monkeypatch, capsys):
+def test_a_part_that_goes_wrong_stops_no_other(monkeypatch, capsys, tmp_path):
     def fine(device, size):
         yield Row("this", "is right", 1.0, FINE)
 
@@ -47,8 +48,11 @@ def test_a_part_that_goes_wrong_stops_no_other(monkeypatch, capsys):
         os.kill(os.getpid(), signal.SIGKILL)
 
     def hangs(device, size):
-        subprocess.Popen(["sleep", "600"])
-        time.sleep(600)
+        yield from attempt("within", 600, sleeps)
+
+    def sleeps():
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        time.sleep(60)
         yield Row("never", "")
 
     def missing(device, size):
@@ -71,6 +75,8 @@ def test_a_part_that_goes_wrong_stops_no_other(monkeypatch, capsys):
     assert [len(part["rows"]) for part in found] == [2, 2, 1, 1, 1]
     assert "so far" in capsys.readouterr().out
     assert check("cpu", ["missing", "fine"])[0] == FINE
+    time.sleep(0.5)
+    assert not Path("/proc", (tmp_path / "pid").read_text(), "cmdline").exists(), "what it had started has ended"
 
 
 def test_a_wait_is_counted_where_it_is():
