@@ -97,7 +97,8 @@ def test_every_accuracy_figure_draws_each_line_from_its_own_records(name, tmp_pa
     sweep = sweeps.load(name)
     for place, cell in [*enumerate(sweep.cells)][1:]:
         leave_record(tmp_path / "runs", name, cell, metrics=metrics(place))
-    drawn = {}
+    drawn, kept = {}, sweeps.remembered
+    monkeypatch.setattr(sweeps, "remembered", lambda key, make: make() if key[0] == "picture" else kept(key, make))
     monkeypatch.setattr(drawing, "write_figure", lambda path, figure: drawn.update({path.suffix: figure}))
     drawing.draw(sweep, Records([tmp_path / "runs"]), tmp_path)
     assert set(drawn) == {".png", ".pdf"}
@@ -241,7 +242,7 @@ def test_a_study_is_drawn_as_a_forest_of_its_paired_differences():
         f"{row.found.mean:+.2f} [{row.found.low:+.2f}" for row in rows
     ]
     assert [patch.get_width() for patch in axes.patches] == pytest.approx([2.0, 2.0, 2.0, 2.0, reach - 0.5]), (
-        "what was predicted"
+        "what was expected"
     )
 
 

@@ -1,4 +1,4 @@
-"""Forest plots: a line for each difference, with its 95% interval, what was predicted, and the paper's number."""
+"""Forest plots: a line for each difference, with its 95% interval, what was expected, and the paper's number."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Row:
     Attributes:
         group: rows of one group stand together under its name.
         found: the difference; of one seed without an interval.
-        predicted: the ends of the range that was predicted; infinite where a bound has one side.
+        predicted: the ends of the range that the study expects; infinite where a bound has one side.
         paper: its number, if it has one.
     """
 
@@ -147,7 +147,7 @@ def _row(axes: Axes, y: float, row: Row, reach: float) -> None:
     found, hollow = row.found, {"markerfacecolor": style.ground(), "markersize": 5.5, "zorder": 3}
     if row.predicted:
         low, high = _within(row.predicted, reach)
-        axes.barh(y, high - low, 1.1, low, color=style.ink(style.GREEN), alpha=0.25, linewidth=0, label="predicted")
+        axes.barh(y, high - low, 1.1, low, color=style.ink(style.GREEN), alpha=0.25, linewidth=0, label="expected")
     if found.n > 1:
         ends = (found.low, found.high)
         axes.plot(

@@ -66,7 +66,7 @@ def _curves(figure: FigureBase, on: Material) -> None:
         one.set(title=name(value), xlabel=name("epoch"))
         style.epochs(one)
         places: Counter[str] = Counter()
-        ends = []
+        ends, named = [], []
         for asked, group in lines:
             shown = _epochs(on.rows, complete(group), value)
             if shown.empty:
@@ -79,16 +79,15 @@ def _curves(figure: FigureBase, on: Material) -> None:
             look = Look(words, style.look(method)["color"], marker, style.DASHES[place])
             points = over_seeds(shown, "epoch", value)
             style.band(one, points, value, look)
+            named.append(words)
             ends.append((points["x"].iloc[-1], points["mean"].iloc[-1], style.ink(look.colour)))
         if on.at_paper_scale and value == on.spec.get("study", {}).get("values", [None])[0]:
             _papers(one, on.spec["study"].get("comparisons", ()))
         _number(one, ends)
-    handles, words = axes[0].get_legend_handles_labels()
-    others = {text: handle for one in axes[1:] for handle, text in zip(*one.get_legend_handles_labels(), strict=True)}
-    numbered = {f"{place}  {text}": handle for place, (handle, text) in enumerate(zip(handles, words, strict=True), 1)}
-    entries = numbered | {text: handle for text, handle in others.items() if text not in words}
+    entries = {text: handle for one in axes for handle, text in zip(*one.get_legend_handles_labels(), strict=True)}
     if entries:
-        texts = ["\n    ".join(wrap(text, 58)) for text in entries]
+        texts = [f"{named.index(text) + 1}  {text}" if text in named else text for text in entries]
+        texts = ["\n    ".join(wrap(text, 58)) for text in texts]
         figure.legend(entries.values(), texts, loc="outside lower center", ncols=2)
 
 
