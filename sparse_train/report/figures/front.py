@@ -133,7 +133,8 @@ def _effect(one: Statement) -> forest.Row:
     mean, low, high = one.effect if len(one.effect) == 3 else (*one.effect, math.nan, math.nan)
     group = "The paper's protocol" if one.scale == PAPER else f"Reduced scale {one.scale}: {_note(one.scale)}"
     found = Estimate(mean, low, high, math.nan, one.n)
-    return forest.Row(group, f"{one.says} (n={one.n})", found, paper=one.published[0])
+    words = ", ".join(filter(None, [one.says, one.under]))
+    return forest.Row(group, f"{words} (n={one.n})", found, paper=one.published[0])
 
 
 def _note(scale: str) -> str:
