@@ -19,7 +19,7 @@ from sparse_train.record.metadata import describe
 
 TAIL = """
 [docs/readings.md](../docs/readings.md#where-public-code-differs) lists the other differences. `parity/traces.npz` keeps
-the masks of these codes, and `tests/test_parity.py` checks our code against them where the codes are not installed.
+the masks of these codes; `tests/project/test_parity.py` checks our code against them where the codes are not installed.
 """
 
 

@@ -1,6 +1,6 @@
 """Valid combinations of the configuration's groups and keys, at random: each composes, is accepted, and is built.
 
-`EXAMPLES=1000 pytest tests/test_space.py` draws as many, anew each time.
+`EXAMPLES=1000 pytest tests/options/test_space.py` draws as many, anew each time.
 """
 
 import os
