@@ -2,7 +2,7 @@
 #
 # A target NAME below is an artifact: table1 ... table9, fig1 ... fig26 and the others of sweeps/, or `all`.
 #   SCALE=paper      the paper's protocol; size16, cpu or smoke: smaller, labelled, in a place of their own
-#   DRY=1            print the runs and their cost, launch none
+#   DRY=1            list the runs and their cost, launch none
 #   REFERENCES=1     with the dense and static runs that an accuracy figure offers
 #   LAUNCHER=local   runs side by side: JOBS=2, or GPUS=0,1,2,3 with a run on each, PACK=4 with four on each
 #   LAUNCHER=slurm   runs as SLURM jobs (docs/on-your-cluster.md); returns once they are in the queue

@@ -26,7 +26,7 @@ from sparse_train.errors import ConfigError, DivergedError, HeldError, MaskMisma
 from sparse_train.options.command_line import checked, hydras, one_line, parsed, parser, usage
 from sparse_train.options.composition import CONF, compose, searched
 from sparse_train.options.targets import instantiate
-from sparse_train.process.console import STDERR, closing_line, give_up_stdout, piped, say
+from sparse_train.process.console import STDERR, closing_block, closing_line, give_up_stdout, piped, say
 
 if TYPE_CHECKING:
     from sparse_train.process.distributed import Ranks
@@ -105,7 +105,7 @@ def start(given: Namespace, typed: list[str]) -> None:
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def called(cfg: DictConfig) -> float | None:
-        return run(cfg, typed)
+        return run(cfg, typed, given.layers)
 
     multirun.install()
     program, sys.argv = sys.argv[0], [sys.argv[0], *hydras(given, words)]
@@ -133,7 +133,7 @@ def stop(line: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
-def run(cfg: DictConfig, typed: list[str]) -> float | None:
+def run(cfg: DictConfig, typed: list[str], layers: bool = False) -> float | None:
     """Train what the configuration describes, unless that is done.
 
     Returns:
@@ -141,6 +141,7 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
 
     Args:
         typed: the words of the command, for the one to run next.
+        layers: print each layer's density and FLOPs instead.
     """
     where, ranks = "", None
     try:
@@ -148,18 +149,20 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
         import torch  # takes seconds, which no error of a key waits for
 
         from sparse_train.record.record import Record, look_again
-        from sparse_train.train.tasks import look_at_files, require_same_settings, tell
+        from sparse_train.train import tasks
 
+        if layers:
+            return tasks.layers(cfg)
         ranks = processes(cfg)
-        require_same_settings(cfg, ranks)
+        tasks.require_same_settings(cfg, ranks)
         record = Record(cfg.runs_dir, run_id(cfg), fresh=cfg.resume == "fresh", ranks=ranks)
         where = f"{record.dir}: "
         if trained := not ranks.from_main(lambda: record.finished):
             instantiate(cfg, "task")(cfg, record)
         else:
             look_again(record)
-            look_at_files(cfg, record)
-            tell(cfg, record)
+            tasks.look_at_files(cfg, record)
+            tasks.tell(cfg, record)
     except HeldError as error:
         no_result(str(error), HELD)
     except (ConfigError, DivergedError, MaskMismatchError, OmegaConfBaseException, OSError, MemoryError) as error:
@@ -174,11 +177,14 @@ def run(cfg: DictConfig, typed: list[str]) -> float | None:
             raise
         no_result(f"rank {ranks.rank} of {ranks.world}: {first}")
     if ranks.main:
-        say(closing_line(record.content) + ("" if trained else "; trained earlier"))
-        alone = trained and HydraConfig.get().mode == RunMode.RUN and ranks.world == 1
-        scored = alone and "test_acc" in record.content.get("final", {})
-        if scored and (following := next_command(record.content, typed)):
-            say(f"next: {following}")
+        alone = trained and HydraConfig.get().mode == RunMode.RUN
+        if alone and "test_acc" in record.content.get("final", {}):
+            following = next_command(record.content, typed) if ranks.world == 1 else None
+            files = sorted(path.name for path in record.dir.iterdir() if path.is_file() and path != record.lock.path)
+            for line in closing_block(record.content, files, following):
+                say(line)
+        else:
+            say(closing_line(record.content) + ("" if trained else "; trained earlier"))
         try:
             print(record.dir, flush=True)
         except OSError as error:  # a full disk, or nobody reads

@@ -35,7 +35,8 @@ def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(number, 
         said = process.stderr.read()
         process.wait()
     _, begun, _, _, saved = said.splitlines()  # "loading ...", then three lines of what is trained
-    assert begun.startswith(f"{run_dir}: digits")
+    assert begun.startswith("digits")
+    assert begun.endswith(f" (run {run_dir.name})")
     assert saved == f"{run_dir}: checkpoint saved on {number.name}; stopping; the same command resumes"
     assert process.returncode == 128 + number
     assert not (run_dir / "lock").exists()

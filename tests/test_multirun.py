@@ -90,10 +90,20 @@ def test_a_run_ends_with_what_it_came_to_and_its_directory(tmp_path, monkeypatch
         [left] = tmp_path.glob("*/record.json")
         assert out == f"{left.parent}\n"
         accuracy = record(left.parent)["final"]["test_acc"]
-        last, *following = err[err.index("complete: ") :].splitlines()
-        assert re.match(rf"complete: test accuracy {accuracy:.2f}% after 1 epoch in \d\d:\d\d \(ITOP 1", last)
-        assert last.endswith(", sparsity 90.00%); trained earlier" if again else ", sparsity 90.00%)")
-        assert [line[:27] for line in following] == ([] if again else ["next: python -m sparse_trai"])
+        head, *rows = err[err.index("complete: ") :].splitlines()
+        if again:
+            assert re.match(rf"complete: test accuracy {accuracy:.2f}% after 1 epoch in \d\d:\d\d \(ITOP 1", head)
+            assert head.endswith(", sparsity 90.00%); trained earlier")
+            assert rows == []
+        else:
+            assert head == "complete: digits resnet20 rigl sparseopt 0.9 seed 0"
+            said = {row.split()[0]: row.split(maxsplit=1)[1] for row in rows}
+            assert list(said) == ["best", "last", "time", "files", "next"]
+            assert said["best"] == f"test accuracy {accuracy:.2f}% in epoch 1"
+            assert said["last"].startswith(f"test accuracy {accuracy:.2f}% (sparsity 90.00%, ITOP 1")
+            assert said["files"] == ", ".join(sorted(path.name for path in left.parent.iterdir()))
+            assert said["next"].startswith("python -m sparse_train ")
+        assert err.count(str(left.parent)) == 0, "stdout has it"
 
 
 @pytest.mark.parametrize(
@@ -149,9 +159,21 @@ def test_a_run_begins_with_its_weights_epochs_and_device(tmp_path, monkeypatch, 
     dense = sum(weight.numel() for weight in load(out.strip()).parameters()) - sparse
     assert kept / sparse == pytest.approx(0.25, abs=0.001)
     name, weights, length = err.splitlines()[:3]
-    assert name == f"{out.strip()}: digits resnet20 rigl sparseopt 0.75 seed 0"
-    assert weights == f"  ResNet20: {kept:,} of {sparse:,} weights kept ({kept / sparse:.2%}); {dense:,} dense ones"
-    assert re.fullmatch(r"  1 epoch of \d+ steps on cpu, 1 thread, fp32", length)
+    assert name == f"digits resnet20 rigl sparseopt 0.75 seed 0 (run {Path(out.strip()).name})"
+    words = f"{kept:,} of {sparse:,} weights ({kept / sparse:.2%}); dense: {dense:,} (norms, biases)"
+    assert weights == f"  ResNet20: {words}"
+    assert re.fullmatch(r"  1 epoch of \d+ steps on cpu, 1 thread, fp32; \* marks the best so far", length)
+
+
+def test_the_weights_that_stay_dense_are_named_and_layers_are_listed_on_request(monkeypatch, capsys):
+    options = ["dataset=digits", "model=mlp", "topology.exclude=[layers.1.weight]", "sparsity=0.9"]
+    code, out, err = run_here(monkeypatch, capsys, *options, "--layers")
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines() if line.strip()]
+    assert lines[0][:5] == ["weight", "shape", "weights", "kept", "density"]
+    assert ["layers.1.weight", "64x64", "4,096", "4,096", "100.00%", "0.008", "0.008"] in lines
+    code, out, err = run_here(monkeypatch, capsys, *options, "--layers", "--multirun")
+    assert (code, out, err) == (1, "", "error: argument --multirun/-m: not allowed with argument --layers\n")
 
 
 @pytest.mark.parametrize(("has", "amp", "warned"), [("AVX2", "bf16", 1), ("AVX512", "bf16", 0), ("AVX2", "none", 0)])

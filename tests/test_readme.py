@@ -6,6 +6,7 @@ import subprocess
 import torch
 from torch import nn
 
+from sparse_train.process.console import closing_block, epoch_line
 from sparse_train.report import sweeps
 from support.runs import ROOT
 
@@ -38,6 +39,27 @@ def test_the_snippet_is_at_most_ten_lines_and_trains():
 
 def test_the_readme_is_a_landing_page():
     assert len(README.splitlines()) <= 120
+    code = re.findall(r"```\w+\n(.*?)```|^(    .*)$", README, re.DOTALL | re.MULTILINE)
+    lines = [line for fenced, indented in code for line in (fenced or indented).splitlines()]
+    assert len(lines) > 30
+    assert [line for line in lines if len(line) > 104] == [], "GitHub's box cuts them off"
+
+
+def test_the_screen_is_that_of_a_run(compose_config):
+    """Its lines are as the code makes them today; the id is that of its command, and of a committed run."""
+    from sparse_train import config
+
+    command, name, *screen, run_dir = re.search(r"^    \$ (python.*?)\n\n", README, re.DOTALL | re.MULTILINE)[1].split("\n    ")
+    made = config.run_id(compose_config(*command.split()[3:]))
+    assert run_dir == f"runs/{made}"
+    assert name == f"digits resnet20 rigl sgd 0.9 seed 0 (run {made})"
+    assert made in (ROOT / "results/records/runs.csv").read_text()
+    row = {"epoch": 47, "train_loss": 0.032, "train_acc": 99.3, "test_acc": 90.36, "lr": 0.00106, "seconds": 1.3}
+    assert epoch_line([{**row, "test_acc": 90.35}, row], 50) in screen
+    final = {"epoch": 50, "test_acc": 90.13, "realised_sparsity": 0.9, "itop_rate": 0.2237, "images_per_second": 465}
+    record = {"status": "complete", "name": name.partition(" (")[0], "seconds": 61, "final": final, "best": row}
+    files = ["checkpoint.pt", "history.jsonl", "masks.safetensors", "model.safetensors", "record.json"]
+    assert closing_block(record, files, f"{command} seed=1") == screen[-6:]
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) < 200
 
 

@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from sparse_train.process.console import RunBar, say
+from sparse_train.process import console
+from sparse_train.process.console import RunBar, epoch_line, say
 from sparse_train.report import cost, screen, sweeps
 from sparse_train.report.launch import overview
 from sparse_train.report.results import Records
@@ -83,7 +84,7 @@ def test_what_takes_long_has_a_bar_that_goes_and_only_on_a_terminal(monkeypatch,
 
 def test_columns_line_up_and_nothing_is_cut_without_a_terminal(capsys):
     long = "a long last column " * 6
-    screen.table(["name", "runs", "speed"], [["one", "5", long], ["another", "1,234", ""]], ["all", "1,239", ""])
+    console.table(["name", "runs", "speed"], [["one", "5", long], ["another", "1,234", ""]], ["all", "1,239", ""])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     ends = [
         line.index(number) + len(number) for line in lines for number in ("runs", "1,234", "1,239") if number in line
@@ -128,3 +129,47 @@ def test_the_cost_of_several_sweeps_has_a_total_that_counts_a_run_once(capsys):
     assert found[overview.TOTAL][:2] == [str(len(every)), f"{planned.epochs:,}"]
     assert found[overview.TOTAL][5] == cost.number(planned.wall_clock / 3600)
     assert found["table2"][-1] == "cifar100 stated"
+
+
+def history(epochs, **row):
+    common = {"train_loss": 1.2344, "train_acc": 65.43, "lr": 9.876e-05, "seconds": 3700.0, **row}
+    return [{**common, "epoch": epoch, "test_acc": 70.0 + (epoch % 7)} for epoch in range(1, epochs + 1)]
+
+
+def test_an_epoch_fits_80_columns_and_the_best_is_marked():
+    rows = history(100, data_wait=0.123)
+    line = epoch_line(rows[:12], 100)
+    assert line == "epoch  12/100  train 1.234 65.4%  test 75.00%   lr 9.9e-05    90h left  wait 12%"
+    assert max(len(epoch_line(rows[:end], 100)) for end in (13, 60, 100)) <= 80
+    marked = [end for end in range(1, 101) if "*" in epoch_line(rows[:end], 100)]
+    assert marked == [1, 2, 3, 4, 5, 6], "later ones are no better than the sixth"
+    assert epoch_line([{**rows[0], "lr": 0.1}], 1).endswith("  lr 0.1         0s left  wait 12%")
+
+
+def test_the_status_of_one_sweep_is_a_grid_of_its_settings(tmp_path, capsys):
+    sweep = sweeps.load("table2")
+    overview.grid(sweep, Records([]), tmp_path, tmp_path)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[0] == ["sparsity", "optimizer", "epochs=100", "epochs=200", "epochs=300", "epochs=500"]
+    assert ["0.97", "sgd", *["0/3"] * 4] in lines
+    assert lines[-1] == ["all", *["0/36"] * 4]
+    leave_record(tmp_path / "runs", "table2", sweep.cells[0])
+    overview.grid(sweep, Records([tmp_path / "runs"]), tmp_path / "runs", tmp_path)
+    assert f"{sweep.cells[0].factors['optimizer']}          1/3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sweeps.names())
+def test_every_sweep_has_a_grid(name, tmp_path, capsys):
+    sweep = sweeps.load(name, "smoke")
+    overview.grid(sweep, Records([]), tmp_path, tmp_path)
+    shown = capsys.readouterr().out
+    assert ("all" in shown) == (len({tuple(c.factors[k] for k in c.factors if k != "seed") for c in sweep.cells}) > 1)
+
+
+def test_a_plan_lists_the_runs_that_it_would_train(tmp_path):
+    sweep = sweeps.load("table2")
+    leave_record(tmp_path / "runs", "table2", sweep.cells[0])
+    head, *lines = overview.listed(sweep, Records([tmp_path / "runs"]))
+    assert head == "table2: 143 runs to train, all with dataset=cifar100 model=resnet20 dst=rigl renorm=none"
+    assert [line.split()[0] for line in lines] == [cell.id for cell in sweep.cells[1:]]
+    assert lines[0].endswith("  sparsity=0.9 optimizer=sparseopt_ham epochs=100 seed=1")

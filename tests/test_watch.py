@@ -62,7 +62,7 @@ def test_a_sweep_at_a_glance(runs, monkeypatch, capsys):
     assert head.endswith("left with 2 at a time")
     first, second = SWEEP.cells[3].id, SWEEP.cells[4].id
     assert lines == [
-        f"  running  epoch  10/50        4.0 s per epoch  3 min left  run {first}",
+        f"  running  epoch  10/50        4.0 s per epoch  3m left  run {first}",
         f"  running  epoch   0/50   run {second}",
         f"  failed   run {SWEEP.cells[6].id}: OSError: no space",
         f"  diverged run {SWEEP.cells[7].id}: the loss is not finite at step 9",

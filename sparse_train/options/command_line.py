@@ -46,6 +46,7 @@ Examples
 Options
   --multirun            a sweep: one run for each combination of comma-separated values
   --cfg job             print the configuration instead of running it
+  --layers              print each layer's density and FLOPs instead of running it
   --config-dir DIR      look for configurations in a directory of your own too
   --config-name NAME    start from another file than conf/config.yaml
   --help keys           every key with its default
@@ -56,12 +57,12 @@ KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s](?:[^#]|(?<! 
 
 
 def parser() -> ArgumentParser:
-    """Hydra's flags, which may stand among the overrides, and our own `--help` and `--version`."""
+    """Hydra's flags, which may stand among the overrides, and our own `--help`, `--version` and `--layers`."""
     made = ArgumentParser(prog="python -m sparse_train", add_help=False, allow_abbrev=False)
     for flags in ("--help -h", "--version", "--hydra-help", "--resolve"):
         made.add_argument(*flags.split(), action="store_true")
     mode = made.add_mutually_exclusive_group()
-    for flags in ("--run -r", "--multirun -m", "--shell-completion -sc"):
+    for flags in ("--run -r", "--multirun -m", "--layers", "--shell-completion -sc"):
         mode.add_argument(*flags.split(), action="store_true")
     mode.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
     mode.add_argument("--info", "-i", nargs="?", const="all")
@@ -75,7 +76,7 @@ def parser() -> ArgumentParser:
 
 def hydras(given: Namespace, overrides: Iterable[str]) -> list[str]:
     """The words that Hydra is given: its flags, then the overrides."""
-    ours = ("help", "version", "config_path", "config_dir", "overrides")
+    ours = ("help", "version", "layers", "config_path", "config_dir", "overrides")
     flags = {f"--{name.replace('_', '-')}": value for name, value in vars(given).items() if value and name not in ours}
     words = [word for flag, value in flags.items() for word in ([flag] if value is True else [flag, value])]
     return [*words, *overrides]

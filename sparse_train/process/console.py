@@ -5,12 +5,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Real
 from typing import Any
 
 from tqdm import tqdm
+
+WIDE = 200  # columns of a table where there is no terminal: nothing is cut or wrapped
+PACE = 5  # epochs whose mean time is the pace of a run
 
 _quiet = False
 _speaker = ""
@@ -129,26 +132,56 @@ class EpochLog:
     def __init__(self, epochs: int, seconds: float = 2.0):
         self.epochs, self.seconds, self.last = epochs, seconds, -math.inf
 
-    def tell(self, row: dict) -> None:
+    def tell(self, history: Sequence[dict]) -> None:
+        """The last epoch of a history."""
         now = time.monotonic()
-        if now - self.last >= self.seconds or row["epoch"] == self.epochs:
+        if now - self.last >= self.seconds or history[-1]["epoch"] == self.epochs:
             self.last = now
-            say(epoch_line(row, self.epochs))
+            say(epoch_line(history, self.epochs))
 
 
-def epoch_line(row: dict, epochs: int) -> str:
-    """One epoch on one line."""
-    waiting = f"  waiting for data {row['data_wait']:.0%}" if "data_wait" in row else ""
-    return (
-        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
-        f"  train loss {row['train_loss']:.4f} acc {row['train_acc']:5.2f}%"
-        f"  test loss {row['test_loss']:.4f} acc {row['test_acc']:5.2f}%"
-        f"  ITOP {row['itop_rate']:.2%}  {row['images_per_second']:,.0f} img/s{waiting}"
-    )
+def epoch_line(history: Sequence[dict], epochs: int) -> str:
+    """The last epoch of a history, in 80 columns: loss and accuracies, `*` after the best so far, lr, time left."""
+    row, lately = history[-1], [one["seconds"] for one in history[-PACE:]]
+    best = all(row["test_acc"] > one["test_acc"] for one in history[:-1])
+    words = [
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}",
+        f"train {row['train_loss']:.3f} {row['train_acc']:4.1f}%",
+        f"test {row['test_acc']:5.2f}%{'*' if best else ' '}",
+        f"lr {row['lr']:<7.3g}" if row["lr"] >= 0.001 or row["lr"] == 0 else f"lr {row['lr']:.1e}",
+        f"{span((epochs - row['epoch']) * sum(lately) / len(lately)):>5} left",
+    ]
+    words += [f"wait {row['data_wait']:3.0%}"] if "data_wait" in row else []
+    return "  ".join(words)
+
+
+def span(seconds: float) -> str:
+    """`90h`, `3h05m`, `12m`, `40s`."""
+    minutes = round(seconds / 60)
+    if minutes >= 600:
+        return f"{round(minutes / 60):,}h"
+    if minutes >= 60:
+        return f"{minutes // 60}h{minutes % 60:02d}m"
+    return f"{minutes}m" if seconds >= 90 else f"{seconds:.0f}s"
+
+
+def closing_block(record: dict, files: Sequence[str], following: str | None) -> list[str]:
+    """The result of a training run that stands alone: best and last accuracy, time, files, and the next command."""
+    final, best = record["final"], record["best"]
+    epochs = "1 epoch" if final["epoch"] == 1 else f"{final['epoch']:,} epochs"
+    rows = {
+        "best": f"test accuracy {best['test_acc']:.2f}% in epoch {best['epoch']}",
+        "last": f"test accuracy {final['test_acc']:.2f}%"
+        f" (sparsity {final['realised_sparsity']:.2%}, ITOP {final['itop_rate']:.2%})",
+        "time": f"{span(record['seconds'])} for {epochs}; {final['images_per_second']:,.0f} images per second",
+        "files": ", ".join(files),
+        "next": following,
+    }
+    return [f"{record['status']}: {record['name']}", *(f"  {key:5}  {words}" for key, words in rows.items() if words)]
 
 
 def closing_line(record: dict) -> str:
-    """The result of a run on one line: a training run's accuracy, else a measurement's final numbers."""
+    """The result of one run of a sweep: a training run's accuracy, else a measurement's final numbers."""
     final = record.get("final", {})
     if "test_acc" not in final:
         numbers = {key: value for key, value in final.items() if isinstance(value, Real)}
@@ -160,3 +193,26 @@ def closing_line(record: dict) -> str:
         f"{record['status']}: test accuracy {final['test_acc']:.2f}% after {epochs} in {time_taken}"
         f" (ITOP {final['itop_rate']:.2%}, sparsity {final['realised_sparsity']:.2%})"
     )
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], total: Sequence[str], words: Sequence[int] = (0, -1)
+) -> None:
+    """Print rows in columns, numbers to the right, and their total under a line.
+
+    Args:
+        head: the names of the columns.
+        total: of each column.
+        words: the places of the columns that are words, which go to the left.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    left = {place % len(head) for place in words}
+    shown = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
+    for place, (name, foot) in enumerate(zip(head, total, strict=True)):
+        shown.add_column(name, footer=foot, justify="left" if place in left else "right", no_wrap=place == 0)
+    for row in rows:
+        shown.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(shown)

@@ -107,12 +107,13 @@ def _draw(args: argparse.Namespace) -> None:
 
 
 def _status(args: argparse.Namespace) -> None:
-    """count complete, running, interrupted, failed, diverged and missing runs, and jobs in SLURM's queue"""
+    """count complete, running, interrupted, failed, diverged and missing runs, of one artifact in a grid"""
     chosen, records = _sweeps(args), _records(args)
     if len(chosen) > 1:
         overview.statuses(chosen, records, _runs_dir(args), args.results_dir)
     else:
         print(status(chosen[0], records, _runs_dir(args), args.results_dir))
+        overview.grid(chosen[0], records, _runs_dir(args), args.results_dir)
 
 
 def _cancel(args: argparse.Namespace) -> None:
@@ -122,14 +123,14 @@ def _cancel(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    """count the runs of each artifact and their cost, on so many GPUs; launch nothing"""
+    """count the runs of each artifact and their cost, on so many GPUs, and list those of one; launch nothing"""
     chosen, records = _sweeps(args), _records(args)
     speeds = replace(cost.measured(records), loader=cost.loader(args.results_dir), cpus=args.cpus)
     gpus = max(1, args.gpus[0] if len(args.gpus) == 1 else len(args.gpus))
     if len(chosen) > 1:
         overview.costs(chosen, records, speeds, gpus)
     else:
-        print(plan(chosen[0], records, speeds, gpus))
+        print(*overview.listed(chosen[0], records), plan(chosen[0], records, speeds, gpus), sep="\n")
     print(f"({speeds})")
 
 

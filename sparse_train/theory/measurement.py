@@ -51,7 +51,7 @@ def measurement(
             with released(), record.held():
                 if not record.finished:
                     record.start([], **about)
-                    say(f"{record.dir}: {about['name']}")
+                    say(f"{about['name']} (run {record.id})")
                     started = time.perf_counter()
                     rows, final = work(cfg, **options)
                     record.measured(rows, final, seconds=round(time.perf_counter() - started, 3))

@@ -67,7 +67,7 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
                 progress = Progress(record.history, 0, run.meter(), 0.0)
                 for sink in sinks:
                     sink.log(row, run.topology)
-                log.tell(row)
+                log.tell(record.history)
         checkpointing.files.tidy()
         if run.ranks.main:
             export(run.model, run.topology, record.dir)

@@ -11,10 +11,11 @@ from traceback import clear_frames
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from sparse_train.errors import ConfigError, require
 from sparse_train.options.targets import foreign_targets, make
-from sparse_train.process.console import say
+from sparse_train.process.console import say, table
 from sparse_train.process.distributed import Ranks
 from sparse_train.record import segments
 from sparse_train.record.checkpoint import Checkpoints
@@ -23,6 +24,8 @@ from sparse_train.record.integrity import HISTORY
 from sparse_train.record.metadata import versions
 from sparse_train.record.record import AGAIN, Record
 from sparse_train.source import foreign_code, training_code
+from sparse_train.sparsity.layers import parameters
+from sparse_train.sparsity.topology import Topology
 from sparse_train.train import loop
 from sparse_train.train.build import Run, build, loading
 from sparse_train.train.checkpointing import Interval
@@ -45,7 +48,7 @@ def _train(cfg: DictConfig, record: Record) -> None:
         if record.finished:  # by another process, in the meantime
             return
         require_same_files(record, run, anyway=cfg.resume == "anyway")
-        for line in card(run, record.dir):
+        for line in card(run, record.id):
             say(line)
         sinks = [] if cfg.logger is None or not run.ranks.main else [make(cfg, "logger", record, run.metadata)]
         for sink in sinks:
@@ -131,11 +134,12 @@ def settings(cfg: DictConfig) -> dict[str, str]:
     return found
 
 
-def card(run: Run, run_dir: Path) -> list[str]:
-    """The run's directory and name, what is trained, for how long and on what; and warnings."""
+def card(run: Run, run_id: str) -> list[str]:
+    """The run's name and id, what is trained, for how long and on what; and warnings."""
     kept = sum(run.topology.counts.values())
     sparse = sum(mask.numel() for mask in run.topology.masks.values())
-    dense = sum(parameter.numel() for parameter in run.model.parameters()) - sparse
+    dense = dense_parameters(run.model, run.topology)
+    also = f"; dense: {sum(dense.values()):,} ({named(dense)})" if dense else ""
     epochs = "1 epoch" if run.epochs == 1 else f"{run.epochs:,} epochs"
     steps = "1 step" if len(run.data.train) == 1 else f"{len(run.data.train):,} steps"
     numbers = "bf16" if run.autocast else "fp32"
@@ -144,11 +148,10 @@ def card(run: Run, run_dir: Path) -> list[str]:
     processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
     compiled = "; torch.compile delays the first step" if run.metadata["compile"] else ""
     executed = "" if (how := run.metadata["execution"]) == "dense" else f"; {how}"
-    weights = f"{kept:,} of {sparse:,} weights kept ({kept / sparse:.2%}); {dense:,} dense ones"
     lines = [
-        f"{run_dir}: {run.metadata['name']}",
-        f"  {type(run.model).__name__}: {weights}",
-        f"  {epochs} of {steps} on {where}{processes}, {numbers}{compiled}{executed}",
+        f"{run.metadata['name']} (run {run_id})",
+        f"  {type(run.model).__name__}: {kept:,} of {sparse:,} weights ({kept / sparse:.2%}){also}",
+        f"  {epochs} of {steps} on {where}{processes}, {numbers}{compiled}{executed}; * marks the best so far",
     ]
     if run.autocast and run.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         lines.append(f"  warning: {SLOW_BF16}")
@@ -158,3 +161,42 @@ def card(run: Run, run_dir: Path) -> list[str]:
     if run.updater is not None and (warning := run.updater.idle()):
         lines.append(f"  warning: {warning}")
     return lines
+
+
+def dense_parameters(model: nn.Module, topology: Topology) -> dict[str, int]:
+    """How many parameters stay dense: of each weight outside the topology by its name, norms, biases, and others."""
+    found: dict[str, int] = {}
+    for path, module in model.named_modules():
+        for own, parameter in module.named_parameters(path, recurse=False):
+            if own not in topology.masks:
+                norm = "norm" in type(module).__name__.lower()
+                one_dimensional = "norms" if norm else "biases" if own.endswith("bias") else "others"
+                kind = own if parameter.ndim > 1 else one_dimensional
+                found[kind] = found.get(kind, 0) + parameter.numel()
+    return found
+
+
+def named(dense: dict[str, int]) -> str:
+    """`fc.weight, norms, biases`; three weights or more are only counted."""
+    kinds = [kind for kind in ("norms", "biases", "others") if kind in dense]
+    weights = [name for name in dense if name not in kinds]
+    return ", ".join([*(weights if len(weights) < 3 else [f"{len(weights)} layers"]), *kinds])
+
+
+def layers(cfg: DictConfig) -> None:
+    """Print each layer's shape, weights, density and FLOPs at the end of the run that `cfg` describes."""
+    with released():
+        run = build(cfg)
+        densities, flops = run.metadata["layers"], run.metadata["flops"]
+        shapes = {name: parameter.shape for name, parameter in parameters(run.model).items()}
+    rows, weights, kept = [], 0, 0
+    for name, of in flops["layers"].items():
+        density, size = densities.get(name, 1.0), shapes[name].numel()
+        weights, kept = weights + size, kept + round(density * size)
+        words = ["x".join(map(str, shapes[name])), f"{size:,}", f"{round(density * size):,}", f"{density:.2%}"]
+        rows.append([name, *words, *(f"{count / 1e6:,.3f}" for count in of.values())])
+    totals = [f"{flops[key] / 1e6:,.3f}" for key in ("inference_dense", "inference_sparse")]
+    head = ["weight", "shape", "weights", "kept", "density", "dense MFLOPs", "sparse MFLOPs"]
+    table(head, rows, ["all", "", f"{weights:,}", f"{kept:,}", f"{kept / weights:.2%}", *totals], words=(0, 1))
+    if flops["training_ratio"] is not None:
+        print(f"MFLOPs are of one image's forward pass. Training takes {flops['training_ratio']:.1%} of a dense run's.")

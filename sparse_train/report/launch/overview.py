@@ -1,4 +1,7 @@
-"""The state and the cost of runs: a line for one sweep, a table for several, whose total counts each run once."""
+"""The state and the cost of runs: a line and a grid or list for one sweep, a table for several.
+
+The total of several counts each run once.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,9 +10,10 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
-from sparse_train.report import cost, screen
+from sparse_train.process.console import table
+from sparse_train.report import cost
 from sparse_train.report.launch import slurm
-from sparse_train.report.results import COMPLETE, Records, Results
+from sparse_train.report.results import COMPLETE, MISSING, Records, Results
 from sparse_train.report.sweeps import Cell, Sweep
 from sparse_train.report.views.tables import HOLE
 
@@ -77,6 +81,66 @@ def status(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | N
     return f"{sweep.name}: {', '.join(words)}" + (f"; in the queue: {found.waiting}" if found.queued else "")
 
 
+def grid(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path) -> None:
+    """Print how many seeds of each setting are complete, such as `2/3`, with a column for each value of one factor.
+
+    That factor is the columns of the artifact's table, else the last one that varies. Nothing if none varies.
+    """
+    rows, column = axes(sweep)
+    if column is None:
+        return
+    found = count(sweep, records, runs_dir, results_dir)
+    values = list(dict.fromkeys(cell.factors.get(column, HOLE) for cell in sweep.cells))
+    groups: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for cell in sweep.cells:
+        setting = tuple(cell.factors.get(factor, HOLE) for factor in rows) or (sweep.name,)
+        groups.setdefault(setting, {}).setdefault(cell.factors.get(column, HOLE), []).append(cell.id)
+
+    def said(ids: Sequence[str]) -> str:
+        done = [name for name in ids if name in found.here | found.committed]
+        states = Counter(found.states[name] for name in ids if name not in done)
+        others = [f"{number} {state}" for state, number in sorted(states.items()) if state != MISSING]
+        return ", ".join([f"{len(done)}/{len(ids)}", *others]) if ids else HOLE
+
+    every = {value: [cell.id for cell in sweep.cells if cell.factors.get(column, HOLE) == value] for value in values}
+    names = [_short(factor) for factor in rows] or ["artifact"]
+    total = ["all", *[""] * (len(names) - 1), *(said(every[value]) for value in values)]
+    head = [*names, *(f"{_short(column)}={value}" for value in values)]
+    lines = [[*setting, *(said(cells.get(value, [])) for value in values)] for setting, cells in groups.items()]
+    table(head, lines, total, words=range(len(names)))
+
+
+def axes(sweep: Sweep) -> tuple[list[str], str | None]:
+    """The factors of a grid's rows, and the one of its columns; of those that vary, seeds apart."""
+    shown = sweep.artifact.get("table") or {}
+    values = {factor: {cell.factors.get(factor) for cell in sweep.cells} for factor in sweep.factors}
+    varying = [factor for factor in sweep.factors if factor != "seed" and len(values[factor]) > 1]
+    if not varying:
+        return [], None
+    everywhere = [factor for factor in varying if all(factor in cell.factors for cell in sweep.cells)]
+    column = shown["columns"] if shown.get("columns") in varying else (everywhere or varying)[-1]
+    first = [factor for factor in shown.get("rows", []) if factor in varying and factor != column]
+    return [*first, *(factor for factor in varying if factor not in (*first, column))], column
+
+
+def _short(factor: str) -> str:
+    return factor.rpartition(".")[2]
+
+
+def listed(sweep: Sweep, records: Records) -> list[str]:
+    """A line for each run that launching the sweep would train: its id, and what is its own among the options."""
+    new = missing(sweep.cells, records)
+    given = [set(cell.options.items()) for cell in new]
+    common = set.intersection(*given) if len(given) > 1 else set()
+    lines = []
+    for cell in new:
+        own = " ".join(f"{key}={value}" for key, value in cell.options.items() if (key, value) not in common)
+        state = records.status(cell)
+        lines.append(f"  {cell.id}  {own}{'' if state == MISSING else f'  ({state})'}")
+    shared = [f"{key}={value}" for cell in new[:1] for key, value in cell.options.items() if (key, value) in common]
+    return [f"{sweep.name}: {len(new)} runs to train{' '.join([', all with', *shared]) if shared else ''}", *lines]
+
+
 def statuses(chosen: Sequence[Sweep], records: Records, runs_dir: Path, results_dir: Path) -> None:
     """Print how many runs of each sweep are in which state."""
     found = [count(sweep, records, runs_dir, results_dir) for sweep in chosen]
@@ -88,7 +152,7 @@ def statuses(chosen: Sequence[Sweep], records: Records, runs_dir: Path, results_
 
     head = ["artifact", "runs", "complete", "here", "committed", *states, "in the queue"]
     rows = [row(sweep.name, one) for sweep, one in zip(chosen, found, strict=True)]
-    screen.table(head, rows, row(TOTAL, reduce(add, found)))
+    table(head, rows, row(TOTAL, reduce(add, found)))
 
 
 def plan(sweep: Sweep, records: Records, speeds: cost.Speeds, gpus: int) -> str:
@@ -108,7 +172,7 @@ def costs(chosen: Sequence[Sweep], records: Records, speeds: cost.Speeds, gpus: 
         rows.append([sweep.name, *_costs(sweep.cells, new, speeds, gpus), speeds.source(sweep.cells)])
         seen |= {cell.id: cell for cell in sweep.cells}
     every = list(seen.values())
-    screen.table(head, rows, [TOTAL, *_costs(every, missing(every, records), speeds, gpus), ""])
+    table(head, rows, [TOTAL, *_costs(every, missing(every, records), speeds, gpus), ""])
 
 
 def _costs(cells: Sequence[Cell], new: Sequence[Cell], speeds: cost.Speeds, gpus: int) -> list[str]:

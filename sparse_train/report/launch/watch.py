@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparse_train.process.console import PACE, span
 from sparse_train.record.files import read_json_lines
 from sparse_train.record.integrity import HISTORY
 from sparse_train.report.launch import overview, slurm
@@ -13,7 +14,6 @@ from sparse_train.report.results import INTERRUPTED, MALFORMED, MISSING, UNREADA
 from sparse_train.report.sweeps import Cell, Sweep
 
 QUIET = 60.0  # seconds without a run that trains, or a job in the queue, after which no run is expected
-LATELY = 5  # epochs whose mean is a run's pace
 OPEN = ("running", INTERRUPTED, MISSING, UNREADABLE)  # runs that may still get a result
 CLEAR = "\x1b[H\x1b[2J"
 
@@ -95,7 +95,7 @@ def progress(cell: Cell, records: Records) -> Progress:
         return Progress(cell.id, records.status(cell), 0, cell.epochs, None)
     run_dir, record = records.found[cell.id]
     status, seconds = record["status"], _seconds(run_dir)
-    pace = sum(seconds[-LATELY:]) / len(seconds[-LATELY:]) if seconds and cell.epochs else None
+    pace = sum(seconds[-PACE:]) / len(seconds[-PACE:]) if seconds and cell.epochs else None
     done = len(seconds) if cell.epochs else 0
     return Progress(record.get("name", cell.id), status, done, cell.epochs, pace, record.get("reason", ""))
 
@@ -114,10 +114,10 @@ def block(counts: str, cells: Sequence[Progress]) -> str:
     words = [counts]
     words += [f"{pace:.1f} s per epoch"] if pace is not None else []
     left = time_left(cells)
-    words += [f"about {_span(left)} left with {max(len(running), 1)} at a time"] if left else []
+    words += [f"about {span(left)} left with {max(len(running), 1)} at a time"] if left else []
     made = [f"{time.strftime('%H:%M:%S')} {'; '.join(words)}"]
     for one in running:
-        own = f"  {one.pace:8.1f} s per epoch  {_span(one.pace * (one.of - one.epochs))} left" if one.pace else ""
+        own = f"  {one.pace:8.1f} s per epoch  {span(one.pace * (one.of - one.epochs))} left" if one.pace else ""
         made.append(f"  running  {f'epoch {one.epochs:>3}/{one.of:<3}' if one.of else ''}{own}  {one.name}")
     made += [f"  {one.status:8} {one.name}: {one.reason}" for one in cells if one.status in ("failed", "diverged")]
     return "\n".join(made)
@@ -139,11 +139,3 @@ def time_left(cells: Sequence[Progress]) -> float | None:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _span(seconds: float) -> str:
-    """`3 h 05 min`, `12 min`, `40 s`."""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
