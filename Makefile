@@ -52,7 +52,7 @@ WANDB := $(call option,project,PROJECT) $(call option,entity,ENTITY)
 reproduce-% draw-% rerun-% status-% cancel-% watch-%: export NAME = $*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast plan watch claims report dashboard wandb-sync wandb-backfill chaos trainers resize-imagenet bench bench-sparse bench-loader gpu-check parity lint format lock clean
+.PHONY: help setup quickstart test test-fast plan watch claims report docs dashboard wandb-sync wandb-backfill chaos trainers resize-imagenet bench bench-sparse bench-loader gpu-check parity lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / {sub("%", "NAME", $$1); printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,13 @@ claims: setup ## judge the paper's claims on its own numbers and on ours and dra
 report: setup ## write results/report.html, every table, figure, claim and run for a browser, from committed records: REPOSITORY= ENTITY= PROJECT= (its links)
 	$(REPORT) page $(call option,results-dir,RESULTS_DIR) $(call option,repository,REPOSITORY) $(WANDB)
 
+docs: setup .venv/docs ## build the site of all pages, the API and the methods in build/site; beside results/report.html, if it exists
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs . build/site
+
+.venv/docs: requirements-docs.lock .venv/ready
+	$(PIP) --quiet --require-hashes -r requirements-docs.lock
+	@touch $@
+
 dashboard: setup ## build the W&B workspace and a W&B report for every table: PROJECT=sparse_train ENTITY=
 	$(REPORT) dashboard $(WANDB)
 
@@ -156,9 +163,10 @@ format: setup ## fix the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: ## solve pyproject.toml anew into requirements.lock and requirements-build.lock (needs uv)
+lock: ## solve pyproject.toml anew into requirements.lock and those for building and the site (needs uv)
 	$(COMPILE) pyproject.toml --extra wandb --extra dev --output-file requirements.lock
 	$(COMPILE) --group build --output-file requirements-build.lock
+	$(COMPILE) --group docs --constraint requirements.lock --output-file requirements-docs.lock
 
 clean: ## remove the environment and caches; runs, data and results stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -86,7 +86,7 @@ def test_an_installed_wheel_trains_and_draws_from_an_empty_directory(wheel, tmp_
 
 
 def test_everything_that_is_installed_is_pinned_with_its_hash():
-    for name in ("requirements.lock", "requirements-build.lock"):
+    for name in ("requirements.lock", "requirements-build.lock", "requirements-docs.lock"):
         entries = (ROOT / name).read_text().replace("\\\n", "").splitlines()
         assert entries
         for entry in entries:

@@ -158,8 +158,8 @@ def test_the_status_of_one_sweep_is_a_grid_of_its_settings(tmp_path, capsys):
     assert f"{sweep.cells[0].factors['optimizer']}          1/3" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", sweeps.names())
-def test_every_sweep_has_a_grid(name, tmp_path, capsys):
+@pytest.mark.parametrize("name", ["table4", "sign-flips", "calibration", "why-clip"])  # no run; one factor; holes
+def test_a_grid_has_what_varies(name, tmp_path, capsys):
     sweep = sweeps.load(name, "smoke")
     overview.grid(sweep, Records([]), tmp_path, tmp_path)
     shown = capsys.readouterr().out

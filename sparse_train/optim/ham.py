@@ -16,6 +16,9 @@ def mirror_factor(weight: Tensor, grad: Tensor, lr: float | Tensor, alpha: float
     In the small-step limit the inverse metric is 1 + alpha |w| (Appendix A.1). A weight never changes its sign in
     this step, and one that is 0 stays 0.
 
+    >>> mirror_factor(torch.tensor([0.5, 0.0]), torch.tensor([-1.0, -1.0]), lr=0.1, alpha=10.0, beta=0.0)
+    tensor([2.7183, 1.0000])
+
     Args:
         weight: w, as the base step left it.
         grad: g, the gradient that the base step received: without momentum and weight decay.

@@ -21,6 +21,12 @@ def neuron_scale(mask: Tensor, average: float | Tensor | None = None, ablates: b
     factors of exactly 1; a neuron without incoming weights gets 0. (Transposed convolutions keep their weights as
     (in, out, ...); this is not for them.)
 
+    >>> mask = torch.tensor([[True, True, True, True], [True, False, False, False], [False, False, False, False]])
+    >>> neuron_scale(mask, average=1.0)  # D alone: square roots of the densities 1, 1/4 and 0
+    tensor([[1.0000],
+            [0.5000],
+            [0.0000]], dtype=torch.float64)
+
     Args:
         mask: boolean, of the weight's shape (out, in, *kernel).
         average: 1 - s_avg, to take another average than this layer's own mean over its neurons; 1.0 gives the

@@ -86,6 +86,9 @@ def looks_drawn(weight: Tensor) -> bool | None:
 def drop(mask: Tensor, score: Tensor, count: int) -> Tensor:
     """`mask` without the `count` active positions of smallest score.
 
+    >>> drop(torch.tensor([True, True, True, False]), torch.tensor([0.3, 0.1, 0.2, 0.0]), 1)
+    tensor([ True, False,  True, False])
+
     Args:
         mask, score: of one shape; score is finite.
         count: at most the number of active positions.
@@ -95,6 +98,9 @@ def drop(mask: Tensor, score: Tensor, count: int) -> Tensor:
 
 def grow(mask: Tensor, score: Tensor, count: int) -> Tensor:
     """`mask` and the `count` inactive positions of largest score.
+
+    >>> grow(torch.tensor([True, False, False, False]), torch.tensor([0.9, 0.1, 0.2, 0.0]), 1)
+    tensor([ True, False,  True, False])
 
     Args:
         mask, score: of one shape; score is finite.
