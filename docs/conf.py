@@ -42,15 +42,18 @@ CONTENTS = """
 
 ```{toctree}
 :hidden:
-:caption: Use it
+:caption: Documentation
+:glob:
 
 docs/training
 docs/sweeps
 docs/from-a-trained-model
 docs/your-own-loop
 docs/your-own-method
+docs/on-your-*
 docs/methods/index
 docs/api
+docs/*
 ```
 
 ```{toctree}
@@ -65,9 +68,7 @@ results/README
 ```{toctree}
 :hidden:
 :caption: The project
-:glob:
 
-docs/*
 ARCHITECTURE
 CONTRIBUTING
 CHANGELOG
@@ -140,10 +141,13 @@ def docstring(app: Sphinx, what: str, name: str, thing: object, options: object,
 
 def _escaped(line: str) -> str:
     words = []
-    for part in re.split(r"(`[^`]+`|\*\w+\*)", line):
-        plain = part if part.startswith("*") else re.sub(r"[*|\\]|_(?!\w)", r"\\\g<0>", part)
-        words.append(f"`{part}`" if part.startswith("`") else plain)
-    return re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", "".join(words))  # `Layer`s
+    for place, part in enumerate(re.split(r"(`[^`]+`|\*\w+\*)", line)):  # at odd places: `code`, *emphasis*
+        if place % 2:
+            words.append(f"`{part}`" if part.startswith("`") else part)
+        else:
+            apart = r"\ " if place and re.match(r"\w", part) else ""  # `Layer`s
+            words.append(apart + re.sub(r"[*|\\]|_(?!\w)", r"\\\g<0>", part))
+    return "".join(words)
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:

@@ -64,7 +64,7 @@ one at some time (orange), in percent.
 ## Command
 
 ```sh
-python -m sparse_train dataset=cifar100 model=resnet20 dst={option} sparsity=0.97 optimizer=sgd
+python -m sparse_train dataset=cifar100 dst={option} sparsity=0.97 optimizer=sgd
 ```
 
 In a loop of your own: `Updater(topology, optimizer, {title}(), total_steps=10_000)`{initial}

@@ -31,9 +31,9 @@ def erk(shapes: Shapes, sparsity: float) -> dict[str, float]:
     density would exceed 1 is kept dense and eps is solved again for the others, until none exceeds 1: the total is
     what was asked for, which clamping would not give.
 
-    >>> densities = erk({"wide": (64, 64), "narrow": (64, 16), "fc": (10, 16)}, sparsity=0.75)
+    >>> densities = erk({"hidden": (64, 64), "fc": (10, 64)}, sparsity=0.75)
     >>> {name: round(density, 3) for name, density in densities.items()}
-    {'wide': 0.176, 'narrow': 0.441, 'fc': 0.917}
+    {'hidden': 0.183, 'fc': 0.678}
 
     Args:
         shapes: name -> shape of every sparse tensor, (out, in, *kernel).
