@@ -29,7 +29,7 @@ exclude_patterns = [path.name for path in ROOT.iterdir() if path.is_dir() and pa
 exclude_patterns += ["results/mine", "results/smoke"]
 html_extra_path = ["../results/overview-light.svg", "../results/overview-dark.svg"]
 myst_heading_anchors = 4
-suppress_warnings = ["myst.header"]  # pages that are drawn begin their tables at their own level
+suppress_warnings = ["myst.header"]  # drawn pages begin at a level of their own
 default_role = "code"  # for `names` of docstrings that two lines share
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"
@@ -48,9 +48,7 @@ CONTENTS = """
 docs/training
 docs/sweeps
 docs/from-a-trained-model
-docs/your-own-loop
-docs/your-own-method
-docs/on-your-*
+docs/*your*
 docs/methods/index
 docs/api
 docs/*
