@@ -27,7 +27,6 @@ root_doc, html_theme, html_show_copyright = "README", "furo", False
 include_patterns = ["*.md", "docs/**.md", "results/**.md"]
 exclude_patterns = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in ("docs", "results")]
 exclude_patterns += ["results/mine", "results/smoke"]
-html_extra_path = ["../results/overview-light.svg", "../results/overview-dark.svg"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]  # drawn pages begin at a level of their own
 default_role = "code"  # for `names` of docstrings that two lines share
@@ -149,13 +148,13 @@ def _escaped(line: str) -> str:
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
-    """Copy what pages refer to by a path: the first page, its picture, the report. Then check the links in the site."""
+    """Copy what pages refer to by a path: the first page, pictures, the report. Then check the links in the site."""
     if error is None:
         out = Path(app.outdir)
         shutil.copy(out / f"{root_doc}.html", out / "index.html")
-        (out / "results").mkdir(exist_ok=True)
-        for path in ROOT.glob("results/overview-*.svg"):
-            shutil.copy(path, out / "results")
+        for directory in {page.parent.relative_to(out) for page in out.glob("results/**/*.html")}:
+            for path in [*ROOT.joinpath(directory).glob("*.png"), *ROOT.joinpath(directory).glob("*.svg")]:
+                shutil.copy(path, out / directory)  # a <picture> names one for each theme
         if REPORT.exists():
             shutil.copy(REPORT, out)
         pages = [page for page in out.rglob("*.html") if page.name != REPORT.name]

@@ -46,7 +46,7 @@ class Layer:
 
     @property
     def generator(self) -> torch.Generator:
-        """For random scores, on the CPU, anew each time: the same on all ranks, and again after a restart."""
+        """For random scores, on the CPU and anew each time, so the same on all ranks, and again after a restart."""
         return generator(self.seed, "growth", self.name, self.step)
 
     @cached_property

@@ -140,7 +140,7 @@ class Topology:
 
     @cached_property
     def normalized(self) -> list[str]:
-        """Names of the weights `by_neuron` whose layer is normalized: its scale does not matter to the outputs.
+        """Names of the weights `by_neuron` whose layer is normalized, so its scale does not matter to the outputs.
 
         It is measured once (`sparsity.normalized`).
 

@@ -149,4 +149,4 @@ def test_history_says_how_long_training_waited_for_images(compose_config, image_
         loop.train(build(compose_config(*overrides, "epochs=1")), record, [], Interval())
     [row] = record.history
     assert 1.0 / row["seconds"] < row["data_wait"] < 1, "ten training images of 0.1 s each"
-    assert f"  waiting for data {row['data_wait']:.0%}\n" in capsys.readouterr().err
+    assert f"  wait {row['data_wait']:3.0%}\n" in capsys.readouterr().err
