@@ -22,7 +22,6 @@ from torch import Tensor
 
 from sparse_train.errors import require
 from sparse_train.process import console, gpus
-from sparse_train.process.workers import side_by_side
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=10)  # with a rank that neither answers nor dies
@@ -54,6 +53,8 @@ class Ranks:
     def cpus(self) -> int:
         """CPUs for this process, at least 1: those that it may run on, shared with the ranks of this machine that may
         run on them too, and with the runs beside this one. All ranks must call it."""
+        from sparse_train.process.workers import side_by_side  # needs signals that Windows has not
+
         mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
         found: list = [(socket.gethostname(), mine)] * self.world
         if self.world > 1:

@@ -83,9 +83,9 @@ def _picture(path: Path, on: Material, heading: str) -> None:
                     write_figure(file, figure)
         return digests()
 
-    tables = [_sha256(pd.util.hash_pandas_object(table).to_numpy().tobytes()) for table in (on.runs, on.rows)]
+    contents = [_sha256(pd.util.hash_pandas_object(table).to_numpy().tobytes()) for table in (on.runs, on.rows)]
     columns = [[*map(str, table)] for table in (on.runs, on.rows)]
-    key = ["picture", matplotlib.__version__, tables, columns, on.spec, on.at_paper_scale, heading]
+    key = ["picture", matplotlib.__version__, contents, columns, on.spec, on.at_paper_scale, heading]
     if sweeps.remembered(key, made) != digests():
         made()
 

@@ -25,7 +25,7 @@ class Layer:
         mask: where weights are.
         count, first, target: how many weights it has, began with, and is to have by the sparsity asked for.
         fraction: f_t, the share of weights to replace; 0 if the method needs a gradient and the loss does not use it.
-        progress: 1 at the last update of the run, t over its step before.
+        progress: of pruning: 0 up to the first update that may come, 1 from the run's last one on, linear between.
         output: whether its neurons are the model's outputs (`Topology.outputs`).
         method, seed, step: where scores and randomness come from.
     """

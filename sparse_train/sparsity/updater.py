@@ -162,7 +162,7 @@ class Updater:
         progress = min(max(step - self.first_step, 0.0) / length, 1.0) if length else 1.0
         return self.decay(self.drop_fraction, progress)
 
-    def progress(self, step: int) -> float:
+    def pruning_progress(self, step: int) -> float:
         """How far a method that prunes is: 0 up to t_0, 1 from the last update of the run on."""
         length = self.last_update - self.first_step
         return min(max(step - self.first_step, 0.0) / length, 1.0) if length > 0 else 1.0
@@ -190,7 +190,7 @@ class Updater:
         """
         if not self.prunes:
             return self.first
-        done = self.progress(step - step % self.every)
+        done = self.pruning_progress(step - step % self.every)
         return {name: self.method.left(count, self.topology.targets[name], done) for name, count in self.first.items()}
 
     def observes(self, step: int) -> bool:
@@ -296,7 +296,7 @@ class Updater:
                 first=self.first[name],
                 target=self.topology.targets[name],
                 fraction=0.0 if name in unused else self.fraction(step),
-                progress=self.progress(step),
+                progress=self.pruning_progress(step),
                 output=name == self.topology.outputs,
                 method=self.method,
                 seed=self.seed,

@@ -250,6 +250,8 @@ class Slurm(Aside):
         given = {key: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for key, v in self.options.items()}
         said = (re.fullmatch(r"\+*hydra\.launcher\.(\w+).*", word) for word in self.config.hydra.overrides.hydra)
         typed = {found[1] for found in said if found}
+        if "additional_parameters" in typed:
+            typed |= {*given["additional_parameters"]}
         with slurm.submitting(typed):
             executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout)
             try:

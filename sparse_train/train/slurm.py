@@ -8,20 +8,10 @@ from typing import Any
 from sparse_train.errors import require
 
 PER_RANK = ("--kill-on-bad-exit=1", "--export=ALL")  # a rank that fails ends the others; a rank has the job's variables
-VARIABLES = {
-    "name": "JOB_NAME",
-    "timeout_min": "TIMELIMIT",
-    "mem_gb": "MEM_PER_NODE",
-}  # SBATCH_..., else the key's name
-OURS = (
-    "ARRAY_INX",
-    "SIGNAL",
-    "OUTPUT",
-    "ERROR",
-    "OPEN_MODE",
-    "WAIT",
-    "NO_REQUEUE",
-)  # saving and resuming rest on these
+# Option -> the end of its SBATCH_ variable, where that is not the option's name in capitals.
+VARIABLES = {"name": "JOB_NAME", "timeout_min": "TIMELIMIT", "mem_gb": "MEM_PER_NODE"}
+# Ends of SBATCH_ variables that are hidden from sbatch, because they would break saving and resuming.
+OURS = ("ARRAY_INX", "SIGNAL", "OUTPUT", "ERROR", "OPEN_MODE", "WAIT", "NO_REQUEUE")
 FURTHER = "other options of sbatch go into hydra.launcher.additional_parameters"
 GPUS = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
 

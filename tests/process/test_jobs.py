@@ -154,3 +154,10 @@ def quoted(value) -> str:
     if isinstance(value, dict):
         return f"{{{','.join(f'{key}:{quoted(one)}' for key, one in value.items())}}}"
     return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+def test_a_typed_further_option_wins_over_its_variable(submitted, monkeypatch):
+    monkeypatch.setenv("SBATCH_RESERVATION", "variable")
+    job = submitted("hydra.launcher.additional_parameters={reservation: typed}")
+    assert job.asks("reservation") == "typed"
+    assert "SBATCH_RESERVATION" not in job.environment

@@ -79,7 +79,7 @@ def test_a_layer_that_a_step_skips_keeps_its_mask_in_it(kind, method):
     assert changed[0]
     assert changed[2]
     if updater.prunes:  # in the common ranking it is among the layers: their total is as asked
-        asked = round(cubic(total, sum(topology.targets.values()), updater.progress(4)))
+        asked = round(cubic(total, sum(topology.targets.values()), updater.pruning_progress(4)))
         assert sum(topology.counts.values()) == asked
     else:
         assert not changed[1]

@@ -646,7 +646,7 @@ def test_no_update_before_the_start(small_net):
     optimizer = SparseSGD(model.parameters(), topology, lr=0.1)
     updater = Updater(topology, optimizer, GMP(), 1000, 0.3, 100, 0.75, start_fraction=0.25)
     assert [step for step in range(1000) if updater.due(step)] == [300, 400, 500, 600, 700]
-    assert [updater.progress(step) for step in (0, 250, 700, 999)] == [0, 0, 1, 1]
-    assert updater.progress(475) == 0.5
+    assert [updater.pruning_progress(step) for step in (0, 250, 700, 999)] == [0, 0, 1, 1]
+    assert updater.pruning_progress(475) == 0.5
     with pytest.raises(ConfigError, match="every=400: must leave a mask update before step 500"):
         Updater(topology, optimizer, GMP(), 1000, 0.3, 400, 0.5, start_fraction=0.45)

@@ -234,8 +234,8 @@ def latex(table: Table, caption: str) -> str:
     if not table.compared:
         styled = styled.hide(level=len(names) - 1)
     text = f"{NUMBER.sub('', caption).rstrip('.')}. {explained(table)} {missing}".rstrip()
-    aligned = "l" * (len(names) - (not table.compared)) + "c" * len(columns)
-    tabular = styled.to_latex(hrules=True, column_format=aligned, multirow_align="naive", multicol_align="c")
+    alignment = "l" * (len(names) - (not table.compared)) + "c" * len(columns)
+    tabular = styled.to_latex(hrules=True, column_format=alignment, multirow_align="naive", multicol_align="c")
     return "\n".join(
         [
             r"% needs \usepackage{booktabs,graphicx}",
