@@ -140,7 +140,7 @@ OPTIONS = {
         "[*.shortcut.*]": "dense shortcuts",
         "[fc.weight,*.shortcut.*]": "dense classifier and shortcuts",
     },
-    "nesterov": {"True": "Nesterov's momentum"},
+    "nesterov": {"True": "Nesterov's momentum", "False": "ordinary momentum"},
     "topology.distribution": {"uniform": "uniform sparsity"},
     "model.shortcut": {"": "shortcut {}"},
     "amp": {"none": "in float32"},
