@@ -104,7 +104,7 @@ def test_the_nth_file_finds_the_disk_full(drawn, monkeypatch, capsys):
         assert (code, said.count("\n")) == (1, 1), said
         assert re.match(r"error: results_dir=.*cannot be written \(.*No space left on device\)", said)
         assert set(contents(place)) == set(before)
-    assert (code, failing) == (0, 7), "records, history, picture in two formats, page and index have each failed once"
+    assert (code, failing) == (0, 8), "records, history, picture in three files, page and index have each failed once"
 
 
 def test_two_collectors_at_once_lose_nothing(tmp_path, monkeypatch):
