@@ -109,6 +109,7 @@ def test_a_run_goes_on_with_other_images_only_if_it_is_told_to(image_folder, tmp
         folder = image_folder / "imagenet" / "train" / "n01"
         shutil.copy(folder / "0.png", folder / name)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     with monkeypatch.context() as patched:
         loss = loop.Run.loss
         patched.setattr(loop.Run, "loss", lambda *given: (os.kill(os.getpid(), signal.SIGINT), loss(*given))[1])
