@@ -40,10 +40,7 @@ class Images(ImageFolder):
     """
 
     def __init__(self, root: Path, loading: Loading):
-        def visible(path: str) -> bool:
-            return path.lower().endswith(IMG_EXTENSIONS) and f"{os.sep}." not in path.removeprefix(str(root))
-
-        super().__init__(str(root), loader=read_image, is_valid_file=visible)
+        super().__init__(str(root), loader=read_image, is_valid_file=partial(is_image, root=str(root)))
         self.seed, self.data_dir = loading.seed, loading.data_dir
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
@@ -84,6 +81,11 @@ class Images(ImageFolder):
         for (path, label), size in zip(self.samples, sizes, strict=True):
             total.update(f"{os.path.relpath(path, self.root)} {label} {size}\n".encode())
         return f"{total.hexdigest()[:12]} ({len(sizes)} images of {sum(sizes)} bytes)"
+
+
+def is_image(path: str, root: str) -> bool:
+    """Whether a file below a folder counts as one of its images: by its ending; nothing hidden does."""
+    return path.lower().endswith(IMG_EXTENSIONS) and f"{os.sep}." not in path.removeprefix(root)
 
 
 def read_image(path: str) -> Tensor:

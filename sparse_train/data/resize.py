@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import resize
 from tqdm import tqdm
 
-from sparse_train.data.imagenet import JPEG, decode
+from sparse_train.data.imagenet import JPEG, decode, is_image
 from sparse_train.errors import first_line
 from sparse_train.process.distributed import Ranks
 from sparse_train.record.files import read_whole, remove_temporaries, write_whole
@@ -92,7 +91,7 @@ def resized(data: bytes, side: int) -> bytes:
 def _visible(source: Path) -> Iterator[tuple[str, list[str]]]:
     for at, inner, names in os.walk(source, followlinks=True):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-        yield at, [name for name in names if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")]
+        yield at, [name for name in names if is_image(os.path.join(at, name), str(source))]
 
 
 def _begin() -> None:
