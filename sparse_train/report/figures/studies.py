@@ -102,11 +102,13 @@ def _epochs(rows: pd.DataFrame, done: pd.DataFrame, value: str) -> pd.DataFrame:
 def _papers(axes: Axes, comparisons: Iterable[dict]) -> None:
     """A line for each of the paper's cells that a study compares with."""
     cells = [{key: str(asked) for key, asked in one["paper"].items()} for one in comparisons if "paper" in one]
-    for cell in {tuple(cell.items()): cell for cell in cells}.values():
+    distinct = {tuple(cell.items()): cell for cell in cells}
+    for cell in distinct.values():
         asked = {key: asked for key, asked in cell.items() if key != "table"}
         mean, std = paper.value(cell["table"], **asked)
         method = asked.get("optimizer", "sgd")
-        words = f"paper, {label('optimizer', method)}: {tables.mean_std(mean, std)}"
+        which = f", {label('sparsity', cell['sparsity'])}, {cell['table']}" if len(distinct) > 1 else ""
+        words = f"paper, {label('optimizer', method)}{which}: {tables.mean_std(mean, std)}"
         axes.axhline(mean, color=style.GREY, linewidth=1, linestyle=(0, (6, 2)), label=words)
 
 
