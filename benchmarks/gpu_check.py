@@ -50,6 +50,8 @@ from sparse_train.train import loop
 from sparse_train.train.build import Run, build
 from sparse_train.train.checkpointing import Checkpointing, Interval, Progress
 from sparse_train.train.device import set_up_torch
+from sparse_train.train.graph import StepGraph, Work, recorded
+from sparse_train.train.meter import Meter
 
 BUDGET, PATIENCE = 480, 600  # seconds for everything on a GPU, and for a part on a CPU
 FINE, MISSED, FAILED, NOT_HERE = "fine", "missed", "failed", "not here"
@@ -110,11 +112,13 @@ def built(device: torch.device, *options: str) -> Run:
         return build(compose("config", overrides=[f"device={device.type}", *options]))
 
 
-def epoch(run: Run, number: int = 0) -> float:
+def epoch(run: Run, number: int = 0, meter: Meter | None = None) -> float:
     """Train one, by the project's loop; gives its seconds, the wait for the device included."""
     keeper = Checkpointing(run, Record(tempfile.gettempdir(), "gpu-check"), Interval(), SignalHandler())
+    meter = meter or run.meter()
+    meter.reset()
     started = time.perf_counter()
-    loop.train_epoch(run, number, Progress([], 0, run.meter(), 0.0), keeper, started, RunBar(1, len(run.data.train)))
+    loop.train_epoch(run, number, Progress([], 0, meter, 0.0), keeper, started, RunBar(1, len(run.data.train)))
     return time.perf_counter() - started
 
 
@@ -349,6 +353,48 @@ def repetition(device: torch.device, size: Size) -> Iterator[Row]:
         )
 
 
+# --- a step as one CUDA graph ---
+
+
+def graphs(device: torch.device, size: Size) -> Iterator[Row]:
+    """Two epochs of ResNet20 with mask updates, replayed, against the same steps launched one by one."""
+    there = device.type == "cuda"
+    if not there:
+        yield Row("CUDA graphs", "not here: they need a GPU; each step is launched instead", verdict=NOT_HERE)
+    sizes = (f"model.width={size.width}", f"batch_size={size.batch}", f"+dataset.train_images={24 * size.batch}")
+    options = (*RANDOM, *sizes, "update_every=5", "epochs=2")
+    cases = {
+        "RigL + SparseOpt + HAM, bounded norm": ("optimizer=sparseopt_ham", "renorm=unit"),
+        "bf16, channels last": ("optimizer=sparseopt", *FAST),
+        "equal angles, by SET": ("optimizer=equal_angle", "dst=set"),
+    }
+    for name, how in cases.items():
+        yield from attempt(name, 90, replayed, name, device, recorded if there else launched, *options, *how)
+
+
+def replayed(name: str, device: torch.device, record: Callable[[Work], Work], *options: str) -> Iterator[Row]:
+    made, ends = [], []
+
+    def counted(work: Work) -> Work:
+        made.append(work)
+        return record(work)
+
+    for recording in (counted, launched):
+        run = built(device, *options)
+        run.graph, meter = StepGraph(recording), run.meter()
+        for number in range(2):
+            epoch(run, number, meter)
+        ends.append([*run.model.state_dict().values(), *run.topology.masks.values()])
+    same = all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+    yield Row(f"{name}: weights and masks", "the same bits" if same else "differ", verdict=judged(same))
+    yield Row(f"{name}: recorded", f"{len(made)} times in 48 steps", len(made), judged(len(made) == 1))
+
+
+def launched(work: Work) -> Work:
+    """In a recording's place: every step of `StepGraph` is launched, with its tensors."""
+    return work
+
+
 # --- several processes ---
 
 
@@ -453,17 +499,21 @@ def small_network(device: torch.device, size: Size) -> Iterator[Row]:
         yield from attempt(name, 90, timed, name, device, size, *options, *how)
     name = "bf16, channels last, reduce-overhead"
     yield from attempt(name, 150, timed, name, device, size, *options, *FAST, "compile=reduce-overhead")
+    for name, how in {"a step as one graph": (), "a step as one graph, compiled": ("compile=true",)}.items():
+        name = f"bf16, channels last, {name}"
+        yield from attempt(name, 150, timed, name, device, size, *options, *FAST, "execution=graph", *how)
     for count in size.packs:
         name = f"{count} side by side: a run's share of the time"
         yield from attempt(name, 90, packed, name, device, size, count, *options, *FAST)
 
 
 def timed(name: str, device: torch.device, size: Size, *options: str) -> Iterator[Row]:
-    if device.type != "cuda" and "compile=reduce-overhead" in options:
+    if device.type != "cuda" and {"compile=reduce-overhead", "execution=graph"} & set(options):
         raise NotHereError("it is CUDA graphs")
     run = built(device, *options)
-    epoch(run)
-    seconds = median(epoch(run, number) for number in range(1, 1 + size.rounds))
+    meter = run.meter()
+    epoch(run, 0, meter)
+    seconds = median(epoch(run, number, meter) for number in range(1, 1 + size.rounds))
     yield Row(name, f"{seconds:.3f} s an epoch, {run.data.train.samples / seconds:,.0f} images/s", seconds)
 
 
@@ -537,6 +587,7 @@ PARTS: dict[str, tuple[str, float, Callable[[torch.device, Size], Iterator[Row]]
     "agreement": ("30 float64 steps with mask updates: CPU against device", 90, agreement),
     "waits": ("An epoch under set_sync_debug_mode: waits only where allowed", 90, waits),
     "repetition": ("Run twice; killed and resumed", 150, repetition),
+    "graphs": ("A step as one CUDA graph", 120, graphs),
     "processes": ("Several processes", 240, processes),
     "optimizer": ("ResNet50's optimizer", 90, optimizer),
     "small": ("ResNet20, an epoch of CIFAR's size", 300, small_network),

@@ -78,7 +78,7 @@ CHOICES = {
     "amp": ("none", "bf16"),
     "backend": ("auto", "gloo"),
     "device": ("auto", "cpu", "cuda"),
-    "execution": ("dense", "csr", "auto"),
+    "execution": ("dense", "csr", "auto", "graph"),
     "init": ("dense_fan_in", "lecun_normal", "own_fan_in", "over_sqrt_c"),
     "weight_decay_on": ("all", "weights"),
     "s_avg": ("layer", "global", "none"),

@@ -25,27 +25,27 @@ class Renorm:
         require(max_norm > 0, "max_norm", max_norm, "must be above 0")
         require_one_of("over", over, ("dense", "masked"))
         self.max_norm, self.over = max_norm, over
-        self.steps = 0
-        self._clipped: Tensor | None = None
+        self.counts: Tensor | None = None  # of steps, and of those whose norm was bounded; written in place
 
     @torch.no_grad()
     def factor(self, grads: Sequence[Tensor]) -> Tensor:
         """The number that brings these gradients to a norm of at most `max_norm`; no host synchronisation."""
         excess = get_total_norm(grads) / self.max_norm
-        clipped = excess > 1
-        self.steps += 1
-        self._clipped = clipped.long() if self._clipped is None else self._clipped + clipped
+        if self.counts is None:
+            self.counts = torch.zeros(2, dtype=torch.int64, device=excess.device)
+        self.counts += torch.stack([torch.ones_like(excess), excess > 1]).long()
         return 1 / excess.clamp(min=1)
 
     def pop_clipped_share(self) -> float | None:
         """Share of the steps in which the norm was bounded, None without steps; counting starts again."""
-        share = int(self._clipped) / self.steps if self.steps else None
-        self.steps, self._clipped = 0, None
-        return share
+        steps, clipped = (0, 0) if self.counts is None else self.counts.tolist()
+        if self.counts is not None:
+            self.counts.zero_()
+        return clipped / steps if steps else None
 
     def state_dict(self) -> dict:
         """The counts since the last `pop_clipped_share`."""
-        return {"steps": self.steps, "clipped": self._clipped}
+        return {"counts": self.counts}
 
     def load_state_dict(self, state: dict) -> None:
-        self.steps, self._clipped = state["steps"], state["clipped"]
+        self.counts = state["counts"]

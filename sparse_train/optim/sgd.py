@@ -147,6 +147,11 @@ class SparseSGD(torch.optim.SGD):
         """Whether every step looks at gradients of weights that do not exist: for their norm."""
         return self.renorm is not None and self.renorm.over == "dense"
 
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Of parameters, momentum and factors, where the next step finds them; empty if it first makes some anew."""
+        return self._addresses if self._left[:2] == (self.topology.version, self.precondition) else ()
+
     def state_dict(self) -> dict:
         """As torch's, with the topology's under `topology`: model and optimizer are then all that a restart needs."""
         self._unpack()
@@ -180,12 +185,14 @@ class SparseSGD(torch.optim.SGD):
         self._packed: dict[Tensor, Any] = {}  # parameter -> `csr.Structure` of the vector that its momentum is
         self._held: list[Tensor] = []  # parameters and momentum, so that nothing else takes their addresses
         self._left: tuple = ()  # how the last step left masks, parameters and momentum
+        self._addresses: tuple[int, ...] = ()
 
     @torch.compiler.disable
     def _prepare(self, groups: Groups) -> None:
         """Make factors and momentum, and mask weights and momentum, unless all is as the last step left it.
 
         Updates change masks. Any other code may write to parameters, and exchange or move parameters and momentum.
+        New factors are written over old ones of the same shape, so that a CUDA graph finds them (`addresses`).
         """
         self.topology.require_agreement()
         if self._found(groups) == self._left:
@@ -195,6 +202,7 @@ class SparseSGD(torch.optim.SGD):
         self.topology.apply()  # the masks follow the weights first
         corrections = self.corrections()
         names = {weight: name for name, weight in self.topology.weights.items()}
+        scales, factors = self._scales, self._factors
         self._scales, self._factors, self._held = {}, {}, []
         for group, params in groups:
             for p in params:
@@ -207,7 +215,8 @@ class SparseSGD(torch.optim.SGD):
                     raise ValueError(f"the gradient of {shown} is sparse: {right}")
                 if torch.empty_like(p).stride() != p.stride():
                     raise ValueError(f"{shown} lies in memory with gaps: make it contiguous, by p.data.contiguous()")
-                self._scales[p] = corrections[name].to(p) if name in corrections else p.new_ones(())
+                scale = corrections[name].to(p) if name in corrections else p.new_ones(())
+                self._scales[p] = _room(scales.get(p), scale).copy_(scale)
                 if name is not None:
                     self.topology.trained.add(name)
                 if rows is not None:
@@ -215,13 +224,15 @@ class SparseSGD(torch.optim.SGD):
                     self._factors[p] = rows.structure.of_rows(self._scales[p])
                     self._held.append(rows.values)
                 else:
-                    self._factors[p] = torch.ones_like(p)
-                    if name is not None:
-                        self._factors[p].copy_(self.topology.masks[name]).mul_(self._scales[p])
+                    self._factors[p] = _room(factors.get(p), p)
+                    mask = p.new_ones(()) if name is None else self.topology.masks[name]
+                    self._factors[p].copy_(mask).mul_(scale)
                 self._held.append(p.detach())
                 if group["momentum"]:
                     self._held.append(self._own_momentum(p) if rows is None else self._pack(p))
         mask_state(self.state, self.topology)
+        made = (*self._scales.values(), *self._factors.values(), *self._held)
+        self._addresses = tuple(tensor.data_ptr() for tensor in made)
 
     def _found(self, groups: Groups) -> tuple:
         """What factors follow from, and what shows that others wrote to a parameter or exchanged its momentum."""
@@ -291,7 +302,7 @@ class SparseSGD(torch.optim.SGD):
             if (weight := self.topology.weights[name]) in grads:
                 grad, rows = grads[weight], self.topology.vectors.get(weight)
                 spread = grad if grad.shape == weight.shape else rows.structure.spread(grad)
-                tensors = (weight, spread, self.topology.masks[name])
+                tensors = (weight, spread, self._factors[weight] if rows is None else self.topology.masks[name])
                 self.precondition.turn(*(self.topology.rows(name, tensor) for tensor in tensors))
                 if spread is not grad:
                     grad.copy_(rows.gather(spread))
@@ -329,3 +340,9 @@ class SparseSGD(torch.optim.SGD):
                     self.topology.vectors[p].fill()
         self.topology.note()
         self._left = self._found(groups)
+
+
+def _room(old: Tensor | None, like: Tensor) -> Tensor:
+    """A tensor of this shape and memory layout: the old one, if it is."""
+    kind = None if old is None else (old.shape, old.stride(), old.dtype, old.device)
+    return old if kind == (like.shape, like.stride(), like.dtype, like.device) else torch.empty_like(like)

@@ -131,7 +131,7 @@ def _row(record: dict) -> dict:
     """The row of a complete run: the last epoch's metrics, and how it was made; raises one of MALFORMED.
 
     `code`: the hash of the training code, or several, joined by "+". `processes`: if more than one, with `sync_bn` if
-    used. `compile`: if used. `execution`: if some layers ran as CSR. `instructions`: the CPU's, where it computed.
+    used. `compile`: if used. `execution`: if not dense, as it is. `instructions`: the CPU's, where it computed.
     `cudnn`: the version, where a GPU did. `mixture`: what changed on the way.
     """
     final = {key: _number(value) for key, value in record["final"].items()}
@@ -385,8 +385,8 @@ def _sentences(complete: pd.DataFrame) -> Iterator[str]:
         yield f"Of these, normalizing over the whole batch (sync_bn): {synced} {'run' if synced == 1 else 'runs'}."
     if "compile" in complete and 0 < (compiled := complete["compile"].notna().sum()) < len(complete):
         yield f"Made by torch.compile, which rounds differently: {compiled} of {len(complete)} runs."
-    if "execution" in complete and 0 < (sparse := complete["execution"].notna().sum()) < len(complete):
-        yield f"Made by products of existing weights (CSR), which round differently: {sparse} of {len(complete)} runs."
+    if "execution" in complete and len(counts := complete["execution"].fillna("dense").value_counts()) > 1:
+        yield f"Executed in different ways (docs/performance.md), which round differently: {_counted(counts)}."
     if "instructions" in complete and len(counts := complete["instructions"].value_counts()) > 1:
         yield f"Made by CPUs with different instructions, which round differently: {_counted(counts)}."
     if "mixture" in complete and len(mixed := complete.dropna(subset="mixture")):

@@ -29,8 +29,10 @@ from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.train.device import pick_device, set_up_torch
 from sparse_train.train.diagnostics import Diagnostics
+from sparse_train.train.graph import StepGraph
 from sparse_train.train.meter import Meter
 
+GRAPH = "graph"  # of `execution`: an ordinary step as one CUDA graph
 DRAWN = {"lecun_normal": lecun_normal}  # others begin as kaiming_normal
 SCALED = {"own_fan_in": own_fan_in, "over_sqrt_c": over_sqrt_c}  # initial weights that depend on the masks
 
@@ -50,9 +52,9 @@ class Run:
         schedule: step -> learning rate.
         autocast: whether forward passes run in bfloat16.
         label_smoothing: in training, the share of each target that is spread over all classes.
-        trained: whether it starts from a trained model.
         metadata: what the record says of the run besides its results.
         trained: whether it starts from a trained model.
+        graph: replays ordinary steps, with `execution=graph`.
     """
 
     epochs: int
@@ -71,6 +73,7 @@ class Run:
     label_smoothing: float = 0.0
     trained: bool = False
     ranks: Ranks = field(default_factory=Ranks)
+    graph: StepGraph | None = None
 
     def meter(self) -> Meter:
         return Meter(self.device, self.ranks)
@@ -93,12 +96,22 @@ class Run:
     def set_lr(self, step: int) -> None:
         """Give every parameter group the learning rate of this step, times its `lr_scale` if it has one."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(step) * group.get("lr_scale", 1)
+            lr = self.schedule(step) * group.get("lr_scale", 1)
+            if self.graph is None:
+                group["lr"] = lr
+            elif isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = torch.tensor(lr, device=self.device)
 
     def ask_for_gradients(self, step: int, dense: bool) -> None:
         """Before a step's backward pass: gradients of weights that do not exist only where something looks at them."""
         looked_at = dense or self.optimizer.needs_dense_gradients
-        self.topology.dense_gradients = looked_at or (self.updater is not None and self.updater.looks(step))
+        self.topology.dense_gradients = looked_at or not self.ordinary(step)
+
+    def ordinary(self, step: int) -> bool:
+        """Whether masks stay, and no method looks at gradients."""
+        return self.updater is None or not self.updater.looks(step)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross entropy, to smoothed targets in training, and the number of correct answers."""
@@ -213,6 +226,7 @@ def build(cfg: DictConfig, ranks: Ranks | None = None) -> Run:
             "flops": relative_flops(flops, layers, share, during),
         },
         ranks=ranks,
+        graph=StepGraph() if execution == GRAPH else None,
     )
 
 
@@ -224,19 +238,23 @@ def loading(cfg: DictConfig, device: torch.device, ranks: Ranks) -> Loading:
 
 
 def execute(cfg: DictConfig, model: nn.Module, topology: Topology, ranks: Ranks, batch: Tensor) -> str:
-    """Have linear layers run as `execution` asks, and say in words how they do.
+    """Have linear layers run as `execution` asks, and give in words how the run's steps are computed.
 
     Raises:
-        ConfigError: for `csr` beside what it does not work with, or without a layer that it works for.
+        ConfigError: for `csr` or `graph` beside what it does not work with; for `csr` without a layer for it.
     """
     if cfg.execution == DENSE:
         return DENSE
-    others = {f"compile={cfg.compile}": cfg.compile, f"amp={cfg.amp}": cfg.amp != "none"}
-    against = next((name for name, there in {**others, "several processes": ranks.world > 1}.items() if there), None)
-    right = f"does not work with {against}; use execution=dense"
-    require(against is None or cfg.execution != CSR, "execution", cfg.execution, right)
-    if against is not None:
-        return DENSE
+    against = {"several processes": ranks.world > 1}
+    if cfg.execution == GRAPH:
+        against |= {"device=cpu": batch.device.type == "cpu", f"compile={cfg.compile}": isinstance(cfg.compile, str)}
+    else:
+        against |= {f"compile={cfg.compile}": cfg.compile, f"amp={cfg.amp}": cfg.amp != "none"}
+    found = next((name for name, there in against.items() if there), None)
+    right = f"does not work with {found}; use execution=dense"
+    require(found is None or cfg.execution == "auto", "execution", cfg.execution, right)
+    if found is not None or cfg.execution == GRAPH:
+        return DENSE if found else GRAPH
     taken = use_csr(model, topology, if_faster_on=batch if cfg.execution == "auto" else None)
     right = "works for sparse linear layers, of which this model has none; use execution=dense"
     require(bool(taken) or cfg.execution != CSR, "execution", cfg.execution, right)

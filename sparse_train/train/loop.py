@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from sparse_train.process.console import EpochLog, RunBar, say
 from sparse_train.process.signals import SignalHandler
@@ -18,7 +19,7 @@ from sparse_train.record.record import Record
 from sparse_train.sparsity.topology import Topology
 from sparse_train.train.build import Run
 from sparse_train.train.checkpointing import Checkpointing, Interval, Progress
-from sparse_train.train.meter import normed
+from sparse_train.train.meter import Meter, normed
 
 
 class Sink(Protocol):
@@ -64,7 +65,8 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
                 row["seconds"] = round(time.perf_counter() - started, 3)
                 record.append(row)
                 checkpointing.after_epoch(last=epoch + 1 == run.epochs)
-                progress = Progress(record.history, 0, run.meter(), 0.0)
+                progress.meter.reset()
+                progress = Progress(record.history, 0, progress.meter, 0.0)
                 for sink in sinks:
                     sink.log(row, run.topology)
                 log.tell(record.history)
@@ -87,23 +89,22 @@ def train_epoch(
     batches = run.data.train.epoch(epoch, progress.steps)
     for step, (images, labels) in enumerate(batches, start=first + progress.steps):
         run.set_lr(step)
-        run.ask_for_gradients(step, normed(step - first))
-        run.optimizer.zero_grad()
-        loss, correct = run.loss(images, labels)
-        loss.backward()
-        meter.add(loss, correct, len(labels))
-        meter.look(loss, run.model, step, step - first)
+        if run.graph is not None and run.ordinary(step) and not normed(step - first):
+            run.graph.step(partial(ordinary_step, run, meter), run.optimizer, meter, images, labels, step=step)
+        else:
+            run.ask_for_gradients(step, normed(step - first))
+            gradients(run, meter, images, labels, step, normed(step - first))
 
-        update = run.updater is not None and run.updater.due(step)
-        if run.updater is not None:
-            run.updater.observe(step)
-        if update:
-            checkpointing.check(meter)
-            with diagnostics.update(meter, run.updater):
-                run.updater.update(step)
-        if not (update and run.updater.skip_step):
-            with diagnostics.step(meter) if normed(step - first) else nullcontext():
-                run.optimizer.step()
+            update = run.updater is not None and run.updater.due(step)
+            if run.updater is not None:
+                run.updater.observe(step)
+            if update:
+                checkpointing.check(meter)
+                with diagnostics.update(meter, run.updater):
+                    run.updater.update(step)
+            if not (update and run.updater.skip_step):
+                with diagnostics.step(meter) if normed(step - first) else nullcontext():
+                    run.optimizer.step()
         bar.step()
         if step < last:
             checkpointing.after_step(step + 1 - first, meter, time.perf_counter() - started)
@@ -113,7 +114,7 @@ def train_epoch(
         run.average_statistics()
     row = {
         "step": last + 1,
-        "lr": run.optimizer.param_groups[0]["lr"],
+        "lr": run.schedule(last) * run.optimizer.param_groups[0].get("lr_scale", 1),
         "train_loss": meter.mean_loss(),
         "train_acc": meter.accuracy(),
         "grad_norm": meter.mean_norm(),
@@ -122,6 +123,21 @@ def train_epoch(
     }
     waited = getattr(run.data.train, "waited", None)  # where workers load images, in this process's part of the epoch
     return row if waited is None else {**row, "data_wait": round(waited / (ended - resumed), 4)}
+
+
+def gradients(run: Run, meter: Meter, images: Tensor, labels: Tensor, step: int | Tensor, norm: bool) -> None:
+    """A batch, forward and backward; the epoch's sums."""
+    run.optimizer.zero_grad()
+    loss, correct = run.loss(images, labels)
+    loss.backward()
+    meter.add(loss, correct, len(labels))
+    meter.look(loss, run.model, step, norm)
+
+
+def ordinary_step(run: Run, meter: Meter, images: Tensor, labels: Tensor, step: int | Tensor) -> None:
+    """A step that changes no mask and that nothing looks at: nine of ten."""
+    gradients(run, meter, images, labels, step, norm=False)
+    run.optimizer.step()
 
 
 @torch.no_grad()

@@ -19,16 +19,23 @@ class Meter:
     """Loss, accuracy and gradient norm over an epoch, and whether any of it stopped being a number.
 
     Nothing here waits for the device but the methods that return Python numbers. Those, and `state_dict`, are over all
-    ranks, and every rank must call them.
+    ranks, and every rank must call them. Sums are written in place, as a step that is a CUDA graph needs it.
     """
 
     def __init__(self, device: torch.device, ranks: Ranks | None = None):
         self.ranks = ranks or Ranks()
         self.loss, self.correct, self.norm = (torch.zeros((), device=device, dtype=torch.float64) for _ in range(3))
         self.samples = torch.zeros((), device=device, dtype=torch.int64)
+        self.bad_step = torch.zeros((), device=device, dtype=torch.int64)
+        self.bad: Tensor | None = None  # which of the parameters' gradients were not finite in `bad_step`
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin an epoch, in the same memory."""
+        for total in (self.loss, self.correct, self.norm, self.samples):
+            total.zero_()
+        self.bad_step.fill_(-1)  # the first step whose loss or gradient is not finite
         self.norms = 0
-        self.bad_step = torch.full((), -1, device=device)  # the first step whose loss or gradient is not finite
-        self.bad: Tensor | None = None  # which of the parameters' gradients were not, in that step
         self.notes: dict[str, tuple[Tensor, int]] = {}  # sums of what else was seen, the same on every rank; how often
 
     def add(self, loss: Tensor, correct: Tensor, samples: int) -> None:
@@ -36,10 +43,11 @@ class Meter:
         self.correct += correct
         self.samples += samples
 
-    def look(self, loss: Tensor, model: nn.Module, step: int, step_in_epoch: int) -> None:
+    def look(self, loss: Tensor, model: nn.Module, step: int | Tensor, normed: bool) -> None:
         """Look at all gradients of a step, before anything changes them. A parameter without one counts as 0.
 
-        The norms are of dense gradients, so a step that `normed` names must have them.
+        Args:
+            normed: add the norm of all gradients, which must be dense ones, to the epoch's.
         """
         params = list(model.parameters())
         grads = [p.grad for p in params if p.grad is not None]
@@ -47,12 +55,14 @@ class Meter:
         zero, found = found[0].new_zeros(()), iter(found)
         norms = torch.stack([zero if p.grad is None else next(found) for p in params])
         norm = torch.linalg.vector_norm(norms)
-        if normed(step_in_epoch):
+        if normed:
             self.norm += norm
             self.norms += 1
+        if self.bad is None:
+            self.bad = torch.zeros_like(norms, dtype=torch.bool)
         first = (self.bad_step < 0) & ~(torch.isfinite(norm) & torch.isfinite(loss.detach()))
-        self.bad_step = torch.where(first, step, self.bad_step)
-        self.bad = torch.where(first, ~torch.isfinite(norms), False if self.bad is None else self.bad)
+        self.bad_step.copy_(torch.where(first, step, self.bad_step))
+        self.bad.copy_(torch.where(first, ~torch.isfinite(norms), self.bad))
 
     def note(self, what: str, values: Tensor) -> None:
         """Add to the sums of `what`."""

@@ -30,6 +30,9 @@ def test_every_part_runs_on_a_cpu(tmp_path):
         "NCCL",
         "SyncBN",
         "bf16, channels last, reduce-overhead",
+        "CUDA graphs",
+        "bf16, channels last, a step as one graph",
+        "bf16, channels last, a step as one graph, compiled",
     }
     assert sum(row["verdict"] == FINE for row in rows) > 20
     assert all(f"{row['what']:<72} {row['found']}" in done.stdout for row in rows)

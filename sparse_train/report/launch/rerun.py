@@ -43,7 +43,7 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
     before, compiled = chosen.iloc[0], chosen.iloc[0].get("compile")
     as_before = [f"threads={int(before['threads'])}"]  # with compile, what changes only the last bits
     as_before += [] if pd.isna(compiled) else [f"compile={str(compiled).lower()}"]
-    as_before += [] if pd.isna(chosen.iloc[0].get("execution")) else ["execution=csr"]
+    as_before += [] if pd.isna(executed := before.get("execution")) else [f"execution={executed.split()[0]}"]
     cell = next(cell for cell in sweep.cells if cell.id == before["id"])
     require_same_runs(sweep, [cell], extra)
     with tempfile.TemporaryDirectory() as runs_dir:
