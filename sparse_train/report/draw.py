@@ -12,11 +12,9 @@ from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.files import held, write_figure, write_table, write_text
 from sparse_train.report.results import COMPLETE, Records, Results, complete, mixtures
-from sparse_train.report.sweeps import PAPER, Sweep
+from sparse_train.report.sweeps import Sweep
 from sparse_train.report.views import lists, tables
 from sparse_train.report.views.labels import ABOUT_D_ALONE, NAMES, methods_of, notes, picture, titled
-
-STUDY = ("reference", "values", "comparisons")  # of an artifact: what its differences are drawn from
 
 
 def draw(sweep: Sweep, records: Records, results_dir: Path, replace: bool = False) -> str:
@@ -47,27 +45,23 @@ def _draw(sweep: Sweep, results: Results, replace: bool) -> str:
     runs, rows = results.runs(sweep), pd.DataFrame() if columns is None else results.rows(sweep)
     if len(complete(runs)):
         settings.check_metrics(sweeps.file_of(sweep.name), artifact, {*runs, *rows, *results.metrics(sweep), *NAMES})
-    named = methods_of(sweep)
     parts = [_count(runs), *(f"{note}\n" for note in notes(sweep))]
     if artifact.get("table"):
-        compared = {"paper": artifact.get("paper"), "scale": sweep.scale}
-        table = tables.make(runs, **artifact["table"], **compared, methods=named)
-        parts += [f"{tables.explained(table)}\n", tables.markdown(table)]
-        write_text(place / f"{sweep.name}.tex", tables.latex(table, f"{title}. {ABOUT_D_ALONE}" if named else title))
-        write_table(place / f"{sweep.name}.csv", tables.tidy(table))
+        table, caption = tables.Table(sweep, runs), f"{title}. {ABOUT_D_ALONE}" if methods_of(sweep) else title
+        parts += [f"{table.explained}\n", tables.markdown(table)]
+        write_text(place / f"{sweep.name}.tex", tables.latex(table, caption))
+        write_table(place / f"{sweep.name}.csv", table.tidy)
     parts += [tables.aligned(lines) for lines in listings(sweep, runs)]
     if artifact.get("figure"):
         heading = title if sweeps.is_rehearsal(sweep.scale) else sweeps.reduced(sweep.scale)
-        study = {key: artifact[key] for key in STUDY if key in artifact}
-        spec = {**artifact["figure"], "factors": sweep.factors, "methods": named, "study": study}
-        _picture(place / sweep.name, Material(runs, rows, spec, sweep.scale == PAPER), heading)
+        _picture(place / sweep.name, Material(sweep, runs, rows), heading)
         parts.append(picture(title, sweep.name))
     return _page(place / f"{sweep.name}.md", title, parts)
 
 
 def _picture(path: Path, on: Material, heading: str) -> None:
     """Draw for a light page, for print and for a dark page, unless the files are those that the same material gives."""
-    themes = {"light": [".png", ".pdf"], "dark": ["-dark.png"]}
+    of, themes = KINDS[on.spec["kind"]], {"light": [".png", ".pdf"], "dark": ["-dark.png"]}
     files = {theme: [path.with_name(path.name + ending) for ending in endings] for theme, endings in themes.items()}
 
     def digests() -> list[str | None]:
@@ -77,7 +71,7 @@ def _picture(path: Path, on: Material, heading: str) -> None:
     def made() -> list[str | None]:
         for theme, wanted in files.items():
             with style.context(theme):
-                figure = KINDS[on.spec["kind"]].draw(on)
+                figure = style.empty() if of.needs == () and on.rows.empty else of.draw(on)
                 style.finish(figure, heading)
                 for file in wanted:
                     write_figure(file, figure)
@@ -85,7 +79,8 @@ def _picture(path: Path, on: Material, heading: str) -> None:
 
     contents = [_sha256(pd.util.hash_pandas_object(table).to_numpy().tobytes()) for table in (on.runs, on.rows)]
     columns = [[*map(str, table)] for table in (on.runs, on.rows)]
-    key = ["picture", matplotlib.__version__, contents, columns, on.spec, on.at_paper_scale, heading]
+    asked = [on.sweep.name, on.sweep.scale, on.sweep.artifact, on.sweep.factors]
+    key = ["picture", matplotlib.__version__, contents, columns, asked, heading]
     if sweeps.remembered(key, made) != digests():
         made()
 

@@ -1,12 +1,15 @@
 """The paper's own numbers, as transcribed in `results/paper/`."""
 
+from collections.abc import Mapping
 from functools import cache
 
 import pandas as pd
 
+from sparse_train.errors import require
 from sparse_train.source import ROOT
 
 PAPER = ROOT / "results" / "paper"
+SEEDS = 3  # behind its means: our reading, it names no number
 FACTORS = ("dst", "sparsity", "optimizer", "renorm", "epochs")
 
 
@@ -27,6 +30,18 @@ def value(name: str | None, **factors: str) -> tuple[float, float] | None:
     if len(rows) != 1:
         return None
     return float(rows["mean"].iloc[0]), float(rows["std"].iloc[0]) if "std" in rows else float("nan")
+
+
+def cell(asked: Mapping[str, object], where: str) -> tuple[float, float]:
+    """(mean, std) of the cell that a file names, by its `table` and its factors.
+
+    Raises:
+        ConfigError: if the paper has no such cell.
+    """
+    factors = {key: str(value) for key, value in asked.items()}
+    found = value(factors.pop("table"), **factors)
+    require(found is not None, where, asked, "must be a cell of the paper's tables")
+    return found
 
 
 @cache

@@ -4,13 +4,14 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sparse_train.errors import closest, require
+from sparse_train.report.views.columns import COLUMNS, split
 
 Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a setting has, seed aside
 
 BOUNDS = ("at_least", "at_most")
 KEYS = {  # section of a sweep file's `artifact` -> its keys
     "comparisons": ("says", "a", "b", "paper", "theory", "without_seed", "within", *BOUNDS),
-    "table": ("rows", "columns", "value"),
+    "table": ("rows", "columns", "value", "more"),
     "figure": ("by", "kind", "paper", "value", "values"),
     "summary": ("over", "values"),
     "best": ("over", "per", "value"),
@@ -59,13 +60,14 @@ def expected(comparison: Mapping[str, Any], value: str) -> dict[str, dict[str, f
 
 
 def metrics(artifact: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Section of an artifact -> the metrics that it names; those of the comparisons stand with `values`."""
+    """Section of an artifact -> the metrics of its columns; those of the comparisons stand with `values`."""
     found = {}
     for section in KEYS:
         content = artifact.get(section) or {}
         if isinstance(content, Mapping):
-            found[section] = [*filter(None, [content.get("value")]), *content.get("values", [])]
-    values, compared = artifact.get("values", []), artifact.get("comparisons") or []
+            named = [*filter(None, [content.get("value")]), *content.get("values", []), *content.get("more", [])]
+            found[section] = [split(one)[1] for one in named] if section in ("table", "summary") else named
+    values, compared = [split(one)[1] for one in artifact.get("values", [])], artifact.get("comparisons") or []
     margins = (one["within"] for one in compared if isinstance(one.get("within"), Mapping))
     return found | {"values": list(dict.fromkeys([*values, *(metric for one in margins for metric in one)]))}
 
@@ -87,8 +89,10 @@ def check(file: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str,
         content = artifact.get(section) or {}
         for part in compared if section == "comparisons" else [content]:
             _check_keys(f"{file}: {section}", part, known)
+    first = next(iter(artifact.get("values") or []), None)
     right = "must be a list of metrics: comparisons are made in the first"
-    require(bool(artifact.get("values")) or not (compared or "reference" in artifact), f"{file}: values", None, right)
+    plain = first is not None and split(first)[1] == first
+    require(plain or not (compared or "reference" in artifact), f"{file}: values", first, right)
     for one in compared:
         whole = {"says", "a"} <= set(one) and len({"b", "paper", "theory"} & set(one)) == 1
         right = "must have `says`, a setting `a`, and one of `b`, `paper` and `theory`"
@@ -100,6 +104,8 @@ def check(file: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str,
         right = "must name an optimizer, whose settings are the baselines of the others"
         require("optimizer" in reference, f"{file}: reference", reference, right)
     table = artifact.get("table") or {}
+    right = "must be a metric alone; other columns stand in `more`"
+    require(split(table.get("value", ""))[1] == table.get("value", ""), f"{file}: table", table.get("value"), right)
     factors = sorted({factor for cell in cells for factor in cell})
     named = [*table.get("rows", []), *filter(None, [table.get("columns")])]
     for factor in named:
@@ -146,7 +152,8 @@ def check_metrics(file: str, artifact: Mapping[str, Any], known: Collection[str]
     """
     for section, named in metrics(artifact).items():
         for value in named:
-            require(value in known, f"{file}: {section}", value, f"no run has this metric{closest(value, known)}")
+            near = closest(value, [*known, *(f"{kind} {key}" for kind in COLUMNS for key in known)])
+            require(value in known, f"{file}: {section}", value, f"no run has this metric{near}")
 
 
 def _check_keys(where: str, content: Iterable[str], known: Collection[str]) -> None:

@@ -220,9 +220,10 @@ def _expanded(name: str, scale: str, references: bool) -> dict[str, Any]:
 
 def _grid(name: str, values: dict[str, str], scale: str, foreign: dict[str, str | None]) -> list[Cell]:
     about = scales()[scale] if scale != PAPER else {}
-    replace, more = about.get("replace", {}), about.get("more", {})
-    asked = {key: _extended(parsed(key, value), more.get(key, {})) for key, value in values.items()}
-    taken = {key: _shrunk(found, replace.get(key, {})) for key, found in asked.items()}
+    taken = {
+        key: _taken(parsed(key, value), *(about.get(part, {}).get(key, {}) for part in ("replace", "more")))
+        for key, value in values.items()
+    }
     fixed = {} if scale == PAPER else {"scale": scale}
     cells, bases = [], {}
     for pairs in product(*taken.values()):
@@ -247,16 +248,11 @@ def parsed(key: str, value: str) -> list[str]:
     return list(one.sweep_string_iterator()) if one.is_sweep_override() else [one.get_value_element_as_str()]
 
 
-def _extended(options: list[str], brings: dict) -> list[str]:
-    """With the values that the scale has besides, after the one that brings them."""
-    brought = {str(key): map(str, values) for key, values in brings.items()}
-    return list(dict.fromkeys(value for option in options for value in (option, *brought.get(option, ()))))
-
-
-def _shrunk(options: list[str], replace: dict) -> list[tuple[str, str]]:
-    """(as the sweep file has it, as it is run) for every value that the scale keeps."""
-    mapping = {str(key): value for key, value in replace.items()}
-    return [(one, str(now)) for one in options if (now := mapping.get(one, one)) is not None]
+def _taken(options: list[str], replace: dict, more: dict) -> list[tuple[str, str]]:
+    """(as the sweep file has it, as it is run) for every value that the scale keeps, or brings besides."""
+    brought, replaced = ({str(key): value for key, value in given.items()} for given in (more, replace))
+    every = dict.fromkeys(str(value) for option in options for value in (option, *brought.get(option, ())))
+    return [(one, str(now)) for one in every if (now := replaced.get(one, one)) is not None]
 
 
 WORK = ("model", "batch_size", "amp", "channels_last", "compile")

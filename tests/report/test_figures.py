@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from sparse_train.report import draw as drawing
 from sparse_train.report import sweeps
-from sparse_train.report.evidence.comparisons import difference, settings_of
+from sparse_train.report.evidence.comparisons import Study
 from sparse_train.report.evidence.statements import stated
-from sparse_train.report.figures import KINDS, accuracy, forest, front, style
+from sparse_train.report.figures import KINDS, forest, front, style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.page.views import view
@@ -26,7 +26,8 @@ from sparse_train.report.views.labels import label
 from sparse_train.source import ROOT
 from support.records import leave_record
 
-FIGURES = [name for name in sweeps.names() if (sweeps.artifact(name).get("figure") or {}).get("kind") in accuracy.KINDS]
+CHARTS = [name for name, kind in KINDS.items() if kind.panels]
+FIGURES = [name for name in sweeps.names() if (sweeps.artifact(name).get("figure") or {}).get("kind") in CHARTS]
 RESULTS = ROOT / "results"
 PAPERS = "white"  # inside the markers
 LOOK = style.Look("", style.BLUE, "", "-")
@@ -120,7 +121,7 @@ def test_the_band_of_an_accuracy_stays_within_0_and_100():
 
 def test_a_readers_matplotlibrc_does_not_shape_a_figure():
     results, sweep = Results(RESULTS), sweeps.load("fig2")
-    material = Material(results.runs(sweep), results.rows(sweep), {})
+    material = Material(sweep, results.runs(sweep), results.rows(sweep))
 
     def drawn() -> bytes:
         picture = BytesIO()
@@ -136,7 +137,7 @@ def test_a_readers_matplotlibrc_does_not_shape_a_figure():
 
 def test_an_angle_is_drawn_as_it_is():
     results, sweep = Results(RESULTS), sweeps.load("fig1")
-    arrows = KINDS["gradient_skew"].draw(Material(results.runs(sweep), results.rows(sweep), {})).axes[2]
+    arrows = KINDS["gradient_skew"].draw(Material(sweep, results.runs(sweep), results.rows(sweep))).axes[2]
     assert arrows.get_aspect() == 1
     written = {text.get_text(): text.xy for text in arrows.texts}
     assert len(written) == 5
@@ -162,7 +163,8 @@ def test_noise_does_not_fill_a_panel_of_itop_rates_and_a_schedule_without_runs_h
     ]
     runs = pd.DataFrame(cells, columns=["dst", "optimizer", "epochs"]).assign(sparsity="0.9")
     runs["itop_rate"] = [0.2 + place / 1e6 if epochs == "200" else None for place, (*_, epochs) in enumerate(cells)]
-    figure = KINDS["itop"].draw(Material(runs, pd.DataFrame(), {"value": "itop_rate"}, at_paper_scale=False))
+    sweep = sweeps.Sweep("x", "cpu", {"figure": {"value": "itop_rate"}}, [])
+    figure = KINDS["itop"].draw(Material(sweep, runs, pd.DataFrame()))
     style.finish(figure)
     low, high = figure.axes[0].get_ylim()
     assert high - low == pytest.approx(2)
@@ -171,7 +173,7 @@ def test_noise_does_not_fill_a_panel_of_itop_rates_and_a_schedule_without_runs_h
 
 
 def test_the_front_picture_has_the_cell_of_table_2_and_every_statement_that_has_numbers_of_both():
-    shown = [one for one in stated(RESULTS) if one.effect and len(one.published) == 1]
+    shown = front.effects(stated(RESULTS))
     assert shown
     runs, rows = front.measured(Results(RESULTS))
     assert set(runs["sparsity"]) == {"0.97"}
@@ -188,12 +190,12 @@ def test_the_front_picture_has_the_cell_of_table_2_and_every_statement_that_has_
     papers = [line.get_ydata()[0] for line in curves.lines if line.get_linestyle() == "--"]
     assert papers == [52.53, 53.95]
     drawn = {marker: [*points_of(effects, marker)] for marker in "oD"}
-    inside = [one for one in shown if abs(one.effect[0]) <= front.REACH]
-    assert sorted(drawn["o"]) == sorted(one.effect[0] for one in inside)
-    assert sorted(drawn["D"]) == sorted(one.published[0] for one in shown if abs(one.published[0]) <= front.REACH)
+    inside = [one for one in shown if abs(one.found.mean) <= front.REACH]
+    assert sorted(drawn["o"]) == sorted(one.found.mean for one in inside)
+    assert sorted(drawn["D"]) == sorted(one.paper for one in shown if abs(one.paper) <= front.REACH)
     beyond = " ".join(text.get_text() for text in effects.texts)
     for one in shown:
-        assert (f"ours {one.effect[0]:+.2f}" in beyond) or one in inside
+        assert (f"ours {one.found.mean:+.2f}" in beyond) or one in inside
     heads = [text.get_text().replace("\n", " ") for text in effects.get_yticklabels() if text.get_weight() == "bold"]
     assert [head.startswith("Reduced scale") for head in heads] == [False] + [True] * (len(heads) - 1)
 
@@ -203,7 +205,7 @@ def points_of(axes, marker):
 
 
 def test_the_front_picture_is_drawn_for_light_and_dark_pages_from_records_alone(tmp_path):
-    shown = [one for one in stated(RESULTS) if one.effect and len(one.published) == 1]
+    shown = stated(RESULTS)
     front.write(tmp_path, shown)
     assert [*tmp_path.iterdir()] == [], "nothing is drawn of records that are not there"
     shutil.copytree(RESULTS / "records", tmp_path / "records")
@@ -221,12 +223,11 @@ def test_numbers_beside_lines_do_not_cover_each_other():
 def test_a_study_is_drawn_as_a_forest_of_its_paired_differences():
     sweep, results = sweeps.load("why-clip", "cpu"), Results(RESULTS, "cpu")
     runs = results.runs(sweep)
-    study = {key: sweep.artifact[key] for key in drawing.STUDY}
-    on = Material(runs, pd.DataFrame(), {"kind": "effects", "factors": sweep.factors, "study": study}, False)
-    rows = forest.of_study(on)
+    on, study = Material(sweep, runs, pd.DataFrame()), Study(sweep, runs)
+    rows = forest.of_study(study)
     for one in sweep.artifact["comparisons"]:
         [row] = [row for row in rows if row.words == one["says"]]
-        found = difference(one, settings_of(runs, sweep.factors), "test_acc")
+        found = study.difference(one)
         assert (row.found.mean, row.found.n) == (pytest.approx(found.mean()), len(found))
     sizes = [round(abs(row.found.mean), 9) for row in rows]
     assert len(set(sizes)) == len(sizes), "no difference twice, nor with its sides changed"
@@ -248,9 +249,7 @@ def test_a_study_is_drawn_as_a_forest_of_its_paired_differences():
 
 def test_one_seed_has_no_interval_and_what_has_no_pair_has_no_row():
     sweep, results = sweeps.load("calibration"), Results(RESULTS)
-    runs = results.runs(sweep)
-    study = {key: sweep.artifact[key] for key in drawing.STUDY}
-    rows = forest.of_study(Material(runs, pd.DataFrame(), {"factors": sweep.factors, "study": study}))
+    rows = forest.of_study(Study(sweep, results.runs(sweep)))
     assert {row.found.n for row in rows} == {1}
     axes = Figure().subplots()
     forest.draw(axes, rows, 40)
@@ -270,7 +269,7 @@ def test_every_study_of_why_has_its_forest():
 def test_no_colour_has_two_meanings(name):
     results, sweep = Results(RESULTS), sweeps.load(name)
     kind = sweep.artifact["figure"]["kind"]
-    axes = KINDS[kind].draw(Material(results.runs(sweep), results.rows(sweep), {})).axes
+    axes = KINDS[kind].draw(Material(sweep, results.runs(sweep), results.rows(sweep))).axes
     if name == "fig1":
         image = axes[0].images[0].cmap
         turns = {matplotlib.colors.to_hex(arrow.get_facecolor()[0]) for arrow in axes[2].collections}

@@ -1,5 +1,7 @@
 """Lines of a figure are told apart, in words and to the eye, whatever varies between them."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
@@ -44,7 +46,10 @@ def made(settings, epochs=("100",)):
     rows = [
         {**cell, "id": str(i), "epoch": e, "test_acc": 10.0 * e + i} for i, cell in enumerate(cells) for e in (1, 2)
     ]
-    return pd.DataFrame(runs), pd.DataFrame(rows), {"value": "test_acc", "factors": list(cells[0])}
+    sweep = SimpleNamespace(
+        name="x", scale="paper", artifact={"figure": {"value": "test_acc"}}, cells=[], factors=[*cells[0]]
+    )
+    return Material(sweep, pd.DataFrame(runs), pd.DataFrame(rows))
 
 
 def lines_of(axes):
@@ -55,8 +60,8 @@ def lines_of(axes):
 @pytest.mark.parametrize("case", CASES)
 def test_no_two_lines_of_a_figure_look_or_are_called_alike(kind, case):
     settings, words = CASES[case]
-    runs, rows, spec = made(settings)
-    for panel in KINDS[kind].draw(Material(runs, rows, spec)).axes:
+    on = made(settings)
+    for panel in KINDS[kind].draw(on).axes:
         lines = lines_of(panel)
         assert [line.get_label() for line in lines] == words
         looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
@@ -67,8 +72,8 @@ def test_no_two_lines_of_a_figure_look_or_are_called_alike(kind, case):
 @pytest.mark.parametrize("kind", ["curves", "final"])
 def test_the_page_tells_them_apart_as_the_figure_does(kind, case):
     settings, words = CASES[case]
-    runs, rows, spec = made(settings)
-    for panel in panels_of(kind, Material(runs, rows, spec)):
+    on = made(settings)
+    for panel in panels_of(kind, on):
         ending = ", 100 epochs" if kind == "curves" else ""
         assert [series["name"] for series in panel["series"]] == [word + ending for word in words]
         looks = {(series["colour"], series.get("marker"), series["dash"]) for series in panel["series"]}
@@ -76,8 +81,8 @@ def test_the_page_tells_them_apart_as_the_figure_does(kind, case):
 
 
 def test_schedules_keep_their_dashes_beside_methods():
-    runs, rows, spec = made(FOUR, epochs=("100", "200"))
-    panel = KINDS["curves"].draw(Material(runs, rows, spec)).axes[0]
+    on = made(FOUR, epochs=("100", "200"))
+    panel = KINDS["curves"].draw(on).axes[0]
     drawn = {
         (line.get_color(), line.get_marker(), line.get_linestyle()) for line in panel.lines if len(line.get_xdata())
     }

@@ -23,7 +23,8 @@ from sparse_train.report.launch import overview
 from sparse_train.report.launch.rerun import spread_over_seeds
 from sparse_train.report.page import views
 from sparse_train.report.results import Records, Results
-from sparse_train.report.views import labels, lists, tables
+from sparse_train.report.views import labels, lists
+from sparse_train.report.views.columns import COLUMNS, HOLE, Column
 from support.records import leave_record
 
 
@@ -201,8 +202,8 @@ def test_drawing_shows_means_spreads_and_holes(quickstart, tmp_path):
     assert "**80.50 ± 0.71** (n=2 of 3)" in page
     assert "**90.00** (n=1 of 3)" in page
     table, _, compared = page.partition("| Comparison ")
-    assert table.count(f"| {tables.HOLE}") == 2, "of a cell, and of its difference; rows and columns without a run fold"
-    assert compared.count(f"| {tables.HOLE}") == 5, "no comparison has its runs"
+    assert table.count(f"| {HOLE}") == 2, "of a cell, and of its difference; rows and columns without a run fold"
+    assert compared.count(f"| {HOLE}") == 5, "no comparison has its runs"
     assert "5 of 8 cells are not run yet." in page
     assert "6 of 24 runs complete, 13 missing, 5 failed." in page
     csv = pd.read_csv(tmp_path / "results" / "records" / "runs.csv")
@@ -214,16 +215,17 @@ def test_drawing_shows_means_spreads_and_holes(quickstart, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("section", "content"),
+    ("section", "content", "near"),
     [
-        ("table", {"rows": ["dst"], "columns": "sparsity", "value": "test_accuracy"}),
-        ("summary", {"values": ["tset_acc"]}),
+        ("table", {"rows": ["dst"], "columns": "sparsity", "value": "test_accuracy"}, "test_acc"),
+        ("summary", {"values": ["tset_acc"]}, "test_acc"),
+        ("table", {"more": ["mediam test_acc"]}, "median test_acc"),
     ],
 )
-def test_a_metric_that_no_run_has_is_refused(quickstart, tmp_path, section, content):
+def test_a_metric_that_no_run_has_is_refused(quickstart, tmp_path, section, content, near):
     wrong = dataclasses.replace(quickstart, artifact={**quickstart.artifact, section: content})
     leave_record(tmp_path / "runs", "quickstart", quickstart.cells[0], accuracy=50.0)
-    message = f"^sweeps/quickstart.yaml: {section}=t.*: no run has this metric; did you mean test_acc"
+    message = f"^sweeps/quickstart.yaml: {section}=.*: no run has this metric; did you mean {near}"
     with pytest.raises(ConfigError, match=message):
         draw(wrong, Records([tmp_path / "runs"]), tmp_path / "results")
 
@@ -282,7 +284,7 @@ def test_a_cell_that_the_grid_does_not_have_is_a_hole(quickstart, tmp_path):
         leave_record(tmp_path / "runs", "quickstart", cell, accuracy=50.0)
     page = draw(dataclasses.replace(quickstart, grids=[grid]), Records([tmp_path / "runs"]), tmp_path / "results")
     assert "21 of 21 runs complete" in page
-    assert page.count(f"| {tables.HOLE}") == 2, "of the cell, and of its difference from the baseline"
+    assert page.count(f"| {HOLE}") == 2, "of the cell, and of its difference from the baseline"
 
 
 def test_a_directory_that_cannot_be_written_is_named(quickstart, tmp_path):
@@ -307,7 +309,7 @@ def test_effects_are_paired_over_seeds(tmp_path):
     assert shown["SparseOpt", "weight decay 0.0005"][:3] == ["+1.00 [+1.00, +1.00]", "+1.00 [+1.00, +1.00]", "5 of 5"]
     assert shown["SparseOpt", "weight decay 0"][:3] == ["-1.00 [-1.00, -1.00]", "+2.00 [+2.00, +2.00]", "5 of 5"]
     scaled = "weight decay 0.0005, decay scaled too"
-    assert shown["SparseOpt", scaled][3] == tables.HOLE
+    assert shown["SparseOpt", scaled][3] == HOLE
 
 
 def test_a_reference_without_a_sparsity_is_that_of_each_settings_own():
@@ -419,12 +421,13 @@ PAIR = {"says": "a, minus b", "a": {"optimizer": "a"}, "b": {"optimizer": "b"}, 
 def test_a_prediction_may_be_made_when_its_second_setting_is_known(monkeypatch, first, second, made):
     files = {"new": [registration.form(PAIR, "test_acc")], "old": []}
     monkeypatch.setattr(registration, "predicted", lambda _sweep, revision: files[revision])
-    settings = {
-        (("optimizer", side),): pd.DataFrame([{"status": "complete" if git else "missing", "git": git, "seed": "0"}])
+    runs = [
+        {"optimizer": side, "status": "complete" if git else "missing", "git": git, "seed": "0"}
         for side, git in (("a", first), ("b", second))
-    }
-    study = sweeps.Sweep("study", "paper", {"values": ["test_acc"]}, [])
-    assert comparisons.when(study, PAIR, settings) == made
+    ]
+    cells = [sweeps.Cell(side, {"optimizer": side, "seed": "0"}, {}, "", 0) for side in "ab"]
+    sweep = sweeps.Sweep("study", "paper", {"values": ["test_acc"]}, [cells])
+    assert comparisons.Study(sweep, pd.DataFrame(runs)).made(PAIR) == made
 
 
 def test_every_prediction_against_the_paper_names_a_cell_that_it_has_and_its_number():
@@ -444,9 +447,8 @@ def test_a_study_draws_a_line_per_setting_with_the_mean_over_its_seeds(tmp_path)
     results = Results(tmp_path, records=records)
     results.keep(sweep, KINDS["settings"].needs)
     rows = results.rows(sweep)
-    spec = sweep.artifact["figure"]
     with style.context():
-        accuracy, norm, share = KINDS["settings"].draw(Material(results.runs(sweep), rows, spec)).axes
+        accuracy, norm, share, _ = KINDS["settings"].draw(Material(sweep, results.runs(sweep), rows)).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
     assert len(lines) == len(norm.lines) == len(share.lines) == 8
     assert lines["Baseline, norm of dense gradients"] == [32.0, 42.0, 52.0]
@@ -458,9 +460,10 @@ def test_a_study_draws_a_line_per_setting_with_the_mean_over_its_seeds(tmp_path)
     assert hues == {("Baseline", style.ORANGE), ("SparseOpt", style.BLUE)}
 
 
-def test_a_study_without_runs_is_drawn_empty(tmp_path):
-    draw(sweeps.load("why-renorm"), Records([]), tmp_path)
-    assert (tmp_path / "why-renorm.png").stat().st_size > 5000
+@pytest.mark.parametrize("name", ["why-renorm", "fig6"])
+def test_what_has_no_runs_is_drawn_empty(name, tmp_path):
+    draw(sweeps.load(name, "cpu"), Records([]), tmp_path)
+    assert (tmp_path / "cpu" / f"{name}.png").stat().st_size > 5000
 
 
 def test_the_last_learning_rate_never_passes_for_the_one_asked_for(tmp_path):
@@ -545,7 +548,34 @@ def test_comparisons_that_expect_nothing_have_their_interval_p_and_minimum_detec
         ["SparseOpt against SGD when dense", "+0.00 [+0.00, +0.00]", "", "", "3"],
     ]
     empty = draw(quickstart, Records([]), tmp_path / "nothing")
-    assert [row[1:] for row in rows_of(empty, "Comparison")] == [[tables.HOLE, "", "", "0"]] * 5
+    assert [row[1:] for row in rows_of(empty, "Comparison")] == [[HOLE, "", "", "0"]] * 5
+
+
+def test_a_new_kind_of_column_is_one_entry_and_stands_in_every_format(quickstart, tmp_path, monkeypatch):
+    kind = Column("range over seeds", {"range": lambda values: values.max() - values.min()}, "{:.1f} wide".format)
+    monkeypatch.setitem(COLUMNS, "range", kind)
+    leave_quickstart(tmp_path / "runs", quickstart)
+    more = {
+        "table": quickstart.artifact["table"] | {"more": ["range test_acc", "median itop_rate"]},
+        "summary": {"over": ["optimizer", "sparsity"], "values": ["range test_acc", "test_acc"]},
+        "reference": {"optimizer": "sgd", "sparsity": "0"},
+        "values": ["test_acc", "range test_acc", "min test_acc"],
+    }
+    sweep = dataclasses.replace(quickstart, artifact=quickstart.artifact | more)
+    monkeypatch.setattr(sweeps, "load", lambda *_, **__: sweep)
+    page = draw(sweep, Records([tmp_path / "runs"]), tmp_path)
+    known = "; range over seeds 2.0 wide; ITOP rate $R_m$ (%), median 40.00"
+    assert f"**91.00 ± 1.00** (n=3){known} |" in page
+    assert "over n runs, best mean in bold; then range over seeds; then ITOP rate $R_m$ (%), median." in page
+    assert rows_of(page, "Method   | Sparsity")[0][2:] == ["2.0 wide", "91", "3 of 3"]
+    assert rows_of(page, "Method    | Setting")[0][-3:] == ["91.00 ± 1.00", "2.0 wide", "90.00"]
+    csv = pd.read_csv(tmp_path / "quickstart.csv", dtype={"sparsity": str})
+    assert csv.set_index(["optimizer", "sparsity"])["range test_acc"]["sgd", "0"] == 2.0
+    assert r" & range over seeds & 2.0 wide & " in (tmp_path / "quickstart.tex").read_text()
+    report_page.write(["quickstart"], tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert '<span class="paper">range over seeds 2.0 wide</span>' in html
+    assert "below it range over seeds, ITOP rate" in html
 
 
 def test_what_is_drawn_elsewhere_is_set_beside_what_is_committed(quickstart, tmp_path, monkeypatch, capsys):
@@ -615,8 +645,8 @@ def test_page_latex_and_legend_say_d_alone(tmp_path, monkeypatch):
 def test_figures_of_students_say_where_one_seed_stands_beside_a_median():
     for name in ("fig7", "fig8", "fig9"):
         sweep = sweeps.load(name)
-        runs = pd.DataFrame([cell.factors for cell in sweep.cells])
-        figure = KINDS["students"].draw(Material(runs, pd.DataFrame(), {}))
+        results = Results(sweeps.RESULTS)
+        figure = KINDS["students"].draw(Material(sweep, results.runs(sweep), results.rows(sweep)))
         for axes in figure.axes:
             assert ("median over seeds" in axes.get_ylabel()) == axes.get_ylabel().startswith("loss")
             assert ("one seed" in axes.get_ylabel()) != axes.get_ylabel().startswith("loss")

@@ -253,7 +253,8 @@ LATEX = r"\textbackslash{}input\{x\} 5\$ \#1 a\textasciicircum{}b c\textasciitil
 
 def test_latex_prints_every_character_as_it_stands():
     runs = pd.DataFrame([{"x_1": HOSTILE, "epochs": HOSTILE, "test_acc": 1.0}])
-    text = tables.latex(tables.make(runs, ["x_1"], "epochs", "test_acc", None, "paper"), f"{HOSTILE}\n\nnext")
+    sweep = sweeps.Sweep("x", "paper", {"table": {"rows": ["x_1"], "columns": "epochs", "value": "test_acc"}}, [])
+    text = tables.latex(tables.Table(sweep, runs), f"{HOSTILE}\n\nnext")
     assert text.count(LATEX) == 3, "row, column and caption"
     assert r"x\_1 & " in text
     assert "\n\n" not in text

@@ -284,6 +284,8 @@ def test_a_study_that_names_its_settings_is_taken():
         ("comparisons", [{"says": "SET", "a": SET}], "must have `says`, a setting `a`, and one of `b`, `paper`"),
         ("comparisons", [{**PAIR, "within": 1, "at_most": 0}], "must have a margin `within` or bounds, not both"),
         ("values", [], "values=None: must be a list of metrics"),
+        ("values", ["median test_acc"], "values=median test_acc: must be a list of metrics"),
+        ("table", {"value": "median test_acc"}, "must be a metric alone; other columns stand in `more`"),
         ("reference", {"dst": "rigl"}, "must name an optimizer"),
         ("table", {"rows": ["sparsty"]}, "table=sparsty: must be a factor of the grid: dst, optimizer, seed"),
         ("table", {"rows": ["dst"], "columns": "seed"}, "table=optimizer: varies, and a cell is a mean"),

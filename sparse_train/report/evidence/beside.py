@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparse_train.report.evidence.comparisons import settings_of, unit
+from sparse_train.report.evidence.comparisons import Study
 from sparse_train.report.results import Results, complete
 from sparse_train.report.settings import metrics
 from sparse_train.report.sweeps import Sweep
+from sparse_train.report.views.columns import HOLE, mean_std, unit
 from sparse_train.report.views.labels import label, methods_of, name
-from sparse_train.report.views.tables import HOLE, aligned, mean_std
+from sparse_train.report.views.tables import aligned
 
 
 def beside(sweep: Sweep, results_dir: Path, committed: Path) -> str:
@@ -23,14 +24,13 @@ def beside(sweep: Sweep, results_dir: Path, committed: Path) -> str:
     named = metrics(sweep.artifact)
     stated = (value for part in ("table", "figure", "summary", "values", "best") for value in named.get(part, ()))
     value, methods = next(stated, "test_acc"), methods_of(sweep)
-    known = [complete(table.assign(**{value: table.get(value)})).dropna(subset=[value]) for table in tables]
-    here, there = (settings_of(table, sweep.factors) for table in known)
-    asked = [dict(one) for one in settings_of(tables[0], sweep.factors)]
+    here, there = (Study(sweep, table).settings for table in tables)
+    asked = [dict(one) for one in here]
     shown = [key for key in sweep.factors if key != "seed" and len({one.get(key) for one in asked}) > 1]
     lines = [[*map(name, shown), "Here", "Committed", "Difference"]]
     for one in asked:
-        groups = [settings.get(tuple(one.items())) for settings in (here, there)]
-        values = [pd.Series(dtype=float) if group is None else unit(value) * group[value] for group in groups]
+        groups = [complete(settings[tuple(one.items())]) for settings in (here, there)]
+        values = [unit(value) * group.get(value, pd.Series(dtype=float)).dropna() for group in groups]
         texts = [f"{mean_std(v.mean(), v.std())} (n={len(v)})" if len(v) else HOLE for v in values]
         difference = values[0].mean() - values[1].mean()
         words = [label(key, one[key], methods) if key in one else "" for key in shown]

@@ -10,11 +10,11 @@ import yaml
 
 from sparse_train.report import paper, sweeps
 from sparse_train.report.evidence import statements, verdicts
-from sparse_train.report.evidence.comparisons import unit
 from sparse_train.report.evidence.verdicts import ClaimCell
 from sparse_train.report.files import held, write_table, write_text
 from sparse_train.report.results import Results, complete
 from sparse_train.report.views import statistics
+from sparse_train.report.views.columns import unit
 from sparse_train.report.views.labels import label, titled
 from sparse_train.report.views.statistics import Estimate
 from sparse_train.report.views.tables import aligned
@@ -22,7 +22,6 @@ from sparse_train.source import ROOT
 
 CLAIMS = ROOT / "results" / "claims.yaml"
 FACTORS = ("dataset", "dst", "sparsity", "optimizer", "renorm", "epochs")
-SEEDS = 3  # behind the paper's means: our reading, it names no number
 
 Side = tuple[int, dict[str, str]]  # a sign, and the factors of the numbers it stands before
 Judged = tuple[Estimate, str]  # a signed sum, and its verdict
@@ -88,14 +87,15 @@ def on_the_papers(claim: dict) -> list[ClaimCell]:
 
 
 def jointly(claim: dict) -> statistics.Joint | None:
-    """The paper's cells with a spread, together; None for a claim that is not one of two means, or has no such cell."""
-    if claim["kind"] != "better":
+    """The paper's cells with a spread, together; None for a claim that is not one of two means of one cell, or has no
+    such cell."""
+    if "minus" in claim or "epochs" in claim["b"]:
         return None
     numbers = papers_numbers(claim["tables"])
     pairs = [[_of(numbers, factors) for _, factors in sides] for _, sides in _cells(claim).values()]
     cells = [[rows.iloc[0] for rows in pair] for pair in pairs if not any(rows["spread"].isna().all() for rows in pair)]
     spreads = [side["spread"] for pair in cells for side in pair]
-    return statistics.joint([a["value"] - b["value"] for a, b in cells], spreads, SEEDS) if cells else None
+    return statistics.joint([a["value"] - b["value"] for a, b in cells], spreads, paper.SEEDS) if cells else None
 
 
 def _together(claim: dict) -> list[str]:
@@ -144,9 +144,7 @@ def over_means(terms: Terms, counts: float) -> Judged:
         return statistics.NOTHING, verdicts.NO_RUNS
     cells = [(sign, rows.iloc[0]) for sign, rows in terms]
     effect = round(sum(sign * cell["value"] for sign, cell in cells), 10)
-    samples = [(sign, statistics.sample_with(cell["value"], cell["spread"], SEEDS)) for sign, cell in cells]
-    without = any(pd.isna(cell["spread"]) for _, cell in cells)
-    found = statistics.NOTHING._replace(n=1) if without else statistics.welch(samples)
+    found = statistics.welch([(sign, cell["value"], cell["spread"], paper.SEEDS) for sign, cell in cells])
     return found._replace(mean=effect), verdicts.of_means(effect, counts)
 
 
@@ -154,40 +152,25 @@ def _cells(claim: dict) -> dict[str, tuple[str, list[Side]]]:
     """What a cell is called -> the first table that has it, and its sum."""
     found: dict[str, tuple[str, list[Side]]] = {}
     for name in claim["tables"]:
-        grid = _grid(name)
-        schedules = sorted(grid["epochs"], key=int)
+        factors = [cell.factors for cell in sweeps.load(name).cells]
+        grid = {key: dict.fromkeys(one.get(key, "none") for one in factors) for key in FACTORS}
         free = [key for key in FACTORS if key not in claim["a"]]
         for values in product(*(grid[key] for key in free)):
             cell = dict(zip(free, values, strict=True))
-            for sides in _sides(claim, cell, schedules):
+            if sides := _sides(claim, cell, sorted(grid["epochs"], key=int)):
                 found.setdefault(_words(claim, sides), (name, sides))
     return found
 
 
-def _grid(name: str) -> dict[str, list[str]]:
-    factors = [cell.factors for cell in sweeps.load(name).cells]
-    return {key: list(dict.fromkeys(f.get(key, "none") for f in factors)) for key in FACTORS}
-
-
-def _sides(claim: dict, cell: dict[str, str], schedules: list[str]) -> list[list[Side]]:
-    """The sums that `cell` stands for; none where the claim is about another cell."""
-    ends = {"shortest": schedules[0], "longest": schedules[-1]}
-
-    def at(place: dict[str, str]) -> dict[str, str]:
-        return {key: ends.get(value, value) for key, value in place.items()}
-
-    if any(cell[key] != value for key, value in at(claim.get("at", {})).items()):
+def _sides(claim: dict, cell: dict[str, str], schedules: list[str]) -> list[Side]:
+    """The sum that `cell` stands for; none where the claim is about another cell."""
+    later = dict(pairwise(schedules)).get(cell["epochs"])
+    named = {"shortest": schedules[0], "longest": schedules[-1], "next": later}
+    asked = {key: {f: named.get(v, v) for f, v in claim.get(key, {}).items()} for key in ("at", "a", "b", "minus")}
+    if not asked["at"].items() <= cell.items() or None in asked["b"].values():
         return []
-    a, b = {**cell, **claim["a"]}, {**cell, **claim["b"]}
-    if claim["kind"] == "better":
-        return [[(1, a), (-1, b)]]
-    if claim["kind"] == "gap":
-        first, second = at(claim["first"]), at(claim["second"])
-        if any(cell[key] != value for key, value in first.items()):
-            return []
-        return [[(1, a), (-1, b), (-1, {**a, **second}), (1, {**b, **second})]]
-    later = dict(pairwise(schedules)).get(cell["epochs"])  # catches
-    return [[(1, a), (-1, {**b, "epochs": later})]] if later else []
+    a, b, minus = cell | asked["a"], cell | asked["b"], asked["minus"]
+    return [(1, a), (-1, b), *([(-1, a | minus), (1, b | minus)] if minus else [])]
 
 
 def _words(claim: dict, sides: list[Side]) -> str:
@@ -195,11 +178,11 @@ def _words(claim: dict, sides: list[Side]) -> str:
     common = {key: value for key, value in sides[0][1].items() if all(f[key] == value for _, f in sides)}
     words = [
         common["dataset"],
-        *(label(key, common[key]) for key in ("dst", "sparsity") if key in shown and key in common),
+        *(label(key, common[key]) for key in ("dst", "sparsity") if key in {*shown} & {*common}),
     ]
     if "epochs" in common:
         words.append(f"{common['epochs']} epochs")
-    elif claim["kind"] == "catches":
+    elif "epochs" in claim["b"]:
         words.append(f"{sides[0][1]['epochs']} against {sides[1][1]['epochs']} epochs")
     return " ".join(words)
 
@@ -207,7 +190,7 @@ def _words(claim: dict, sides: list[Side]) -> str:
 def pages(results_dir: Path, scale: str) -> tuple[list[list[str]], str]:
     """A head and a row per claim; and the page, with the cells of the paper's own numbers on that of its scale."""
     lines, details = [["claim", "counts from", "on the paper's means", "beyond its spread", "on ours", "where"]], []
-    beside = {members[0].claim: _in_studies(members) for members in statements.grouped(statements.stated(results_dir))}
+    beside = {one["claim"]: _in_studies(one) for one in statements.stated(results_dir)}
     for claim in stated():
         theirs, ours = on_the_papers(claim), on_ours(claim, results_dir, scale)
         words = [verdicts.said(theirs), verdicts.beyond_spread(theirs), verdicts.said(ours)]
@@ -225,10 +208,10 @@ def pages(results_dir: Path, scale: str) -> tuple[list[list[str]], str]:
     return lines, "\n".join([title, ABOUT, aligned(linked), *details])
 
 
-def _in_studies(members: list[statements.Statement]) -> list[str]:
+def _in_studies(claim: dict) -> list[str]:
     """What the scoreboard has of a claim: its studies are no cells of these tables."""
-    found = "; ".join(map(statements.brief, members))
-    return [f"our studies ({statements.VERDICTS[members[0].verdict][0]}): {found}\n"]
+    found = "; ".join(map(statements.brief, claim["ours"]))
+    return [f"our studies ({statements.VERDICTS[claim['verdict']][0]}): {found}\n"]
 
 
 def write(results_dir: Path, scale: str) -> str:
@@ -251,6 +234,6 @@ def _listed(whose: str, shown: list[ClaimCell], every: list[ClaimCell]) -> list[
 
 
 def _effect(c: ClaimCell) -> str:
-    interval = "" if pd.isna(c.found.low) else f" [{c.found.low:+.2f}, {c.found.high:+.2f}]"
-    adjusted = "" if pd.isna(c.adjusted) else f", p {c.found.p:.3f}, Holm {c.adjusted:.3f}"
-    return f"{c.found.mean:+.2f}{interval}" + (adjusted or (f", n={c.found.n}" if interval else ""))
+    if pd.isna(c.adjusted):
+        return str(c.found) + ("" if pd.isna(c.found.low) else f", n={c.found.n}")
+    return f"{c.found}, p {c.found.p:.3f}, Holm {c.adjusted:.3f}"

@@ -1,13 +1,15 @@
 """The effects that our studies measure: `effects.md` of a scale."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from sparse_train.report import sweeps
-from sparse_train.report.evidence.comparisons import certainty, differences, every_effect, p_value, shown
+from sparse_train.report.evidence.comparisons import Study, certainty, p_value
 from sparse_train.report.files import held, write_text
 from sparse_train.report.results import Results
+from sparse_train.report.settings import expected
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import titled
 from sparse_train.report.views.tables import aligned
@@ -43,10 +45,8 @@ def confirmatory(results: Results) -> dict[tuple[str, str], tuple[pd.Series, flo
     """(study, the words of its prediction) -> its paired differences, and p adjusted for the family (Holm)."""
     found = {}
     for study, named in CONFIRMATORY.items():
-        sweep = sweeps.load(study, results.scale)
-        listed = [one for one in sweep.artifact["comparisons"] if one["says"] in named]
-        made = differences(results.runs(sweep), sweep.factors, listed, "test_acc")
-        found |= {(study, says): difference for says, difference in made.items()}
+        asked = _study(study, results)
+        found |= {(study, one["says"]): asked.difference(one) for one in asked.listed if one["says"] in named}
     p = [statistics.mean(difference).p for difference in found.values()]
     adjusted = statistics.holm([1.0 if pd.isna(value) else value for value in p])
     return {key: (difference, one) for (key, difference), one in zip(found.items(), adjusted, strict=True)}
@@ -57,13 +57,31 @@ def exploratory(results: Results) -> list[tuple[list[str], str, pd.Series]]:
     found: dict[tuple[float, ...], tuple[list[str], str, pd.Series]] = {}
     for study in filter(results.drawn, sweeps.names() if results.committed else ()):
         if sweeps.artifact(study).get("reference"):
-            sweep = sweeps.load(study, results.scale)
-            for words, difference in every_effect(sweep, results.runs(sweep)).items():
+            for words, difference in _every_effect(_study(study, results)):
                 if len(difference) > 1 and difference.any():
                     found.setdefault(tuple(difference.sort_index()), ([], words, difference))[0].append(study)
     for difference, _ in confirmatory(results).values():
         found.pop(tuple(difference.sort_index()), None)
     return sorted(found.values(), key=lambda one: statistics.mean(one[2]).p)
+
+
+def _study(name: str, results: Results) -> Study:
+    sweep = sweeps.load(name, results.scale)
+    return Study(sweep, results.runs(sweep))
+
+
+def _every_effect(study: Study) -> Iterator[tuple[str, pd.Series]]:
+    """Every setting minus its own baseline and minus the reference, then the comparisons that expect nothing."""
+    for setting in study.settings:
+        if own := study.own(setting):
+            yield study.words(setting), study.paired(setting, own)
+        base = study.base(setting)
+        if setting not in (base, study.twin(setting)):
+            words = f"{study.words(setting)}, from the reference: {study.words(base)}"
+            yield words, study.paired(setting, base)
+    for one in study.listed:
+        if not expected(one, study.metric):
+            yield one["says"], study.difference(one)
 
 
 def markdown(results_dir: Path, scale: str) -> str:
@@ -72,17 +90,16 @@ def markdown(results_dir: Path, scale: str) -> str:
     explored = [] if sweeps.is_rehearsal(scale) else exploratory(results)
     if not explored:
         return ""
-    fixed = [
-        [study, words, shown(found) or "not trained yet", str(len(found)), *certainty(found), p_value(p)]
-        for (study, words), (found, p) in confirmatory(results).items()
-    ]
-    others = [
-        [", ".join(dict.fromkeys(studies)), words, shown(found), str(len(found)), *certainty(found)]
-        for studies, words, found in explored
-    ]
+    fixed = [[study, *_line(words, found), p_value(p)] for (study, words), (found, p) in confirmatory(results).items()]
+    others = [[", ".join(dict.fromkeys(studies)), *_line(words, found)] for studies, words, found in explored]
     title = f"# {titled('The effects in our studies', scale)}"
     tables = aligned([[*HEAD, "p, Holm"], *fixed]), aligned([HEAD, *others])
     return f"{title}\n\n{ABOUT.format(len(fixed), *tables)}"
+
+
+def _line(words: str, found: pd.Series) -> list[str]:
+    points, *certain = certainty(found)
+    return [words, points if len(found) else "not trained yet", str(len(found)), *certain]
 
 
 def write(results_dir: Path, scale: str) -> str:

@@ -5,7 +5,6 @@ name the settings that are compared, and this module asks the store.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -14,10 +13,10 @@ import yaml
 
 from sparse_train.errors import ConfigError, closest, require, require_one_of
 from sparse_train.report import paper, sweeps
-from sparse_train.report.evidence.comparisons import difference, settings_of
+from sparse_train.report.evidence.comparisons import Study
 from sparse_train.report.evidence.verdicts import NOT_RUN
 from sparse_train.report.results import Results
-from sparse_train.report.settings import Setting, find
+from sparse_train.report.settings import find
 from sparse_train.report.views import statistics
 from sparse_train.report.views.statistics import Estimate
 from sparse_train.report.views.tables import aligned
@@ -32,124 +31,75 @@ VERDICTS = {  # key -> how it reads, and what it means
 }
 HEAD = ["statement", "verdict", "paper", "ours", "how sure"]
 KEYS = ("says", "verdict", "paper", "ours", "sure", "headline", "claim", "n", "measured", "at")
-SEEDS = 3  # behind the paper's means: our reading, it names no number
-Study = tuple[dict[Setting, pd.DataFrame], str, str]  # runs by setting, the first metric, the data set
 Studies = Callable[[str, str], Study]  # of an artifact's name and a scale
 
 
-@dataclass(frozen=True)
-class Statement:
-    """One claim with one measurement of ours; a claim with several has one of these each, one after another.
+def stated(results_dir: Path) -> list[dict]:
+    """The claims, in the order of the file, with their numbers; none where the directory has no such file.
 
-    Attributes:
-        says: the claim, in words of the paper.
-        verdict: a key of `VERDICTS`, over all its measurements.
-        paper: the paper's effect in points, or its words.
-        n: the seeds behind our side.
-        scale: at which it was measured.
-        sure: how far the verdict can be trusted.
-        at: the artifact that has the numbers.
-        ours: our words, where there is no effect.
-        effect: our mean in points; with several seeds also the ends of its 95% interval. Empty where `ours` has words.
-        measured: on what, where no scale names it: an experiment of another kind than the paper's accuracies.
-        under: what tells this measurement from others of the claim.
-        published: the paper's effect in points: one number, the two ends of `+0.9 to +2.9`, or none.
-        spread: the ends of its 95% interval, where its tables give one.
-        headline: whether the README shows it.
-        claim: that of `results/claims.yaml` which it measures, if any.
-        facets: the factors of the settings that are compared.
-    """
-
-    says: str
-    verdict: str
-    paper: str
-    n: int
-    scale: str
-    sure: str
-    at: str
-    ours: str = ""
-    effect: tuple[float, ...] = ()
-    measured: str = ""
-    under: str = ""
-    published: tuple[float, ...] = ()
-    spread: tuple[float, ...] = ()
-    headline: bool = False
-    claim: str = ""
-    facets: tuple[Mapping[str, str], ...] = ()
-
-    def __post_init__(self) -> None:
-        """Reject a verdict that does not exist."""
-        require_one_of(f"{FILE}, {self.says!r}: verdict", self.verdict, [*VERDICTS])
-
-    @property
-    def words(self) -> str:
-        """Our side as text: `+1.24 [+0.62, +1.87]`."""
-        return _effect(self.effect) or self.ours
-
-    @property
-    def where(self) -> str:
-        """What it was measured on, or at which scale."""
-        return self.measured or self.scale
-
-
-def stated(results_dir: Path) -> list[Statement]:
-    """Every claim's measurements, in the order of the file; none where the directory has no such file.
+    Returns:
+        `says`, `verdict`, `sure`, `headline` and `claim` as the file has them; `paper`, its words; `published`, its
+        effect in points: one number, the two ends of `+0.9 to +2.9`, or none; `spread`, the ends of its 95% interval,
+        where its tables give one; `ours`, a dictionary for each measurement: its `words`; the `effect`, our mean in
+        points, with several seeds also the ends of its 95% interval (none where the file has words); seeds `n`, the
+        `scale`, the artifact `at` that has the numbers; `under`, what tells it from others of the claim; `measured`,
+        on what, where no scale names it; `facets`, the factors of the settings that are compared.
 
     Raises:
         ConfigError: for a file that is not a list of claims, and for settings that no study has.
     """
-    claims, studies = _read(results_dir / FILE, "a list of claims"), studies_of(results_dir)
+    claims, studies = _read(results_dir / FILE, "a list of claims"), _studies(results_dir)
     try:
-        return [one for claim in claims for one in _of_claim(claim, studies)]
+        return [_claim(one, studies) for one in claims]
     except (TypeError, AttributeError, KeyError) as error:
         raise ConfigError(FILE, results_dir / FILE, f"must be a list of claims: {error!r}") from None
 
 
-def _of_claim(claim: dict, studies: Studies) -> list[Statement]:
+def _claim(claim: dict, studies: Studies) -> dict:
     for key in claim:
         require(key in KEYS, FILE, key, f"no such key{closest(key, KEYS)}")
-    known = {key: claim[key] for key in ("says", "verdict", "sure", "headline", "claim") if key in claim}
+    require_one_of(f"{FILE}, {claim['says']!r}: verdict", claim["verdict"], [*VERDICTS])
+    known = {key: claim[key] for key in ("says", "verdict", "sure")} | {"spread": ()}
+    known |= {"headline": claim.get("headline", False), "claim": claim.get("claim", "")}
     if isinstance(claim["paper"], Mapping):
         known |= _published(claim["paper"])
     else:
         known |= {"paper": claim["paper"], "published": _numbers(claim["paper"])}
     if isinstance(claim["ours"], str):
-        own = {key: claim[key] for key in ("ours", "n", "at", "measured")}
-        require_one_of(f"{FILE}, {claim['says']!r}: at", own["at"], sweeps.names())
-        return [Statement(**known, **own, scale=sweeps.PAPER)]
-    made = []
-    for one in claim["ours"]:
-        found, facets = measured(one, studies)
-        effect = tuple(round(value, 2) + 0.0 for value in found[:3] if not pd.isna(value))
-        own = {"n": found.n, "scale": scale_of(one), "at": one["at"], "under": one.get("under", "")}
-        made.append(Statement(**known, **own, effect=effect, ours="" if effect else NOT_RUN, facets=facets))
-    return made
+        require_one_of(f"{FILE}, {claim['says']!r}: at", claim["at"], sweeps.names())
+        own = {"words": claim["ours"], "effect": (), "scale": sweeps.PAPER, "under": "", "facets": ()}
+        return known | {"ours": [own | {key: claim[key] for key in ("n", "measured", "at")}]}
+    return known | {"ours": [_measured(one, studies) for one in claim["ours"]]}
 
 
-def studies_of(results_dir: Path) -> Studies:
+def _measured(one: Mapping, studies: Studies) -> dict:
+    """A comparison of the study `at`: `a` with `b`, `paper` or `theory`, as a sweep file lists it; perhaps a `value`, a
+    metric in place of the study's first."""
+    study = studies(one["at"], scale := scale_of(one))
+    exact = statistics.mean(study.difference(one, one.get("value")))
+    found = Estimate(*(round(value, 2) + 0.0 for value in exact[:3]), exact.p, exact.n)
+    sides = [dict(find(study.settings, one[side], f"{FILE}: {one['at']}")) for side in ("a", "b") if side in one]
+    return {
+        "words": str(found) or NOT_RUN,
+        "effect": tuple(value for value in found[:3] if not pd.isna(value)),
+        "n": found.n,
+        "scale": scale,
+        "at": one["at"],
+        "under": one.get("under", ""),
+        "measured": "",
+        "facets": [{"dataset": study.sweep.cells[0].dataset} | side for side in sides],
+    }
+
+
+def _studies(results_dir: Path) -> Studies:
     """The studies of this directory, each read once."""
 
     @cache
     def study(name: str, scale: str) -> Study:
-        require_one_of(f"{FILE}: scale", scale, sweeps.every_scale())
         sweep = sweeps.load(name, scale)
-        runs, values = Results(results_dir, scale).runs(sweep), sweep.artifact.get("values", ["test_acc"])
-        return settings_of(runs, sweep.factors), values[0], sweep.cells[0].dataset
+        return Study(sweep, Results(results_dir, scale).runs(sweep))
 
     return study
-
-
-def measured(one: Mapping, studies: Studies) -> tuple[Estimate, tuple[dict[str, str], ...]]:
-    """What the store has of a comparison: its mean with interval and seeds, and the factors of its settings.
-
-    Args:
-        one: `at`, the study; `a` with `b`, `paper` or `theory`, as a sweep file lists comparisons; perhaps `value`, a
-            metric in place of the study's first.
-    """
-    settings, value, dataset = studies(one["at"], scale_of(one))
-    found = statistics.mean(difference(one, settings, one.get("value", value)))
-    sides = [dict(find(settings, one[side], f"{FILE}: {one['at']}")) for side in ("a", "b") if side in one]
-    return found, tuple({"dataset": dataset} | side for side in sides)
 
 
 def scale_of(one: Mapping) -> str:
@@ -160,19 +110,9 @@ def scale_of(one: Mapping) -> str:
 
 def _published(sides: Mapping[str, Mapping[str, object]]) -> dict:
     """Cell `a` of the paper's tables minus cell `b`: its number and Welch's 95% interval."""
-    cells = []
-    for side in ("a", "b"):
-        cell = {key: str(asked) for key, asked in sides[side].items()}
-        found = paper.value(cell.pop("table"), **cell)
-        require(found is not None, f"{FILE}: paper", sides[side], "must be a cell of the paper's tables")
-        cells.append(found)
-    (ours, ours_std), (theirs, theirs_std) = cells
-    samples = [
-        (1, statistics.sample_with(ours, ours_std, SEEDS)),
-        (-1, statistics.sample_with(theirs, theirs_std, SEEDS)),
-    ]
-    found, mean = statistics.welch(samples), round(ours - theirs, 2)
-    ends = () if pd.isna(found.low) else (round(found.low, 2), round(found.high, 2))
+    ours, theirs = (paper.cell(sides[side], f"{FILE}: paper") for side in ("a", "b"))
+    found = statistics.welch([(1, *ours, paper.SEEDS), (-1, *theirs, paper.SEEDS)])
+    mean, ends = round(ours[0] - theirs[0], 2), tuple(round(end, 2) for end in found[1:3] if not pd.isna(end))
     return {"paper": f"{mean:+.2f}", "published": (mean,), "spread": ends}
 
 
@@ -183,58 +123,33 @@ def _numbers(words: str) -> tuple[float, ...]:
         return ()
 
 
-def _effect(effect: tuple[float, ...]) -> str:
-    mean, *ends = (f"{value:+.2f}" for value in effect) if effect else [""]
-    return f"{mean} [{', '.join(ends)}]" if ends else mean
-
-
-def grouped(every: list[Statement]) -> list[list[Statement]]:
-    """The measurements of each claim, in one list."""
-    return [[one for one in every if one.says == says] for says in dict.fromkeys(one.says for one in every)]
-
-
-# --- the verdict ---
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One question of the verdict.
-
-    Attributes:
-        question: asked by a reader.
-        answer: in two sentences.
-        number: the difference behind it: `-1.96`; empty where the file names none.
-        interval: of the number: `[-3.24, -0.69]`, where there are several seeds.
-        under: what the number is, its n and its scale.
-    """
-
-    question: str
-    answer: str
-    number: str = ""
-    interval: str = ""
-    under: str = ""
-
-
-def verdict(results_dir: Path) -> list[Answer]:
+def verdict(results_dir: Path) -> list[dict]:
     """The verdict; empty where the directory has no such file.
+
+    Returns:
+        `question` and `answer`, and where the file names the difference behind it, `number`: `-1.96`; `interval`:
+        `[-3.24, -0.69]`, where there are several seeds; `under`, what the number is, its n and its scale.
 
     Raises:
         ConfigError: for a file that is not a list of questions with answers.
     """
     path = results_dir / VERDICT
-    answers, studies = _read(path, right := "a list of questions with answers"), studies_of(results_dir)
+    answers, studies = _read(path, right := "a list of questions with answers"), _studies(results_dir)
     try:
-        behind = [_behind(one["number"], studies) if "number" in one else {} for one in answers]
-        return [Answer(one["question"], one["answer"], **more) for one, more in zip(answers, behind, strict=True)]
-    except (TypeError, KeyError) as error:
+        return [
+            {"question": one["question"], "answer": one["answer"]} | _behind(one.get("number"), studies)
+            for one in answers
+        ]
+    except (TypeError, KeyError, AttributeError) as error:
         raise ConfigError(VERDICT, path, f"must be {right}: {error!r}") from None
 
 
-def _behind(one: Mapping, studies: Studies) -> dict[str, str]:
-    found, _ = measured(one, studies)
-    number, _, interval = _effect(tuple(value for value in found[:3] if not pd.isna(value))).partition(" ")
-    seeds = f"n = {found.n}"
-    return {"number": number or NOT_RUN, "interval": interval, "under": f"{one['says']}; {seeds}, {one['where']}"}
+def _behind(one: Mapping | None, studies: Studies) -> dict[str, str]:
+    if one is None:
+        return {"number": "", "interval": "", "under": ""}
+    found = _measured(one, studies)
+    number, _, interval = found["words"].partition(" ") if found["effect"] else (found["words"], "", "")
+    return {"number": number, "interval": interval, "under": f"{one['says']}; n = {found['n']}, {one['where']}"}
 
 
 def _read(path: Path, right: str) -> list[dict]:
@@ -251,15 +166,14 @@ def _read(path: Path, right: str) -> list[dict]:
 def markdown(results_dir: Path, headline: bool = False) -> str:
     """The table at the head of the findings; of the README, with the headline claims alone."""
     lines = []
-    for members in grouped(stated(results_dir)):
-        first = members[0]
-        if first.headline or not headline:
-            ours = "<br>".join(map(brief, members))
-            lines.append([first.says, VERDICTS[first.verdict][0], first.paper, ours, first.sure])
+    for claim in stated(results_dir):
+        if claim["headline"] or not headline:
+            ours = "<br>".join(map(brief, claim["ours"]))
+            lines.append([claim["says"], VERDICTS[claim["verdict"]][0], claim["paper"], ours, claim["sure"]])
     return aligned([HEAD, *lines])
 
 
-def brief(one: Statement) -> str:
+def brief(one: dict) -> str:
     """A measurement in one line: `-1.74 [-2.32, -1.17] (every layer sparse, cpu, n=5)`."""
-    about = ", ".join(filter(None, [one.under, one.where, f"n={one.n}"]))
-    return f"{one.words} ({about})"
+    about = ", ".join(filter(None, [one["under"], one["measured"] or one["scale"], f"n={one['n']}"]))
+    return f"{one['words']} ({about})"

@@ -15,9 +15,9 @@ from matplotlib.transforms import ScaledTranslation
 
 from sparse_train.report import paper
 from sparse_train.report.figures import style
-from sparse_train.report.figures.kinds import Kind, Material, groups
+from sparse_train.report.figures.kinds import Material, kind
 from sparse_train.report.figures.style import Look
-from sparse_train.report.views.labels import label, name, option
+from sparse_train.report.views.labels import label, methods_of, name, option
 from sparse_train.report.views.tables import trained
 
 METHOD = ("dst", "optimizer")
@@ -69,7 +69,7 @@ class Looks:
 
     def lines(self, rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], Look, pd.DataFrame]]:
         """(DST method, optimizer), look and rows of every line that has any."""
-        for setting, group in groups(rows, self.by, sort=False, dropna=False):
+        for setting, group in rows.groupby(self.by, sort=False, dropna=False) if len(rows) else ():
             yield setting[:2], self._looks[_words_of(setting)], group
 
     def _own(self, place: int, setting: tuple[str, ...]) -> Look:
@@ -163,10 +163,8 @@ def final(on: Material) -> list[Panel]:
     for sparsity in sparsities(on.runs):
         lines = []
         for (dst, optimizer), look, group in looks.lines(_within(on.runs, sparsity)):
-            facets = _facets(dst, optimizer, sparsity)
-            if on.papers and dst not in style.REFERENCES:
-                lines += _papers_points(on, {"dst": dst, "optimizer": optimizer, PANEL: sparsity}, x, look, facets)
-            lines += _points(on, group, x, look, facets)
+            wanted = {"dst": dst, "optimizer": optimizer, PANEL: sparsity}
+            lines += _lines(on, group, wanted, x, look, _facets(dst, optimizer, sparsity))
         made.append(_panel(on, sparsity, x_name, lines))
     return made
 
@@ -181,12 +179,9 @@ def itop(on: Material) -> list[Panel]:
         for schedule in _schedules(on):
             lines = []
             for dst, optimizer in ((growth, "sparseopt"), ("rigl", "sgd")):
-                wanted, facets = {"dst": dst, "optimizer": optimizer, "epochs": schedule}, _facets(dst, optimizer)
-                look = of_method(optimizer)
-                if on.papers:
-                    lines += _papers_points(on, wanted, PANEL, look, facets, times=100)
+                wanted, look = {"dst": dst, "optimizer": optimizer, "epochs": schedule}, of_method(optimizer)
                 here = on.runs.query("dst == @dst and optimizer == @optimizer and epochs == @schedule")
-                lines += _points(on, here, PANEL, look, facets, times=100)
+                lines += _lines(on, here, wanted, PANEL, look, _facets(dst, optimizer), times=100)
             title = f"{_schedule(on, schedule)}, growth by {words} gradients"
             made.append(Panel(title, f"{name(PANEL)} (%)", on.spec["value"], lines, {}, ITOP_SPAN))
     return made
@@ -213,7 +208,7 @@ def _panel(on: Material, sparsity: str, x: str, lines: list[Line]) -> Panel:
 
 
 def _looks(on: Material) -> Looks:
-    return Looks(on.runs, on.spec.get("factors", ()), on.spec.get("methods"))
+    return Looks(on.runs, on.sweep.factors, methods_of(on.sweep))
 
 
 def _within(rows: pd.DataFrame, sparsity: str) -> pd.DataFrame:
@@ -238,25 +233,22 @@ def _schedule(on: Material, schedule: str | None) -> str:
     return f"{schedule} epochs" + ("" if on.at_paper_scale else trained(on.runs, schedule))
 
 
-def _points(on: Material, runs: pd.DataFrame, x: str, look: Look, facets: dict, times: int = 1) -> Iterator[Line]:
-    """Of complete runs, where there are any."""
-    value = on.spec["value"]
-    if {x, value} <= set(runs) and len(known := runs.dropna(subset=[value])):
-        yield Line(look, over_seeds(known.astype({x: float}), x, value, times), facets)
-
-
-def _papers_points(on: Material, wanted: dict, x: str, look: Look, facets: dict, times: int = 1) -> Iterator[Line]:
-    rows = paper.table(on.spec["paper"])
-    for key, value in wanted.items():
-        rows = rows[rows[key] == value]
+def _lines(
+    on: Material, runs: pd.DataFrame, wanted: dict, x: str, look: Look, facets: dict, times: int = 1
+) -> Iterator[Line]:
+    """The paper's line of the `wanted` cells and that of our complete runs, where there are any."""
+    rows, value = paper.table(on.papers) if on.papers else pd.DataFrame(columns=[*wanted]), on.spec["value"]
+    rows = rows[(rows[[*wanted]] == pd.Series(wanted)).all(axis="columns")]
     if len(rows):
         std = rows["std"] if "std" in rows else float("nan")
         points = pd.DataFrame({"x": times * rows[x].astype(float), "mean": rows["mean"], "std": std})
         yield Line(_papers_look(wanted["optimizer"], look), points, facets, paper=True)
+    if {x, value} <= set(runs) and len(known := runs.dropna(subset=[value])):
+        yield Line(look, over_seeds(known.astype({x: float}), x, value, times), facets)
 
 
 def _papers_curves(on: Material, sparsity: str) -> Iterator[Line]:
-    known = paper.curve(on.spec["paper"], sparsity)
+    known = paper.curve(on.papers, sparsity)
     for (optimizer, schedule), line in known.groupby(["optimizer", "epochs"], sort=False):
         look = of_method(optimizer)
         points = pd.DataFrame({"x": line["epoch"], "mean": line["acc"], "std": float("nan")})
@@ -272,7 +264,9 @@ def _papers_look(optimizer: str, ours: Look) -> Look:
 # --- drawing ---
 
 
+@kind(("epoch", "train_acc", "test_acc"), curves)
 def _curves(on: Material) -> Figure:
+    """Accuracy over epochs, a panel per sparsity, the schedules overlaid."""
     panels = curves(on)
     figure, [axes] = style.panels(1, len(panels), share_y=False)
     dashes = {line.schedule: line.look.dash for panel in panels for line in panel.lines if not line.paper}
@@ -281,7 +275,7 @@ def _curves(on: Material) -> Figure:
         style.epochs(one)
         for line in panel.lines:
             if line.paper:
-                one.plot(line.points["x"], line.points["mean"], markevery=0.25, **_papers(line.look))
+                one.plot(line.points["x"], line.points["mean"], markevery=0.25, **_drawn(line))
             else:
                 style.band(one, line.points, panel.value, line.look)
     axes[0].set_ylabel(panels[0].y)
@@ -289,7 +283,9 @@ def _curves(on: Material) -> Figure:
     return figure
 
 
+@kind(None, final)
 def _final(on: Material) -> Figure:
+    """Final accuracy over the length of training, each point a run of its own."""
     panels = final(on)
     figure, [axes] = style.panels(1, len(panels))
     for one, panel in zip(axes, panels, strict=True):
@@ -297,9 +293,9 @@ def _final(on: Material) -> Figure:
         for line in panel.lines:
             x, mean, std = (line.points[key] for key in ("x", "mean", "std"))
             if line.paper:
-                one.errorbar(x, mean, std.fillna(0), **_papers(line.look))
+                one.errorbar(x, mean, std.fillna(0), **_drawn(line))
             else:
-                one.plot(x, mean, **_ours(line.look))
+                one.plot(x, mean, **_drawn(line))
                 style.spread(one, line.points, panel.value, style.ink(line.look.colour))
                 one.set_xticks(list(x))
     axes[0].set_ylabel(panels[0].y)
@@ -307,17 +303,18 @@ def _final(on: Material) -> Figure:
     return figure
 
 
+@kind(None, itop)
 def _itop(on: Material) -> Figure:
+    """ITOP rate over sparsity; rows of panels: growth by original or corrected gradients."""
     panels = _measured(itop(on))
     figure, axes = style.panels(2, len(panels) // 2)
     sparsities = [100 * float(sparsity) for sparsity in on.runs[PANEL].unique()]
     for one, panel in zip([one for row in axes for one in row], panels, strict=True):
         _prepare(one, panel)
         for line in panel.lines:
-            look = _papers(line.look) if line.paper else _ours(line.look)
             aside = ScaledTranslation(APART[line.facets["optimizer"]], 0, figure.dpi_scale_trans)
             x, mean, std = line.points["x"], line.points["mean"], 0 if line.paper else line.points["std"].fillna(0)
-            one.errorbar(x, mean, None if line.paper else std, transform=one.transData + aside, **look)
+            one.errorbar(x, mean, None if line.paper else std, transform=one.transData + aside, **_drawn(line))
             # the axes do not count what is drawn aside
             one.update_datalim([*zip(x, mean - std, strict=True), *zip(x, mean + std, strict=True)])
         one.set_xticks(sparsities)
@@ -345,20 +342,8 @@ def _prepare(axes: Axes, panel: Panel) -> None:
         style.hole(axes, "no complete run of ours yet")
 
 
-def _ours(look: Look) -> dict:
-    return {"marker": look.marker, "color": style.ink(look.colour), "label": look.words, "linestyle": look.dash}
-
-
-def _papers(look: Look) -> dict:
-    return _ours(look) | {"markerfacecolor": style.ground(), "linewidth": 0.8, "zorder": 1}
-
-
-KINDS = {
-    "curves": Kind(
-        _curves,
-        "Accuracy over epochs, a panel per sparsity, the schedules overlaid.",
-        ("epoch", "train_acc", "test_acc"),
-    ),
-    "final": Kind(_final, "Final accuracy over the length of training, each point a run of its own.", None),
-    "itop": Kind(_itop, "ITOP rate over sparsity; rows of panels: growth by original or corrected gradients.", None),
-}
+def _drawn(line: Line) -> dict:
+    """How matplotlib draws it; the paper's is thin and hollow."""
+    look = line.look
+    made = {"marker": look.marker, "color": style.ink(look.colour), "label": look.words, "linestyle": look.dash}
+    return made | ({"markerfacecolor": style.ground(), "linewidth": 0.8, "zorder": 1} if line.paper else {})

@@ -7,13 +7,10 @@ from textwrap import wrap
 import pandas as pd
 from matplotlib.axes import Axes
 
-from sparse_train.report.evidence.comparisons import difference, options_of, paired, settings_of, twin
+from sparse_train.report.evidence.comparisons import Study
 from sparse_train.report.figures import style
-from sparse_train.report.figures.kinds import Material
-from sparse_train.report.results import complete
-from sparse_train.report.settings import expected, find, reference_of
+from sparse_train.report.settings import Setting, expected, find
 from sparse_train.report.views import statistics
-from sparse_train.report.views.labels import label
 from sparse_train.report.views.statistics import Estimate
 
 LINE = 0.165  # inches of a line of text
@@ -38,44 +35,33 @@ class Row:
     paper: float | None = None
 
 
-def of_study(on: Material) -> list[Row]:
-    """The differences of a study in its first metric that have a pair of runs.
+def of_study(study: Study) -> list[Row]:
+    """The differences of a study that have a pair of runs, if it names a reference.
 
     First its listed comparisons, then every setting minus its own baseline, then every baseline minus the reference;
     each difference once.
     """
-    study = on.spec.get("study") or {}
-    if not study.get("values") or not study.get("reference"):
+    if not study.reference:
         return []
-    value, reference = study["values"][0], study["reference"]
-    settings = settings_of(on.runs, on.spec["factors"])
     rows = [
-        Row(NAMED, one["says"], statistics.mean(difference(one, settings, value)), _predicted(one, value))
-        for one in study.get("comparisons", ())
+        Row(NAMED, one["says"], statistics.mean(study.difference(one)), _predicted(one, study.metric))
+        for one in study.listed
     ]
-    listed = [
-        (find(settings, one["a"]), find(settings, one["b"])) for one in study.get("comparisons", ()) if "b" in one
-    ]
-    for group, words, pair in _unlisted(settings, reference):
+    listed = [tuple(find(study.settings, one[side]) for side in ("a", "b")) for one in study.listed if "b" in one]
+    for group, pair in _unlisted(study):
         if pair not in listed and pair[::-1] not in listed:
-            ours, theirs = (complete(settings[one]) for one in pair)
-            rows.append(Row(group, words, statistics.mean(paired(ours, theirs, value))))
+            rows.append(Row(group, study.words(pair[0]), statistics.mean(study.paired(*pair))))
     return [row for row in rows if row.found.n]
 
 
-def _unlisted(settings: dict, reference: dict) -> Iterator[tuple[str, str, tuple]]:
-    """(group, words, pair of settings): those with a baseline of their own, then baselines beside the reference."""
-    options = options_of(settings)
-    words = {
-        one: ", ".join(filter(None, [label("optimizer", dict(one)["optimizer"]), options[one]])) for one in settings
-    }
-    own = {one: twin(one, reference) for one in settings}
-    gains = [one for one in settings if own[one] in settings and own[one] != one]
-    yield from ((GAINS, words[one], (one, own[one])) for one in gains)
-    bases = {one: reference_of(one, settings, reference) for one in settings}
+def _unlisted(study: Study) -> Iterator[tuple[str, tuple[Setting, Setting]]]:
+    """(group, pair of settings): those with a baseline of their own, then baselines beside the reference."""
+    own = {one: study.own(one) for one in study.settings}
+    yield from ((GAINS, (one, own[one])) for one in own if own[one])
+    bases = {one: study.base(one) for one in study.settings}
     for base in dict.fromkeys(bases.values()):
-        others = [one for one in settings if bases[one] == base and one not in (*gains, base)]
-        yield from ((f"{OTHERS}: {words[base]}", words[one], (one, base)) for one in others)
+        others = (one for one in study.settings if bases[one] == base != one and not own[one])
+        yield from ((f"{OTHERS}: {study.words(base)}", (one, base)) for one in others)
 
 
 def _predicted(comparison: dict, value: str) -> tuple[float, float] | None:
@@ -118,7 +104,7 @@ def draw(axes: Axes, rows: list[Row], width: int, reach: float | None = None, nu
         if row is not None:
             _row(axes, middle, row, reach)
             if numbers:
-                n = f"{numbered(row.found)}, n={row.found.n}"
+                n = f"{row.found}, n={row.found.n}"
                 axes.annotate(n, (1.02, middle), xycoords=("axes fraction", "data"), va="center")
     axes.axvline(0, color=style.ink(), linewidth=0.8, zorder=1)
     axes.set(xlim=(-reach, reach), ylim=(top, 0))
@@ -127,12 +113,6 @@ def draw(axes: Axes, rows: list[Row], width: int, reach: float | None = None, nu
         tick.set_fontweight("bold" if row is None else "normal")
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
-
-
-def numbered(found: Estimate) -> str:
-    """`+1.24 [+0.62, +1.87]`; one seed has no interval."""
-    interval = f" [{found.low:+.2f}, {found.high:+.2f}]" if found.n > 1 and not pd.isna(found.low) else ""
-    return f"{found.mean:+.2f}{interval}"
 
 
 def _reach(rows: list[Row]) -> float:

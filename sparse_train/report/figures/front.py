@@ -11,15 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparse_train.report import paper, sweeps
-from sparse_train.report.evidence.statements import Statement
 from sparse_train.report.figures import forest, style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.files import held, write_figure
 from sparse_train.report.results import Results, complete
 from sparse_train.report.sweeps import PAPER
+from sparse_train.report.views.columns import mean_std
 from sparse_train.report.views.labels import label, option
 from sparse_train.report.views.statistics import Estimate
-from sparse_train.report.views.tables import mean_std
 
 STUDIES = ("protocol", "calibration")  # that train a cell of Table 2
 CELL = {"dst": "rigl", "sparsity": "0.97", "epochs": "100"}
@@ -28,9 +27,9 @@ REACH = 5.0  # points, of the effects
 WORDS = 33  # characters a line
 
 
-def write(results_dir: Path, stated: list[Statement]) -> None:
-    """Write `overview-light.svg` and `overview-dark.svg`, where the cell is trained and statements have numbers."""
-    compared = [one for one in stated if one.effect and len(one.published) == 1]
+def write(results_dir: Path, stated: list[dict]) -> None:
+    """Write `overview-light.svg` and `overview-dark.svg`, where the cell is trained and claims have numbers of both."""
+    compared = effects(stated)
     runs, rows = measured(Results(results_dir))
     if not compared or runs.empty:
         return
@@ -55,19 +54,31 @@ def measured(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
     return runs, rows[rows["id"].isin(runs["id"])].drop_duplicates(["id", "epoch"]) if len(rows) else rows
 
 
-def drawn(runs: pd.DataFrame, rows: pd.DataFrame, compared: list[Statement]) -> Figure:
+def effects(stated: list[dict]) -> list[forest.Row]:
+    """Those of ours beside which a claim has one number of the paper's, by scale."""
+    found = [(claim, one) for claim in stated if len(claim["published"]) == 1 for one in claim["ours"] if one["effect"]]
+    rows = []
+    for claim, one in sorted(found, key=lambda pair: sweeps.every_scale().index(pair[1]["scale"])):
+        scale, about = one["scale"], ", ".join(filter(None, [one["under"], f"n={one['n']}"]))
+        group = f"Reduced scale {scale}: {sweeps.scales()[scale]['note']}" if scale != PAPER else "The paper's protocol"
+        mean, low, high = (*one["effect"], math.nan, math.nan)[:3]
+        estimate = Estimate(mean, low, high, math.nan, one["n"])
+        rows.append(forest.Row(group, f"{claim['says']} ({about})", estimate, paper=claim["published"][0]))
+    return rows
+
+
+def drawn(runs: pd.DataFrame, rows: pd.DataFrame, compared: list[forest.Row]) -> Figure:
     """Two panels, in the theme's colours.
 
     Args:
         runs, rows: as `measured` gives them.
-        compared: statements with an effect of ours and one number of the paper's.
+        compared: as `effects` gives them.
     """
-    effects = [_effect(one) for one in sorted(compared, key=lambda one: sweeps.every_scale().index(one.scale))]
-    figure = style.sized(max(3.6, forest.height(effects, WORDS) + 0.4))
+    figure = style.sized(max(3.6, forest.height(compared, WORDS) + 0.4))
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.25])
     _learning(left.subplots(), runs, rows)
     axes = right.subplots()
-    forest.draw(axes, effects, WORDS, REACH, numbers=False)
+    forest.draw(axes, compared, WORDS, REACH, numbers=False)
     axes.set(title="Effects on test accuracy", xlabel="percentage points")
     axes.set_xticks([-4, -2, 0, 2, 4])
     style.legend(right, 2)
@@ -127,15 +138,3 @@ def spread_out(places: list[float], gap: float) -> list[float]:
 
 def _start(group: list[float], gap: float) -> float:
     return sum(group) / len(group) - gap * (len(group) - 1) / 2
-
-
-def _effect(one: Statement) -> forest.Row:
-    mean, low, high = one.effect if len(one.effect) == 3 else (*one.effect, math.nan, math.nan)
-    group = "The paper's protocol" if one.scale == PAPER else f"Reduced scale {one.scale}: {_note(one.scale)}"
-    found = Estimate(mean, low, high, math.nan, one.n)
-    about = ", ".join(filter(None, [one.under, f"n={one.n}"]))
-    return forest.Row(group, f"{one.says} ({about})", found, paper=one.published[0])
-
-
-def _note(scale: str) -> str:
-    return sweeps.scales()[scale]["note"]

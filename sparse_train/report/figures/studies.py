@@ -9,56 +9,65 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
 from sparse_train.report import paper
-from sparse_train.report.evidence.comparisons import in_a_sentence, unit
+from sparse_train.report.evidence.comparisons import Study, in_a_sentence
 from sparse_train.report.figures import forest, style
 from sparse_train.report.figures.accuracy import over_seeds
-from sparse_train.report.figures.kinds import Kind, Material
+from sparse_train.report.figures.kinds import Material, kind
 from sparse_train.report.figures.style import Look
 from sparse_train.report.results import complete
-from sparse_train.report.views import statistics, tables
+from sparse_train.report.views import statistics
+from sparse_train.report.views.columns import mean_std, unit
 from sparse_train.report.views.labels import label, name, option
 
 WIDTH = 44  # characters of a line of words beside a forest plot
 COLUMNS = ("epoch", "train_loss", "test_acc", "itop_rate", "grad_norm", "clipped_share")
 
 
+@kind(COLUMNS)
 def _settings(on: Material) -> Figure:
-    """The sweep file names `values`, a panel each, and `by`, the factors that tell settings apart, first the optimizer.
+    """Some metrics over epochs, a line per setting: the mean over seeds, the band one standard deviation. Below,
+    the differences that the study compares.
+
+    The sweep file names `values`, a panel each, and `by`, the factors that tell settings apart, first the optimizer.
 
     The colour is the method's, as in every figure; dashes, markers and a number at its end tell the settings apart. Of
-    runs whose epochs are not kept the last one is a point. Below stand the differences that the study compares.
+    runs whose epochs are not kept the last one is a point.
     """
-    effects = forest.of_study(on)
+    study = Study(on.sweep, on.runs)
+    effects = forest.of_study(study)
     if not effects:
         figure = style.sized(4.1)
-        _curves(figure, on)
+        _curves(figure, on, study)
         return figure
     if on.rows.empty:
         return _effects(on)
     below = forest.height(effects, WIDTH) + 0.35
     figure = style.sized(3.9 + below)
     above, rest = figure.subfigures(2, 1, height_ratios=[3.9, below])
-    _curves(above, on)
-    _forest(rest, effects, on)
+    _curves(above, on, study)
+    _forest(rest, effects, study)
     return figure
 
 
+@kind(None)
 def _effects(on: Material) -> Figure:
-    effects = forest.of_study(on)
+    """The differences that the study compares, paired over seeds, each with its 95% interval."""
+    study = Study(on.sweep, on.runs)
+    effects = forest.of_study(study)
     figure = style.sized((forest.height(effects, WIDTH) if effects else 1.5) + 0.35)
-    _forest(figure, effects, on)
+    _forest(figure, effects, study)
     return figure
 
 
-def _forest(figure: FigureBase, effects: list[forest.Row], on: Material) -> None:
+def _forest(figure: FigureBase, effects: list[forest.Row], study: Study) -> None:
     axes = figure.subplots()
     if effects:
         forest.draw(axes, effects, WIDTH)
-        axes.set_title(f"difference in {in_a_sentence(on.spec['study']['values'][0])}")
+        axes.set_title(f"difference in {in_a_sentence(study.metric)}")
         style.legend(figure)
 
 
-def _curves(figure: FigureBase, on: Material) -> None:
+def _curves(figure: FigureBase, on: Material, study: Study) -> None:
     [axes] = figure.subplots(1, len(on.spec["values"]), squeeze=False).tolist()
     by = [factor for factor in on.spec["by"] if factor in on.runs]
     lines = list(on.runs.groupby(by, sort=False, dropna=False)) if len(on.rows) else []
@@ -81,8 +90,8 @@ def _curves(figure: FigureBase, on: Material) -> None:
             style.band(one, points, value, look)
             named.append(words)
             ends.append((points["x"].iloc[-1], points["mean"].iloc[-1], style.ink(look.colour)))
-        if on.at_paper_scale and value == on.spec.get("study", {}).get("values", [None])[0]:
-            _papers(one, on.spec["study"].get("comparisons", ()))
+        if on.at_paper_scale and value == study.metric:
+            _papers(one, study.listed)
         _number(one, ends)
     entries = {text: handle for one in axes for handle, text in zip(*one.get_legend_handles_labels(), strict=True)}
     if entries:
@@ -101,14 +110,12 @@ def _epochs(rows: pd.DataFrame, done: pd.DataFrame, value: str) -> pd.DataFrame:
 
 def _papers(axes: Axes, comparisons: Iterable[dict]) -> None:
     """A line for each of the paper's cells that a study compares with."""
-    cells = [{key: str(asked) for key, asked in one["paper"].items()} for one in comparisons if "paper" in one]
-    distinct = {tuple(cell.items()): cell for cell in cells}
-    for cell in distinct.values():
-        asked = {key: asked for key, asked in cell.items() if key != "table"}
-        mean, std = paper.value(cell["table"], **asked)
-        method = asked.get("optimizer", "sgd")
-        which = f", {label('sparsity', cell['sparsity'])}, {cell['table']}" if len(distinct) > 1 else ""
-        words = f"paper, {label('optimizer', method)}{which}: {tables.mean_std(mean, std)}"
+    cells = {tuple(one["paper"].items()): one["paper"] for one in comparisons if "paper" in one}
+    for cell in cells.values():
+        mean, std = paper.cell(cell, "comparisons.paper")
+        method = label("optimizer", cell.get("optimizer", "sgd"))
+        which = f", {label('sparsity', cell['sparsity'])}, {cell['table']}" if len(cells) > 1 else ""
+        words = f"paper, {method}{which}: {mean_std(mean, std)}"
         axes.axhline(mean, color=style.GREY, linewidth=1, linestyle=(0, (6, 2)), label=words)
 
 
@@ -131,8 +138,11 @@ def _words(asked: dict) -> str:
     return ", ".join([label(method, asked[method]), *options])
 
 
+@kind(None)
 def _methods(on: Material) -> Figure:
-    """Two panels per sparsity: every run and the means by optimizer; what SparseOpt gains, paired over n seeds."""
+    """A row per DST method: runs and means by optimizer at each sparsity, and what SparseOpt gains, paired over
+    seeds, with its 95% interval.
+    """
     value, done = on.spec["value"], complete(on.runs)
     names, sparsities = list(on.runs["dst"].unique()), sorted(on.runs["sparsity"].unique(), key=float)
     figure, [axes] = style.panels(1, 2 * len(sparsities), share_y=True, height=0.3 * len(names) + 0.6)
@@ -164,22 +174,3 @@ def _methods(on: Material) -> Figure:
     axes[0].invert_yaxis()
     style.legend(figure)
     return figure
-
-
-KINDS = {
-    "settings": Kind(
-        _settings,
-        "Some metrics over epochs, a line per setting: the mean over seeds, the band one standard deviation. Below, the"
-        " differences that the study compares.",
-        COLUMNS,
-    ),
-    "effects": Kind(
-        _effects, "The differences that the study compares, paired over seeds, each with its 95% interval.", None
-    ),
-    "methods": Kind(
-        _methods,
-        "A row per DST method: runs and means by optimizer at each sparsity, and what SparseOpt gains, paired over"
-        " seeds, with its 95% interval.",
-        None,
-    ),
-}

@@ -105,6 +105,13 @@ def sized(height: float) -> Figure:
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
+def empty() -> Figure:
+    """A panel for what has no rows; `finish` writes so into it."""
+    figure = sized(2.3)
+    figure.subplots().set_axis_off()
+    return figure
+
+
 def finish(figure: Figure, note: str = "") -> None:
     """Letters before the titles of several panels, and a word in each that shows nothing.
 

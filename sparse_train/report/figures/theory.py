@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from sparse_train.report.figures import style
-from sparse_train.report.figures.kinds import Kind, Material, groups, having
+from sparse_train.report.figures.kinds import Material, kind
 from sparse_train.report.figures.style import GREY, MARKERS
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import label
@@ -22,7 +22,9 @@ BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = COLOURS = style.THEMED
 # --- gradients ---
 
 
+@kind()
 def _bn_gradient(on: Material) -> Figure:
+    """Mean |g_sparse| over mean |g_dense|, by sparsity; the mean and 95% band over seeds."""
     figure = style.sized(3.6)
     axes = figure.subplots()
     by_sparsity(axes, on.rows)
@@ -30,13 +32,16 @@ def _bn_gradient(on: Material) -> Figure:
     return figure
 
 
+@kind()
 def _dead_neuron(on: Material) -> Figure:
-    """A line for each eps, and the closed form in the colour of text."""
+    """The dense gradient of a neuron before batch normalization as its weights vanish, over eps.
+
+    A line for each eps, and the closed form in the colour of text.
+    """
     figure = style.sized(3.6)
     axes = figure.subplots()
-    positive = on.rows.loc[on.rows["length"] > 0, "length"] if len(on.rows) else pd.Series([1.0])
-    edge = positive.min() / 10  # where t = 0 stands
-    for i, (eps, group) in enumerate(groups(on.rows, "task.eps", sort=False)):
+    edge = on.rows.loc[on.rows["length"] > 0, "length"].min() / 10  # where t = 0 stands
+    for i, (eps, group) in enumerate(on.rows.groupby("task.eps", sort=False)):
         group = group.assign(length=group["length"].where(group["length"] > 0, edge))
         _band(axes, group, "length", "ratio", i, f"measured, $\\epsilon = 10^{{{np.log10(float(eps)):.0f}}}$")
         closed = group.groupby("length")["theory"].mean()
@@ -56,7 +61,7 @@ def by_sparsity(axes: Axes, rows: pd.DataFrame) -> None:
 
     Lines that lie on each other stay visible: every other one is wide and pale, with large hollow markers.
     """
-    for i, ((norm, init), group) in enumerate(groups(rows, ["task.norm", "task.init"], sort=False)):
+    for i, ((norm, init), group) in enumerate(rows.groupby(["task.norm", "task.init"], sort=False)):
         look = {} if i % 2 else {"markersize": 8, "markerfacecolor": "none", "linewidth": 3, "alpha": 0.7}
         _band(axes, group, "sparsity", "ratio", i, f"{label('task.norm', norm)}, {label('task.init', init)}", **look)
     _eq10(axes, zorder=3)
@@ -88,7 +93,9 @@ TURNS = (
 SIGNED = "PRGn"  # colours of a gradient's sign, of which no line has one
 
 
+@kind()
 def _gradient_skew(on: Material) -> Figure:
+    """A small layer, dense and sparse, and how its gradient is turned; then the same on a large one."""
     figure, [drawn, measured] = style.panels(2, 3, share_y=False, height=2.6)
     runs, rows = on.runs, on.rows
     if "kept" in rows:
@@ -140,7 +147,7 @@ def _small_layer(axes: list[Axes], rows: pd.DataFrame, runs: pd.DataFrame) -> No
 def _amplified(axes: list[Axes], rows: pd.DataFrame) -> None:
     """Every neuron's; markers and shades of grey tell the layers apart, since colours tell the gradients apart."""
     for one, measured in zip(axes, ("raw", "fixed"), strict=True):
-        for i, ((fan_ins, s), group) in enumerate(groups(rows, ["task.fan_ins", "task.sparsity"])):
+        for i, ((fan_ins, s), group) in enumerate(rows.groupby(["task.fan_ins", "task.sparsity"])):
             look = {"color": (GREY, style.ink())[i % 2], "markerfacecolor": ("none", None)[i // 2 % 2]}
             text = f"{fan_ins} fan-ins, layer at {float(s):.0%}"
             ratio = group[measured] / group["ideal"]
@@ -153,7 +160,7 @@ def _amplified(axes: list[Axes], rows: pd.DataFrame) -> None:
 
 
 def _angles(axes: Axes, runs: pd.DataFrame) -> None:
-    settings = list(groups(runs, ["task.fan_ins", "task.sparsity"]))
+    settings = list(runs.groupby(["task.fan_ins", "task.sparsity"]))
     for i, (_, group) in enumerate(settings):
         for offset, (key, text, colour) in enumerate(TURNS):
             place, found = i + 0.2 * offset - 0.3, group[f"{key}_angle"]
@@ -164,11 +171,13 @@ def _angles(axes: Axes, runs: pd.DataFrame) -> None:
     axes.set_yticks(range(0, 91, 15))
 
 
+@kind()
 def _layer_norm(on: Material) -> Figure:
+    """The layer-norm counterpart of Figure 2, and the exponent of (1 - s_i) in a neuron's own amplification."""
     places = list(on.runs["task.place"].unique())
     figure, axes = style.panels(2, len(places), share_y="row")
     for i, place in enumerate(places):
-        for j, (fan_ins, group) in enumerate(groups(having(on.rows, "task.place", place), "task.fan_ins")):
+        for j, (fan_ins, group) in enumerate(on.rows[on.rows["task.place"] == place].groupby("task.fan_ins")):
             _band(axes[0][i], group, "sparsity", "ratio", j, f"{fan_ins} fan-ins")
             if group["exponent"].notna().any():
                 _band(axes[1][i], group.dropna(subset=["exponent"]), "sparsity", "exponent", j, f"{fan_ins} fan-ins")
@@ -186,12 +195,14 @@ def _layer_norm(on: Material) -> Figure:
     return figure
 
 
+@kind()
 def _amplification(on: Material) -> Figure:
+    """Exponent of (1 - s_i) in each layer's amplification, and the gradient's turn at every mask update."""
     shown = list(on.runs["sparsity"].unique())
     figure, axes = style.panels(2, len(shown), share_y="row")
     for i, panel in enumerate(shown):
-        here, beyond = having(on.rows, "sparsity", panel), []
-        for j, (step, group) in enumerate(groups(having(here, "kind", "layer"), "step")):
+        here, beyond = on.rows[on.rows["sparsity"] == panel], []
+        for j, (step, group) in enumerate(here[here["kind"] == "layer"].groupby("step")):
             over = group.groupby("layer", sort=False)["exponent"].agg(["mean", "std"])
             look = {"color": COLOURS[j], "marker": MARKERS[j], "linestyle": "", "elinewidth": 0.8}
             beyond += [(x, y, COLOURS[j]) for x, y in enumerate(over["mean"])]
@@ -200,7 +211,7 @@ def _amplification(on: Material) -> Figure:
         axes[0][i].set(title=label("sparsity", panel), xlabel="layer", ylim=(-2, 1.5))
         for x, y, colour in [one for one in beyond if abs(one[1]) > 1.5]:
             axes[0][i].annotate(f"{y:.1f} ↑", (x, 1.4), color=colour, ha="left", va="top")
-        updates = having(here, "kind", "update")
+        updates = here[here["kind"] == "update"]
         for j, key in enumerate(("angle_raw", "angle_corrected")):
             if len(updates):
                 _band(axes[1][i], updates, "step", key, 2 + j, key.split("_")[1] + " gradient")
@@ -219,11 +230,15 @@ WHEN = {BLUE: "never part", GREEN: "part at a mask update", ORANGE: "part in the
 LONG_DASHES = (*style.DASHES, (0, (8, 2)))
 
 
+@kind()
 def _equivalence(on: Material) -> Figure:
-    """A colour for when two trainings part, a dash for what differs between them."""
+    """Both losses where every assumption holds, and the gap between them where one ends.
+
+    A colour for when two trainings part, a dash for what differs between them.
+    """
     figure, [axes] = style.panels(1, 2, share_y=False, height=3.5)
     drawn: dict[str, list[Line2D]] = {colour: [] for colour in WHEN}
-    for variant, group in groups(on.rows, "task.variant", sort=False):
+    for variant, group in on.rows.groupby("task.variant", sort=False):
         losses = (group["sparseopt"] - group["sgd"]).abs()  # of rows that are older than the gap
         gap = group.get("gap", losses).fillna(losses).clip(lower=1e-17).rolling(10, min_periods=1).max()
         apart = group["step"][gap > PARTED]
@@ -246,12 +261,16 @@ def _equivalence(on: Material) -> Figure:
     return figure
 
 
+@kind()
 def _neuron_steps(on: Material) -> Figure:
-    """Every neuron, and the median with quartiles in eight bins of c that hold as many neurons each."""
+    """Length and turning angle of each neuron's weight at the end of training, over its correction c.
+
+    Every neuron, and the median with quartiles in eight bins of c that hold as many neurons each.
+    """
     optimizers = list(on.runs["task.optimizer"].unique())
     figure, axes = style.panels(2, len(optimizers), share_y="row")
     for i, optimizer in enumerate(optimizers):
-        here = on.rows[(on.rows["task.optimizer"] == optimizer) & (on.rows["c"] > 0)] if len(on.rows) else on.rows
+        here = on.rows[(on.rows["task.optimizer"] == optimizer) & (on.rows["c"] > 0)]
         for line, value in zip(axes, ("length", "degrees_per_step"), strict=True):
             if len(here):
                 line[i].plot(here["c"], here[value], ".", color=GREY, markersize=3, alpha=0.35, label="a neuron")
@@ -272,10 +291,12 @@ def _neuron_steps(on: Material) -> Figure:
     return figure
 
 
+@kind()
 def _equilibrium(on: Material) -> Figure:
+    """Every neuron's length and angle over their closed forms, and how soon a longer neuron returns to its length."""
     figure, [axes] = style.panels(1, 3, share_y=False, height=2.9)
     keys = ["task.lr", "task.weight_decay", "task.momentum"]
-    for i, (setting, group) in enumerate(groups(on.rows, keys, sort=False)):
+    for i, (setting, group) in enumerate(on.rows.groupby(keys, sort=False)):
         rate, decay, momentum = map(float, setting)
         text = rf"$\eta$ = {rate:g}, $\lambda$ = {decay:g}, $\mu$ = {momentum:g}"
         for j, (_, here) in enumerate(group.groupby("task.optimizer", sort=False)):
@@ -312,11 +333,13 @@ def _equilibrium(on: Material) -> Figure:
 REACH = 2.5  # of the axes of Figure 6
 
 
+@kind()
 def _balance(on: Material) -> Figure:
+    """The balance equation in (a, gamma) at beta = 0, and as a surface over (gamma, beta)."""
     figure = style.sized(3.1)
     figure.set_layout_engine("none")  # which leaves surfaces little room
     flat = figure.add_axes((0.06, 0.15, 0.27, 0.74))
-    for i, (flow, group) in enumerate(groups(on.rows, "flow", sort=False)):
+    for i, (flow, group) in enumerate(on.rows.groupby("flow", sort=False)):
         for j, (_, line) in enumerate(group.groupby("a0")):
             look = {"color": COLOURS[i], "label": flow if j == 0 else None, "linestyle": ("-", "--")[i]}
             flat.plot(line["a"], line["rho"], **look)
@@ -327,7 +350,7 @@ def _balance(on: Material) -> Figure:
     angles = np.linspace(0, 2 * np.pi, 40)
     for i, flow in enumerate(("gradient flow", "HAM")):
         space = figure.add_axes((0.335 + 0.325 * i, -0.02, 0.3, 0.98), projection="3d")
-        line = on.rows.query("flow == @flow and a0 == -1.0").dropna() if len(on.rows) else on.rows
+        line = on.rows.query("flow == @flow and a0 == -1.0").dropna()
         if len(line):
             a, rho = line["a"].to_numpy(), line["rho"].to_numpy()
             look = {"color": COLOURS[i], "alpha": 0.7, "linewidth": 0}
@@ -347,8 +370,12 @@ def _balance(on: Material) -> Figure:
     return figure
 
 
+@kind()
 def _students(on: Material) -> Figure:
-    """Loss: the median over seeds and its quartiles; the others: the first seed. The vertical axes name them."""
+    """Loss, parameters and invariant over iterations; rows are the laws of the initial weights.
+
+    Loss: the median over seeds and its quartiles; the others: the first seed. The vertical axes name them.
+    """
     laws = list(on.runs["task.law"].unique())
     two = "a1" in on.rows
     columns = [
@@ -359,8 +386,8 @@ def _students(on: Material) -> Figure:
     ]
     figure, axes = style.panels(len(laws), len(columns), share_y=False)
     for line, law in zip(axes, laws, strict=True):
-        here = having(on.rows, "task.law", law)
-        for (optimizer, scaling), group in groups(here, ["task.optimizer", "task.scaling"], sort=False):
+        here = on.rows[on.rows["task.law"] == law]
+        for (optimizer, scaling), group in here.groupby(["task.optimizer", "task.scaling"], sort=False):
             if optimizer == "ham_flow":
                 continue  # in the table; on the paper's steps it lies on HAM's line
             look = {"color": COLOURS[("gd", "ham").index(optimizer)]}
@@ -381,15 +408,15 @@ def _students(on: Material) -> Figure:
     return figure
 
 
+@kind()
 def _sign_flips(on: Material) -> Figure:
-    flows, betas = ("gd", "ham_flow"), sorted(on.rows["beta0"].unique()) if len(on.rows) else [0.0]
+    """Share of students whose a changes its sign, over initial values; forbidden cells are crossed."""
+    flows, betas = ("gd", "ham_flow"), sorted(on.rows["beta0"].unique())
     figure, axes = style.panels(len(betas), 2, height=2.8)
     for line, beta in zip(axes, betas, strict=True):
         for one, flow in zip(line, flows, strict=True):
             one.set(title=f"{label('task.optimizer', flow)}, $\\beta_0 = {beta:g}$", xlabel="$a_0$")
             one.grid(visible=False)
-            if not len(on.rows):
-                continue
             here = on.rows[(on.rows["task.optimizer"] == flow) & (on.rows["beta0"] == beta)]
             table = here.pivot(index="gamma0", columns="a0", values="flipped_share")
             forbidden = here.pivot(index="gamma0", columns="a0", values="forbidden")
@@ -399,44 +426,5 @@ def _sign_flips(on: Material) -> Figure:
             one.set_xticks(range(table.shape[1]), [f"{v:g}" for v in table.columns])
             one.set_yticks(range(table.shape[0]), [f"{v:g}" for v in table.index])
         line[0].set_ylabel("$\\gamma_0$")
-    if len(on.rows):
-        figure.colorbar(picture, ax=[one for line in axes for one in line], label="share that flips (x: forbidden)")
+    figure.colorbar(picture, ax=[one for line in axes for one in line], label="share that flips (x: forbidden)")
     return figure
-
-
-KINDS = {
-    "bn_gradient": Kind(
-        _bn_gradient, "Mean |g_sparse| over mean |g_dense|, by sparsity; the mean and 95% band over seeds."
-    ),
-    "dead_neuron": Kind(
-        _dead_neuron, "The dense gradient of a neuron before batch normalization as its weights vanish, over eps."
-    ),
-    "gradient_skew": Kind(
-        _gradient_skew, "A small layer, dense and sparse, and how its gradient is turned; then the same on a large one."
-    ),
-    "layer_norm": Kind(
-        _layer_norm,
-        "The layer-norm counterpart of Figure 2, and the exponent of (1 - s_i) in a neuron's own amplification.",
-    ),
-    "amplification": Kind(
-        _amplification,
-        "Exponent of (1 - s_i) in each layer's amplification, and the gradient's turn at every mask update.",
-    ),
-    "equivalence": Kind(
-        _equivalence, "Both losses where every assumption holds, and the gap between them where one ends."
-    ),
-    "neuron_steps": Kind(
-        _neuron_steps, "Length and turning angle of each neuron's weight at the end of training, over its correction c."
-    ),
-    "equilibrium": Kind(
-        _equilibrium,
-        "Every neuron's length and angle over their closed forms, and how soon a longer neuron returns to its length.",
-    ),
-    "balance": Kind(_balance, "The balance equation in (a, gamma) at beta = 0, and as a surface over (gamma, beta)."),
-    "students": Kind(
-        _students, "Loss, parameters and invariant over iterations; rows are the laws of the initial weights."
-    ),
-    "sign_flips": Kind(
-        _sign_flips, "Share of students whose a changes its sign, over initial values; forbidden cells are crossed."
-    ),
-}

@@ -15,7 +15,7 @@ from sparse_train.report import cost
 from sparse_train.report.launch import slurm
 from sparse_train.report.results import COMPLETE, MISSING, Records, Results
 from sparse_train.report.sweeps import Cell, Sweep
-from sparse_train.report.views.tables import HOLE
+from sparse_train.report.views.columns import HOLE
 
 TOTAL = "each run once"
 

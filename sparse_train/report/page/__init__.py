@@ -9,7 +9,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
@@ -105,7 +105,7 @@ def gather(names: list[str], results_dir: Path, links: Links = NOWHERE) -> dict:
         "scales": notes,
         "rehearsals": [scale for scale in scales if sweeps.is_rehearsal(scale)],
         "repository": links.repository,
-        "verdict": [asdict(answer) for answer in statements.verdict(results_dir)],
+        "verdict": statements.verdict(results_dir),
         "board": board(results_dir),
         "every_run": every_run(artifacts, results_dir, links),
         "explanation": explanation(results_dir),
@@ -118,15 +118,10 @@ def gather(names: list[str], results_dir: Path, links: Links = NOWHERE) -> dict:
 def board(results_dir: Path) -> list[dict]:
     """The scoreboard: a claim a row, by importance, each with all its measurements."""
     made = []
-    for members in statements.grouped(statements.stated(results_dir)):
-        first = members[0]
-        word, meaning = statements.VERDICTS[first.verdict]
-        about = {
-            key: getattr(first, key)
-            for key in ("says", "claim", "paper", "published", "spread", "sure", "at", "verdict")
-        }
-        measured = [asdict(one) | {"words": one.words, "facets": _of_filters(one.facets)} for one in members]
-        made.append(about | {"word": word, "meaning": meaning, "measured": measured})
+    for claim in statements.stated(results_dir):
+        word, meaning = statements.VERDICTS[claim["verdict"]]
+        measured = [one | {"facets": _of_filters(one["facets"])} for one in claim["ours"]]
+        made.append(claim | {"word": word, "meaning": meaning, "at": measured[0]["at"], "measured": measured})
     return made
 
 

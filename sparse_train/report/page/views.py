@@ -12,18 +12,17 @@ from sparse_train.report import cost, sweeps
 from sparse_train.report.evidence import claims
 from sparse_train.report.evidence.comparisons import listings
 from sparse_train.report.evidence.verdicts import ClaimCell, beyond_spread, overall, said
-from sparse_train.report.figures import KINDS, accuracy, style
+from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.accuracy import Line, Panel
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.results import COMPLETE, MADE, Results
 from sparse_train.report.sweeps import PAPER, Cell, Sweep
 from sparse_train.report.views import lists, tables
-from sparse_train.report.views.labels import methods_of, name, notes, titled
+from sparse_train.report.views.labels import name, notes, titled
 
 FACETS = ("dataset", "dst", "sparsity", "optimizer")  # what the page filters by
 PROTOCOL = {"cifar100", "imagenet"}  # the data sets of the paper's accuracies
 UNSHOWN = ("scale", "started", "images_per_second", "threads", "torch")  # of a run; the CSV has them
-CHARTS = {"curves": accuracy.curves, "final": accuracy.final, "itop": accuracy.itop}
 AMPLIFICATION, TRAINING = "fig2", "mask-updates"  # what the explanation is made of
 
 
@@ -106,20 +105,18 @@ def _replaced(sweep: Sweep) -> str:
 
 
 def _blocks(results: Results, sweep: Sweep, runs: pd.DataFrame) -> Iterator[dict]:
-    artifact, named = sweep.artifact, methods_of(sweep)
+    artifact = sweep.artifact
     if artifact.get("table"):
-        compared = {"paper": artifact.get("paper"), "scale": sweep.scale}
-        table = tables.make(runs, **artifact["table"], **compared, methods=named)
+        table = tables.Table(sweep, runs)
         caption = titled(artifact["title"], sweep.scale)
-        files = {".csv": tables.tidy(table).to_csv(index=False), ".tex": tables.latex(table, caption)}
+        files = {".csv": table.tidy.to_csv(index=False), ".tex": tables.latex(table, caption)}
         yield _table(table) | {"files": {f"{_key(sweep)}{ending}": text for ending, text in files.items()}}
     yield from map(_lines, listings(sweep, runs))
     spec = artifact.get("figure")
     about = " ".join([KINDS[spec["kind"]].about, *notes(sweep)]) if spec else ""
-    if spec and spec["kind"] in CHARTS:
+    if spec and KINDS[spec["kind"]].panels:
         history = pd.DataFrame() if KINDS[spec["kind"]].needs is None else results.rows(sweep)
-        spec = {**spec, "factors": sweep.factors, "methods": named}
-        panels = panels_of(spec["kind"], Material(runs, history, spec, sweep.scale == PAPER))
+        panels = panels_of(spec["kind"], Material(sweep, runs, history))
         what, around = ("line", "band") if any(panel["lines"] for panel in panels) else ("point", "bar")
         means = f"A {what} is the mean over seeds, its {around} one standard deviation"
         words = f"{about} {means}; each panel has a vertical scale of its own."
@@ -137,33 +134,29 @@ def _lines(lines: list[list[str]]) -> dict:
 
 
 def _table(table: tables.Table) -> dict:
-    lines = table.lines()
     body = [
-        {"key": list(row), "labels": table.words(row), "cells": [_cell(cells.get(c)) for c in table.labels]}
-        for row, cells in lines.items()
+        {"key": list(row), "labels": table.words(row), "cells": [_cell(table, cells.get(c)) for c in table.labels]}
+        for row, cells in table.lines(table.cells).items()
     ]
     return {
         "kind": "table",
         "compared": table.compared,
         "rows": table.rows,
         "heads": [*map(name, table.rows)],
-        "across": name(table.columns),
-        "columns": table.columns,
+        "more": [*table.more.values()],
+        "across": name(table.across),
+        "columns": table.across,
         "values": list(table.labels),
         "labels": list(table.labels.values()),
         "body": body,
     }
 
 
-def _cell(cell: pd.Series | None) -> dict:
+def _cell(table: tables.Table, cell: pd.Series | None) -> dict:
     """Texts; what is not there is left out, a hole has no `ours`; nothing is expected where there is no cell."""
     if cell is None:
         return {"n": 0, "of": 0}
-    made = {"n": int(cell["n"]), "of": int(cell["expected"])}
-    if cell["n"]:
-        made["ours"] = tables.ours(cell)
-    if paper := tables.papers(cell):
-        made["paper"] = paper
+    made = {"n": int(cell["n"]), "of": int(cell["expected"]), **table.texts(cell)}
     return made | ({"best": True} if cell["best"] else {})
 
 
@@ -200,7 +193,7 @@ def panels_of(kind: str, on: Material) -> list[dict]:
     name, the factors that filters look at, its look, and its points: x, the mean over seeds y, their standard deviation
     sd where there are several, their number n.
     """
-    return [_charted(one, lines=kind == "curves") for one in CHARTS[kind](on)]
+    return [_charted(one, lines=kind == "curves") for one in KINDS[kind].panels(on)]
 
 
 def entries(panels: list[dict]) -> list[dict]:

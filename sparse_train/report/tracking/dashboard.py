@@ -14,8 +14,9 @@ from sparse_train.report.page.views import PROTOCOL
 from sparse_train.report.results import Results, complete
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, is_group
 from sparse_train.report.views import tables
+from sparse_train.report.views.columns import mean_std
 from sparse_train.report.views.labels import label, methods_of, name
-from sparse_train.report.views.tables import aligned, mean_std
+from sparse_train.report.views.tables import aligned
 from sparse_train.tracking import wandb_run
 from sparse_train.tracking.wandb_run import BEST, LINK, metric, option_key
 
@@ -124,9 +125,8 @@ def _numbers(table: Sweep) -> str:
 
 def ours(table: Sweep) -> str:
     """Our committed runs: means, and differences of methods paired over seeds, with their intervals."""
-    runs, shown = Results(sweeps.RESULTS).runs(table), table.artifact["table"]
-    made = tables.make(runs, **shown, paper=table.artifact["paper"], scale=PAPER, methods=methods_of(table))
-    return f"{tables.explained(made)}\n\n{tables.markdown(made)}"
+    made = tables.Table(table, Results(sweeps.RESULTS).runs(table))
+    return f"{made.explained}\n\n{tables.markdown(made)}"
 
 
 def _about(sweep: Sweep) -> str:

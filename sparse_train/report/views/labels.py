@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from sparse_train.report import sweeps
 from sparse_train.report.sweeps import Sweep
+from sparse_train.report.views.columns import COLUMNS, split
 
 LABELS = {
     "optimizer": {
@@ -181,10 +182,13 @@ def option(factor: str, value: object) -> str:
 
 
 def name(factor: str) -> str:
-    """The word for a factor or a metric; the theory's have that of the factor they are named after, or their own.
+    """The word for a factor, a metric or a column; the theory's have that of the factor they are named after.
 
     A metric of one group of parameters has its own word and the group: `Spread of fan-in, layer3`.
     """
+    kind, of = split(factor)
+    if of != factor:
+        return ", ".join(filter(None, [name(of), COLUMNS[kind].words]))
     metric, _, group = factor.partition("/")
     if metric in OF_A_GROUP:
         return f"{OF_A_GROUP[metric]}, {group}"

@@ -5,8 +5,8 @@ from omegaconf import OmegaConf
 
 from sparse_train.report.results import complete
 from sparse_train.report.sweeps import configuration, remembered
+from sparse_train.report.views.columns import HOLE, text
 from sparse_train.report.views.labels import label, name
-from sparse_train.report.views.tables import HOLE
 
 SELECTED_ON = {"val_acc": "held-out training images", "test_acc": "the TEST SET, whose accuracies then flatter it"}
 ROWS = (  # the paper's rows and what they are here; one whose key is not there is left out, as HAM's in Table 5
@@ -32,15 +32,12 @@ ROWS = (  # the paper's rows and what they are here; one whose key is not there 
 
 
 def summary(runs: pd.DataFrame, over: list[str], values: list[str]) -> list[list[str]]:
-    """A head; one row per setting of `over`, the mean over seeds of each of `values`, and the runs behind it."""
+    """A head; one row per setting of `over`, its columns `values`, and the runs behind it."""
     made = [[*map(name, over), *(name(value).replace("_", " ") for value in values), "n"]]
     for setting, group in runs.groupby(over, sort=False, dropna=False):
-        done = complete(group)
-        means = [done[v].mean() if v in done else float("nan") for v in values]
-        texts = [HOLE if done.empty else "-" if pd.isna(mean) else f"{mean:.4g}" for mean in means]
-        made.append(
-            [*(label(k, v) for k, v in zip(over, setting, strict=True)), *texts, f"{len(done)} of {len(group)}"]
-        )
+        done, words = complete(group), [label(key, value) for key, value in zip(over, setting, strict=True)]
+        texts = [HOLE if done.empty else text(value, done, "average") or "-" for value in values]
+        made.append([*words, *texts, f"{len(done)} of {len(group)}"])
     return made
 
 
@@ -76,14 +73,14 @@ def hyperparameters(overrides: list[str], artifact: str) -> list[list[str]]:
 
     Rows that are "open" settle what the paper leaves open.
     """
-    return remembered(["hyperparameters", artifact, *overrides], lambda: _hyperparameters(overrides, artifact))
 
+    def made() -> list[list[str]]:
+        cfg = configuration(artifact, dict(override.split("=", 1) for override in overrides))
+        rows = [["Hyperparameter", "Value", "Key"]]
+        for words, fixed, key in ROWS:
+            if (value := fixed or OmegaConf.select(cfg, key)) is not None:
+                text = f"{value:g}" if isinstance(value, float) else str(value)
+                rows.append([words, text, f"`{key}`" if key else ""])
+        return rows
 
-def _hyperparameters(overrides: list[str], artifact: str) -> list[list[str]]:
-    cfg = configuration(artifact, dict(override.split("=", 1) for override in overrides))
-    made = [["Hyperparameter", "Value", "Key"]]
-    for words, fixed, key in ROWS:
-        value = fixed or OmegaConf.select(cfg, key)
-        if value is not None:
-            made.append([words, f"{value:g}" if isinstance(value, float) else str(value), f"`{key}`" if key else ""])
-    return made
+    return remembered(["hyperparameters", artifact, *overrides], made)

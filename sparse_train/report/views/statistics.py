@@ -34,6 +34,11 @@ class Estimate(NamedTuple):
     p: float
     n: int
 
+    def __str__(self) -> str:
+        """`+1.24 [+0.62, +1.87]`; one seed has no interval; nothing where there is none."""
+        interval = "" if math.isnan(self.low) else f" [{self.low:+.2f}, {self.high:+.2f}]"
+        return f"{self.mean:+.2f}{interval}" if self.n else ""
+
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, math.nan, 0)
 
@@ -44,7 +49,7 @@ def mean(values: pd.Series) -> Estimate:
     Of differences between runs that share a seed, this is the paired test.
     """
     if len(values) < 2:
-        return _without_interval(float(values.mean()), len(values))
+        return NOTHING._replace(mean=float(values.mean()), n=len(values))
     of = DescrStatsW(values.to_numpy(dtype=float))
     low, high = of.tconfint_mean(alpha=1 - LEVEL)
     with np.errstate(divide="ignore", invalid="ignore"):  # values that are all the same
@@ -52,17 +57,18 @@ def mean(values: pd.Series) -> Estimate:
     return Estimate(float(of.mean), float(low), float(high), float(p), len(values))
 
 
-def welch(terms: Sequence[tuple[int, pd.Series]]) -> Estimate:
+def welch(terms: Sequence[tuple[int, float, float, int]]) -> Estimate:
     """A signed sum of independent means whose variances may differ (Welch, 1947; Satterthwaite, 1946).
 
     Args:
-        terms: a sign and a sample each; +1 and -1 give the difference of two means.
+        terms: a sign, a mean, its sample's standard deviation and size; +1 and -1 give the difference of two means.
     """
-    total, n = float(sum(sign * values.mean() for sign, values in terms)), min(len(values) for _, values in terms)
-    if n < 2:
-        return _without_interval(total, n)
-    variances = np.array([values.var() / len(values) for _, values in terms])
-    owned = variances**2 / np.array([len(values) - 1 for _, values in terms])
+    signs, means, stds, sizes = map(np.array, zip(*terms, strict=True))
+    total, n = float((signs * means).sum()), int(sizes.min())
+    if n < 2 or np.isnan(stds).any():
+        return NOTHING._replace(mean=total, n=n)
+    variances = stds**2 / sizes
+    owned = variances**2 / (sizes - 1)
     with np.errstate(divide="ignore", invalid="ignore"):  # samples without any spread
         freedom, error = variances.sum() ** 2 / owned.sum(), np.sqrt(variances.sum())
         low, high = student_t.interval(LEVEL, freedom, total, error)
@@ -105,12 +111,6 @@ def joint(differences: Sequence[float], spreads: Sequence[float], n: int) -> Joi
     return Joint(count, positive, sign, float(found.mean()), error / math.sqrt(count), survive)
 
 
-def sample_with(mean: float, std: float, n: int) -> pd.Series:
-    """n values with this mean and standard deviation, for a test that needs no more of them than the two."""
-    ends = std * math.sqrt((n - 1) / 2)
-    return pd.Series([mean - ends, mean + ends, *[mean] * (n - 2)])
-
-
 def equivalent(differences: pd.Series, margin: float) -> bool:
     """Whether two one-sided t-tests (Schuirmann, 1987) find the mean difference between -`margin` and +`margin`.
 
@@ -136,7 +136,3 @@ def smallest_effect(std: float, n: int) -> float:
     if n < 2 or not std > 0:
         return math.nan
     return float(std * TTestPower().solve_power(nobs=n, alpha=1 - LEVEL, power=POWER))
-
-
-def _without_interval(mean: float, n: int) -> Estimate:
-    return Estimate(mean, math.nan, math.nan, math.nan, n)

@@ -1,19 +1,19 @@
 """Tables: ours, the paper's number and the difference, with the number of runs behind each cell.
 
-A table is made once, as a frame with one row per cell, and written as Markdown, LaTeX and CSV.
+A table is made once, as a frame with one row per cell, and written as Markdown, LaTeX and CSV, and on the page.
 """
 
 import re
-from dataclasses import dataclass
 
 import pandas as pd
 
 from sparse_train.report import sweeps
 from sparse_train.report.paper import value as paper_value
-from sparse_train.report.views import statistics
-from sparse_train.report.views.labels import label, name
+from sparse_train.report.sweeps import PAPER, Sweep
+from sparse_train.report.views import columns, statistics
+from sparse_train.report.views.columns import COLUMNS, HOLE, mean_std
+from sparse_train.report.views.labels import label, methods_of, name
 
-HOLE = "·"  # of a cell without a complete run
 GAINS = {"sparseopt-sgd": ("sparseopt", "sgd"), "sparseopt_ham-ham": ("sparseopt_ham", "ham")}  # differences of rows
 NUMBER = re.compile(r"^Table \d+\. ")  # LaTeX numbers tables itself
 NEGATIVE = re.compile(r"(?<!\w)-(?=\d)")
@@ -31,29 +31,60 @@ LATEX = str.maketrans(
 )
 
 
-@dataclass(frozen=True)
 class Table:
-    """Accuracies in percent by row and column.
+    """What the runs of a sweep have by row and column, in the order of the sweep.
 
     Attributes:
-        rows, columns: factors; a row is a tuple of factor values, the first of which groups the rows.
-        cells: one row per cell, in the order of the sweep: the factors; `mean` and sample standard deviation `std` over
-            our `n` complete runs of the `expected` ones; `paper_mean` and `paper_std`, where the paper has the cell and
-            the scale is the paper's; the `difference` of the means; whether ours is the `best` mean among the rows that
-            share all but the last factor. A row of `GAINS` is a difference of two rows, paired over `n` seeds, with the
-            95% interval from `low` to `high`.
+        rows, across: factors; a row is a tuple of factor values, the first of which groups the rows.
+        more: columns (`views.columns`) whose text a cell has besides mean and standard deviation, each with its words.
+        cells: one row per cell: the factors; `mean` and sample standard deviation `std` over our `n` complete runs of
+            the `expected` ones; `paper_mean` and `paper_std`, where the paper has the cell and the scale is the
+            paper's; the `difference` of the means; whether ours is the `best` mean among the rows that share all but
+            the last factor; the numbers of `more`. A row of `GAINS` is a difference of two rows, paired over `n`
+            seeds, with the 95% interval from `low` to `high`.
         labels: words for the columns.
         methods: words for optimizers that are something else in this sweep.
+        compared: whether the paper's numbers stand beside ours.
         judged: a rehearsal has no best cell and no differences.
     """
 
-    rows: list[str]
-    columns: str
-    cells: pd.DataFrame
-    labels: dict[str, str]
-    compared: bool
-    methods: dict[str, str]
-    judged: bool
+    def __init__(self, sweep: Sweep, runs: pd.DataFrame):
+        asked, paper = sweep.artifact["table"], sweep.artifact.get("paper")
+        self.rows, self.across, value = asked["rows"], asked["columns"], asked["value"]
+        self.methods = methods_of(sweep)
+        self.compared, self.judged = bool(paper) and sweep.scale == PAPER, not sweeps.is_rehearsal(sweep.scale)
+        self.more = {one: self._words(one, value) for one in asked.get("more", ())}
+        by = [*self.rows, self.across]
+        metrics = [value, *(columns.split(one)[1] for one in self.more)]
+        runs = runs.assign(**{key: pd.to_numeric(runs[key]) if key in runs else float("nan") for key in metrics})
+        groups = runs.groupby(by, sort=False)
+        cells = groups[value].agg(mean="mean", std="std", n="count", expected="size")
+        known = [_papers(paper if self.compared else None, group.iloc[0]) for _, group in groups]
+        cells[["paper_mean", "paper_std"]] = pd.DataFrame(known, index=cells.index, dtype=float)
+        cells["difference"] = cells["mean"] - cells["paper_mean"]
+        cells = pd.concat([cells, *(columns.numbers(one, groups) for one in self.more)], axis=1).reset_index()
+        peers = [*self.rows[:-1], self.across]
+        highest = cells.groupby(peers)["mean"].transform("max")
+        cells["best"] = self.judged & (cells["mean"].round(2) == highest.round(2))
+        order = {key: list(runs[key].unique()) for key in by}
+        if self.judged and self.rows[-1] == "optimizer" and "seed" in runs:
+            cells = pd.concat([cells, *_gains(runs, cells, peers, value)], ignore_index=True)
+            order["optimizer"] += GAINS
+        cells = cells.sort_values(by, key=lambda values: values.map(order[values.name].index))
+        self.cells = cells.reset_index(drop=True)
+        rehearsed = self.across == "epochs" and sweep.scale != PAPER
+        self.labels = {c: label(self.across, c) + (trained(runs, c) if rehearsed else "") for c in order[self.across]}
+        done, own = self.cells["n"] > 0, ~self.cells[self.rows[-1]].isin(GAINS)
+        ran = [self.cells.loc[done, by].drop_duplicates() for by in (self.rows, [self.across])]
+        # What stands on paper: the rows and columns with a complete run, or all where none has.
+        self.ran = self.cells.merge(ran[0]).merge(ran[1]) if done.any() else self.cells
+        self.heads = {one: text for one, text in self.labels.items() if one in set(self.ran[self.across])}
+        self.missing = "" if done[own].all() else f"{(own & ~done).sum()} of {own.sum()} cells are not run yet."
+
+    @staticmethod
+    def _words(column: str, value: str) -> str:
+        kind, metric = columns.split(column)
+        return COLUMNS[kind].words if metric == value and COLUMNS[kind].words else name(column)
 
     def words(self, row: tuple[str, ...]) -> list[str]:
         """The labels of a row."""
@@ -62,46 +93,49 @@ class Table:
             for factor, value in zip(self.rows, row, strict=True)
         ]
 
-    def lines(self, cells: pd.DataFrame | None = None) -> dict[tuple[str, ...], dict[str, pd.Series]]:
+    def lines(self, cells: pd.DataFrame) -> dict[tuple[str, ...], dict[str, pd.Series]]:
         """Cells by row and column."""
         found: dict[tuple[str, ...], dict[str, pd.Series]] = {}
-        for _, cell in (self.cells if cells is None else cells).iterrows():
-            found.setdefault(tuple(cell[self.rows]), {})[cell[self.columns]] = cell
+        for _, cell in cells.iterrows():
+            found.setdefault(tuple(cell[self.rows]), {})[cell[self.across]] = cell
         return found
 
+    def texts(self, cell: pd.Series | None) -> dict[str, str]:
+        """What a cell shows, by its words: `ours`, if there is a run; then what is known of `more` and of the `paper`.
 
-def make(
-    runs: pd.DataFrame,
-    rows: list[str],
-    columns: str,
-    value: str,
-    paper: str | None,
-    scale: str,
-    methods: dict[str, str] | None = None,
-) -> Table:
-    """Group runs into cells, in the order the sweep has them.
+        A difference has its interval, `+1.20 [+0.41, +1.99]`. The paper's number is followed by ours minus it.
+        """
+        if cell is None:
+            return {}
+        gain = cell.get("optimizer") in GAINS
+        made = {"ours": ""}
+        if cell["n"]:
+            made["ours"] = _gain(cell) if gain else mean_std(cell["mean"], cell["std"])
+        for column, words in self.more.items():
+            kind, metric = columns.split(column)
+            numbers = [cell[f"{key} {metric}"] for key in COLUMNS[kind].numbers]
+            made[words] = "" if pd.isna(numbers[0]) else COLUMNS[kind].text(*numbers)
+        if not pd.isna(cell["paper_mean"]):
+            difference = "" if pd.isna(cell["difference"]) else f", {cell['difference']:+.2f}"
+            paper = f"{cell['paper_mean']:+.2f}" if gain else mean_std(cell["paper_mean"], cell["paper_std"])
+            made["paper"] = paper + difference
+        return {words: text for words, text in made.items() if text}
 
-    Args:
-        paper: the paper's table to compare with; only runs of the paper's scale are compared.
-        methods: words for optimizers that are something else in this sweep.
-    """
-    compared, judged, by = paper is not None and scale == "paper", not sweeps.is_rehearsal(scale), [*rows, columns]
-    runs = runs.assign(**{value: pd.to_numeric(runs[value]) if value in runs else float("nan")})
-    groups = runs.groupby(by, sort=False)
-    cells = groups[value].agg(mean="mean", std="std", n="count", expected="size").reset_index()
-    known = [_papers(paper if compared else None, group.iloc[0]) for _, group in groups]
-    cells[["paper_mean", "paper_std"]] = pd.DataFrame(known, index=cells.index, dtype=float)
-    cells["difference"] = cells["mean"] - cells["paper_mean"]
-    peers = [*rows[:-1], columns]
-    cells["best"] = judged & (cells["mean"].round(2) == cells.groupby(peers)["mean"].transform("max").round(2))
-    order = {key: list(runs[key].unique()) for key in by}
-    if judged and rows[-1] == "optimizer" and "seed" in runs:
-        cells = pd.concat([cells, *_gains(runs, cells, peers, value)], ignore_index=True)
-        order["optimizer"] += GAINS
-    cells = cells.sort_values(by, key=lambda values: values.map(order[values.name].index)).reset_index(drop=True)
-    rehearsed = columns == "epochs" and scale != "paper"
-    labels = {c: label(columns, c) + (trained(runs, c) if rehearsed else "") for c in order[columns]}
-    return Table(rows, columns, cells, labels, compared, methods or {}, judged)
+    @property
+    def explained(self) -> str:
+        """How to read a cell, in one sentence or two."""
+        best = ", best mean in bold" if self.judged else ""
+        more = "".join(f"; then {words}" for words in self.more.values())
+        paper = "; then the paper's number, and ours minus it" if self.compared else ""
+        gains = self.cells.get("optimizer", pd.Series()).isin(GAINS).any()
+        paired = " A difference of methods is paired over n seeds, with its 95% interval." if gains else ""
+        dots = " A dot: no complete run." if (self.ran["n"] == 0).any() else ""
+        return f"Ours: mean ± standard deviation over n runs{best}{more}{paper}.{paired}{dots}"
+
+    @property
+    def tidy(self) -> pd.DataFrame:
+        """One line per cell."""
+        return self.cells.drop(columns="best")
 
 
 def _papers(paper: str | None, run: pd.Series) -> tuple[float | None, float | None]:
@@ -132,41 +166,8 @@ def trained(runs: pd.DataFrame, epochs: str) -> str:
     return f" (here {int(here.iloc[0])})" if len(here) else ""
 
 
-def _ran(table: Table) -> tuple[pd.DataFrame, str]:
-    """The cells of the rows and columns that have a complete run, or all where none has; and words for the missing."""
-    done = table.cells["n"] > 0
-    rows, columns = (table.cells.loc[done, by].drop_duplicates() for by in (table.rows, table.columns))
-    shown = table.cells.merge(rows).merge(columns.to_frame()) if done.any() else table.cells
-    own = ~table.cells[table.rows[-1]].isin(GAINS)
-    missing = f"{(own & ~done).sum()} of {own.sum()} cells are not run yet."
-    return shown, "" if done[own].all() else missing
-
-
-def markdown(table: Table) -> str:
-    """A Markdown table that is also readable as it stands in a terminal."""
-    shown, missing = _ran(table)
-    columns = [column for column in table.labels if column in set(shown[table.columns])]
-    texts = [[*map(name, table.rows), *(table.labels[column] for column in columns)]]
-    texts += [
-        [*table.words(row), *(_plain(cells.get(c)) for c in columns)] for row, cells in table.lines(shown).items()
-    ]
-    return "\n".join(filter(None, (f"{missing}\n" if missing else "", aligned(texts))))
-
-
-def _plain(cell: pd.Series | None) -> str:
-    if cell is None:
-        return HOLE
-    text = f"**{ours(cell)}**{count(cell)}" if cell["best"] else f"{ours(cell)}{count(cell)}"
-    return "; paper ".join(filter(None, (text, papers(cell))))
-
-
-def ours(cell: pd.Series) -> str:
-    """`61.00 ± 1.00`, or a difference with its interval, `+1.20 [+0.41, +1.99]`; a dot for a hole."""
-    if not cell["n"]:
-        return HOLE
-    if cell.get("optimizer") not in GAINS:
-        return mean_std(cell["mean"], cell["std"])
-    return f"{cell['mean']:+.2f}" + (f" [{cell['low']:+.2f}, {cell['high']:+.2f}]" if cell["n"] > 1 else "")
+def _gain(cell: pd.Series) -> str:
+    return str(statistics.Estimate(cell["mean"], cell["low"], cell["high"], float("nan"), cell["n"]))
 
 
 def count(cell: pd.Series) -> str:
@@ -175,29 +176,23 @@ def count(cell: pd.Series) -> str:
     return f" (n={cell['n']}{of})" if cell["n"] else ""
 
 
-def papers(cell: pd.Series) -> str:
-    """The paper's number, and ours minus it where both are known."""
-    if pd.isna(cell["paper_mean"]):
-        return ""
-    if cell.get("optimizer") in GAINS:
-        return f"{cell['paper_mean']:+.2f}"
-    difference = "" if pd.isna(cell["difference"]) else f", {cell['difference']:+.2f}"
-    return mean_std(cell["paper_mean"], cell["paper_std"]) + difference
+def markdown(table: Table) -> str:
+    """A Markdown table that is also readable as it stands in a terminal."""
+    texts = [[*map(name, table.rows), *table.heads.values()]]
+    texts += [
+        [*table.words(row), *(_plain(table, cells.get(c)) for c in table.heads)]
+        for row, cells in table.lines(table.ran).items()
+    ]
+    return "\n".join(filter(None, (f"{table.missing}\n" if table.missing else "", aligned(texts))))
 
 
-def mean_std(mean: float, std: float | None) -> str:
-    """`61.00 ± 1.00`; the mean alone where there is no deviation."""
-    return f"{mean:.2f}" if std is None or pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
-
-
-def explained(table: Table) -> str:
-    """How to read a cell, in one sentence or two."""
-    paper = "; then the paper's number, and ours minus it" if table.compared else ""
-    best = ", best mean in bold" if table.judged else ""
-    gains = table.cells.get("optimizer", pd.Series()).isin(GAINS).any()
-    paired = " A difference of methods is paired over n seeds, with its 95% interval." if gains else ""
-    dots = " A dot: no complete run." if (_ran(table)[0]["n"] == 0).any() else ""
-    return f"Ours: mean ± standard deviation over n runs{best}{paper}.{paired}{dots}"
+def _plain(table: Table, cell: pd.Series | None) -> str:
+    """`**61.00 ± 1.00** (n=3); paper 60.00 ± 0.30, +1.00`, with a dot for a hole."""
+    texts = table.texts(cell)
+    ours = texts.pop("ours", HOLE)
+    if cell is not None:
+        ours = (f"**{ours}**" if cell["best"] else ours) + count(cell)
+    return "; ".join([ours, *(f"{words} {text}" for words, text in texts.items())])
 
 
 def aligned(lines: list[list[str]]) -> str:
@@ -210,31 +205,29 @@ def aligned(lines: list[list[str]]) -> str:
 
 
 def latex(table: Table, caption: str) -> str:
-    """booktabs, in the paper's row order, our best in bold, and the paper's number with the difference below ours.
+    """booktabs, in the paper's row order, our best in bold, and all else that a cell shows in lines below ours.
 
     It is no wider than a line of the page. The caption loses the number that LaTeX counts itself.
     """
-    shown, missing = _ran(table)
-    columns = [column for column in table.labels if column in set(shown[table.columns])]
-    body, bold = {}, {}
-    for row, cells in table.lines(shown).items():
-        words = tuple(table.words(row))
-        body[*words, "ours"] = [f"{ours(cells[c])}{count(cells[c])}" if c in cells else HOLE for c in columns]
-        bold[*words, "ours"] = [c in cells and bool(cells[c]["best"]) for c in columns]
-        if table.compared:
-            body[*words, "paper"] = [papers(cells[c]) if c in cells else "" for c in columns]
-            bold[*words, "paper"] = [False] * len(columns)
-    names, heads = [*map(name, table.rows), ""], [table.labels[column] for column in columns]
+    body, bold, below = {}, {}, [*table.more.values(), *(["paper"] if table.compared else [])]
+    for row, cells in table.lines(table.ran).items():
+        words, texts = table.words(row), {c: table.texts(cells.get(c)) for c in table.heads}
+        body[*words, "ours"] = [texts[c].get("ours", HOLE) + (count(cells[c]) if c in cells else "") for c in texts]
+        bold[*words, "ours"] = [c in cells and bool(cells[c]["best"]) for c in texts]
+        body |= {(*words, line): [text.get(line, "") for text in texts.values()] for line in below}
+    names = [*map(name, table.rows), ""]
     index = pd.MultiIndex.from_tuples(body, names=names)
-    frame = pd.DataFrame(list(body.values()), index, pd.Index(heads, name=name(table.columns)))
-    weight = pd.DataFrame(list(bold.values()), index, frame.columns)
+    heads = pd.Index(list(table.heads.values()), name=name(table.across))
+    frame = pd.DataFrame(list(body.values()), index, heads)
+    plain = [False] * len(heads)
+    weight = pd.DataFrame([bold.get(line, plain) for line in body], index, heads)
     styled = frame.style.apply(lambda _: weight.map(lambda best: "textbf:--rwrap" if best else ""), axis=None)
     styled = styled.format(_escape).format_index(_escape).format_index(_escape, axis="columns")
     styled = styled.format_index_names(_escape).format_index_names(_escape, axis="columns")
-    if not table.compared:
+    if not below:
         styled = styled.hide(level=len(names) - 1)
-    text = f"{NUMBER.sub('', caption).rstrip('.')}. {explained(table)} {missing}".rstrip()
-    alignment = "l" * (len(names) - (not table.compared)) + "c" * len(columns)
+    text = f"{NUMBER.sub('', caption).rstrip('.')}. {table.explained} {table.missing}".rstrip()
+    alignment = "l" * (len(names) - (not below)) + "c" * len(heads)
     tabular = styled.to_latex(hrules=True, column_format=alignment, multirow_align="naive", multicol_align="c")
     return "\n".join(
         [
@@ -252,8 +245,3 @@ def latex(table: Table, caption: str) -> str:
 
 def _escape(text: str) -> str:
     return NEGATIVE.sub("$-$", text.translate(LATEX))
-
-
-def tidy(table: Table) -> pd.DataFrame:
-    """One line per cell."""
-    return table.cells.drop(columns="best")
