@@ -19,10 +19,13 @@ def table(name: str) -> pd.DataFrame:
     return pd.read_csv(PAPER / f"{name}.csv", dtype=dict.fromkeys(FACTORS, str))
 
 
-def value(name: str | None, **factors: str) -> tuple[float, float] | None:
+def of_run(name: str, run: pd.Series) -> tuple[float, float] | None:
+    """(mean, std) of the cell that a run belongs to, or None."""
+    return value(name, **{key: str(run[key]) for key in FACTORS if key in run})
+
+
+def value(name: str, **factors: str) -> tuple[float, float] | None:
     """(mean, std) of the one cell with these factors, or None where the paper has none."""
-    if name is None:
-        return None
     rows = table(name)
     for key, wanted in factors.items():
         if key in rows:

@@ -75,7 +75,9 @@ def _claim(claim: dict, studies: Studies) -> dict:
 def _measured(one: Mapping, studies: Studies) -> dict:
     """A comparison of the study `at`: `a` with `b`, `paper` or `theory`, as a sweep file lists it; perhaps a `value`, a
     metric in place of the study's first."""
-    study = studies(one["at"], scale := scale_of(one))
+    require_one_of(f"{FILE}: at", one["at"], sweeps.names())
+    scale = one.get("scale") or sweeps.artifact(one["at"]).get("at", sweeps.PAPER)
+    study = studies(one["at"], scale)
     exact = statistics.mean(study.difference(one, one.get("value")))
     found = Estimate(*(round(value, 2) + 0.0 for value in exact[:3]), exact.p, exact.n)
     sides = [dict(find(study.settings, one[side], f"{FILE}: {one['at']}")) for side in ("a", "b") if side in one]
@@ -100,12 +102,6 @@ def _studies(results_dir: Path) -> Studies:
         return Study(sweep, Results(results_dir, scale).runs(sweep))
 
     return study
-
-
-def scale_of(one: Mapping) -> str:
-    """The scale that it names, or the one that its study is made for."""
-    require_one_of(f"{FILE}: at", one["at"], sweeps.names())
-    return one.get("scale") or sweeps.artifact(one["at"]).get("at", sweeps.PAPER)
 
 
 def _published(sides: Mapping[str, Mapping[str, object]]) -> dict:

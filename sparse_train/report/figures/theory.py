@@ -24,10 +24,17 @@ BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = COLOURS = style.THEMED
 
 @kind()
 def _bn_gradient(on: Material) -> Figure:
-    """Mean |g_sparse| over mean |g_dense|, by sparsity; the mean and 95% band over seeds."""
+    """Mean |g_sparse| over mean |g_dense|, by sparsity; the mean and 95% band over seeds.
+
+    Lines that lie on each other stay visible: every other one is wide and pale, with large hollow markers.
+    """
     figure = style.sized(3.6)
     axes = figure.subplots()
-    by_sparsity(axes, on.rows)
+    for i, ((norm, init), group) in enumerate(on.rows.groupby(["task.norm", "task.init"], sort=False)):
+        look = {} if i % 2 else {"markersize": 8, "markerfacecolor": "none", "linewidth": 3, "alpha": 0.7}
+        _band(axes, group, "sparsity", "ratio", i, f"{label('task.norm', norm)}, {label('task.init', init)}", **look)
+    _eq10(axes, zorder=3)
+    axes.set(xlabel="Sparsity s", ylabel="mean |gradient|, sparse over dense")
     axes.legend(loc="upper left")
     return figure
 
@@ -54,18 +61,6 @@ def _dead_neuron(on: Material) -> Figure:
     axes.set_ylabel("its dense gradient, times that at t = 1")
     axes.legend(loc="lower left")
     return figure
-
-
-def by_sparsity(axes: Axes, rows: pd.DataFrame) -> None:
-    """A line for each normalization and initialization, and Eq. 10 in the colour of text.
-
-    Lines that lie on each other stay visible: every other one is wide and pale, with large hollow markers.
-    """
-    for i, ((norm, init), group) in enumerate(rows.groupby(["task.norm", "task.init"], sort=False)):
-        look = {} if i % 2 else {"markersize": 8, "markerfacecolor": "none", "linewidth": 3, "alpha": 0.7}
-        _band(axes, group, "sparsity", "ratio", i, f"{label('task.norm', norm)}, {label('task.init', init)}", **look)
-    _eq10(axes, zorder=3)
-    axes.set(xlabel="Sparsity s", ylabel="mean |gradient|, sparse over dense")
 
 
 def _eq10(axes: Axes, **look: float) -> None:

@@ -136,7 +136,7 @@ def _lines(lines: list[list[str]]) -> dict:
 def _table(table: tables.Table) -> dict:
     body = [
         {"key": list(row), "labels": table.words(row), "cells": [_cell(table, cells.get(c)) for c in table.labels]}
-        for row, cells in table.lines(table.cells).items()
+        for row, cells in table.grid(table.cells).items()
     ]
     return {
         "kind": "table",

@@ -7,8 +7,7 @@ import re
 
 import pandas as pd
 
-from sparse_train.report import sweeps
-from sparse_train.report.paper import value as paper_value
+from sparse_train.report import paper, sweeps
 from sparse_train.report.sweeps import PAPER, Sweep
 from sparse_train.report.views import columns, statistics
 from sparse_train.report.views.columns import COLUMNS, HOLE, mean_std
@@ -49,17 +48,18 @@ class Table:
     """
 
     def __init__(self, sweep: Sweep, runs: pd.DataFrame):
-        asked, paper = sweep.artifact["table"], sweep.artifact.get("paper")
+        asked, published = sweep.artifact["table"], sweep.artifact.get("paper")
         self.rows, self.across, value = asked["rows"], asked["columns"], asked["value"]
         self.methods = methods_of(sweep)
-        self.compared, self.judged = bool(paper) and sweep.scale == PAPER, not sweeps.is_rehearsal(sweep.scale)
+        self.compared, self.judged = bool(published) and sweep.scale == PAPER, not sweeps.is_rehearsal(sweep.scale)
         self.more = {one: self._words(one, value) for one in asked.get("more", ())}
         by = [*self.rows, self.across]
         metrics = [value, *(columns.split(one)[1] for one in self.more)]
         runs = runs.assign(**{key: pd.to_numeric(runs[key]) if key in runs else float("nan") for key in metrics})
         groups = runs.groupby(by, sort=False)
         cells = groups[value].agg(mean="mean", std="std", n="count", expected="size")
-        known = [_papers(paper if self.compared else None, group.iloc[0]) for _, group in groups]
+        theirs = [paper.of_run(published, group.iloc[0]) if self.compared else None for _, group in groups]
+        known = [one or (None, None) for one in theirs]
         cells[["paper_mean", "paper_std"]] = pd.DataFrame(known, index=cells.index, dtype=float)
         cells["difference"] = cells["mean"] - cells["paper_mean"]
         cells = pd.concat([cells, *(columns.numbers(one, groups) for one in self.more)], axis=1).reset_index()
@@ -84,7 +84,7 @@ class Table:
     @staticmethod
     def _words(column: str, value: str) -> str:
         kind, metric = columns.split(column)
-        return COLUMNS[kind].words if metric == value and COLUMNS[kind].words else name(column)
+        return COLUMNS[kind].words if metric == value and COLUMNS[kind].words else name(column).replace("$", "")
 
     def words(self, row: tuple[str, ...]) -> list[str]:
         """The labels of a row."""
@@ -93,7 +93,7 @@ class Table:
             for factor, value in zip(self.rows, row, strict=True)
         ]
 
-    def lines(self, cells: pd.DataFrame) -> dict[tuple[str, ...], dict[str, pd.Series]]:
+    def grid(self, cells: pd.DataFrame) -> dict[tuple[str, ...], dict[str, pd.Series]]:
         """Cells by row and column."""
         found: dict[tuple[str, ...], dict[str, pd.Series]] = {}
         for _, cell in cells.iterrows():
@@ -117,8 +117,8 @@ class Table:
             made[words] = "" if pd.isna(numbers[0]) else COLUMNS[kind].text(*numbers)
         if not pd.isna(cell["paper_mean"]):
             difference = "" if pd.isna(cell["difference"]) else f", {cell['difference']:+.2f}"
-            paper = f"{cell['paper_mean']:+.2f}" if gain else mean_std(cell["paper_mean"], cell["paper_std"])
-            made["paper"] = paper + difference
+            theirs = f"{cell['paper_mean']:+.2f}" if gain else mean_std(cell["paper_mean"], cell["paper_std"])
+            made["paper"] = theirs + difference
         return {words: text for words, text in made.items() if text}
 
     @property
@@ -126,21 +126,16 @@ class Table:
         """How to read a cell, in one sentence or two."""
         best = ", best mean in bold" if self.judged else ""
         more = "".join(f"; then {words}" for words in self.more.values())
-        paper = "; then the paper's number, and ours minus it" if self.compared else ""
+        theirs = "; then the paper's number, and ours minus it" if self.compared else ""
         gains = self.cells.get("optimizer", pd.Series()).isin(GAINS).any()
         paired = " A difference of methods is paired over n seeds, with its 95% interval." if gains else ""
         dots = " A dot: no complete run." if (self.ran["n"] == 0).any() else ""
-        return f"Ours: mean ± standard deviation over n runs{best}{more}{paper}.{paired}{dots}"
+        return f"Ours: mean ± standard deviation over n runs{best}{more}{theirs}.{paired}{dots}"
 
     @property
     def tidy(self) -> pd.DataFrame:
         """One line per cell."""
         return self.cells.drop(columns="best")
-
-
-def _papers(paper: str | None, run: pd.Series) -> tuple[float | None, float | None]:
-    factors = {key: str(run[key]) for key in ("dst", "sparsity", "optimizer", "epochs") if key in run}
-    return paper_value(paper, **factors) or (None, None)
 
 
 def _gains(runs: pd.DataFrame, cells: pd.DataFrame, peers: list[str], value: str) -> list[pd.DataFrame]:
@@ -181,7 +176,7 @@ def markdown(table: Table) -> str:
     texts = [[*map(name, table.rows), *table.heads.values()]]
     texts += [
         [*table.words(row), *(_plain(table, cells.get(c)) for c in table.heads)]
-        for row, cells in table.lines(table.ran).items()
+        for row, cells in table.grid(table.ran).items()
     ]
     return "\n".join(filter(None, (f"{table.missing}\n" if table.missing else "", aligned(texts))))
 
@@ -210,11 +205,13 @@ def latex(table: Table, caption: str) -> str:
     It is no wider than a line of the page. The caption loses the number that LaTeX counts itself.
     """
     body, bold, below = {}, {}, [*table.more.values(), *(["paper"] if table.compared else [])]
-    for row, cells in table.lines(table.ran).items():
+    for row, cells in table.grid(table.ran).items():
         words, texts = table.words(row), {c: table.texts(cells.get(c)) for c in table.heads}
         body[*words, "ours"] = [texts[c].get("ours", HOLE) + (count(cells[c]) if c in cells else "") for c in texts]
         bold[*words, "ours"] = [c in cells and bool(cells[c]["best"]) for c in texts]
-        body |= {(*words, line): [text.get(line, "") for text in texts.values()] for line in below}
+        for line in below:
+            if line == "paper" or any(line in text for text in texts.values()):
+                body[*words, line] = [text.get(line, "") for text in texts.values()]
     names = [*map(name, table.rows), ""]
     index = pd.MultiIndex.from_tuples(body, names=names)
     heads = pd.Index(list(table.heads.values()), name=name(table.across))
