@@ -138,7 +138,7 @@ def _claims(args: argparse.Namespace) -> None:
     """judge the paper's claims and the effects of our studies, and draw our effects beside the paper's"""
     print(claims.write(args.results_dir, args.scale))
     print(family.write(args.results_dir, args.scale))
-    front.write(args.results_dir, statements.stated(args.results_dir))
+    front.write(args.results_dir, statements.scoreboard(args.results_dir))
     index.write(args.results_dir)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 
-from sparse_train.report import settings, sweeps
+from sparse_train.report import schema, sweeps
 from sparse_train.report.evidence.comparisons import listings
 from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.kinds import Material
@@ -44,7 +44,7 @@ def _draw(sweep: Sweep, results: Results, replace: bool) -> str:
     results.keep(sweep, columns, replace)
     runs, rows = results.runs(sweep), pd.DataFrame() if columns is None else results.rows(sweep)
     if len(complete(runs)):
-        settings.check_metrics(sweeps.file_of(sweep.name), artifact, {*runs, *rows, *results.metrics(sweep), *NAMES})
+        schema.check_metrics(sweeps.file_of(sweep.name), artifact, {*runs, *rows, *results.metrics(sweep), *NAMES})
     parts = [_count(runs), *(f"{note}\n" for note in notes(sweep))]
     if artifact.get("table"):
         table, caption = tables.Table(sweep, runs), f"{title}. {ABOUT_D_ALONE}" if methods_of(sweep) else title

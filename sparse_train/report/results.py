@@ -20,7 +20,7 @@ from sparse_train.record.integrity import HISTORY, numbers
 from sparse_train.record.lock import Lock
 from sparse_train.report import sweeps
 from sparse_train.report.files import unguarded, write_table
-from sparse_train.report.settings import metrics
+from sparse_train.report.schema import metrics
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, scale_dir
 
 FORMAT = 1  # of records, as `sparse_train.record.record` writes them

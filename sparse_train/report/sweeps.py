@@ -19,7 +19,7 @@ from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, first_line, require, require_one_of
 from sparse_train.options.composition import check_parameters, compose
 from sparse_train.options.targets import foreign_targets
-from sparse_train.report import memory, settings
+from sparse_train.report import memory, schema
 from sparse_train.source import PACKAGE, ROOT, foreign_code
 
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
@@ -212,9 +212,9 @@ def _expanded(name: str, scale: str, references: bool) -> dict[str, Any]:
         grids = [_grid(name, values, scale, foreign) for values in products if values]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError("artifact", file_of(name), first_line(error)) from error
-    settings.check(file_of(name), shown, [cell.factors for cells in grids for cell in cells])
+    schema.check(file_of(name), shown, [cell.factors for cells in grids for cell in cells])
     if scale == PAPER and not references:  # elsewhere several settings may be one
-        settings.check_distinct(file_of(name), [(cell.id, cell.factors) for cells in grids for cell in cells])
+        schema.check_distinct(file_of(name), [(cell.id, cell.factors) for cells in grids for cell in cells])
     return {"grids": [[asdict(cell) for cell in cells] for cells in grids], "foreign": foreign}
 
 

@@ -25,7 +25,7 @@ LAYERS = [
     ["__main__"],
 ]
 REPORT = [
-    ["report.memory", "report.screen", "report.settings", "report.files", "report.views.columns"],
+    ["report.memory", "report.screen", "report.schema", "report.files", "report.views.columns"],
     ["report.sweeps"],
     ["report.results", "report.paper"],
     ["report.cost", "report.views"],

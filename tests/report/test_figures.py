@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from sparse_train.report import draw as drawing
 from sparse_train.report import sweeps
 from sparse_train.report.evidence.comparisons import Study
-from sparse_train.report.evidence.statements import stated
+from sparse_train.report.evidence.statements import scoreboard
 from sparse_train.report.figures import KINDS, forest, front, style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
@@ -173,7 +173,7 @@ def test_noise_does_not_fill_a_panel_of_itop_rates_and_a_schedule_without_runs_h
 
 
 def test_the_front_picture_has_the_cell_of_table_2_and_every_statement_that_has_numbers_of_both():
-    shown = front.effects(stated(RESULTS))
+    shown = front.effects(scoreboard(RESULTS))
     assert shown
     runs, rows = front.measured(Results(RESULTS))
     assert set(runs["sparsity"]) == {"0.97"}
@@ -205,7 +205,7 @@ def points_of(axes, marker):
 
 
 def test_the_front_picture_is_drawn_for_light_and_dark_pages_from_records_alone(tmp_path):
-    shown = stated(RESULTS)
+    shown = scoreboard(RESULTS)
     front.write(tmp_path, shown)
     assert [*tmp_path.iterdir()] == [], "nothing is drawn of records that are not there"
     shutil.copytree(RESULTS / "records", tmp_path / "records")

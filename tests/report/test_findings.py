@@ -41,7 +41,7 @@ def tables(text):
 
 
 def measured_claims():
-    return [one for claim in statements.stated(RESULTS) for one in claim["ours"]]
+    return [one for claim in statements.scoreboard(RESULTS) for one in claim["ours"]]
 
 
 def numbers(pattern, text):
@@ -293,10 +293,10 @@ def test_a_claim_that_cannot_be_shown_is_named(tmp_path, change, named):
         "sure": "so",
     }
     (tmp_path / "statements.yaml").write_text(yaml.safe_dump([whole]))
-    assert statements.stated(tmp_path)[0]["ours"][0]["words"] == "not run"
+    assert statements.scoreboard(tmp_path)[0]["ours"][0]["words"] == "not run"
     (tmp_path / "statements.yaml").write_text(yaml.safe_dump([whole | change]))
     with pytest.raises(ConfigError, match=named):
-        statements.stated(tmp_path)
+        statements.scoreboard(tmp_path)
 
 
 def test_a_claim_has_the_differences_of_the_records_and_of_the_papers_tables(tmp_path):
@@ -320,7 +320,7 @@ def test_a_claim_has_the_differences_of_the_records_and_of_the_papers_tables(tmp
     claim["ours"] = [{"at": "table2", "under": "here", **pair}, {"at": "protocol", **bare}]
     words = {"says": "it shows", "verdict": "new", "paper": "+0.9 to +2.9", "ours": "yes", "n": 4, "at": "fig2"}
     (tmp_path / "statements.yaml").write_text(yaml.safe_dump([claim, words | {"measured": "a toy", "sure": "so"}]))
-    claim, words = statements.stated(tmp_path)
+    claim, words = statements.scoreboard(tmp_path)
     (first, second), [third] = claim["ours"], words["ours"]
     reach = t.ppf(0.975, 2) / 3**0.5
     assert first["effect"] == pytest.approx((2.0, 2 - reach, 2 + reach), abs=0.006)
@@ -333,7 +333,7 @@ def test_a_claim_has_the_differences_of_the_records_and_of_the_papers_tables(tmp
     table = statements.markdown(tmp_path)
     assert f"| {first['words']} (here, paper, n=3)<br>+1.00 (paper, n=1) |" in table
     assert ("it shows" in table, "it shows" in statements.markdown(tmp_path, headline=True)) == (True, False)
-    assert statements.stated(tmp_path / "nowhere") == []
+    assert statements.scoreboard(tmp_path / "nowhere") == []
 
 
 def test_pages_do_not_contradict_each_other():
@@ -354,7 +354,7 @@ def test_pages_do_not_contradict_each_other():
     assert f"{len(ours)} of the {published} accuracies" in readme
     assert f"{len(ours)} of the paper's {published} accuracies" in index
     known = {claim["id"] for claim in claims.stated()} | {""}
-    every = statements.stated(RESULTS)
+    every = statements.scoreboard(RESULTS)
     assert {one["claim"] for one in every} <= known
     for scale in ("paper", "cpu"):
         judged = (sweeps.scale_dir(RESULTS, scale) / "claims.md").read_text()

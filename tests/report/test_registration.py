@@ -8,7 +8,7 @@ import yaml
 from sparse_train.report import sweeps
 from sparse_train.report.evidence import registration
 from sparse_train.report.evidence.registration import POST_HOC, REGISTERED, UNKNOWN
-from sparse_train.report.settings import expected
+from sparse_train.report.schema import expected
 
 PAIR = {"says": "two settings agree", "a": {"optimizer": "sgd"}, "b": {"optimizer": "sparseopt"}}
 MADE = PAIR | {"within": 1.0}

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from sparse_train.config import check, run_id
 from sparse_train.errors import ConfigError
 from sparse_train.report import draw as drawing
-from sparse_train.report import settings, sweeps
+from sparse_train.report import schema, sweeps
 from sparse_train.report.draw import draw
 from sparse_train.report.results import Records
 from sparse_train.report.views import tables
@@ -241,9 +241,9 @@ STUDY = {
 def test_settings_that_are_one_run_are_refused():
     """SGD's id does not know s_avg."""
     cells = [("one", {"optimizer": "sgd", "s_avg": "layer"}), ("two", {"optimizer": "sparseopt", "s_avg": "layer"})]
-    settings.check_distinct("sweeps/mine.yaml", [*cells, cells[0]])
+    schema.check_distinct("sweeps/mine.yaml", [*cells, cells[0]])
     with pytest.raises(ConfigError, match=r"^sweeps/mine\.yaml=s_avg: changes nothing of some runs"):
-        settings.check_distinct("sweeps/mine.yaml", [*cells, ("one", {"optimizer": "sgd", "s_avg": "none"})])
+        schema.check_distinct("sweeps/mine.yaml", [*cells, ("one", {"optimizer": "sgd", "s_avg": "none"})])
 
 
 def test_a_directory_of_ones_own_is_called_as_it_is_typed(tmp_path, monkeypatch):
@@ -270,7 +270,7 @@ def test_a_sweep_file_of_ones_own_has_a_name_of_its_own(tmp_path, monkeypatch):
 
 
 def test_a_study_that_names_its_settings_is_taken():
-    settings.check("sweeps/mine.yaml", STUDY, GRID)
+    schema.check("sweeps/mine.yaml", STUDY, GRID)
 
 
 @pytest.mark.parametrize(
@@ -293,5 +293,5 @@ def test_a_study_that_names_its_settings_is_taken():
 )
 def test_a_study_that_cannot_be_drawn_is_refused_before_it_is_trained(section, content, said):
     with pytest.raises(ConfigError, match=re.escape(said)) as caught:
-        settings.check("sweeps/mine.yaml", {**STUDY, section: content}, GRID)
+        schema.check("sweeps/mine.yaml", {**STUDY, section: content}, GRID)
     assert str(caught.value).startswith("sweeps/mine.yaml: ")

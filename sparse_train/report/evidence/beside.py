@@ -6,7 +6,7 @@ import pandas as pd
 
 from sparse_train.report.evidence.comparisons import Study
 from sparse_train.report.results import Results, complete
-from sparse_train.report.settings import metrics
+from sparse_train.report.schema import metrics
 from sparse_train.report.sweeps import Sweep
 from sparse_train.report.views.columns import HOLE, mean_std, unit
 from sparse_train.report.views.labels import label, methods_of, name

@@ -190,7 +190,7 @@ def _words(claim: dict, sides: list[Side]) -> str:
 def pages(results_dir: Path, scale: str) -> tuple[list[list[str]], str]:
     """A head and a row per claim; and the page, with the cells of the paper's own numbers on that of its scale."""
     lines, details = [["claim", "counts from", "on the paper's means", "beyond its spread", "on ours", "where"]], []
-    beside = {one["claim"]: _in_studies(one) for one in statements.stated(results_dir)}
+    beside = {one["claim"]: _in_studies(one) for one in statements.scoreboard(results_dir)}
     for claim in stated():
         theirs, ours = on_the_papers(claim), on_ours(claim, results_dir, scale)
         words = [verdicts.said(theirs), verdicts.beyond_spread(theirs), verdicts.said(ours)]

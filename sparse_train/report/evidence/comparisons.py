@@ -8,7 +8,7 @@ import pandas as pd
 from sparse_train.report import paper
 from sparse_train.report.evidence import registration, verdicts
 from sparse_train.report.results import complete
-from sparse_train.report.settings import Setting, expected, find, reference_of
+from sparse_train.report.schema import Setting, expected, find, reference_of
 from sparse_train.report.sweeps import Sweep
 from sparse_train.report.views import columns, lists, statistics
 from sparse_train.report.views.columns import HOLE, unit
@@ -20,7 +20,7 @@ class Study:
 
     Attributes:
         columns: the sweep file's `values`; the first is the metric of all differences, unless another is named.
-        reference: factors of the setting that the others are compared with (`settings.reference_of`), if any.
+        reference: factors of the setting that the others are compared with (`schema.reference_of`), if any.
         listed: the comparisons of the file.
         settings: setting -> its runs, complete or not.
     """
@@ -46,6 +46,10 @@ class Study:
 
     def words(self, setting: Setting) -> str:
         return ", ".join(filter(None, [label("optimizer", dict(setting)["optimizer"]), self.options[setting]]))
+
+    def find(self, factors: Mapping[str, object], where: str = "setting") -> Setting:
+        """The setting that has these factors (`schema.find`)."""
+        return find(self.settings, factors, where)
 
     def base(self, setting: Setting) -> Setting:
         """The reference of a setting."""
@@ -85,7 +89,7 @@ class Study:
 
     def runs(self, comparison: Mapping, side: str) -> pd.DataFrame:
         """The complete runs of one of its settings."""
-        done = complete(self.settings[find(self.settings, comparison[side])])
+        done = complete(self.settings[self.find(comparison[side])])
         return done[done["seed"].astype(str) != str(comparison.get("without_seed"))]
 
     def made(self, comparison: Mapping) -> str:

@@ -9,7 +9,7 @@ from sparse_train.report import sweeps
 from sparse_train.report.evidence.comparisons import Study, certainty, p_value
 from sparse_train.report.files import held, write_text
 from sparse_train.report.results import Results
-from sparse_train.report.settings import expected
+from sparse_train.report.schema import expected
 from sparse_train.report.views import statistics
 from sparse_train.report.views.labels import titled
 from sparse_train.report.views.tables import aligned

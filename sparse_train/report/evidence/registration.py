@@ -6,7 +6,7 @@ from functools import cache
 
 import yaml
 
-from sparse_train.report.settings import BOUNDS, expected
+from sparse_train.report.schema import BOUNDS, expected
 from sparse_train.source import ROOT
 
 REGISTERED, POST_HOC, UNKNOWN = "registered", "post hoc", "no git history to tell"

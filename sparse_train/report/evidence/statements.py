@@ -16,7 +16,6 @@ from sparse_train.report import paper, sweeps
 from sparse_train.report.evidence.comparisons import Study
 from sparse_train.report.evidence.verdicts import NOT_RUN
 from sparse_train.report.results import Results
-from sparse_train.report.settings import find
 from sparse_train.report.views import statistics
 from sparse_train.report.views.statistics import Estimate
 from sparse_train.report.views.tables import aligned
@@ -34,7 +33,7 @@ KEYS = ("says", "verdict", "paper", "ours", "sure", "headline", "claim", "n", "m
 Studies = Callable[[str, str], Study]  # of an artifact's name and a scale
 
 
-def stated(results_dir: Path) -> list[dict]:
+def scoreboard(results_dir: Path) -> list[dict]:
     """The claims, in the order of the file, with their numbers; none where the directory has no such file.
 
     Returns:
@@ -80,7 +79,7 @@ def _measured(one: Mapping, studies: Studies) -> dict:
     study = studies(one["at"], scale)
     exact = statistics.mean(study.difference(one, one.get("value")))
     found = Estimate(*(round(value, 2) + 0.0 for value in exact[:3]), exact.p, exact.n)
-    sides = [dict(find(study.settings, one[side], f"{FILE}: {one['at']}")) for side in ("a", "b") if side in one]
+    sides = [dict(study.find(one[side], f"{FILE}: {one['at']}")) for side in ("a", "b") if side in one]
     return {
         "words": str(found) or NOT_RUN,
         "effect": tuple(value for value in found[:3] if not pd.isna(value)),
@@ -162,7 +161,7 @@ def _read(path: Path, right: str) -> list[dict]:
 def markdown(results_dir: Path, headline: bool = False) -> str:
     """The table at the head of the findings; of the README, with the headline claims alone."""
     lines = []
-    for claim in stated(results_dir):
+    for claim in scoreboard(results_dir):
         if claim["headline"] or not headline:
             ours = "<br>".join(map(brief, claim["ours"]))
             lines.append([claim["says"], VERDICTS[claim["verdict"]][0], claim["paper"], ours, claim["sure"]])

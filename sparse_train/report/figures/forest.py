@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from sparse_train.report.evidence.comparisons import Study
 from sparse_train.report.figures import style
-from sparse_train.report.settings import Setting, expected, find
+from sparse_train.report.schema import Setting, expected
 from sparse_train.report.views import statistics
 from sparse_train.report.views.statistics import Estimate
 
@@ -47,7 +47,7 @@ def of_study(study: Study) -> list[Row]:
         Row(NAMED, one["says"], statistics.mean(study.difference(one)), _predicted(one, study.metric))
         for one in study.listed
     ]
-    listed = [tuple(find(study.settings, one[side]) for side in ("a", "b")) for one in study.listed if "b" in one]
+    listed = [tuple(study.find(one[side]) for side in ("a", "b")) for one in study.listed if "b" in one]
     for group, pair in _unlisted(study):
         if pair not in listed and pair[::-1] not in listed:
             rows.append(Row(group, study.words(pair[0]), statistics.mean(study.paired(*pair))))

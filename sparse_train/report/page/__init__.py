@@ -118,7 +118,7 @@ def gather(names: list[str], results_dir: Path, links: Links = NOWHERE) -> dict:
 def board(results_dir: Path) -> list[dict]:
     """The scoreboard: a claim a row, by importance, each with all its measurements."""
     made = []
-    for claim in statements.stated(results_dir):
+    for claim in statements.scoreboard(results_dir):
         word, meaning = statements.VERDICTS[claim["verdict"]]
         measured = [one | {"facets": _of_filters(one["facets"])} for one in claim["ours"]]
         made.append(claim | {"word": word, "meaning": meaning, "at": measured[0]["at"], "measured": measured})
