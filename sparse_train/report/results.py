@@ -239,17 +239,13 @@ class Results:
 
         Fresh records count once `keep` has committed them, so a figure is the same before and after a clone.
         """
-        committed, parts = {}, []
-        for task in dict.fromkeys(cell.task for cell in sweep.cells):
-            table = _table(self._rows_path(task))
-            table = table[table["id"].isin([cell.id for cell in sweep.cells])]
-            if len(table):  # else it would lose its column of ids
-                committed |= dict(iter(table.dropna(axis="columns", how="all").groupby("id", sort=False)))
-        for cell in sweep.cells:
-            if (rows := committed.get(cell.id)) is not None:
-                factors = {key: value for key, value in cell.factors.items() if key not in rows}
-                parts.append(pd.DataFrame({**dict.fromkeys(factors), **{k: rows[k] for k in rows}}).assign(**factors))
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        cells = pd.DataFrame([cell.factors | {"id": cell.id} for cell in sweep.cells])
+        tables = [_table(self._rows_path(task)) for task in dict.fromkeys(cell.task for cell in sweep.cells)]
+        found = [rows for table in tables if len(rows := table[table["id"].isin(cells["id"])])]
+        if not found:
+            return pd.DataFrame()
+        rows = pd.concat(found).dropna(axis="columns", how="all")
+        return cells[["id", *(key for key in cells if key not in rows)]].merge(rows, on="id")
 
     def _histories(
         self, sweep: Sweep, columns: Sequence[str], more: Mapping[str, Sequence[str]]

@@ -182,7 +182,7 @@ def test_the_front_picture_has_the_cell_of_table_2_and_every_statement_that_has_
         curves, effects = front.drawn(runs, rows, shown).axes
     ends = {(line.get_color(), *line.get_xydata()[0]) for line in curves.lines if len(line.get_xdata()) == 1}
     means = runs.groupby(["optimizer", *front.READINGS], dropna=False)["test_acc"].mean()
-    assert sorted(ends) == sorted((style.look(key[0])["color"], 100.0, round(mean, 12)) for key, mean in means.items())
+    assert sorted(ends) == sorted((style.look(key[0]).colour, 100.0, round(mean, 12)) for key, mean in means.items())
     kept = {run: group["test_acc"].tolist() for run, group in rows.groupby("id")}
     lines = [line.get_ydata() for line in curves.lines if len(line.get_xdata()) > 2]
     if len(runs) == len(means):  # one seed each

@@ -95,6 +95,6 @@ def test_where_optimizers_alone_vary_each_has_its_look_of_every_figure(name):
     runs = pd.DataFrame([cell.factors for cell in sweep.cells])
     looks = Looks(runs, sweep.factors)
     for (_, optimizer), look, _ in looks.lines(runs):
-        assert (look.colour, look.marker) == tuple(style.look(optimizer).values())
+        assert look == style.look(optimizer)
     words = {look.words for _, look, _ in looks.lines(runs)}
     assert words <= {"Baseline", "SparseOpt", "Baseline w/ HAM", "SparseOpt w/ HAM"}

@@ -310,10 +310,10 @@ def test_text_and_lines_stand_out_in_both_themes(theme):
     assert contrast(tones["warn-ink"], tones["warn"]) >= 4.5
     assert contrast(tones["focus"], tones["paper"]) >= 3
     for method in style.OPTIMIZERS:
-        assert contrast(style.look(method)["color"], tones["paper"]) >= 3, method
+        assert contrast(style.look(method).colour, tones["paper"]) >= 3, method
     assert contrast(style.GREY, tones["paper"]) >= 3
     looks = [style.look(method) for method in style.OPTIMIZERS]
-    assert len({look["marker"] for look in looks}) == len(looks), "told apart without colour"
+    assert len({look.marker for look in looks}) == len(looks), "told apart without colour"
 
 
 # --- in a browser ---

@@ -30,16 +30,6 @@ APART = {"sparseopt": -2 / 72, "sgd": 2 / 72}  # inches, so that equal rates do 
 # --- how lines are told apart: by the optimizer alone, or by all that varies between them ---
 
 
-def of_method(optimizer: str, methods: Mapping[str, str] | None = None) -> Look:
-    """A method's, the same in every figure.
-
-    Args:
-        methods: a sweep's words for optimizers that are something else there.
-    """
-    own = style.look(optimizer)
-    return Look(label("optimizer", optimizer, methods), own["color"], own["marker"], style.DASHES[0])
-
-
 class Looks:
     """The lines of a figure: methods, and what else its grid varies.
 
@@ -64,7 +54,7 @@ class Looks:
         self._varies = [len(set(values)) > 1 for values in zip(*lines, strict=True)]
         strange = {optimizer for _, optimizer, *_ in lines} - set(style.OPTIMIZERS)
         plain = len({(dst, *rest) for dst, _, *rest in lines}) <= 1 and len(strange) <= 1
-        own = {one: of_method(one[1], methods) if plain else self._own(place, one) for place, one in enumerate(lines)}
+        own = {one: style.look(one[1], methods) if plain else self._own(place, one) for place, one in enumerate(lines)}
         self._looks = {one: own[one] if one in own else self._reference(one) for one in settings}
 
     def lines(self, rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], Look, pd.DataFrame]]:
@@ -75,7 +65,7 @@ class Looks:
     def _own(self, place: int, setting: tuple[str, ...]) -> Look:
         count = len(style.COLOURS)
         marker = style.MARKERS[(place + place // count) % count]
-        return Look(self._words(setting), style.COLOURS[place % count], marker, "-")
+        return Look(self._words(setting), style.COLOURS[place % count], marker)
 
     def _reference(self, setting: tuple[str, ...]) -> Look:
         colour, dash = style.REFERENCES[setting[0]]
@@ -179,7 +169,7 @@ def itop(on: Material) -> list[Panel]:
         for schedule in _schedules(on):
             lines = []
             for dst, optimizer in ((growth, "sparseopt"), ("rigl", "sgd")):
-                wanted, look = {"dst": dst, "optimizer": optimizer, "epochs": schedule}, of_method(optimizer)
+                wanted, look = {"dst": dst, "optimizer": optimizer, "epochs": schedule}, style.look(optimizer)
                 here = on.runs.query("dst == @dst and optimizer == @optimizer and epochs == @schedule")
                 lines += _lines(on, here, wanted, PANEL, look, _facets(dst, optimizer), times=100)
             title = f"{_schedule(on, schedule)}, growth by {words} gradients"
@@ -250,7 +240,7 @@ def _lines(
 def _papers_curves(on: Material, sparsity: str) -> Iterator[Line]:
     known = paper.curve(on.papers, sparsity)
     for (optimizer, schedule), line in known.groupby(["optimizer", "epochs"], sort=False):
-        look = of_method(optimizer)
+        look = style.look(optimizer)
         points = pd.DataFrame({"x": line["epoch"], "mean": line["acc"], "std": float("nan")})
         facets = _facets(on.runs["dst"].iloc[0], optimizer, sparsity)
         yield Line(_papers_look(optimizer, look), points, facets, f"{schedule} epochs", paper=True)

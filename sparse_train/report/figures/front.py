@@ -93,7 +93,7 @@ def _learning(axes: Axes, runs: pd.DataFrame, rows: pd.DataFrame) -> None:
         points = over_seeds(kept if len(kept) else group.assign(epoch=group["trained_epochs"]), "epoch", "test_acc")
         words = _reading(asked)
         marker = looks.setdefault(words, style.MARKERS[len(looks) % len(style.MARKERS)])
-        colour = style.ink(style.look(optimizer)["color"])
+        colour = style.ink(style.look(optimizer).colour)
         axes.plot(points["x"], points["mean"], color=colour)
         style.spread(axes, points, "test_acc", colour)
         x, y = float(points["x"].iloc[-1]), float(points["mean"].iloc[-1])
@@ -102,7 +102,7 @@ def _learning(axes: Axes, runs: pd.DataFrame, rows: pd.DataFrame) -> None:
         entries[label("task.optimizer", optimizer)] = Line2D([], [], color=colour)
     for optimizer in ("sgd", "sparseopt"):
         mean, std = paper.value("table2", optimizer=optimizer, **CELL)
-        words, colour = label("task.optimizer", optimizer), style.ink(style.look(optimizer)["color"])
+        words, colour = label("task.optimizer", optimizer), style.ink(style.look(optimizer).colour)
         line = axes.axhline(mean, color=colour, linestyle="--", linewidth=1)
         entries[f"the paper's {words}, {mean_std(mean, std)}"] = line
     axes.set(title="The paper's protocol, RigL at 97% sparsity", ylabel="Test accuracy (%)")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from textwrap import wrap
 
 import pandas as pd
@@ -13,7 +14,6 @@ from sparse_train.report.evidence.comparisons import Study, in_a_sentence
 from sparse_train.report.figures import forest, style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material, kind
-from sparse_train.report.figures.style import Look
 from sparse_train.report.results import complete
 from sparse_train.report.views import statistics
 from sparse_train.report.views.columns import mean_std, unit
@@ -85,7 +85,7 @@ def _curves(figure: FigureBase, on: Material, study: Study) -> None:
             places[method] += shown["epoch"].nunique() > 1
             shown = shown.assign(**{value: unit(value) * shown[value]})
             marker = style.MARKERS[rounds - 1] if rounds else ""
-            look = Look(words, style.look(method)["color"], marker, style.DASHES[place])
+            look = replace(style.look(method), words=words, marker=marker, dash=style.DASHES[place])
             points = over_seeds(shown, "epoch", value)
             style.band(one, points, value, look)
             named.append(words)
@@ -159,9 +159,9 @@ def _methods(on: Material) -> Figure:
             for shift, optimizer in enumerate(on.runs["optimizer"].unique()):
                 if len(own := values.loc[optimizer:optimizer].dropna()):
                     look, at = style.look(optimizer), place + 0.3 * shift - 0.15
-                    look["color"] = style.ink(look["color"])
-                    means.plot(own, [at] * len(own), ".", color=look["color"], alpha=0.35, markersize=4)
-                    means.plot(own.mean(), at, linestyle="", label=label("optimizer", optimizer), **look)
+                    colour = style.ink(look.colour)
+                    means.plot(own, [at] * len(own), ".", color=colour, alpha=0.35, markersize=4)
+                    means.plot(own.mean(), at, look.marker, color=colour, label=look.words)
             pairs = values.unstack("optimizer") if len(values) else pd.DataFrame()
             if {"sparseopt", "sgd"} <= set(pairs):
                 found = statistics.mean((pairs["sparseopt"] - pairs["sgd"]).dropna())

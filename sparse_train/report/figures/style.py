@@ -14,6 +14,8 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from sparse_train.report.views.labels import label
+
 # Okabe and Ito's colours, told apart with any colour vision; markers and dashes tell the rest.
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = (
     "#0072B2",
@@ -91,7 +93,13 @@ class Look:
     words: str
     colour: str
     marker: str
-    dash: str
+    dash: str = "-"
+
+
+def look(optimizer: str, methods: Mapping[str, str] | None = None) -> Look:
+    """That of a method, the same in every figure; `methods` are a sweep's words for optimizers."""
+    place = OPTIMIZERS.get(optimizer, 5)
+    return Look(label("optimizer", optimizer, methods), COLOURS[place], MARKERS[place])
 
 
 def panels(rows: int, columns: int, share_y: bool | str = True, height: float = 2.3) -> tuple[Figure, list[list[Axes]]]:
@@ -162,12 +170,6 @@ def widen(axes: Axes, span: float) -> None:
 def epochs(axes: Axes) -> None:
     """Whole numbers on the horizontal axis, also where a run has a single epoch."""
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-
-
-def look(optimizer: str) -> dict:
-    """Colour and marker of a method."""
-    place = OPTIMIZERS.get(optimizer, 5)
-    return {"color": COLOURS[place], "marker": MARKERS[place]}
 
 
 def legend(figure: FigureBase, columns: int = 6, dashes: Mapping[str, str] | None = None) -> None:

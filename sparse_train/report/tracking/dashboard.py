@@ -189,7 +189,7 @@ def _colours(cells: list[Cell], series: tuple[str, ...]) -> dict[tuple[str, ...]
     for cell in cells:
         values = {config_key(factor): value for factor, value in cell.factors.items()}
         strength = 0.5 + 0.5 * lengths.index(cell.epochs) / (len(lengths) - 1) if len(lengths) > 1 else 1.0
-        colour = to_rgb(style.look(cell.factors["optimizer"])["color"])
+        colour = to_rgb(style.look(cell.factors["optimizer"]).colour)
         found[tuple(values.get(key, "") for key in series)] = to_hex([1 - strength * (1 - part) for part in colour])
     return found
 
