@@ -217,7 +217,6 @@ def test_the_front_picture_is_drawn_for_light_and_dark_pages_from_records_alone(
 def test_numbers_beside_lines_do_not_cover_each_other():
     assert front.spread_out([1.0, 5.0, 5.5, 9.0], 1.0) == [1.0, 4.75, 5.75, 9.0]
     assert front.spread_out([5.0, 5.0, 5.0], 1.0) == [4.0, 5.0, 6.0]
-    assert front.spread_out([], 1.0) == []
 
 
 def test_a_study_is_drawn_as_a_forest_of_its_paired_differences():

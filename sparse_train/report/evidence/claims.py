@@ -135,7 +135,8 @@ def _of(numbers: pd.DataFrame, factors: dict[str, str]) -> pd.DataFrame:
 def over_seeds(terms: Terms, counts: float) -> Judged:
     """Paired: the sum is made for every seed that all sides have."""
     differences = sum(sign * rows["value"].astype(float) for sign, rows in terms).dropna()
-    return statistics.mean(differences), verdicts.of_seeds(differences, counts)
+    found = statistics.mean(differences)
+    return found, verdicts.of_seeds(found, counts)
 
 
 def over_means(terms: Terms, counts: float) -> Judged:

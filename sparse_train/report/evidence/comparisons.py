@@ -105,10 +105,11 @@ def _paired(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> pd.Series:
     return unit(metric) * (ours.set_index("seed")[metric] - theirs.set_index("seed")[metric]).dropna()
 
 
-# --- what an artifact lists besides its table of the paper: a head and its rows, for each section of the file ---
+# --- as rows of words ---
 
 
 def listings(sweep: Sweep, runs: pd.DataFrame) -> Iterator[list[list[str]]]:
+    """What an artifact lists besides its table of the paper: a head and its rows, for each section of the file."""
     artifact = sweep.artifact
     if artifact.get("summary"):
         yield lists.summary(runs, **artifact["summary"])
@@ -158,10 +159,10 @@ def compared(study: Study) -> Iterator[list[list[str]]]:
         seeds = {row for group in study.settings.values() for row in group["seed"]}
         made = [["Prediction", *(f"difference in {in_a_sentence(v)}" for v in metrics), "n", "made"]]
         for one, bounds in predictions:
-            found = {v: study.difference(one, v) for v in bounds}
-            words = {v: [str(statistics.mean(d)), verdicts.of_prediction(d, **bounds[v])] for v, d in found.items()}
+            found = {v: statistics.mean(study.difference(one, v)) for v in bounds}
+            words = {v: [str(effect), verdicts.of_prediction(effect, **bounds[v])] for v, effect in found.items()}
             cells = [": ".join(filter(None, words.get(v, ()))) for v in metrics]
-            count = f"{len(next(iter(found.values())))} of {len(seeds)}"
+            count = f"{next(iter(found.values())).n} of {len(seeds)}"
             made.append([one["says"], *cells, count, study.made(one)])
         yield made
 

@@ -46,30 +46,28 @@ def of_means(effect: float, counts: float) -> str:
     return HOLDS if effect >= counts else FAILS if effect < -abs(counts) else SMALL
 
 
-def of_seeds(differences: pd.Series, counts: float) -> str:
+def of_seeds(found: Estimate, counts: float) -> str:
     """By the 95% interval over paired seeds; one seed has none."""
-    found = statistics.mean(differences)
     if found.n < 2:
         return UNJUDGED
     if found.low > min(0.0, counts) and found.mean >= counts:
         return HOLDS
-    if statistics.equivalent(differences, abs(counts)):
+    if statistics.equivalent(found, abs(counts)):
         return SMALL
     return FAILS if found.high < counts else OPEN
 
 
-def of_prediction(differences: pd.Series, within: float = 0.0, at_least: float = -inf, at_most: float = inf) -> str:
+def of_prediction(found: Estimate, within: float = 0.0, at_least: float = -inf, at_most: float = inf) -> str:
     """By the 95% interval over seeds.
 
     A prediction of equality is confirmed if the interval lies within -`within` and +`within`, and refuted if the
     interval leaves out 0 and the prediction is not confirmed. One with a bound is confirmed if the whole interval keeps
     the bound, and refuted if none of it does. Every other case is inconclusive; one without runs is not run.
     """
-    found = statistics.mean(differences)
     if found.n < 2:
         return UNJUDGED if found.n else NOT_RUN
     if (at_least, at_most) == (-inf, inf):
-        kept, outside = statistics.equivalent(differences, within), found.low > 0 or found.high < 0
+        kept, outside = statistics.equivalent(found, within), found.low > 0 or found.high < 0
     else:
         kept = at_least <= found.low and found.high <= at_most
         outside = found.high < at_least or at_most < found.low

@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from textwrap import wrap
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.optimize import isotonic_regression
 
 from sparse_train.report import paper, sweeps
 from sparse_train.report.figures import forest, style
@@ -126,15 +128,6 @@ def _reading(asked: Iterable) -> str:
 
 
 def spread_out(places: list[float], gap: float) -> list[float]:
-    """Rising places at least `gap` apart, as close to their own as groups that collide can be around their mean."""
-    groups: list[list[float]] = []
-    for place in places:
-        groups.append([place])
-        while len(groups) > 1 and _start(groups[-1], gap) - _start(groups[-2], gap) < gap * len(groups[-2]):
-            last = groups.pop()
-            groups[-1] += last
-    return [_start(group, gap) + gap * i for group in groups for i in range(len(group))]
-
-
-def _start(group: list[float], gap: float) -> float:
-    return sum(group) / len(group) - gap * (len(group) - 1) / 2
+    """Rising places at least `gap` apart, as close to their own as can be (least squares)."""
+    shifts = gap * np.arange(len(places))
+    return (isotonic_regression(places - shifts).x + shifts).tolist()

@@ -20,10 +20,9 @@ from sparse_train.report.views.columns import mean_std, unit
 from sparse_train.report.views.labels import label, name, option
 
 WIDTH = 44  # characters of a line of words beside a forest plot
-COLUMNS = ("epoch", "train_loss", "test_acc", "itop_rate", "grad_norm", "clipped_share")
 
 
-@kind(COLUMNS)
+@kind(("epoch", "train_loss", "test_acc", "itop_rate", "grad_norm", "clipped_share"))
 def _settings(on: Material) -> Figure:
     """Some metrics over epochs, a line per setting: the mean over seeds, the band one standard deviation. Below,
     the differences that the study compares.
