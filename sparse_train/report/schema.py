@@ -16,6 +16,7 @@ KEYS = {  # section of a sweep file's `artifact` -> its keys
     "summary": ("over", "values"),
     "best": ("over", "per", "value"),
 }
+COLUMNED = ("table", "summary", "values")  # sections of columns; elsewhere a metric stands alone
 OTHERS = ("title", "about", "note", "at", "paper", "also", "references", "hyperparameters", "reference", "values")
 
 
@@ -66,7 +67,7 @@ def metrics(artifact: Mapping[str, Any]) -> dict[str, list[str]]:
         content = artifact.get(section) or {}
         if isinstance(content, Mapping):
             named = [*filter(None, [content.get("value")]), *content.get("values", []), *content.get("more", [])]
-            found[section] = [split(one)[1] for one in named] if section in ("table", "summary") else named
+            found[section] = [split(one)[1] for one in named] if section in COLUMNED else named
     values, compared = [split(one)[1] for one in artifact.get("values", [])], artifact.get("comparisons") or []
     margins = (one["within"] for one in compared if isinstance(one.get("within"), Mapping))
     return found | {"values": list(dict.fromkeys([*values, *(metric for one in margins for metric in one)]))}
@@ -152,7 +153,8 @@ def check_metrics(file: str, artifact: Mapping[str, Any], known: Collection[str]
     """
     for section, named in metrics(artifact).items():
         for value in named:
-            near = closest(value, [*known, *(f"{kind} {key}" for kind in COLUMNS for key in known)])
+            more = (f"{kind} {key}" for kind in COLUMNS for key in known) if section in COLUMNED else ()
+            near = closest(value, [*known, *more])
             require(value in known, f"{file}: {section}", value, f"no run has this metric{near}")
 
 

@@ -45,6 +45,7 @@ class Study:
         return {one: ", ".join(option(f, v) for f, v in one if f in shown) for one in self.settings}
 
     def words(self, setting: Setting) -> str:
+        """`SparseOpt, weight decay 0`: the optimizer, and what tells the setting from others."""
         return ", ".join(filter(None, [label("optimizer", dict(setting)["optimizer"]), self.options[setting]]))
 
     def find(self, factors: Mapping[str, object], where: str = "setting") -> Setting:

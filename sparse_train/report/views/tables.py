@@ -10,7 +10,7 @@ import pandas as pd
 from sparse_train.report import paper, sweeps
 from sparse_train.report.sweeps import PAPER, Sweep
 from sparse_train.report.views import columns, statistics
-from sparse_train.report.views.columns import COLUMNS, HOLE, mean_std
+from sparse_train.report.views.columns import COLUMNS, HOLE
 from sparse_train.report.views.labels import label, methods_of, name
 
 GAINS = {"sparseopt-sgd": ("sparseopt", "sgd"), "sparseopt_ham-ham": ("sparseopt_ham", "ham")}  # differences of rows
@@ -57,7 +57,7 @@ class Table:
         metrics = [value, *(columns.split(one)[1] for one in self.more)]
         runs = runs.assign(**{key: pd.to_numeric(runs[key]) if key in runs else float("nan") for key in metrics})
         groups = runs.groupby(by, sort=False)
-        cells = groups[value].agg(mean="mean", std="std", n="count", expected="size")
+        cells = groups[value].agg(**COLUMNS["mean"].numbers, n="count", expected="size")
         theirs = [paper.of_run(published, group.iloc[0]) if self.compared else None for _, group in groups]
         known = [one or (None, None) for one in theirs]
         cells[["paper_mean", "paper_std"]] = pd.DataFrame(known, index=cells.index, dtype=float)
@@ -110,15 +110,15 @@ class Table:
         gain = cell.get("optimizer") in GAINS
         made = {"ours": ""}
         if cell["n"]:
-            made["ours"] = _gain(cell) if gain else mean_std(cell["mean"], cell["std"])
+            made["ours"] = _gain(cell) if gain else COLUMNS["mean"].text(cell["mean"], cell["std"])
         for column, words in self.more.items():
             kind, metric = columns.split(column)
             numbers = [cell[f"{key} {metric}"] for key in COLUMNS[kind].numbers]
             made[words] = "" if pd.isna(numbers[0]) else COLUMNS[kind].text(*numbers)
         if not pd.isna(cell["paper_mean"]):
             difference = "" if pd.isna(cell["difference"]) else f", {cell['difference']:+.2f}"
-            theirs = f"{cell['paper_mean']:+.2f}" if gain else mean_std(cell["paper_mean"], cell["paper_std"])
-            made["paper"] = theirs + difference
+            theirs = COLUMNS["mean"].text(cell["paper_mean"], cell["paper_std"])
+            made["paper"] = f"{cell['paper_mean']:+.2f}" if gain else theirs + difference
         return {words: text for words, text in made.items() if text}
 
     @property
