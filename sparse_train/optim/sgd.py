@@ -39,7 +39,7 @@ class SparseSGD(torch.optim.SGD):
     the norm of dense gradients.
 
     Where a layer multiplies only the weights that exist (`sparsity.csr`), a step works on their vector and its
-    momentum, and then writes the vector to the weight. `state_dict` has momentum of the weight's shape as ever.
+    momentum, and then writes the vector to the weight. `state_dict` has momentum of the weight's shape still.
 
     A weight that does not exist is 0, and so are its gradient, momentum and decay: it stays 0. If masks have changed
     since the last step, or other code has written to the weights, a step first masks weights and momentum again.
@@ -149,7 +149,7 @@ class SparseSGD(torch.optim.SGD):
 
     @property
     def addresses(self) -> tuple[int, ...]:
-        """Of parameters, momentum and factors, where the next step finds them; empty if it first makes some anew."""
+        """Of parameters, momentum, factors and rates as the last step left them; empty if masks have changed since."""
         return self._addresses if self._left[:2] == (self.topology.version, self.precondition) else ()
 
     def state_dict(self) -> dict:
@@ -197,6 +197,9 @@ class SparseSGD(torch.optim.SGD):
         self.topology.require_agreement()
         if self._found(groups) == self._left:
             return
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            right = "the forward pass must not write to parameters"
+            raise RuntimeError(f"this step cannot become a CUDA graph, since it makes the optimizer's factors: {right}")
         self._left = ()
         self._unpack()
         self.topology.apply()  # the masks follow the weights first
@@ -216,7 +219,7 @@ class SparseSGD(torch.optim.SGD):
                 if torch.empty_like(p).stride() != p.stride():
                     raise ValueError(f"{shown} lies in memory with gaps: make it contiguous, by p.data.contiguous()")
                 scale = corrections[name].to(p) if name in corrections else p.new_ones(())
-                self._scales[p] = _room(scales.get(p), scale).copy_(scale)
+                self._scales[p] = _reused(scales.get(p), scale).copy_(scale)
                 if name is not None:
                     self.topology.trained.add(name)
                 if rows is not None:
@@ -224,14 +227,15 @@ class SparseSGD(torch.optim.SGD):
                     self._factors[p] = rows.structure.of_rows(self._scales[p])
                     self._held.append(rows.values)
                 else:
-                    self._factors[p] = _room(factors.get(p), p)
+                    self._factors[p] = _reused(factors.get(p), p)
                     mask = p.new_ones(()) if name is None else self.topology.masks[name]
                     self._factors[p].copy_(mask).mul_(scale)
                 self._held.append(p.detach())
                 if group["momentum"]:
                     self._held.append(self._own_momentum(p) if rows is None else self._pack(p))
         mask_state(self.state, self.topology)
-        made = (*self._scales.values(), *self._factors.values(), *self._held)
+        rates = [group["lr"] for group, _ in groups if isinstance(group["lr"], Tensor)]
+        made = (*self._scales.values(), *self._factors.values(), *self._held, *rates)
         self._addresses = tuple(tensor.data_ptr() for tensor in made)
 
     def _found(self, groups: Groups) -> tuple:
@@ -332,7 +336,7 @@ class SparseSGD(torch.optim.SGD):
 
     @torch.compiler.disable
     def _finish(self, groups: Groups) -> None:
-        """Tell autograd that the step changed the parameters, which fused operations do not, and remember how."""
+        """Raise version counters of parameters, which fused operations do not, and note how the step left all."""
         increment_version([stepped for _, params in groups for stepped in self.stepped(params)])
         for _, params in groups:
             for p in params:
@@ -342,7 +346,7 @@ class SparseSGD(torch.optim.SGD):
         self._left = self._found(groups)
 
 
-def _room(old: Tensor | None, like: Tensor) -> Tensor:
-    """A tensor of this shape and memory layout: the old one, if it is."""
+def _reused(old: Tensor | None, like: Tensor) -> Tensor:
+    """`old` if it has the shape, strides, dtype and device of `like`, else new memory."""
     kind = None if old is None else (old.shape, old.stride(), old.dtype, old.device)
     return old if kind == (like.shape, like.stride(), like.dtype, like.device) else torch.empty_like(like)

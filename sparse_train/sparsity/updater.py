@@ -147,8 +147,10 @@ class Updater:
 
     def idle(self) -> str:
         """A warning if no mask update of the run replaces a weight, though some are to be replaced; else nothing."""
-        most = self.fraction(self.every) * max(self.topology.counts.values())  # of all updates: f_t decays
-        if not self.drop_fraction or self.prunes or (self.due(self.every) and most >= 1):
+        first = max(ceil(self.first_step / self.every), 1) * self.every
+        most = max(map(self.fraction, (first, self.last_update)))  # of all updates, if f_t falls or rises
+        replaces = self.due(first) and most * max(self.topology.counts.values()) >= 1
+        if not self.drop_fraction or self.prunes or replaces:
             return ""
         return f"every={self.every}: no mask update of this run replaces a weight, so its masks stay"
 

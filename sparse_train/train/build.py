@@ -107,9 +107,9 @@ class Run:
     def ask_for_gradients(self, step: int, dense: bool) -> None:
         """Before a step's backward pass: gradients of weights that do not exist only where something looks at them."""
         looked_at = dense or self.optimizer.needs_dense_gradients
-        self.topology.dense_gradients = looked_at or not self.ordinary(step)
+        self.topology.dense_gradients = looked_at or not self.leaves_masks(step)
 
-    def ordinary(self, step: int) -> bool:
+    def leaves_masks(self, step: int) -> bool:
         """Whether masks stay, and no method looks at gradients."""
         return self.updater is None or not self.updater.looks(step)
 

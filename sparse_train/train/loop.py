@@ -59,7 +59,7 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
                 tested = evaluate(run, partial(checkpointing.between_tests, progress))
                 if not math.isfinite(tested["test_loss"]):
                     checkpointing.diverged(f"the test loss is {tested['test_loss']} in epoch {epoch + 1}")
-                renorm = run.optimizer.renorm  # counts from here on for the next epoch
+                renorm = run.optimizer.renorm  # from here on it counts for the next epoch
                 clipped = {"clipped_share": renorm.pop_clipped_share() if renorm is not None else None}
                 row = {"epoch": epoch + 1, **trained, **clipped, **tested, **topology_metrics(run)}
                 row["seconds"] = round(time.perf_counter() - started, 3)
@@ -80,17 +80,17 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
 def train_epoch(
     run: Run, epoch: int, progress: Progress, checkpointing: Checkpointing, started: float, bar: RunBar
 ) -> dict:
-    """One pass over the training set, or the rest of it after `progress`; `started` is when it began."""
-    if progress.steps == 0:  # for models with dropout: torch knows no other source; in mid-epoch it is restored
+    """One pass over the training set, or the rest of it after `progress`; `started` is when the epoch began."""
+    if progress.steps == 0:  # dropout draws from torch's own generator; a resume in mid-epoch restores it
         torch.manual_seed(derive(run.seed, "forward", epoch))
     run.forward.train()
-    diagnostics, resumed = run.diagnostics, time.perf_counter()
+    diagnostics, began = run.diagnostics, time.perf_counter()
     meter, first, last = progress.meter, epoch * len(run.data.train), (epoch + 1) * len(run.data.train) - 1
     batches = run.data.train.epoch(epoch, progress.steps)
     for step, (images, labels) in enumerate(batches, start=first + progress.steps):
         run.set_lr(step)
-        if run.graph is not None and run.ordinary(step) and not normed(step - first):
-            run.graph.step(partial(ordinary_step, run, meter), run.optimizer, meter, images, labels, step=step)
+        if run.graph is not None and run.leaves_masks(step) and not normed(step - first):
+            run.graph.step(partial(ordinary_step, run, meter), run.optimizer, meter, images, labels, number=step)
         else:
             run.ask_for_gradients(step, normed(step - first))
             gradients(run, meter, images, labels, step, normed(step - first))
@@ -110,7 +110,7 @@ def train_epoch(
             checkpointing.after_step(step + 1 - first, meter, time.perf_counter() - started)
     checkpointing.check(meter)  # waits for the device, so the time below is that of the work
     ended = time.perf_counter()
-    if progress.steps < len(run.data.train):  # else this was done before the test was broken off
+    if progress.steps < len(run.data.train):  # a run resumed during its test has averaged them already
         run.average_statistics()
     row = {
         "step": last + 1,
@@ -122,7 +122,7 @@ def train_epoch(
         **diagnostics.trained(meter),
     }
     waited = getattr(run.data.train, "waited", None)  # where workers load images, in this process's part of the epoch
-    return row if waited is None else {**row, "data_wait": round(waited / (ended - resumed), 4)}
+    return row if waited is None else {**row, "data_wait": round(waited / (ended - began), 4)}
 
 
 def gradients(run: Run, meter: Meter, images: Tensor, labels: Tensor, step: int | Tensor, norm: bool) -> None:
@@ -135,7 +135,7 @@ def gradients(run: Run, meter: Meter, images: Tensor, labels: Tensor, step: int 
 
 
 def ordinary_step(run: Run, meter: Meter, images: Tensor, labels: Tensor, step: int | Tensor) -> None:
-    """A step that changes no mask and that nothing looks at: nine of ten."""
+    """A step without a mask update, without norms for the history, and whose gradients no method observes."""
     gradients(run, meter, images, labels, step, norm=False)
     run.optimizer.step()
 

@@ -174,6 +174,12 @@ def test_a_run_too_short_for_an_update_is_warned_of(small_net):
         Updater(topology, optimizer, RigL(), 130).attach()
 
 
+def test_a_run_whose_first_update_is_late_is_not_warned_of(small_net, recwarn):
+    _, _, updater = made(small_net, SparseSGD, start_fraction=0.5)
+    assert not updater.due(updater.every)
+    assert updater.idle() == ""
+
+
 @KINDS
 def test_a_step_for_show_is_not_counted(small_net, batch, kind):
     """torch.distributed.checkpoint takes one, of zero gradients at a learning rate of 0, before it saves."""

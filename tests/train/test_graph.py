@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.nn.functional import dropout
 
 from sparse_train.errors import DivergedError
 from sparse_train.record.record import Record
@@ -20,9 +21,9 @@ SMALL = (
     "batch_size=8",
     "epochs=2",
     "update_every=8",
-    "model.width=0.25",
     "threads=1",
 )
+NARROW = "model.width=0.25"
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def ended(compose_config, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("dst=rigl", "optimizer=sparseopt_ham", "renorm=unit", "optimizer.renorm.max_norm=25.0"),
+        (NARROW, "dst=rigl", "optimizer=sparseopt_ham", "renorm=unit", "optimizer.renorm.max_norm=25.0"),
         (
             "dst=rigl",
             "optimizer=sparseopt",
@@ -66,10 +67,10 @@ def ended(compose_config, tmp_path, monkeypatch):
             "amp=bf16",
             "channels_last=true",
         ),
-        ("dst=set", "optimizer=sgd", "nesterov=true", "weight_decay_on=weights", "one_dimensional_lr=2.0"),
-        ("dst=dense", "sparsity=0.0", "optimizer=sgd", "label_smoothing=0.1"),
+        (NARROW, "dst=set", "optimizer=sgd", "nesterov=true", "weight_decay_on=weights", "one_dimensional_lr=2.0"),
+        (NARROW, "dst=granet", "optimizer=equal_angle"),
     ],
-    ids=["renorm, HAM", "scaled decay, bf16", "SET", "dense"],
+    ids=["renorm, HAM", "scaled decay, bf16", "SET", "GraNet, equal angles"],
 )
 def test_a_run_whose_steps_are_replayed_is_the_same_to_the_bit(ended, overrides):
     rows, state, *_ = ended(overrides, graphed=False)
@@ -82,9 +83,11 @@ def test_a_run_whose_steps_are_replayed_is_the_same_to_the_bit(ended, overrides)
 
 
 def test_what_moves_is_recorded_anew(compose_config):
-    runs, made = [build(compose_config(*SMALL, "optimizer=sparseopt")) for _ in range(2)], []
+    runs, made = [build(compose_config(*SMALL, NARROW, "optimizer=sparseopt")) for _ in range(2)], []
     runs[1].graph = StepGraph(lambda work: made.append(1) or taped(work))
     for run in runs:
+        run.model.layer3.register_forward_hook(lambda _module, _inputs, output: dropout(output, 0.2))
+        torch.manual_seed(0)
         meter = run.meter()
         for step, batch in enumerate(run.data.train.epoch(0)):
             if step == 5:  # momentum gets new memory
@@ -93,14 +96,27 @@ def test_what_moves_is_recorded_anew(compose_config):
             if run.graph is None:
                 work(*batch, step)
             else:
-                run.graph.step(work, run.optimizer, meter, *batch, step=step)
+                run.graph.step(work, run.optimizer, meter, *batch, number=step)
     assert equal(*(run.model.state_dict().values() for run in runs))
     assert len(made) == 2
 
 
+def test_factors_are_not_made_in_a_graph(compose_config, monkeypatch):
+    run = build(compose_config(*SMALL, NARROW, "optimizer=sgd"))
+    batch, meter = next(run.data.train.epoch(0)), run.meter()
+    loop.ordinary_step(run, meter, *batch, 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    loop.ordinary_step(run, meter, *batch, 1)
+    with torch.no_grad():
+        run.model.fc.bias.clamp_(0)
+    with pytest.raises(RuntimeError, match="the forward pass must not write to parameters"):
+        loop.ordinary_step(run, meter, *batch, 2)
+
+
 def test_a_replayed_step_that_diverges_is_named(ended):
     with pytest.raises(DivergedError, match=r"conv1.weight and \d+ others are not finite at step 13$"):
-        ended(("dst=rigl", "optimizer=sgd"), graphed=True, poison=13)
+        ended((NARROW, "dst=rigl", "optimizer=sgd"), graphed=True, poison=13)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What a table or list shows of runs that differ by their seed alone: an entry of `COLUMNS` for each kind of column.
 
-A sweep file names a column by its kind and a metric, `median test_acc`; a metric alone has the kind that is usual in
-its place. Markdown, LaTeX, CSV and the page take words, numbers and texts from here.
+A sweep file names a column by its kind and a metric, `median test_acc`; a metric alone takes the default, which
+is the mean. Markdown, LaTeX, CSV and the page take words, numbers and texts from here.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-HOLE = "·"  # of what has no complete run
+HOLE = "·"  # shown where no run is complete
 
 
 def mean_std(mean: float, std: float | None = None) -> str:
@@ -21,7 +21,7 @@ class Column(NamedTuple):
     """A kind of column.
 
     Attributes:
-        words: what its head has after the word for the metric; none for what a metric alone stands for.
+        words: added to the head after the metric's name; empty for the default kinds.
         numbers: what it computes from the values of complete runs: a name in the CSV -> what pandas' `agg` takes.
         text: these numbers, in this order -> what a reader sees.
     """
@@ -58,7 +58,10 @@ def numbers(column: str, groups: pd.api.typing.DataFrameGroupBy) -> pd.DataFrame
 
 
 def text(column: str, done: pd.DataFrame, usual: str = "mean") -> str:
-    """What complete runs have; empty where none has the metric, for a record may be older."""
+    """The text of a cell; empty if no complete run has the metric."""
     kind, metric = split(column, usual)
     values = unit(metric) * done[metric].dropna() if metric in done else pd.Series(dtype=float)
-    return "" if values.empty else COLUMNS[kind].text(*(values.agg(how) for how in COLUMNS[kind].numbers.values()))
+    if values.empty:
+        return ""
+    found = (how(values) if callable(how) else values.agg(how) for how in COLUMNS[kind].numbers.values())
+    return COLUMNS[kind].text(*found)
