@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import os
 import pickle
@@ -55,6 +56,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem.removeprefix("test_") in SLOW:
             item.add_marker("slow")
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: no collection of garbage walks through it, and every run makes one."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()
 
 
 def pytest_configure(config):

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,7 +9,8 @@ import pytest
 import torch
 
 from sparse_train.train.build import build
-from support.runs import QUICK, ROOT, command, history, only, record, run_here, same_state, trained
+from support.runs import QUICK, command, history, only, record, run_here, same_state, trained, training
+from support.warm import Program
 
 
 def test_a_run_leaves_its_record(tmp_path):
@@ -62,11 +61,9 @@ def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path):
     arguments = ("epochs=12", "optimizer=sparseopt_ham", "checkpoint_steps=3")
     unbroken = trained(f"runs_dir={tmp_path / 'a'}", *arguments)
     run_dir = tmp_path / "b" / unbroken.name
-    run = [sys.executable, "-m", "sparse_train", *QUICK, f"runs_dir={tmp_path / 'b'}", *arguments]
-    with subprocess.Popen(run, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (run_dir / "checkpoint.pt").exists():
+    with Program(training(*QUICK, f"runs_dir={tmp_path / 'b'}", *arguments)) as program:
+        while program.process.is_alive() and not (run_dir / "checkpoint.pt").exists():
             time.sleep(0.01)
-        process.kill()
     assert record(run_dir)["status"] == "running", "killed before its end"
     assert trained(f"runs_dir={tmp_path / 'b'}", *arguments) == run_dir
     assert same_state(run_dir, unbroken)
