@@ -53,9 +53,11 @@ SLOW = [
 
 
 def pytest_collection_modifyitems(items):
+    """The slow files come first, so that at the end no process waits long for another."""
     for item in items:
         if item.path.stem.removeprefix("test_") in SLOW:
             item.add_marker("slow")
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in SLOW)
 
 
 def pytest_collection_finish():

@@ -230,15 +230,14 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
     assert [record(path.parent)["status"] for path in tmp_path.glob("*/record.json")] == ["complete"] * 3
 
 
-def dying(number, once):
-    """A task whose process is killed: always for 1, the first time for 2."""
-    if number == 1 or (number == 2 and not once.exists()):
-        once.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number, slot()
-
-
 def test_what_kills_its_worker_twice_fails_and_the_rest_is_done(tmp_path):
+    def dying(number, once):  # within the test, so that a worker need not import this file
+        """A task whose process is killed: always for 1, the first time for 2."""
+        if number == 1 or (number == 2 and not once.exists()):
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number, slot()
+
     found = spread(dying, [(number, tmp_path / "once") for number in range(5)], 2)
     assert found[1] == KILLED
     assert [one[0] for one in found if one != KILLED] == [0, 2, 3, 4]
