@@ -45,7 +45,7 @@ def finish(processes: list[subprocess.Popen], timeout: float = 300) -> tuple[lis
 
 def pair(*arguments: str, timeout: float = 300) -> tuple[set[int], str]:
     """The same two processes, warm and without torchrun; their exit statuses and all that they said."""
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, WORKER, *arguments]
     with contextlib.ExitStack() as stack:
         started = [stack.enter_context(Program(command, RANK=rank, LOCAL_RANK=rank, **place)) for rank in "01"]
