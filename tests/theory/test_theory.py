@@ -308,7 +308,7 @@ def test_a_small_layer_is_told_weight_by_weight(compose_config, tmp_path):
 def test_the_equivalence_is_exact_where_its_assumptions_hold(compose_config, tmp_path):
     gaps = {}  # RigL updates its masks at step 50
     for variant in ("exact", "rigl", "rigl_ranked", "rigl_invariant_rescaled"):
-        cfg = compose_config("task=equivalence", f"task.variant={variant}", "task.steps=60")
+        cfg = compose_config("task=equivalence", f"task.variant={variant}", "task.steps=80")
         record = Record(str(tmp_path), variant)
         instantiate(cfg, "task")(cfg, record)
         gaps[variant] = record.content["final"]["largest_gap"]

@@ -170,7 +170,7 @@ BAD_INPUT = {
     "+dst.seed=7": "dst.seed=7: ",
     "model=timm model.name=vgg11 model.zero_init_last=true": "model.zero_init_last=True: timm's vgg11 has none",
     "model=timm model.image_size=0": "model.image_size=0: must be a whole number",
-    "model=timm model.name=densenet121": "model=sparse_train.models.imagenet.timm_model: Given input size: (512x1x1)",
+    "model=timm model.name=densenet121": "model=sparse_train.models.imagenet.timm_model: Given input size: (256x1x1)",
     "model=timm model.name=vit_tiny_patch16_224 model.image_size=16": "timm_model: Input height (8)",
     "model=wideresnet model.depth=20": "model.depth=20: must be 6n + 4, such as 16, 22",
     "model=wideresnet model.width=0": "model.width=0: must be",
