@@ -1,12 +1,10 @@
 """Sparse training from a trained model: which weights stay, and what the commands of its page do."""
 
-import os
 import re
-import subprocess
-import sys
+import shlex
 import warnings
 from collections import OrderedDict
-from pathlib import Path
+from string import Template
 
 import pytest
 import safetensors.torch
@@ -27,7 +25,7 @@ from sparse_train.sparsity.methods.rigl import RigL
 from sparse_train.sparsity.methods.srigl import SRigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
-from support.runs import QUICK, ROOT, history, record, run_here
+from support.runs import QUICK, ROOT, command, history, record, run_here
 
 X, Y = (torch.as_tensor(part) for part in load_digits(return_X_y=True))
 X = X.float() / 16
@@ -383,14 +381,17 @@ def filled(model):
 
 
 def test_the_pages_commands_run(tmp_path):
-    """As they stand, one shell, in an empty directory; shorter."""
+    """In their order, with the shell's variables that keep a run's directory; shorter."""
     page = (ROOT / "docs/from-a-trained-model.md").read_text()
     script = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
-    assert script.count("python -m sparse_train") == 6
     script = re.sub(r"epochs=\d+", "epochs=2 model.width=0.25 threads=1", script)
-    path = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    run = {"cwd": tmp_path, "env": path, "capture_output": True, "text": True}
-    done = subprocess.run(["bash", "-euc", script], **run, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob("runs/*/model.safetensors"))) == 6
-    assert done.stderr.count("before training, with its first masks") == 4
+    typed = re.findall(r"^(?:(\w+)=\$\()?python -m sparse_train ([^()\n]+)\)?$", script, re.MULTILINE)
+    assert len(typed) == script.count("python") == 6
+    directories, said = {}, ""
+    for variable, words in typed:
+        words = shlex.split(Template(words).substitute(directories))
+        code, out, err = command(*words, f"runs_dir={tmp_path}")
+        assert code == 0, err
+        directories[variable], said = out.splitlines()[-1], said + err
+    assert len(list(tmp_path.glob("*/model.safetensors"))) == 6
+    assert said.count("before training, with its first masks") == 4

@@ -12,7 +12,9 @@ from sparse_train.process.signals import TWICE, SignalHandler
 from sparse_train.record import files
 from sparse_train.record.record import Record
 from sparse_train.train import loop
-from support.runs import QUICK, ROOT, history, only, record, run_here, same_state, trained
+from support import warm
+from support.runs import QUICK, ROOT, history, only, record, run_here, same_state, trained, training
+from support.warm import Program
 
 ARGUMENTS = (*QUICK, "epochs=4", "optimizer=sparseopt_ham", "renorm=unit", "dst=set")
 
@@ -25,20 +27,16 @@ def unbroken(tmp_path_factory):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name)
 def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(number, unbroken, tmp_path):
     run_dir = tmp_path / unbroken.name
-    command = [sys.executable, "-m", "sparse_train", *ARGUMENTS, f"runs_dir={tmp_path}"]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (a background job's children ignore it)
-    with subprocess.Popen(command, cwd=ROOT, preexec_fn=heard, **pipes) as process:
-        while process.poll() is None and not (run_dir / "record.json").exists():
-            time.sleep(0.005)
-        process.send_signal(number)
-        said = process.stderr.read()
-        process.wait()
-    _, begun, _, _, saved = said.splitlines()  # "loading ...", then three lines of what is trained
+    program = Program(training(*ARGUMENTS, f"runs_dir={tmp_path}"))
+    while program.process.is_alive() and not (run_dir / "record.json").exists():
+        time.sleep(0.005)
+    os.kill(program.process.pid, number)
+    done = program.finish()
+    begun, _, _, saved = done.stderr.splitlines()  # three lines of what is trained
     assert begun.startswith("digits")
     assert begun.endswith(f" (run {run_dir.name})")
     assert saved == f"{run_dir}: checkpoint saved on {number.name}; stopping; the same command resumes"
-    assert process.returncode == 128 + number
+    assert done.returncode == 128 + number
     assert not (run_dir / "lock").exists()
     assert (run_dir / "checkpoint.pt").exists()
     assert record(run_dir)["status"] == "running"
@@ -243,14 +241,13 @@ def _there(pid):
 
 def test_two_processes_on_one_run(tmp_path, unbroken):
     """The second leaves with an exit status of its own, and says who is at work."""
-    command = [sys.executable, "-m", "sparse_train", *ARGUMENTS, "epochs=300", f"runs_dir={tmp_path}"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
-        while first.poll() is None and not list(tmp_path.glob("*/record.json")):
+    again = training(*ARGUMENTS, "epochs=300", f"runs_dir={tmp_path}")
+    with Program(again) as first:
+        while first.process.is_alive() and not list(tmp_path.glob("*/record.json")):
             time.sleep(0.01)
-        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert first.poll() is None, "still training"
-        first.kill()
+        second = warm.run(again)
+        assert first.process.is_alive(), "still training"
     assert second.returncode == 75
-    assert f"is being trained by process {first.pid} on " in second.stderr
+    assert f"is being trained by process {first.process.pid} on " in second.stderr
     assert second.stdout == ""
     assert record(only(tmp_path))["status"] == "running"

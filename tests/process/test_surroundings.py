@@ -11,7 +11,9 @@ import time
 import pytest
 
 from sparse_train.record import files, metadata
+from support import warm
 from support.runs import QUICK, ROOT, free_port, only, record
+from support.warm import Program
 
 RUN = [sys.executable, "-m", "sparse_train", *QUICK, "optimizer=sgd"]
 
@@ -21,7 +23,7 @@ def shell(redirection, tmp_path):
     return subprocess.run(["bash", "-c", words], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", ">/dev/full", ">/dev/full 2>&-"])
+@pytest.mark.parametrize("redirection", ["2>/dev/full", ">/dev/full", ">/dev/full 2>&-"])
 def test_a_log_that_cannot_be_written_ends_nothing(redirection, tmp_path):
     done = shell(redirection, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -73,21 +75,20 @@ def test_a_file_system_without_fsync_is_written(tmp_path, monkeypatch):
 
 
 def test_a_tilde_is_the_home_directory(tmp_path):
-    words = [*RUN, "runs_dir=~/mine"]
-    done = subprocess.run(words, cwd=ROOT, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, check=False)
+    done = warm.run([*RUN, "runs_dir=~/mine"], HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert only(tmp_path / "mine")
 
 
 def test_a_process_that_waits_for_others_can_be_ended(tmp_path):
     ranks = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    words = [*RUN, f"runs_dir={tmp_path}"]
-    run = subprocess.Popen(words, cwd=ROOT, env={**os.environ, **ranks}, stderr=subprocess.PIPE, text=True)
-    lines = iter(run.stderr.readline, "")
-    assert any("process 0 waits for the other 1 at 127.0.0.1" in line for line in lines)
-    run.send_signal(signal.SIGTERM)
-    began = time.monotonic()
-    assert run.wait(timeout=60) == -signal.SIGTERM
+    with Program([*RUN, f"runs_dir={tmp_path}"], **ranks) as program:
+        while "process 0 waits for the other 1 at 127.0.0.1" not in program.said():
+            assert program.process.is_alive()
+            time.sleep(0.05)
+        program.process.terminate()
+        began = time.monotonic()
+        assert program.finish(timeout=60).returncode == -signal.SIGTERM
     assert time.monotonic() - began < 10
     assert not list(tmp_path.iterdir())
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -21,11 +20,8 @@ from sparse_train.report.launch.reproduce import Launcher, require_same_runs
 from sparse_train.report.results import TIMES, Records
 from sparse_train.report.sweeps import workload
 from support.records import leave_records
-from support.runs import ROOT, report
-
-
-def command(place: Path, jobs: int) -> list[str]:
-    return report(place, "reproduce", "table6", "--launcher", "local", "--jobs", str(jobs))
+from support.runs import report, reported
+from support.warm import Program
 
 
 def table(place: Path) -> pd.DataFrame:
@@ -34,29 +30,30 @@ def table(place: Path) -> pd.DataFrame:
 
 
 def test_side_by_side_gives_the_same_whatever_fails_or_is_killed(tmp_path):
-    """A killed worker is replaced, and its run done again."""
+    """As one after another. A killed worker is replaced, and its run done again."""
     once, again = tmp_path / "once", tmp_path / "again"
-    done = subprocess.run(command(once, 1), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    code, _, err = reported(once, "reproduce", "table6", "--launch", "threads=1")
+    assert code == 0, err
     expected = table(once)
     assert len(expected) == 12
-    assert (expected["threads"] == 1).all()
 
     broken, runs = sweeps.load("table6", "smoke").cells[5], again / "runs" / "smoke"
     runs.mkdir(parents=True)
     (runs / broken.id).write_text("in the way")
-    with subprocess.Popen(command(again, 2), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    with Program(report(again, "reproduce", "table6", "--launcher", "local", "--jobs", "2")) as program:
         while len(list(runs.glob("*/model.safetensors"))) < 2:
-            assert process.poll() is None
+            assert program.process.is_alive()
             time.sleep(0.01)
         os.kill(worker(runs), signal.SIGKILL)
-        _, said = process.communicate()
-    assert process.returncode == 1
+        done = program.finish()
+    assert done.returncode == 1
+    said = done.stderr
     [owed] = [line for line in said.splitlines() if line.startswith("without a result: ")]
     options = " ".join(f"{key}={value}" for key, value in broken.options.items())
     assert owed == f"without a result: {broken.id} failed: runs_dir={runs}: cannot be written (File exists) ({options})"
     assert re.search(rf"^{broken.id}  run \d+ of \d+: ", said, re.MULTILINE), "every line says whose it is"
     complete = table(again)
+    assert (complete["threads"] == 1).all()
     assert broken.id not in set(complete["id"]), "a run without a result has no row"
     others = [frame[frame["id"] != broken.id].reset_index(drop=True) for frame in (complete, expected)]
     pd.testing.assert_frame_equal(*others, check_dtype=False)

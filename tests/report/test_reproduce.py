@@ -12,7 +12,8 @@ import pytest
 
 from sparse_train.report import draw, sweeps
 from sparse_train.report.results import TIMES
-from support.runs import ROOT, report
+from support.records import leave_record
+from support.runs import ROOT, report, reported
 
 # a table, accuracy over training lengths, over epochs, exploration, a study
 TRAINED = ("table6", "fig21", "fig23", "fig5", "why-renorm")
@@ -31,14 +32,9 @@ MEASURED = (
 )
 
 
-def command(place: Path, *artifacts: str) -> list[str]:
-    return report(place, "reproduce", *artifacts)
-
-
-def reproduce(place: Path, *artifacts: str) -> str:
-    done = subprocess.run(command(place, *artifacts), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def reproduce(place: Path, *artifacts: str) -> None:
+    code, _, err = reported(place, "reproduce", *artifacts)
+    assert code == 0, err
 
 
 def tables(place: Path) -> dict[str, pd.DataFrame]:
@@ -58,7 +54,12 @@ def test_the_subset_has_every_kind_of_artifact():
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
+    """Of two artifacts with many runs that are like others, all but the last two in each grid are made up."""
     place = tmp_path_factory.mktemp("unbroken")
+    for name in ("fig5", "why-renorm"):
+        for grid in sweeps.load(name, "smoke").grids:
+            for cell in grid[:-2]:
+                leave_record(place / "runs" / "smoke", name, cell)
     reproduce(place, *TRAINED, *MEASURED, "table4")
     return place
 
@@ -90,32 +91,32 @@ def test_a_second_time_nothing_trains(unbroken):
 def test_a_committed_run_comes_out_the_same_again(unbroken, tmp_path):
     """And one whose committed accuracy was another is found out."""
     shutil.copytree(unbroken / "results", tmp_path / "results")
-    again = report(tmp_path, "rerun", "table6")
-    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert re.fullmatch(r"table6 \w{12}: the same to the bit\n", done.stdout), done.stderr
-    assert done.returncode == 0
+    code, out, err = reported(tmp_path, "rerun", "table6")
+    assert re.fullmatch(r"table6 \w{12}: the same to the bit\n", out), err
+    assert code == 0
 
     path = tmp_path / "results" / "smoke" / "records" / "runs.csv"
     rows = pd.read_csv(path)
     rows.loc[1, "test_acc"] += 0.01
     rows.to_csv(path, index=False)
-    done = subprocess.run([*again, "--run", rows.loc[1, "id"]], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert re.search(r": test_acc [\d.]+ committed, [\d.]+ now\n", done.stdout)
-    assert done.returncode == 1
-    done = subprocess.run([*again, "--run", "nothing"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "error: run=nothing: must be the id of a complete run" in done.stderr
+    code, out, _ = reported(tmp_path, "rerun", "table6", "--run", rows.loc[1, "id"])
+    assert re.search(r": test_acc [\d.]+ committed, [\d.]+ now\n", out)
+    assert code == 1
+    _, _, err = reported(tmp_path, "rerun", "table6", "--run", "nothing")
+    assert "error: run=nothing: must be the id of a complete run" in err
 
 
 def test_killed_and_started_again_it_gives_the_same_tables(unbroken, tmp_path):
-    with subprocess.Popen(
-        command(tmp_path, "table6"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
-    ) as process:
+    """By the commands themselves, in processes of their own."""
+    again = {"args": report(tmp_path, "reproduce", "table6"), "cwd": ROOT, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen(**again, stderr=subprocess.DEVNULL, process_group=0) as process:
         while process.poll() is None and len(list(tmp_path.glob("runs/smoke/*/checkpoint.pt"))) < 4:
             time.sleep(0.02)
         subprocess.run(["kill", "-KILL", "--", f"-{process.pid}"], check=True)
     statuses = [json.loads(path.read_text())["status"] for path in tmp_path.glob("runs/smoke/*/record.json")]
     assert 0 < statuses.count("complete") < 12
-    reproduce(tmp_path, "table6")
+    done = subprocess.run(**again, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     again, once = tables(tmp_path), tables(unbroken)
     assert set(again) == {"table6.csv", "records/runs.csv"}
     for name, table in again.items():

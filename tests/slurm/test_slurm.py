@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support import runs
+from support import runs, warm
 from support.runs import QUICK, ROOT, history, only, record, same_state, trained
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
@@ -43,8 +43,7 @@ def multirun(slurm: dict, *arguments: str) -> subprocess.Popen:
 
 
 def report(slurm: dict, place: Path, command: str, *options: str) -> subprocess.CompletedProcess:
-    arguments = runs.report(place, command, "table6", *options)
-    return subprocess.run(arguments, cwd=ROOT, env=slurm, capture_output=True, text=True, check=False)
+    return warm.run(runs.report(place, command, "table6", *options), **slurm)
 
 
 def until(condition, seconds: float = 300):

@@ -132,6 +132,7 @@ def run_main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     out, mode, *overrides = sys.argv[1:]
     if mode == "steps":
         with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -1,30 +1,35 @@
 """What tests of whole runs share: how one is started, and what it left."""
 
 import json
-import os
 import socket
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
+import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from sparse_train.__main__ import main
 from sparse_train.record import checkpoint
+from sparse_train.report.__main__ import main as report_main
+from sparse_train.report.launch import reproduce, rerun
 from sparse_train.report.results import TIMES
+from support import warm
 
-ROOT = Path(__file__).parents[2]
+ROOT = warm.ROOT
 QUICK = ("epochs=2", "model.width=0.25", "update_every=3", "threads=1")
 
 
 def command(*overrides, **environment):
-    """Run `python -m sparse_train`; returns exit status, stdout and stderr."""
-    run = [sys.executable, "-m", "sparse_train", *overrides]
-    done = subprocess.run(
-        run, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, timeout=600, check=False
-    )
+    """Run `python -m sparse_train`, warm; returns exit status, stdout and stderr."""
+    done = warm.run(training(*overrides), **environment)
     return done.returncode, done.stdout, done.stderr
+
+
+def training(*overrides):
+    return [sys.executable, "-m", "sparse_train", *overrides]
 
 
 def run_here(monkeypatch, capsys, *overrides):
@@ -47,9 +52,20 @@ def trained(*overrides):
 
 
 def report(place, *words):
-    """`python -m sparse_train.report WORD...` on the runs and results of a place, at the smallest scale."""
+    """`python -m sparse_train.report WORD...` on the runs and results of a place, at the smallest scale: a command."""
     places = ["--runs-dir", str(place / "runs"), "--results-dir", str(place / "results")]
     return [sys.executable, "-m", "sparse_train.report", *words, "--scale", "smoke", *places]
+
+
+def reported(place, *words):
+    """The same in this process, and the trainings that it starts warm; returns exit status, stdout and stderr."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        patch.setattr(sys, "argv", report(place, *words)[2:])
+        for module in (reproduce, rerun):
+            patch.setattr(module, "attend", warm.attend)
+        with pytest.raises(SystemExit) as ended:
+            report_main()
+    return ended.value.code, out.getvalue(), err.getvalue()
 
 
 def only(runs_dir):

@@ -150,7 +150,7 @@ def test_invariants_stay_up_to_the_step_size(optimizer, scaling, neurons):
     """Lemmas A.1 and A.3, Observation A.2, Remark A.5; gamma0^2 + beta0^2 = 1, so the drift is relative to it."""
     drift = {}
     for eta, iterations in ((0.01, 200), (0.001, 2000)):
-        drift[eta] = moved(optimizer, eta, iterations, scaling, neurons)[2].amax(1).median().item()
+        drift[eta] = moved(optimizer, eta, iterations, scaling, neurons, seeds=25)[2].amax(1).median().item()
     assert drift[0.001] < 1e-3
     assert drift[0.01] < 1e-2
     assert drift[0.01] / drift[0.001] == pytest.approx(10, rel=0.2), "linear in eta at fixed eta * T"
@@ -158,7 +158,7 @@ def test_invariants_stay_up_to_the_step_size(optimizer, scaling, neurons):
 
 def test_the_mirror_step_keeps_the_invariant_roughly():
     """HAM as it is trained with is not an Euler step of its flow: its drift is linear in eta with a larger constant."""
-    drift = {eta: moved("ham", eta, n)[2].median().item() for eta, n in ((0.01, 200), (0.001, 2000))}
+    drift = {eta: moved("ham", eta, n, seeds=25)[2].median().item() for eta, n in ((0.01, 200), (0.001, 2000))}
     assert drift[0.01] < 1e-2
     assert drift[0.01] / drift[0.001] == pytest.approx(10, rel=0.3)
 
@@ -169,7 +169,7 @@ def test_no_sign_flips_where_the_invariant_forbids_it():
         allowed = []
         for a0 in (-2.0, -1.0, -0.5):
             for gamma0 in (0.25, 0.75, 1.5):
-                _, s, _ = moved(optimizer, 0.005, 1500, seeds=20, start=(a0, gamma0, 0.0))
+                _, s, _ = moved(optimizer, 0.01, 750, seeds=20, start=(a0, gamma0, 0.0))
                 share = (s.a > 0).double().mean().item()
                 if flip_forbidden(*map(torch.tensor, (a0, gamma0, 0.0)), alpha):
                     assert share == 0

@@ -20,8 +20,9 @@ from sparse_train.sparsity.topology import Topology
 from sparse_train.tracking import sinks, wandb_run
 from sparse_train.tracking.sinks import Wandb, neuron_densities
 from support import runs, wandb_files
-from support.runs import QUICK, ROOT, command, free_port, run_here
+from support.runs import QUICK, command, free_port, run_here, training
 from support.wandb_server import KEY, end_service, serving
+from support.warm import Program
 
 pytestmark = pytest.mark.usefixtures("wandb_home")
 RUN = ("logger=wandb", "epochs=6", "renorm=unit", "optimizer=sparseopt_ham")
@@ -128,14 +129,10 @@ def test_densities_of_neurons_are_fan_ins_over_possible_ones():
 
 def test_after_a_sigkill_the_files_of_a_run_hold_every_row_once_per_step(tmp_path):
     arguments = (*QUICK, *RUN, "logger.mode=offline", "epochs=40", f"runs_dir={tmp_path}")
-    with subprocess.Popen(
-        [sys.executable, "-m", "sparse_train", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        while process.poll() is None and len(epochs(tmp_path)) < 10:
+    with Program(training(*arguments)) as program:
+        while program.process.is_alive() and len(epochs(tmp_path)) < 10:
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.stderr.read()
-    assert process.returncode == -signal.SIGKILL
+    assert program.process.exitcode == -signal.SIGKILL
     code, out, err = command(*arguments)
     assert code == 0, err
     assert "resuming after epoch" in err

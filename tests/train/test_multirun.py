@@ -19,7 +19,8 @@ from sparse_train.process.workers import KILLED, slot, spread
 from sparse_train.record.export import load
 from sparse_train.train.multirun import Local, table
 from sparse_train.train.tasks import SLOW_BF16
-from support.runs import QUICK, ROOT, record, run_here
+from support.runs import QUICK, ROOT, record, run_here, training
+from support.warm import Program
 
 
 def test_all_failures_are_told_at_the_end(tmp_path, monkeypatch, capsys):
@@ -215,30 +216,28 @@ def test_workers_side_by_side_say_who_speaks_and_save_when_interrupted(tmp_path)
 def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
     """The others do not notice. Asked alone for an end, a worker saves, and its run goes on too."""
     words = ["hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1,2", *QUICK, "epochs=25", "checkpoint_steps=1"]
-    command = [sys.executable, "-m", "sparse_train", "--multirun", *words, f"runs_dir={tmp_path}"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
-        while process.poll() is None and len(list(tmp_path.glob("*/checkpoint.pt"))) < 2:
+    with Program(training("--multirun", *words, f"runs_dir={tmp_path}")) as program:
+        while program.process.is_alive() and len(list(tmp_path.glob("*/checkpoint.pt"))) < 2:
             time.sleep(0.05)
         first, second = (json.loads(path.read_text()) for path in tmp_path.glob("*/lock"))
         os.kill(first["pid"], signal.SIGKILL)
         os.kill(second["pid"], signal.SIGTERM)
-        said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+        done = program.finish(timeout=300)
+    said = done.stderr
+    assert done.returncode == 0, said
     assert said.count("resuming after epoch") == 2
     assert said.count("checkpoint saved on SIGTERM") == 1
     assert [record(path.parent)["status"] for path in tmp_path.glob("*/record.json")] == ["complete"] * 3
 
 
-def dying(number, once):
-    """A task whose process is killed: always for 1, the first time for 2."""
-    if number == 1 or (number == 2 and not once.exists()):
-        once.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number, slot()
-
-
 def test_what_kills_its_worker_twice_fails_and_the_rest_is_done(tmp_path):
+    def dying(number, once):  # within the test, so that a worker need not import this file
+        """A task whose process is killed: always for 1, the first time for 2."""
+        if number == 1 or (number == 2 and not once.exists()):
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number, slot()
+
     found = spread(dying, [(number, tmp_path / "once") for number in range(5)], 2)
     assert found[1] == KILLED
     assert [one[0] for one in found if one != KILLED] == [0, 2, 3, 4]
