@@ -7,13 +7,12 @@ import json
 import os
 import secrets
 import socket
-import stat
 import time
 from pathlib import Path
 
-from sparse_train.errors import ConfigError, HeldError
+from sparse_train.errors import HeldError
 from sparse_train.process.console import say
-from sparse_train.record.files import now
+from sparse_train.record.files import now, read_json
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)  # from a file system that has none
 BRIEFLY = 0.5  # seconds for which a look by `holder` may be in the way
@@ -43,22 +42,11 @@ class Lock:
 
         Raises:
             HeldError: says who holds it and since when.
-            ConfigError: for something in the lock's place that is no file.
         """
         ends = time.monotonic() + BRIEFLY
-        while True:
-            descriptor = self._opened()
-            _open.add(descriptor)
-            try:
-                if self._took(descriptor):
-                    self._descriptor = descriptor
-                    return
-                if time.monotonic() > ends:
-                    raise HeldError(f"{self.path.parent} is being trained by {_words(_said(descriptor))}")
-            finally:
-                if self._descriptor is None:
-                    _open.discard(descriptor)
-                    os.close(descriptor)
+        while not self._took():
+            if time.monotonic() > ends:
+                raise HeldError(f"{self.path.parent} is being trained by {_words(self._owner())}")
             time.sleep(0.02)
 
     def release(self) -> None:
@@ -68,8 +56,7 @@ class Lock:
         with contextlib.suppress(OSError, HeldError):  # a file that stays blocks nothing
             self.verify()
             self.path.unlink()
-        _open.discard(self._descriptor)
-        os.close(self._descriptor)
+        _close(self._descriptor)
         self._descriptor = None
 
     def verify(self) -> None:
@@ -82,7 +69,7 @@ class Lock:
             return
         if not self._is_at_path(self._descriptor):
             raise HeldError(f"{self.path} was removed or replaced; nothing more is written")
-        owner = _said(self._descriptor)
+        owner = self._owner()
         if owner.get("token") != self._token:
             raise HeldError(f"{self.path.parent} was taken over by {_words(owner)}; nothing more is written")
 
@@ -92,50 +79,51 @@ class Lock:
         For showing. Without locks, a killed process seems to hold it still.
         """
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             return None
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
-            locked, owner = _locked(descriptor, fcntl.LOCK_SH), _said(descriptor)
-            return None if locked or (locked is None and not owner) else owner
-        finally:
-            os.close(descriptor)
+        locked, owner = _locked(descriptor, fcntl.LOCK_SH), self._owner()
+        os.close(descriptor)
+        return None if locked or (locked is None and not owner) else owner
 
-    def _opened(self) -> int:
-        try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o644)
-        except OSError as error:
-            if error.errno in (errno.EISDIR, errno.ELOOP, errno.ENXIO):  # a directory, a link, a socket
-                raise self._misplaced() from error
-            raise
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise self._misplaced()
-        return descriptor
-
-    def _misplaced(self) -> ConfigError:
-        return ConfigError("lock", str(self.path), "is not a regular file, so it locks nothing; remove it")
-
-    def _took(self, descriptor: int) -> bool:
+    def _took(self) -> bool:
         """Whether this process has it now, its name in the file; not if the file was removed meanwhile."""
-        locked = _locked(descriptor, fcntl.LOCK_EX)
-        if locked is False or not self._is_at_path(descriptor):
-            return False
-        if locked is None and (before := _said(descriptor)):
-            right = "this file system has no locks, so the run is taken over; that process ends, if it still lives"
-            say(f"warning: {self.path.parent} was being trained by {_words(before)}; {right}")
-        owner = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "since": now()}
-        os.pwrite(descriptor, json.dumps(owner).encode().ljust(SIZE), 0)
-        os.ftruncate(descriptor, SIZE)
-        return True
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o644)
+        _open.add(descriptor)
+        try:
+            locked = _locked(descriptor, fcntl.LOCK_EX)
+            if locked is False or not self._is_at_path(descriptor):
+                return False
+            if locked is None and (before := self._owner()):
+                right = "this file system has no locks, so the run is taken over; that process ends, if it still lives"
+                say(f"warning: {self.path.parent} was being trained by {_words(before)}; {right}")
+            owner = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "since": now()}
+            os.pwrite(descriptor, json.dumps(owner).encode().ljust(SIZE), 0)
+            os.ftruncate(descriptor, SIZE)
+            self._descriptor = descriptor
+            return True
+        finally:
+            if self._descriptor is None:
+                _close(descriptor)
 
     def _is_at_path(self, descriptor: int) -> bool:
         try:
             return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
         except FileNotFoundError:
             return False
+
+    def _owner(self) -> dict:
+        """What the owner wrote; empty for what nobody of ours wrote."""
+        try:
+            owner = read_json(self.path)
+            return owner if {"host", "pid", "since"} <= owner.keys() else {}
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+
+def _close(descriptor: int) -> None:
+    _open.discard(descriptor)
+    os.close(descriptor)
 
 
 def _locked(descriptor: int, how: int) -> bool | None:
@@ -149,16 +137,6 @@ def _locked(descriptor: int, how: int) -> bool | None:
             return False
         raise
     return True
-
-
-def _said(descriptor: int) -> dict:
-    """What the owner wrote; empty for what nobody of ours wrote."""
-    try:
-        owner = json.loads(os.pread(descriptor, SIZE, 0))
-        known = {"host": str, "pid": int, "since": str}
-        return owner if all(type(owner[key]) is kind for key, kind in known.items()) else {}
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return {}
 
 
 def _words(owner: dict) -> str:

@@ -118,8 +118,7 @@ def read(path: Path) -> dict:
             _row(record)
         except MALFORMED as error:
             raise ValueError(f"is not a whole record ({type(error).__name__}: {error})") from error
-    lock = path.with_name("lock")
-    if record["status"] == "running" and (lock.is_fifo() or Lock(lock).holder() is None):
+    if record["status"] == "running" and Lock(path.with_name("lock")).holder() is None:
         record["status"] = INTERRUPTED  # stopped or killed; the same command resumes it
     if record["status"] == COMPLETE and (wrong := numbers(path.parent, record)) is not None:
         passed_over(path.with_name(HISTORY), wrong)

@@ -118,7 +118,7 @@ def begin(described: dict, directory: Path, mode: str, init_timeout: float) -> A
     settings = wandb.Settings(**patience, silent=True, console="off")
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        run = wandb.init(**described, mode=mode, dir=str(place(directory)), settings=settings)
+        run = wandb.init(**described, mode=mode, dir=os.environ.get("WANDB_DIR") or str(directory), settings=settings)
     except Exception:
         wandb.teardown()
         raise
@@ -190,12 +190,13 @@ def require_taken(run: Any) -> None:
 def sent(directory: Path, record_id: str, mode: str) -> bool:
     """Whether all of a finished run has been sent to W&B, or lies in its files for `make wandb-sync`."""
     ending = f".wandb{SYNCED}" if mode == "online" else ".wandb"
-    return any(place(directory).glob(f"wandb/*run-*-{record_id}/*{ending}"))
+    return any(file.name.endswith(ending) for file in local_files(directory, record_id))
 
 
-def place(directory: Path) -> Path:
-    """Where the files of a run are, below wandb/."""
-    return Path(os.environ.get("WANDB_DIR") or directory)
+def local_files(directory: Path, record_id: str) -> list[Path]:
+    """W&B's files of a run, one for each process that began it, and the marks beside them."""
+    places = {directory, Path(os.environ.get("WANDB_DIR") or directory)}
+    return [file for place in places for file in place.glob(f"wandb/*run-*-{record_id}/*.wandb*")]
 
 
 def words(error: Exception) -> str:

@@ -77,11 +77,11 @@ class Multirun(Sweeper):
 
     def summarize(self) -> None:
         """Say the accuracy of each setting, over its seeds."""
-        said = self.basic.config.dataset
-        held_out = said.get("validation") or any(
-            "dataset.validation" in word for words, _ in self.done for word in words
-        )
-        for line in table(self.done, "validation" if held_out else "test"):
+        if not self.done:
+            return
+        words = list(self.done[0][0])
+        dataset = self.basic.hydra_context.config_loader.load_sweep_config(self.basic.config, words).dataset
+        for line in table(self.done, "validation" if dataset.get("validation") else "test"):
             say(line)
 
 

@@ -69,6 +69,16 @@ def test_offline_runs_are_uploaded_once(tmp_path, server):
     assert sorted(server.uploads) == ["a", "b"], "not again"
 
 
+def test_files_in_wandbs_own_directory_are_found(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    for name in ("a", "b"):
+        leave_run(tmp_path / "runs", name)
+    assert uploads.sync(tmp_path / "runs") == (f"{tmp_path / 'runs'}: 2 runs uploaded", True)
+    assert [steps(server, name) for name in ("a", "b")] == [once(4)] * 2
+    assert "nothing to upload" in uploads.sync(tmp_path / "runs")[0]
+
+
 def test_of_several_processes_offline_the_last_one_has_all(tmp_path, server):
     leave_run(tmp_path, "a", epochs=2, broken=True)
     leave_run(tmp_path, "a", epochs=5)

@@ -41,7 +41,15 @@ def test_all_failures_are_told_at_the_end(tmp_path, monkeypatch, capsys):
 
 
 def test_a_sweep_ends_with_a_table_of_settings_over_seeds(tmp_path, monkeypatch, capsys):
-    words = ["--multirun", *QUICK, "epochs=1", "dst=set,rigl", "seed=0,1", f"runs_dir={tmp_path}"]
+    words = [
+        "--multirun",
+        *QUICK,
+        "epochs=1",
+        "dst=set,rigl",
+        "seed=0,1",
+        "dataset.validation=0",
+        f"runs_dir={tmp_path}",
+    ]
     code, _, err = run_here(monkeypatch, capsys, *words)
     assert code == 0, err
     found = {}

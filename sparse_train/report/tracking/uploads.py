@@ -35,7 +35,8 @@ def sync(runs_dir: Path) -> tuple[str, bool]:
     """
     files, others, unfinished = [], [], 0
     for run_dir in sorted(path.parent for path in [*runs_dir.glob("*/record.json"), *runs_dir.glob("*/*/record.json")]):
-        begun = sorted(run_dir.glob("wandb/*run-*/*.wandb"), key=_begun)
+        files_of = wandb_run.local_files(run_dir, run_dir.name)
+        begun = sorted((file for file in files_of if file.suffix == ".wandb"), key=_begun)
         if not begun or _marked(begun[-1]):
             continue
         if (status := _status(run_dir)) is None:
