@@ -7,15 +7,14 @@ directory through `Elsewhere`, which checks a file before anything of it is comp
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
@@ -85,7 +84,7 @@ class Directories(SearchPathPlugin):
             search_path.prepend("user", path, SearchPathQuery(provider="main"))
 
 
-class Elsewhere(ConfigSource):
+class Elsewhere(FileConfigSource):
     """A directory that is not this checkout's: as Hydra's own source of files, but each is checked as it is read."""
 
     @staticmethod
@@ -93,32 +92,13 @@ class Elsewhere(ConfigSource):
         return "elsewhere"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        path = self._file(config_path)
         try:
-            text = path.read_text(encoding="utf-8")
-            config, header = OmegaConf.load(StringIO(text)), self._get_header_dict(text)
+            found = super().load_config(config_path)
         except (OSError, ValueError, YAMLError) as error:
+            path = Path(self.path, self._normalize_file_name(config_path))
             raise ConfigError("file", path, f"cannot be read: {' '.join(str(error).split())}") from error
-        check_file(OmegaConf.to_container(config, resolve=False), config_path, header["package"])
-        return ConfigResult(self.provider, self.full_path(), config, header)
-
-    def is_group(self, config_path: str) -> bool:
-        return Path(self.path, config_path).is_dir()
-
-    def is_config(self, config_path: str) -> bool:
-        return self._file(config_path).is_file()
-
-    def available(self) -> bool:
-        return self.is_group("")
-
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        found: list[str] = []
-        for path in Path(self.path, config_path).iterdir():
-            self._list_add_result(found, f"{config_path}/{path.name}".lstrip("/"), path.name, results_filter)
-        return sorted(set(found))
-
-    def _file(self, config_path: str) -> Path:
-        return Path(self.path, self._normalize_file_name(config_path))
+        check_file(OmegaConf.to_container(found.config, resolve=False), config_path, found.header["package"])
+        return found
 
 
 def check_file(content: Any, path: str, package: str | None) -> None:

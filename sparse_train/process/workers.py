@@ -16,23 +16,23 @@ import cloudpickle
 from sparse_train.process.signals import SIGNALS, sheltered
 
 ENDS = (signal.SIGINT, signal.SIGTERM)
-SLOT, SLOTS = "SPARSE_TRAIN_SLOT", "SPARSE_TRAIN_SLOTS"
+NUMBER, COUNT = "SPARSE_TRAIN_WORKER", "SPARSE_TRAIN_WORKERS"
 KILLED = "its worker process was killed, twice"
 
 
-def slot() -> int:
+def worker() -> int:
     """Which of its launcher's workers this process is, from 0; 0 for a process of its own."""
-    return int(os.environ.get(SLOT, 0))
+    return int(os.environ.get(NUMBER, 0))
 
 
 def side_by_side() -> int:
     """How many workers its launcher has; 1 for a process of its own."""
-    return int(os.environ.get(SLOTS, 1))
+    return int(os.environ.get(COUNT, 1))
 
 
 class Worker(NamedTuple):
     process: multiprocessing.process.BaseProcess
-    slot: int
+    number: int
     task: int | None
 
 
@@ -95,7 +95,7 @@ def spread(work: Callable, tasks: Sequence[tuple], count: int) -> list[Any]:
                         if killed[worker.task] == 1:
                             waiting.append(worker.task)
                     if waiting and not asked:
-                        start(worker.slot)
+                        start(worker.number)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -109,7 +109,7 @@ def _serve(end: connection.Connection, code: bytes, place: int, places: int) -> 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    os.environ[SLOT], os.environ[SLOTS] = str(place), str(places)
+    os.environ[NUMBER], os.environ[COUNT] = str(place), str(places)
     work = cloudpickle.loads(code)
     with contextlib.suppress(EOFError, BrokenPipeError):  # the one that started it is gone
         while (task := end.recv()) is not None:

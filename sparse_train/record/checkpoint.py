@@ -1,6 +1,5 @@
 """Everything a run needs to resume with the same result."""
 
-import contextlib
 import hashlib
 import io
 import os
@@ -64,14 +63,6 @@ class Checkpoints:
     def exist(self) -> bool:
         """Whether there is one, whole or not."""
         return self.newest.exists() or self.previous.exists()
-
-    def good(self) -> Path | None:
-        """The newest that can be read and whose weights are all finite."""
-        for path in (self.newest, self.previous):
-            with contextlib.suppress(ValueError):
-                if first_not_finite(read(path)["model"]) is None:
-                    return path
-        return None
 
     def tidy(self) -> None:
         """The run is complete: the newest is enough."""

@@ -190,20 +190,13 @@ def look_again(record: Record) -> None:
         DivergedError: for a run that did.
         ConfigError: names the files that were changed.
     """
-    if (words := other_code(record.content)) is not None:
-        say(f"{record.dir}: {words}; {AGAIN}")
+    made_by, ours = segments.codes(record.content), training_code()
+    if made_by not in ([], [ours]):
+        several = f", from the start {' then '.join(made_by)}" if len(made_by) > 1 else ""
+        say(f"{record.dir}: made by other code ({segments.code(record.content)}{several}; now {ours}); {AGAIN}")
     if record.status == "diverged":
         raise DivergedError(f"{record.dir}: {record.content['reason']}")
     if wrong := record.ranks.from_main(lambda: integrity.changed(record.dir, record.content)):
         raise ConfigError("resume", "auto", f"{record.dir}: {', '.join(wrong)}; {AGAIN}")
     if gone := integrity.deleted(record.dir, record.content):
         say(f"{record.dir}: {' and '.join(gone)} deleted since; the results stand, {AGAIN}")
-
-
-def other_code(content: dict) -> str | None:
-    """A message if a different version of our code made the run; None if this version did."""
-    made_by, now = segments.codes(content), training_code()
-    if made_by in ([], [now]):
-        return None
-    several = f", from the start {' then '.join(made_by)}" if len(made_by) > 1 else ""
-    return f"made by other code ({segments.code(content)}{several}; now {now})"

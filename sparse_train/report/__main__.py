@@ -13,10 +13,10 @@ from sparse_train.report.draw import draw
 from sparse_train.report.evidence import claims, family, statements
 from sparse_train.report.evidence.beside import beside
 from sparse_train.report.figures import front
-from sparse_train.report.launch import overview, slurm, watch
+from sparse_train.report.launch import overview, queue, watch
 from sparse_train.report.launch.child import overrides
 from sparse_train.report.launch.overview import plan, status
-from sparse_train.report.launch.reproduce import Launcher, made_before, reproduce
+from sparse_train.report.launch.reproduce import Placement, made_before, reproduce
 from sparse_train.report.launch.rerun import rerun
 from sparse_train.report.results import Records
 from sparse_train.report.tracking import dashboard, uploads
@@ -71,12 +71,12 @@ def _check(args: argparse.Namespace) -> None:
 
 def _reproduce(args: argparse.Namespace) -> int:
     """train what is missing of each artifact, then draw it"""
-    launcher = Launcher(args.launcher, args.jobs, args.gpus, args.pack)
+    placement = Placement(args.launcher, args.jobs, args.gpus, args.pack)
     records, problems = _records(args), []
     for sweep in _sweeps(args):
-        owed, records = reproduce(sweep, _runs_dir(args), records, launcher, overrides(args.launch))
+        owed, records = reproduce(sweep, _runs_dir(args), records, placement, overrides(args.launch))
         problems += owed
-        if launcher.name == "slurm":
+        if placement.name == "slurm":
             print(f"{status(sweep, records.again(), _runs_dir(args))}; then make draw-{sweep.name}")
         else:
             _show(sweep, records, args)
@@ -113,13 +113,13 @@ def _status(args: argparse.Namespace) -> None:
         overview.statuses(chosen, records, _runs_dir(args), args.results_dir)
     else:
         print(status(chosen[0], records, _runs_dir(args), args.results_dir))
-        overview.grid(chosen[0], records, _runs_dir(args), args.results_dir)
+        overview.grid(chosen[0], records, args.results_dir)
 
 
 def _cancel(args: argparse.Namespace) -> None:
     """take what is left of each artifact out of SLURM's queue"""
     for sweep in _sweeps(args):
-        print(f"{sweep.name}: {slurm.cancel(slurm.jobs_dir(_runs_dir(args), sweep.name))} jobs cancelled")
+        print(f"{sweep.name}: {queue.cancel(queue.jobs_dir(_runs_dir(args), sweep.name))} jobs cancelled")
 
 
 def _plan(args: argparse.Namespace) -> None:

@@ -70,7 +70,6 @@ class Updater:
 
     Attributes:
         prunes: whether weights become fewer while the network trains.
-        keeps_counts: whether every layer keeps its number of weights.
         plan: weight name -> how many weights the last update dropped, and how many it grew.
         first: weight name -> how many weights the run began with.
 
@@ -102,7 +101,7 @@ class Updater:
             require_one_of("decay", decay, DECAYS)
         right = f"must be in [0, {stop_fraction:g}]: a share of the run, before stop_fraction"
         require(0 <= start_fraction <= stop_fraction, "start_fraction", start_fraction, right)
-        self.prunes, self.keeps_counts = method.initial == "dense", method.keeps_counts
+        self.prunes = method.initial == "dense"
         topology.require_pruned(self.prunes)
         begins = method.initial or topology.initial
         own = ("nonzero", "given") if self.prunes else ("nonzero", "given", "magnitude", "global_magnitude")
@@ -110,11 +109,12 @@ class Updater:
         require(topology.initial in (begins, *own), "topology.initial", topology.initial, right)
         self.drop_fraction, self.every, self.skip_step = drop_fraction, every, skip_step
         self.decay = decay if callable(decay) else DECAYS[decay]
-        self.first_step, self.last_step = start_fraction * total_steps, stop_fraction * total_steps
-        self.last_update = max(ceil(self.last_step / every) - 1, 0) * every
-        right = f"must leave a mask update before step {self.last_step:g} (stop_fraction), or nothing is pruned"
+        self.start, self.stop = start_fraction * total_steps, stop_fraction * total_steps
+        self.last_update = max(ceil(self.stop / every) - 1, 0) * every
+        right = f"must leave a mask update before step {self.stop:g} (stop_fraction), or nothing is pruned"
         require(self.due(self.last_update) or not self.prunes, "every", every, right)
-        self.topology, self.method, self.seed, self._stepped = topology, method, seed, optimizer
+        self.topology, self.method, self.seed = topology, method, seed
+        self._given = optimizer  # `optimizer` may be a wrapper of it
         self.plan: dict[str, tuple[int, int]] = {}
         self._told: set[str] = set()  # weights whose lack of a gradient was warned of
         self.first = dict(topology.first if self.prunes else topology.counts)
@@ -130,7 +130,7 @@ class Updater:
 
         Do not call `update` then. `Attached` says what happens in a step; the optimizer's state has the count of steps.
         """
-        Attached(self._stepped, self.looks, self._act, self.ask)
+        Attached(self._given, self.looks, self._act, self.ask)
         if isinstance(self.optimizer, Adopted):
             self.optimizer.run_last()
         if warning := self.idle():
@@ -156,18 +156,18 @@ class Updater:
 
     def due(self, step: int) -> bool:
         """Whether the topology changes at this step."""
-        return step > 0 and step % self.every == 0 and self.first_step <= step < self.last_step
+        return step > 0 and step % self.every == 0 and self.start <= step < self.stop
 
     def fraction(self, step: int) -> float:
         """f_t, the share of active weights to drop at this step."""
-        length = self.last_step - self.first_step
-        progress = min(max(step - self.first_step, 0.0) / length, 1.0) if length else 1.0
+        length = self.stop - self.start
+        progress = min(max(step - self.start, 0.0) / length, 1.0) if length else 1.0
         return self.decay(self.drop_fraction, progress)
 
     def pruning_progress(self, step: int) -> float:
         """How far a method that prunes is: 0 up to t_0, 1 from the last update of the run on."""
-        length = self.last_update - self.first_step
-        return min(max(step - self.first_step, 0.0) / length, 1.0) if length > 0 else 1.0
+        length = self.last_update - self.start
+        return min(max(step - self.start, 0.0) / length, 1.0) if length > 0 else 1.0
 
     def looks(self, step: int) -> bool:
         """Whether it has anything to do at this step: `observe`, `update` or both."""
@@ -178,7 +178,7 @@ class Updater:
 
         Without it, or `attach`, these layers give dense gradients at every step, which is right and slower.
         """
-        always = getattr(self._stepped, "needs_dense_gradients", False)
+        always = getattr(self._given, "needs_dense_gradients", False)
         self.topology.dense_gradients = always or self.looks(step)
 
     def needs_dense_gradient(self, step: int) -> bool:
@@ -226,7 +226,7 @@ class Updater:
             RuntimeError: a weight has never had a gradient, or no parameter has one now; or there is no average.
             MaskMismatchError: on every rank, if their masks differ now, as their gradients were not averaged.
         """
-        require_trains(self._stepped, self.topology)
+        require_trains(self._given, self.topology)
         self.topology.require_agreement()
         self.topology.follow()
         unused = self._unused(step)
@@ -257,7 +257,7 @@ class Updater:
         """The trained weights without a gradient on some rank, where the method needs one."""
         ranks, weights = present(), self.topology.weights
         self.topology.trained.update(name for name, weight in weights.items() if weight.grad is not None)
-        backward = any(p.grad is not None for group in self._stepped.param_groups for p in group["params"])
+        backward = any(p.grad is not None for group in self._given.param_groups for p in group["params"])
         lacks = [
             (weight.requires_grad and weight.grad is None) * (1 if backward and name in self.topology.trained else 2)
             for name, weight in weights.items()

@@ -31,15 +31,6 @@ def layer_norm_input_gradient(x: Tensor, grad_y: Tensor, gamma: Tensor | float, 
     return _normalized_gradient(x, grad_y * gamma, -1, eps)
 
 
-def layer_norm_input_gradient_as_printed(x: Tensor, grad_y: Tensor, gamma: Tensor | float, eps: float = 0.0) -> Tensor:
-    """Appendix D's first display to the letter: its second term lacks the factor 1/N. Wrong, and kept to show it."""
-    n = x.shape[-1]
-    centred = x - x.mean(-1, keepdim=True)
-    sigma = (centred.square().mean(-1, keepdim=True) + eps).sqrt()
-    g = grad_y * gamma
-    return (g - g.mean(-1, keepdim=True)) / sigma - n * centred * (g * centred).mean(-1, keepdim=True) / sigma**3
-
-
 def _normalized_gradient(x: Tensor, grad_xhat: Tensor, dim: int, eps: float) -> Tensor:
     centred = x - x.mean(dim, keepdim=True)
     sigma = (centred.square().mean(dim, keepdim=True) + eps).sqrt()

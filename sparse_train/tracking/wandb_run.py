@@ -51,15 +51,17 @@ def options(
         tags: besides the options that were taken.
         resumes: whether what W&B has of this id is the beginning of this run; else it is replaced.
     """
-    sweep = default_group(metadata.get("sweep"), metadata["config"].get("scale", "paper"))
+    sweep, epochs = metadata.get("sweep"), metadata["config"].get("epochs")
+    sweep = default_group(sweep, metadata["config"].get("scale", "paper"))
+    named = f"{metadata['name']}, {epochs} epochs" if epochs else metadata["name"]
     return {
         "project": os.environ.get("WANDB_PROJECT", project) if project == PROJECT else project,
         "entity": entity,
         "group": group or os.environ.get("WANDB_RUN_GROUP") or sweep,
         "tags": list(dict.fromkeys([*default_tags(metadata.get("choices", {}), metadata["config"]), *tags])),
         "id": record_id,
-        "name": os.environ.get("WANDB_NAME") or name(metadata),
-        "notes": notes(metadata),
+        "name": os.environ.get("WANDB_NAME") or named,
+        "notes": f"{f'Of the sweep {sweep}. ' if sweep else ''}Reproduces SparseOpt, {LINK}",
         "config": {
             **{key: metadata[key] for key in ABOUT if key in metadata},
             **{option_key(group): option for group, option in metadata.get("choices", {}).items()},
@@ -67,18 +69,6 @@ def options(
         },
         "resume": "allow" if resumes else None,
     }
-
-
-def name(metadata: dict) -> str:
-    """The run's own name, and how long it trains."""
-    epochs = metadata["config"].get("epochs")
-    return f"{metadata['name']}, {epochs} epochs" if epochs else metadata["name"]
-
-
-def notes(metadata: dict) -> str:
-    """The sweep, if any, with its scale, and the paper."""
-    sweep = default_group(metadata.get("sweep"), metadata["config"].get("scale", "paper"))
-    return f"{f'Of the sweep {sweep}. ' if sweep else ''}Reproduces SparseOpt, {LINK}"
 
 
 def option_key(group: str) -> str:

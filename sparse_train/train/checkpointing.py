@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from sparse_train.errors import DivergedError, MaskMismatchError
+from sparse_train.errors import DivergedError
 from sparse_train.process.console import say
 from sparse_train.process.signals import SignalHandler
 from sparse_train.record.checkpoint import Checkpoints, first_not_finite
@@ -61,9 +61,7 @@ class Checkpointing:
         meter = self.run.meter()
         if state is None or state["id"] != self.record.id:
             return Progress([], 0, meter, 0.0)
-        asked = dict(self.run.topology.counts)
         self.run.load_state_dict(state)
-        self._require_counts(asked)
         self.record.content.setdefault("segments", state.get("segments"))
         meter.load_state_dict(state["meter"])
         self._take_own(state.get("own", {}), meter)
@@ -71,15 +69,6 @@ class Checkpointing:
         within = f", {state['steps']} steps" if state["steps"] else ""
         say(f"{self.record.dir}: resuming after epoch {len(state['history'])} of {self.run.epochs}{within}")
         return Progress(state["history"], state["steps"], meter, state["seconds"])
-
-    def _require_counts(self, asked: dict[str, int]) -> None:
-        """If no update changes the counts of layers, a checkpoint with other counts than configured is foreign."""
-        if self.run.updater is not None and not self.run.updater.keeps_counts:
-            return
-        for name, count in self.run.topology.counts.items():
-            if count != asked[name]:
-                found = f"has {count} active weights in {name}, where the configuration asks for {asked[name]}"
-                raise MaskMismatchError(f"the checkpoint in {self.record.dir} {found}; start over with resume=fresh")
 
     def after_step(self, steps: int, meter: Meter, seconds: float) -> None:
         """To be called after every step but the last of an epoch, with the epoch's sums so far."""
@@ -122,8 +111,8 @@ class Checkpointing:
 
     def diverged(self, reason: str) -> None:
         """The run has no result; its last checkpoint, from before, stays."""
-        good = self.run.ranks.from_main(self.files.good)
-        kept = f"; the last checkpoint with finite weights is {good}" if good else ""
+        good = self.run.ranks.from_main(self.files.newest.exists)
+        kept = f"; the last checkpoint with finite weights is {self.files.newest}" if good else ""
         self.record.finish("diverged", reason=f"{reason}{kept}")
         raise DivergedError(f"{self.record.dir}: {self.record.content['reason']}")
 

@@ -10,7 +10,7 @@ from sparse_train.errors import require
 from sparse_train.process import gpus
 from sparse_train.process.console import say
 from sparse_train.process.distributed import Ranks
-from sparse_train.process.workers import slot
+from sparse_train.process.workers import worker
 
 WORKSPACE = ":4096:8"  # with which cuBLAS repeats its results (its documentation, section 2.1.4)
 
@@ -39,7 +39,7 @@ def pick_device(cfg: DictConfig, ranks: Ranks | None = None) -> torch.device:
     if several:
         device = torch.device("cuda", ranks.gpu)
     elif cfg.gpus is not None:
-        device = torch.device("cuda", cfg.gpus[slot() % len(cfg.gpus)])
+        device = torch.device("cuda", cfg.gpus[worker() % len(cfg.gpus)])
         torch.cuda.set_device(device)
     unknown = gpus.why_not(device)
     require(not unknown, "device", device, unknown)

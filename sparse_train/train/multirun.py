@@ -1,6 +1,5 @@
 """Several runs from one command: in this process, side by side, or as SLURM's jobs; and one list of failures."""
 
-import json
 import os
 import re
 import sys
@@ -28,8 +27,6 @@ from sparse_train.errors import first_line, require
 from sparse_train.process.console import STDERR, say, speak_as
 from sparse_train.process.workers import spread
 from sparse_train.train import slurm
-
-FAILED = "failed.json"  # in `hydra.sweep.dir`: overrides and reason of each run that failed
 
 
 def install() -> None:
@@ -61,7 +58,7 @@ class Multirun(Sweeper):
             _fail(f"error: runs_dir={self.basic.config.runs_dir}: cannot be written ({error.strerror})")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """The basic sweeper calls this: it launches the runs, writes down all failures, then reports them together."""
+        """The basic sweeper calls this: it launches the runs, and reports all failures together."""
         self.job.of = sum(map(len, self.basic.overrides))
         self.job.common = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
         results = self.launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
@@ -69,10 +66,8 @@ class Multirun(Sweeper):
         self.done += [(one.overrides, one.return_value) for one in results if one.status == JobStatus.COMPLETED]
         if failed:
             self.summarize()
-            said = [{"overrides": list(one.overrides), "reason": reason(one._return_value)} for one in failed]
-            Path(self.basic.config.hydra.sweep.dir, FAILED).write_text(json.dumps(said))
-            lines = [f"  {_words(one['overrides'], self.job.common)}: {one['reason']}" for one in said]
-            _fail("\n".join([f"error: {len(said)} of {len(results)} runs failed:", *lines]))
+            lines = [f"  {_words(one.overrides, self.job.common)}: {reason(one._return_value)}" for one in failed]
+            _fail("\n".join([f"error: {len(failed)} of {len(results)} runs failed:", *lines]))
         return results
 
     def summarize(self) -> None:

@@ -34,13 +34,31 @@ OWN = ("data_dir", "download", "workers", "gpus", "logger", "artifact")  # what 
 SLOW_BF16 = "this CPU has no fast bfloat16 (AVX-512 has): a step takes several times as long as with amp=none"
 
 
+@contextlib.contextmanager
+def released() -> Iterator[None]:
+    """Free the memory of the run inside when it ends, and count the peak of the next one anew.
+
+    In a sweep the error of a failed run outlives it, and holds each frame of its traceback with the model in it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        link: BaseException | None = error
+        while link is not None:
+            clear_frames(link.__traceback__)
+            link = link.__cause__ or link.__context__
+        raise
+    finally:
+        gc.collect()
+        with contextlib.suppress(OSError):  # Linux alone has it
+            Path("/proc/self/clear_refs").write_text("5")
+        if torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats()
+
+
+@released()
 def train(cfg: DictConfig, record: Record) -> None:
     """Train one sparse network."""
-    with released():
-        _train(cfg, record)
-
-
-def _train(cfg: DictConfig, record: Record) -> None:
     run = build(cfg, record.ranks)
     here = run.device.type == "cuda" or record.ranks.world == 1
     require(here or not cfg.sync_bn, "sync_bn", cfg.sync_bn, "torch's SyncBatchNorm needs GPUs; use sync_bn=false")
@@ -77,28 +95,6 @@ def tell(cfg: DictConfig, record: Record) -> None:
     for row in read_json_lines(record.dir / HISTORY):
         sink.log(row)
     sink.finish(record)
-
-
-@contextlib.contextmanager
-def released() -> Iterator[None]:
-    """Free the memory of the run inside when it ends, and count the peak of the next one anew.
-
-    In a sweep the error of a failed run outlives it, and holds each frame of its traceback with the model in it.
-    """
-    try:
-        yield
-    except BaseException as error:
-        link: BaseException | None = error
-        while link is not None:
-            clear_frames(link.__traceback__)
-            link = link.__cause__ or link.__context__
-        raise
-    finally:
-        gc.collect()
-        with contextlib.suppress(OSError):  # Linux alone has it
-            Path("/proc/self/clear_refs").write_text("5")
-        if torch.cuda.is_initialized():
-            torch.cuda.reset_peak_memory_stats()
 
 
 def require_same_settings(cfg: DictConfig, ranks: Ranks) -> None:

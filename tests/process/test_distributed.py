@@ -259,9 +259,9 @@ def test_the_cpus_of_a_machine_are_shared_by_its_ranks(monkeypatch):
     assert cpus(*[(here, [*range(10)])] * 3) == 2
     assert cpus((here, [*range(10)]), *[("elsewhere", [*range(10)])] * 2) == 5
     assert cpus(*[(here, [*range(10 * k, 10 * k + 10)]) for k in (1, 2, 3)]) == 10
-    monkeypatch.setenv("SPARSE_TRAIN_SLOTS", "4")
+    monkeypatch.setenv("SPARSE_TRAIN_WORKERS", "4")
     assert Ranks().cpus() == 2
-    monkeypatch.setenv("SPARSE_TRAIN_SLOTS", "40")
+    monkeypatch.setenv("SPARSE_TRAIN_WORKERS", "40")
     assert Ranks().cpus() == 1
 
 

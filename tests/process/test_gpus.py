@@ -111,7 +111,7 @@ def test_a_gpu_without_kernels_is_named(compose_config, machine, capability, fit
 
 def test_each_run_and_each_process_has_its_gpu(compose_config, machine, monkeypatch):
     current = machine(count=4)
-    monkeypatch.setenv("SPARSE_TRAIN_SLOT", "3")
+    monkeypatch.setenv("SPARSE_TRAIN_WORKER", "3")
     assert pick_device(compose_config("gpus=[1,2]")) == current[0] == torch.device("cuda", 2)
     assert pick_device(compose_config(), Ranks(5, 8, 1)) == torch.device("cuda", 1)
     with pytest.raises(ConfigError, match=r"gpus=\[4\]: there are GPUs 0 to 3"):

@@ -109,11 +109,11 @@ def test_the_status_of_several_sweeps_has_a_total_that_counts_a_run_once(overlap
     leave_record(tmp_path / "runs", "table2", shared)
     overview.statuses(overlapping, Records([tmp_path / "runs"]), tmp_path / "runs", tmp_path / "results")
     found = rows(capsys.readouterr().out)
-    assert found["artifact"] == ["runs", "complete", "here", "committed", "missing", "in the queue"]
+    assert found["artifact"] == ["runs", "complete", "committed", "missing", "in the queue"]
     every = len({cell.id for sweep in overlapping for cell in sweep.cells})
-    assert found["table2"] == [str(len(first.cells)), "1", "1", "·", str(len(first.cells) - 1)]
-    assert found["fig10"] == [str(len(second.cells)), "1", "1", "·", str(len(second.cells) - 1)]
-    assert found[overview.TOTAL] == [str(every), "1", "1", "·", str(every - 1)]
+    assert found["table2"] == [str(len(first.cells)), "1", "·", str(len(first.cells) - 1)]
+    assert found["fig10"] == [str(len(second.cells)), "1", "·", str(len(second.cells) - 1)]
+    assert found[overview.TOTAL] == [str(every), "1", "·", str(every - 1)]
     assert every < len(first.cells) + len(second.cells)
 
 
@@ -148,20 +148,20 @@ def test_an_epoch_fits_80_columns_and_the_best_is_marked():
 
 def test_the_status_of_one_sweep_is_a_grid_of_its_settings(tmp_path, capsys):
     sweep = sweeps.load("table2")
-    overview.grid(sweep, Records([]), tmp_path, tmp_path)
+    overview.grid(sweep, Records([]), tmp_path)
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert lines[0] == ["sparsity", "optimizer", "epochs=100", "epochs=200", "epochs=300", "epochs=500"]
     assert ["0.97", "sgd", *["0/3"] * 4] in lines
     assert lines[-1] == ["all", *["0/36"] * 4]
     leave_record(tmp_path / "runs", "table2", sweep.cells[0])
-    overview.grid(sweep, Records([tmp_path / "runs"]), tmp_path / "runs", tmp_path)
+    overview.grid(sweep, Records([tmp_path / "runs"]), tmp_path)
     assert f"{sweep.cells[0].factors['optimizer']}          1/3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["table4", "sign-flips", "calibration", "why-clip"])  # no run; one factor; holes
 def test_a_grid_has_what_varies(name, tmp_path, capsys):
     sweep = sweeps.load(name, "smoke")
-    overview.grid(sweep, Records([]), tmp_path, tmp_path)
+    overview.grid(sweep, Records([]), tmp_path)
     shown = capsys.readouterr().out
     assert ("all" in shown) == (len({tuple(c.factors[k] for k in c.factors if k != "seed") for c in sweep.cells}) > 1)
 

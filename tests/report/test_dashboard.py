@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.usefixtures("wandb_home"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # wandb-workspaces' own
 ]
-REPORTS = {report.name: report for report in dashboard.reports()}
+REPORTS = {members[0].name: members for members in dashboard.reports()}
 
 
 def spec(made) -> dict:
@@ -25,20 +25,21 @@ def spec(made) -> dict:
 
 def test_every_table_that_is_trained_for_has_a_report_with_its_figures():
     assert list(REPORTS) == [name for name in sweeps.names() if name.startswith("table") and sweeps.load(name).cells]
-    shown = [title for report in REPORTS.values() for title, _, _ in report.parts]
+    shown = [sweep.name for members in REPORTS.values() for sweep in members]
     assert len(shown) == len(set(shown))
     for name in sweeps.names():
         kind = (sweeps.artifact(name).get("figure") or {}).get("kind")
         if name.startswith("fig") and kind in dashboard.PANELS:
-            assert sweeps.artifact(name)["title"] in shown
-    assert [title.split(".")[0] for title, _, _ in REPORTS["table7"].parts] == ["Table 7", "Figure 22"]
+            assert name in shown
+    assert [sweep.name for sweep in REPORTS["table7"]] == ["table7", "fig22"]
 
 
 def test_a_panel_shows_the_runs_of_its_part_of_the_grid():
-    [_, figure, *_] = REPORTS["table1"].parts
-    assert figure[0].startswith("Figure 3. Train accuracy")
-    assert [panel.title for panel in figure[2]] == ["Sparsity 90%", "Sparsity 95%", "Sparsity 97%"]
-    panel = figure[2][1]
+    [_, figure, *_] = REPORTS["table1"]
+    assert figure.name == "fig3"
+    panels = dashboard.panels_of(figure)
+    assert [panel.title for panel in panels] == ["Sparsity 90%", "Sparsity 95%", "Sparsity 97%"]
+    panel = panels[1]
     assert (panel.kind, panel.x, panel.y) == ("line", "epoch", "train_acc")
     assert panel.series == ("dst_option", "optimizer_option", "epochs")
     expected = {cell.id for cell in sweeps.load("fig3").cells if cell.factors["sparsity"] == "0.95"}
@@ -49,14 +50,13 @@ def test_a_panel_shows_the_runs_of_its_part_of_the_grid():
 @pytest.mark.parametrize("table", REPORTS)
 def test_the_panels_of_a_part_show_all_its_runs_and_no_others(table):
     """Each once, however many artifacts and searches have runs of the same options."""
-    names = {sweeps.artifact(name)["title"]: name for name in sweeps.names()}
-    for title, _, panels in REPORTS[table].parts:
-        shown = sorted(run for panel in panels for run in panel.runs)
-        assert shown == sorted(cell.id for cell in sweeps.load(names[title]).cells), title
+    for sweep in REPORTS[table]:
+        shown = sorted(run for panel in dashboard.panels_of(sweep) for run in panel.runs)
+        assert shown == sorted(cell.id for cell in sweep.cells), sweep.name
 
 
 def test_methods_have_the_colours_of_the_figures():
-    panel = REPORTS["table1"].parts[1][2][0]
+    panel = dashboard.panels_of(REPORTS["table1"][1])[0]
     of = panel.colours
     assert of["rigl", "sparseopt", "270"] == style.BLUE.lower()
     assert of["rigl", "sgd", "270"] == style.ORANGE.lower()
@@ -64,7 +64,8 @@ def test_methods_have_the_colours_of_the_figures():
 
 
 def test_a_report_has_the_papers_numbers_and_its_address():
-    numbers = REPORTS["table8"].numbers
+    [table, *_] = REPORTS["table8"]
+    numbers = f"{dashboard.papers(table)}\n\n{dashboard.ours(table)}"
     assert "https://arxiv.org/abs/2605.27541" in numbers
     row = next(
         line for line in numbers.splitlines() if line.startswith("| 97%") and "Baseline " in line and "HAM" not in line
@@ -120,9 +121,10 @@ def test_reports_are_built_and_saved_once(server, monkeypatch, capsys):
         assert capsys.readouterr().out.endswith(f"me/sparse_train: a workspace and {len(defined)} reports\n")
         assert len(server.views) == 1 + len(REPORTS), "replaced when saved again"
     saved = {view["displayName"]: json.loads(view["spec"]) for view in server.views.values()}
-    for report in REPORTS.values():
-        grids = [block["metadata"] for block in saved[report.title]["blocks"] if block["type"] == "panel-grid"]
-        panels = [panel for _, _, panels in report.parts for panel in panels]
+    for members in REPORTS.values():
+        blocks = saved[members[0].artifact["title"]]["blocks"]
+        grids = [block["metadata"] for block in blocks if block["type"] == "panel-grid"]
+        panels = [panel for sweep in members for panel in dashboard.panels_of(sweep)]
         assert len(grids) == len(panels)
         for grid, panel in zip(grids, panels, strict=True):
             [chosen] = grid["runSets"][0]["filters"]["filters"]

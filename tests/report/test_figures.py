@@ -19,7 +19,7 @@ from sparse_train.report.evidence.statements import scoreboard
 from sparse_train.report.figures import KINDS, forest, front, style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.page.views import view
+from sparse_train.report.page.content import view
 from sparse_train.report.results import Records, Results
 from sparse_train.report.views import labels
 from sparse_train.report.views.labels import label

@@ -12,7 +12,7 @@ from sparse_train.errors import ConfigError
 from sparse_train.report import sweeps
 from sparse_train.report.evidence import claims, comparisons, family, registration, statements
 from sparse_train.report.page import compared
-from sparse_train.report.page.views import view
+from sparse_train.report.page.content import view
 from sparse_train.report.results import Results
 from sparse_train.report.views import statistics
 from support.records import leave_records

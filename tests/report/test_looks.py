@@ -9,7 +9,7 @@ from sparse_train.report import sweeps
 from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.accuracy import Looks
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.page.views import panels_of
+from sparse_train.report.page.content import panels_of
 
 FOUR = [{"dst": dst, "optimizer": "sgd"} for dst in ("rigl", "set", "static", "dense")]
 BOTH = [{"dst": dst, "optimizer": optimizer} for dst in ("rigl", "set") for optimizer in ("sgd", "sparseopt")]

@@ -17,7 +17,7 @@ from PIL import Image
 from sparse_train.errors import ConfigError
 from sparse_train.report import page, sweeps
 from sparse_train.report.figures import style
-from sparse_train.report.page.views import explanation, view
+from sparse_train.report.page.content import explanation, view
 from sparse_train.report.results import Results, scales_of
 from support.records import commit, leave_records
 

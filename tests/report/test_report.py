@@ -249,7 +249,7 @@ def test_a_run_counts_in_every_table_that_asks_for_it(tmp_path):
     assert "optimizer.renorm.over" not in complete
     assert len(pd.read_csv(tmp_path / "results" / "cpu" / "records" / "runs.csv")) == len(renorm.cells), "one row a run"
     status = overview.status(clip, Records([]), tmp_path / "none", tmp_path / "results")
-    assert "10/45 complete (0 here, 10 in committed records)" in status
+    assert "10/45 complete (10 only in committed records)" in status
 
 
 def test_committed_rows_count_where_the_runs_are_not(quickstart, tmp_path):

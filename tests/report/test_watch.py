@@ -70,7 +70,7 @@ def test_a_sweep_at_a_glance(runs, monkeypatch, capsys):
 
 
 def test_the_time_left_is_the_work_over_those_who_do_it(runs):
-    cells = [watch.progress(cell, Records([runs])) for cell in SWEEP.cells]
+    cells = watch.progress(SWEEP, Records([runs]))
     mean = (3 * 2.0 + 4.0 + 3.0 + 2.0 + 2.0) / 7
     work = 40 * 4.0 + 50 * mean + 45 * 3.0 + 16 * 50 * mean
     assert watch.time_left(cells) == pytest.approx(work / 2)
@@ -150,7 +150,7 @@ def test_it_ends_when_nobody_works_on_what_is_left(everything, tmp_path, capsys)
 
 def test_jobs_in_the_queue_are_waited_for(tmp_path, monkeypatch):
     queues = iter([Counter(PENDING=2)] * 20 + [Counter()] * 20)
-    monkeypatch.setattr(watch.slurm, "queue", lambda place: next(queues))
+    monkeypatch.setattr(watch.queue, "states", lambda place: next(queues))
     waits = []
     watch.watch([SWEEP], tmp_path, [], 30, once=False, sleep=waits.append)
     assert len(waits) > 10
@@ -168,7 +168,7 @@ def test_a_measurement_has_no_epochs(tmp_path):
     sweep = sweeps.load("fig6")
     leave(tmp_path, sweep.cells[0], epochs=30)
     records = Records([tmp_path])
-    cells = [watch.progress(cell, records) for cell in sweep.cells]
-    assert (cells[0].epochs, cells[0].of, cells[0].pace) == (0, 0, None)
+    cells = watch.progress(sweep, records)
+    assert (cells["epochs"][0], cells["of"][0], cells["pace"].isna()[0]) == (0, 0, True)
     assert watch.time_left(cells) is None
     assert "running  epoch" not in watch.block("fig6", cells)

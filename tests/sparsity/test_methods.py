@@ -317,7 +317,7 @@ def test_counts_follow_the_budget_and_what_is_masked_is_zero(method, slots, made
             assert (topology.weights[name][~mask] == 0).all()
             assert (momentum.expand_as(mask)[~mask] == 0).all()
             assert topology.counts[name] == int(mask.sum()), "known without a look at the mask"
-            if updater.keeps_counts:
+            if updater.method.keeps_counts:
                 assert topology.counts[name] == topology.targets[name]
         totals.append(sum(topology.counts.values()))
 

@@ -23,7 +23,6 @@ from sparse_train.theory.gradients import (
     angle,
     batch_norm_input_gradient,
     layer_norm_input_gradient,
-    layer_norm_input_gradient_as_printed,
     slope,
 )
 from sparse_train.theory.layer_norm import masks
@@ -42,6 +41,15 @@ def test_batch_norm_gradient_of_section_3():
     (y.tanh() @ weight).sum().backward()
     grad_y = (1 - y.detach().tanh() ** 2) * weight
     torch.testing.assert_close(batch_norm_input_gradient(x.detach(), grad_y * gamma, 1e-5), x.grad)
+
+
+def layer_norm_input_gradient_as_printed(x, grad_y, gamma, eps=0.0):
+    """Appendix D's first display to the letter: its second term lacks the factor 1/N."""
+    n = x.shape[-1]
+    centred = x - x.mean(-1, keepdim=True)
+    sigma = (centred.square().mean(-1, keepdim=True) + eps).sqrt()
+    g = grad_y * gamma
+    return (g - g.mean(-1, keepdim=True)) / sigma - n * centred * (g * centred).mean(-1, keepdim=True) / sigma**3
 
 
 def test_layer_norm_gradient_of_appendix_d_and_its_misprint():

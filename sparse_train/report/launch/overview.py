@@ -5,62 +5,25 @@ The total of several counts each run once.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from pathlib import Path
 
 from sparse_train.process.console import table
 from sparse_train.report import cost
-from sparse_train.report.launch import slurm
+from sparse_train.report.launch import queue
 from sparse_train.report.results import COMPLETE, MISSING, Records, Results
 from sparse_train.report.sweeps import Cell, Sweep
 from sparse_train.report.views.columns import HOLE
 
 TOTAL = "each run once"
+COMMITTED = "committed"
+DONE = (COMPLETE, COMMITTED)
 
 
-@dataclass(frozen=True)
-class Counts:
-    """The runs of one sweep, or of several, by their state.
-
-    Attributes:
-        states: id -> state of the record here.
-        here, committed: ids of complete runs.
-        queued: state in SLURM's queue -> jobs.
-    """
-
-    states: dict[str, str]
-    here: set[str]
-    committed: set[str]
-    queued: Counter[str]
-
-    def __add__(self, other: "Counts") -> "Counts":
-        """Of both; a run that is in both counts once."""
-        states, queued = self.states | other.states, self.queued + other.queued
-        return Counts(states, self.here | other.here, self.committed | other.committed, queued)
-
-    @property
-    def complete(self) -> int:
-        return len(self.here | self.committed)
-
-    @property
-    def others(self) -> Counter[str]:
-        """State -> runs that are complete neither here nor in committed records."""
-        return Counter(state for name, state in self.states.items() if name not in self.here | self.committed)
-
-    @property
-    def waiting(self) -> str:
-        """`2 running, 3 pending`."""
-        return ", ".join(f"{number} {state.lower()}" for state, number in sorted(self.queued.items(), reverse=True))
-
-
-def count(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | None = None) -> Counts:
-    """How many runs are in which state; see `status`."""
-    states = {cell.id: records.status(cell) for cell in sweep.cells}
-    here = {name for name, state in states.items() if state == COMPLETE}
-    committed = set() if results_dir is None else Results(results_dir, sweep.scale).complete(sweep)
-    return Counts(states, here, committed, slurm.queue(slurm.jobs_dir(runs_dir, sweep.name)))
+def states(sweep: Sweep, records: Records, results_dir: Path | None = None) -> dict[str, str]:
+    """id -> the state of each run: of its record here, or `COMMITTED` where only the directory of results has it."""
+    committed = {} if results_dir is None else Results(results_dir, sweep.scale).committed
+    found = {cell.id: records.status(cell) for cell in sweep.cells}
+    return {run: COMMITTED if state != COMPLETE and run in committed else state for run, state in found.items()}
 
 
 def missing(cells: Sequence[Cell], records: Records) -> list[Cell]:
@@ -69,19 +32,25 @@ def missing(cells: Sequence[Cell], records: Records) -> list[Cell]:
 
 
 def status(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path | None = None) -> str:
-    """`table1: 31/36 complete, 2 running, 3 missing; in SLURM's queue: 2 running, 3 pending`.
+    """`table1: 31/36 complete, 2 running, 3 missing; in the queue: 2 running, 3 pending`.
 
-    Given the directory of results, a run counts too that committed records have as complete: `fig2: 32/32 complete
-    (0 here, 32 in committed records)`.
+    Given the directory of results, a run counts too that is complete there: `fig2: 32/32 complete (32 only in committed
+    records)`.
     """
-    found = count(sweep, records, runs_dir, results_dir)
-    done = f"{found.complete}/{len(found.states)} complete"
-    done += f" ({len(found.here)} here, {len(found.committed)} in committed records)" if found.committed else ""
-    words = [done, *(f"{number} {state}" for state, number in sorted(found.others.items()))]
-    return f"{sweep.name}: {', '.join(words)}" + (f"; in the queue: {found.waiting}" if found.queued else "")
+    found = Counter(states(sweep, records, results_dir).values())
+    done = f"{sum(found[state] for state in DONE)}/{found.total()} complete"
+    done += f" ({found[COMMITTED]} only in committed records)" if found[COMMITTED] else ""
+    words = [done, *(f"{number} {state}" for state, number in sorted(found.items()) if state not in DONE)]
+    waiting = _waiting(queue.states(queue.jobs_dir(runs_dir, sweep.name)))
+    return f"{sweep.name}: {', '.join(words)}" + (f"; in the queue: {waiting}" if waiting else "")
 
 
-def grid(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path) -> None:
+def _waiting(jobs: Counter[str]) -> str:
+    """`2 running, 3 pending`, of SLURM's jobs by state."""
+    return ", ".join(f"{number} {state.lower()}" for state, number in sorted(jobs.items(), reverse=True))
+
+
+def grid(sweep: Sweep, records: Records, results_dir: Path) -> None:
     """Print how many seeds of each setting are complete, such as `2/3`, with a column for each value of one factor.
 
     That factor is the columns of the artifact's table, else the last one that varies. Nothing if none varies.
@@ -89,7 +58,7 @@ def grid(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path) -> N
     rows, column = axes(sweep)
     if column is None:
         return
-    found = count(sweep, records, runs_dir, results_dir)
+    found = states(sweep, records, results_dir)
     values = list(dict.fromkeys(cell.factors.get(column, HOLE) for cell in sweep.cells))
     groups: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for cell in sweep.cells:
@@ -97,10 +66,9 @@ def grid(sweep: Sweep, records: Records, runs_dir: Path, results_dir: Path) -> N
         groups.setdefault(setting, {}).setdefault(cell.factors.get(column, HOLE), []).append(cell.id)
 
     def said(ids: Sequence[str]) -> str:
-        done = [name for name in ids if name in found.here | found.committed]
-        states = Counter(found.states[name] for name in ids if name not in done)
-        others = [f"{number} {state}" for state, number in sorted(states.items()) if state != MISSING]
-        return ", ".join([f"{len(done)}/{len(ids)}", *others]) if ids else HOLE
+        counts = Counter(found[name] for name in ids)
+        others = [f"{number} {state}" for state, number in sorted(counts.items()) if state not in (*DONE, MISSING)]
+        return ", ".join([f"{sum(counts[state] for state in DONE)}/{len(ids)}", *others]) if ids else HOLE
 
     every = {value: [cell.id for cell in sweep.cells if cell.factors.get(column, HOLE) == value] for value in values}
     names = [_short(factor) for factor in rows] or ["artifact"]
@@ -142,17 +110,20 @@ def listed(sweep: Sweep, records: Records) -> list[str]:
 
 
 def statuses(chosen: Sequence[Sweep], records: Records, runs_dir: Path, results_dir: Path) -> None:
-    """Print how many runs of each sweep are in which state."""
-    found = [count(sweep, records, runs_dir, results_dir) for sweep in chosen]
-    states = sorted({state for one in found for state in one.others})
+    """Print how many runs of each sweep are in which state; `committed` are complete only in committed records."""
+    each = {sweep.name: states(sweep, records, results_dir) for sweep in chosen}
+    jobs = {name: queue.states(queue.jobs_dir(runs_dir, name)) for name in each}
+    every = {run: state for found in each.values() for run, state in found.items()}
+    others = sorted({*every.values()} - {*DONE})
 
-    def row(name: str, one: Counts) -> list[str]:
-        numbers = [len(one.states), one.complete, len(one.here), len(one.committed), *(one.others[s] for s in states)]
-        return [name, *map(_number, numbers), one.waiting]
+    def row(name: str, found: dict[str, str], waiting: Counter[str]) -> list[str]:
+        counts = Counter(found.values())
+        numbers = [len(found), sum(counts[state] for state in DONE), *(counts[state] for state in (COMMITTED, *others))]
+        return [name, *map(_number, numbers), _waiting(waiting)]
 
-    head = ["artifact", "runs", "complete", "here", "committed", *states, "in the queue"]
-    rows = [row(sweep.name, one) for sweep, one in zip(chosen, found, strict=True)]
-    table(head, rows, row(TOTAL, reduce(add, found)))
+    head = ["artifact", "runs", "complete", "committed", *others, "in the queue"]
+    rows = [row(name, found, jobs[name]) for name, found in each.items()]
+    table(head, rows, row(TOTAL, every, sum(jobs.values(), Counter())))
 
 
 def plan(sweep: Sweep, records: Records, speeds: cost.Speeds, gpus: int) -> str:

@@ -1,10 +1,8 @@
 """Training what a sweep misses: one run after another, side by side on this machine, or by SLURM."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from hydra.errors import HydraException
@@ -13,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, first_line, require
 from sparse_train.record import segments
-from sparse_train.report.launch import slurm
+from sparse_train.report.launch import queue
 from sparse_train.report.launch.child import attend, option
 from sparse_train.report.launch.overview import missing
 from sparse_train.report.results import MISSING, Records
@@ -22,7 +20,7 @@ from sparse_train.source import training_code
 
 
 @dataclass(frozen=True)
-class Launcher:
+class Placement:
     """The options of LAUNCHER, JOBS, GPUS and PACK.
 
     Attributes:
@@ -60,7 +58,7 @@ class Launcher:
 
 
 def reproduce(
-    sweep: Sweep, runs_dir: Path, records: Records, launcher: Launcher, extra: Sequence[str]
+    sweep: Sweep, runs_dir: Path, records: Records, placement: Placement, extra: Sequence[str]
 ) -> tuple[list[str], Records]:
     """Train what is missing of each grid, as one Hydra multirun each; a failing run does not stop the others.
 
@@ -71,57 +69,42 @@ def reproduce(
         extra: further overrides of the training runs.
 
     Returns:
-        A line for each run that failed or diverged, with the reason, then how many have no record; and the records as
-        they are now.
+        A line for each run that failed or diverged, with the reason, then how many have no record, since the multirun
+        has said why it refused them; and the records as they are now.
 
     Raises:
         ConfigError: for jobs that SLURM does not take, and for an override that makes other runs of these.
         SystemExit: for a signal, once the child has saved.
     """
-    jobs, submits = slurm.jobs_dir(runs_dir, sweep.name), launcher.name == "slurm"
-    if submits and (queued := slurm.queue(jobs)):
+    jobs, submits = queue.jobs_dir(runs_dir, sweep.name), placement.name == "slurm"
+    if submits and (queued := queue.states(jobs)):
         words = f"{sweep.name}: {queued.total()} jobs are in the queue already; `make cancel-{sweep.name}` ends them"
         return [words], records
     require_same_runs(sweep, sweep.cells, extra)
-    reasons: dict[str, str] = {}  # of each run that failed, by its id, as the multirun left it
     for grid in sweep.grids:
         if not (todo := missing(grid, records)):
             continue
-        training = command(sweep, todo, runs_dir, [*launcher.overrides(), *extra])
+        training = multirun(sweep, todo, runs_dir, [*placement.overrides(), *extra])
         if submits:
-            slurm.submit(training, jobs)
+            queue.submit(training, jobs)
             continue
-        place = runs_dir / ".multirun" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
-        attend([*training, option("hydra.sweep.dir", place)])
-        reasons |= _reasons(todo, place)
+        attend(training)
         records = records.again()
     owed = [] if submits else missing(sweep.cells, records)
-    told = [cell for cell in owed if cell.id in reasons or records.status(cell) != MISSING]
-    lines = [_without_result(cell, records, reasons) for cell in told]
-    if absent := len(owed) - len(told):
-        lines.append(f"{sweep.name}: {absent} missing: not started, or stopped before they had a record")
+    lines = [_without_result(cell, records) for cell in owed if records.status(cell) != MISSING]
+    if absent := len(owed) - len(lines):
+        lines.append(f"{sweep.name}: {absent} missing: refused, as said above, or not started")
     return lines, records
 
 
-def _reasons(cells: Sequence[Cell], place: Path) -> dict[str, str]:
-    """Why each of these runs failed, from what the multirun left in its directory; by id."""
-    try:
-        failed = json.loads((place / "failed.json").read_text())
-    except FileNotFoundError:
-        return {}
-    asked = [(cell.id, {f"{key}={value}" for key, value in cell.options.items()}) for cell in cells]
-    return {name: one["reason"] for one in failed for name, options in asked if options <= set(one["overrides"])}
-
-
-def _without_result(cell: Cell, records: Records, reasons: dict[str, str]) -> str:
+def _without_result(cell: Cell, records: Records) -> str:
+    where, record = records.found.get(cell.id, (cell.id, {"status": records.status(cell)}))
     options = " ".join(f"{key}={value}" for key, value in cell.options.items())
-    status = "failed" if cell.id in reasons else records.status(cell)
-    where, record = records.found.get(cell.id, (cell.id, {"status": status}))
-    reason = reasons.get(cell.id) or record.get("reason")
-    return f"{where} {record['status']}{f': {reason}' if reason else ''} ({options})"
+    reason = f": {record['reason']}" if "reason" in record else ""
+    return f"{where} {record['status']}{reason} ({options})"
 
 
-def command(sweep: Sweep, cells: list[Cell], runs_dir: Path, options: Sequence[str]) -> list[str]:
+def multirun(sweep: Sweep, cells: list[Cell], runs_dir: Path, options: Sequence[str]) -> list[str]:
     """The Hydra multirun of the smallest product that has these cells of one grid, with further overrides."""
     values = [f"{key}={','.join(values)}" for key, values in covering(cells).items()]
     place = ["--config-dir", str(sweep_dir(sweep.name)), "--config-name", sweep.name]

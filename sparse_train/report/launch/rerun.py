@@ -9,7 +9,7 @@ import pandas as pd
 
 from sparse_train.errors import require
 from sparse_train.report.launch.child import attend
-from sparse_train.report.launch.reproduce import command, require_same_runs
+from sparse_train.report.launch.reproduce import multirun, require_same_runs
 from sparse_train.report.results import COMPLETE, MADE, TIMES, Records, Results, complete
 from sparse_train.report.sweeps import Sweep
 
@@ -47,7 +47,7 @@ def rerun(sweep: Sweep, results_dir: Path, run: str | None, extra: Sequence[str]
     cell = next(cell for cell in sweep.cells if cell.id == before["id"])
     require_same_runs(sweep, [cell], extra)
     with tempfile.TemporaryDirectory() as runs_dir:
-        training = command(sweep, [cell], Path(runs_dir), [*as_before, *extra])
+        training = multirun(sweep, [cell], Path(runs_dir), [*as_before, *extra])
         attend(training, stdout=sys.stderr)
         after = (
             Results(Path(runs_dir), sweep.scale, Records([Path(runs_dir)]))

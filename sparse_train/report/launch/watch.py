@@ -3,37 +3,20 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 from sparse_train.process.console import PACE, span
 from sparse_train.record.files import read_json_lines
 from sparse_train.record.integrity import HISTORY
-from sparse_train.report.launch import overview, slurm
+from sparse_train.report.launch import overview, queue
 from sparse_train.report.results import INTERRUPTED, MALFORMED, MISSING, UNREADABLE, Records
-from sparse_train.report.sweeps import Cell, Sweep
+from sparse_train.report.sweeps import Sweep
 
 QUIET = 60.0  # seconds without a run that trains, or a job in the queue, after which no run is expected
 OPEN = ("running", INTERRUPTED, MISSING, UNREADABLE)  # runs that may still get a result
 CLEAR = "\x1b[H\x1b[2J"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One cell.
-
-    Attributes:
-        status: as in `results.Records`.
-        epochs, of: done, and to do in all; both 0 for a measurement.
-        pace: seconds per epoch; None where no epoch is done.
-    """
-
-    name: str
-    status: str
-    epochs: int
-    of: int
-    pace: float | None
-    reason: str = ""
 
 
 def watch(
@@ -59,17 +42,17 @@ def watch(
     quiet = 0.0
     while True:
         records = Records([runs_dir, *more])
-        found = {sweep.name: [progress(cell, records) for cell in sweep.cells] for sweep in chosen}
+        found = {sweep.name: progress(sweep, records) for sweep in chosen}
         seen |= {sweep.name for sweep in _running(chosen, found)}
         shown = [sweep for sweep in chosen if sweep.name in seen] if everything else chosen
         blocks = [block(overview.status(sweep, records, runs_dir), found[sweep.name]) for sweep in shown]
         clear = CLEAR if sys.stdout.isatty() and not once else ""
         print(clear + ("\n\n".join(blocks) or "nothing is training"), flush=True)
-        waiting = not shown or any(one.status in OPEN for sweep in shown for one in found[sweep.name])
+        waiting = not shown or any(found[sweep.name]["status"].isin(OPEN).any() for sweep in shown)
         if once or not waiting:
             return
-        busy = any(one.status == "running" for cells in found.values() for one in cells)
-        busy = busy or any(slurm.queue(slurm.jobs_dir(runs_dir, sweep.name)) for sweep in shown)
+        busy = any((runs["status"] == "running").any() for runs in found.values())
+        busy = busy or any(queue.states(queue.jobs_dir(runs_dir, sweep.name)) for sweep in shown)
         quiet = 0.0 if busy else quiet + every
         if quiet > QUIET:
             print(f"nothing has trained for {QUIET:.0f} s: the watch ends", flush=True)
@@ -77,27 +60,32 @@ def watch(
         sleep(every)
 
 
-def _running(sweeps: Sequence[Sweep], found: dict[str, list[Progress]]) -> list[Sweep]:
+def _running(sweeps: Sequence[Sweep], found: dict[str, pd.DataFrame]) -> list[Sweep]:
     """Those with a run that is training, and that no earlier one shows."""
     shown: set[str] = set()
     kept = []
     for sweep in sweeps:
-        ids = {cell.id for cell, one in zip(sweep.cells, found[sweep.name], strict=True) if one.status == "running"}
-        if ids - shown:
+        runs = found[sweep.name]
+        if ids := {*runs["id"][runs["status"] == "running"]} - shown:
             kept.append(sweep)
             shown |= ids
     return kept
 
 
-def progress(cell: Cell, records: Records) -> Progress:
-    """How far one cell is, from its record and its history."""
-    if cell.id not in records.found:
-        return Progress(cell.id, records.status(cell), 0, cell.epochs, None)
-    run_dir, record = records.found[cell.id]
-    status, seconds = record["status"], _seconds(run_dir)
-    pace = sum(seconds[-PACE:]) / len(seconds[-PACE:]) if seconds and cell.epochs else None
-    done = len(seconds) if cell.epochs else 0
-    return Progress(record.get("name", cell.id), status, done, cell.epochs, pace, record.get("reason", ""))
+def progress(sweep: Sweep, records: Records) -> pd.DataFrame:
+    """One row a run: id, status as in `results.Records`, name, reason, `epochs` done `of` how many, and `pace`.
+
+    The pace is in seconds per epoch; none where no epoch is done. A measurement has no epochs.
+    """
+    rows = []
+    for cell in sweep.cells:
+        run_dir, record = records.found.get(cell.id, (None, {"status": records.status(cell)}))
+        seconds = _seconds(run_dir) if run_dir is not None and cell.epochs else []
+        pace = sum(seconds[-PACE:]) / len(seconds[-PACE:]) if seconds else float("nan")
+        about = {"name": record.get("name", cell.id), "reason": record.get("reason", "")}
+        done = {"epochs": len(seconds), "of": cell.epochs, "pace": pace}
+        rows.append({"id": cell.id, "status": record["status"], **about, **done})
+    return pd.DataFrame(rows, columns=["id", "status", "name", "reason", "epochs", "of", "pace"])
 
 
 def _seconds(run_dir: Path) -> list[float]:
@@ -107,35 +95,28 @@ def _seconds(run_dir: Path) -> list[float]:
         return []
 
 
-def block(counts: str, cells: Sequence[Progress]) -> str:
+def block(counts: str, runs: pd.DataFrame) -> str:
     """The sweep's counts on a line, then its runs that are training, then those without a result."""
-    running = [one for one in cells if one.status == "running"]
-    pace = _mean([one.pace for one in running or cells if one.pace is not None])
-    words = [counts]
-    words += [f"{pace:.1f} s per epoch"] if pace is not None else []
-    left = time_left(cells)
+    running = runs[runs["status"] == "running"]
+    pace = (running if len(running) else runs)["pace"].mean()
+    words = [counts, *([] if pd.isna(pace) else [f"{pace:.1f} s per epoch"])]
+    left = time_left(runs)
     words += [f"about {span(left)} left with {max(len(running), 1)} at a time"] if left else []
     made = [f"{time.strftime('%H:%M:%S')} {'; '.join(words)}"]
-    for one in running:
-        own = f"  {one.pace:8.1f} s per epoch  {span(one.pace * (one.of - one.epochs))} left" if one.pace else ""
+    for one in running.itertuples():
+        own = f"  {one.pace:8.1f} s per epoch  {span(one.pace * (one.of - one.epochs))} left" if one.pace > 0 else ""
         made.append(f"  running  {f'epoch {one.epochs:>3}/{one.of:<3}' if one.of else ''}{own}  {one.name}")
-    made += [f"  {one.status:8} {one.name}: {one.reason}" for one in cells if one.status in ("failed", "diverged")]
-    return "\n".join(made)
+    ended = runs[runs["status"].isin(["failed", "diverged"])]
+    return "\n".join([*made, *(f"  {one.status:8} {one.name}: {one.reason}" for one in ended.itertuples())])
 
 
-def time_left(cells: Sequence[Progress]) -> float | None:
-    """Seconds until the cells that run or wait are done, at their own pace or else the mean, as many at a time as now.
+def time_left(runs: pd.DataFrame) -> float | None:
+    """Seconds until the runs that train or wait are done, at their own pace or else the mean, as many at a time as now.
 
-    None before the first epoch, and for measurements. Failed and diverged cells do not count.
+    None before the first epoch, and for measurements. Failed and diverged runs do not count.
     """
-    mean = _mean([one.pace for one in cells if one.pace is not None])
-    if mean is None:
+    if runs["pace"].isna().all():
         return None
-    waiting = [one for one in cells if one.status in OPEN]
-    work = [(one.of - one.epochs) * (mean if one.pace is None else one.pace) for one in waiting]
-    at_a_time = max(sum(one.status == "running" for one in cells), 1)
-    return max(sum(work) / at_a_time, max(work, default=0.0))
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    waiting = runs[runs["status"].isin(OPEN)]
+    work = (waiting["of"] - waiting["epochs"]) * waiting["pace"].fillna(runs["pace"].mean())
+    return max([work.sum() / max((runs["status"] == "running").sum(), 1), *work])

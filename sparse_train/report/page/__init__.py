@@ -19,7 +19,7 @@ from PIL import Image
 from sparse_train.report import screen, sweeps
 from sparse_train.report.evidence import statements
 from sparse_train.report.files import held, write_text
-from sparse_train.report.page.views import FACETS, explanation, verdicts, view
+from sparse_train.report.page.content import FACETS, explanation, verdicts, view
 from sparse_train.report.results import COMPLETE, Results, scales_of
 from sparse_train.report.sweeps import PAPER
 from sparse_train.report.views.labels import label, titled
@@ -169,7 +169,7 @@ def render(data: dict, results_dir: Path) -> str:
     """The page: the template with the data, the libraries and the script in one file."""
     page = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.tests["has"] = lambda values, value: value in values
-    page.filters |= {"groupby_kept": _groups, "tojson": _json}
+    page.filters["tojson"] = _json
     page.globals |= {name: globals()[name] for name in ("FILTERS", "SIGNS", "DASHES", "MARKERS")}
     page.globals |= {"FULL": PAPER, "zip": zip, "file": _file, "code": _code, "signed": signed}
     page.globals |= {"labelled": titled, "scale_name": lambda scale: _scale_name(scale, data)}
@@ -301,12 +301,6 @@ def _tag(scale: str, data: dict) -> str:
 
 def _scale_name(scale: str, data: dict) -> str:
     return "full scale" if scale == PAPER else f"{_tag(scale, data)}: {data['scales'][scale]}"
-
-
-def _groups(members: list[dict], key: str) -> list[tuple[str, list[dict]]]:
-    """By a key, in the order in which its values first come."""
-    values = dict.fromkeys(one[key] for one in members)
-    return [(value, [one for one in members if one[key] == value]) for value in values]
 
 
 def _code(text: str) -> str:

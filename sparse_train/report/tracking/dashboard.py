@@ -1,6 +1,5 @@
 """The W&B workspace and reports: plain values made from the sweep files, then built with wandb-workspaces and saved."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from matplotlib.colors import to_hex, to_rgb
 from sparse_train.errors import ConfigError
 from sparse_train.report import paper, sweeps
 from sparse_train.report.figures import style
-from sparse_train.report.page.views import PROTOCOL
+from sparse_train.report.page.content import PROTOCOL
 from sparse_train.report.results import Results, complete
 from sparse_train.report.sweeps import PAPER, Cell, Sweep, is_group
 from sparse_train.report.views import tables
@@ -61,20 +60,6 @@ class Panel:
     colours: dict[tuple[str, ...], str] = field(default_factory=dict, hash=False)
 
 
-@dataclass(frozen=True)
-class Report:
-    """One table of the paper with the figures that are drawn from its runs: headings with text and panels.
-
-    Attributes:
-        numbers: the paper's own, then ours, as Markdown.
-    """
-
-    name: str
-    title: str
-    numbers: str
-    parts: list[tuple[str, str, list[Panel]]]
-
-
 def sections() -> list[tuple[str, list[Panel]]]:
     """Sections of the workspace: everything that a training run measures, over epochs, and the best accuracies."""
     series = (*METHOD, "sparsity", "epochs")
@@ -91,26 +76,20 @@ def baseline(results_dir: Path) -> str | None:
     return next(iter(done.loc[done["optimizer"] == "sgd", "id"]), None)
 
 
-def reports() -> list[Report]:
-    """One for every table of the paper that is trained for."""
+def reports() -> list[list[Sweep]]:
+    """For every table of the paper that is trained for, its sweep, then those of the figures drawn from its runs."""
     loaded = [sweeps.load(name) for name in sweeps.names()]
-    tables = [sweep for sweep in loaded if sweep.name.startswith("table") and sweep.cells]
-    figures: dict[str, list[Sweep]] = {table.name: [] for table in tables}
+    made = [[sweep] for sweep in loaded if sweep.name.startswith("table") and sweep.cells]
+    ids = [{cell.id for cell in table.cells} for [table] in made]
     for sweep in loaded:
         if (sweep.artifact.get("figure") or {}).get("kind") in PANELS and not sweep.artifact.get("table"):
-            ids = {cell.id for cell in sweep.cells}
-            home = max(tables, key=lambda table: len(ids & {cell.id for cell in table.cells}))
-            figures[home.name] += [sweep] if ids & {cell.id for cell in home.cells} else []
-    return [_report(table, figures[table.name]) for table in tables]
+            shared = [len(known & {cell.id for cell in sweep.cells}) for known in ids]
+            if any(shared):
+                made[shared.index(max(shared))].append(sweep)
+    return made
 
 
-def _report(table: Sweep, figures: list[Sweep]) -> Report:
-    parts = [(table.artifact["title"], _about(table), _bars(table))]
-    parts += [(one.artifact["title"], _about(one), _panels(one)) for one in figures]
-    return Report(table.name, table.artifact["title"], f"{_numbers(table)}\n\n{ours(table)}", parts)
-
-
-def _numbers(table: Sweep) -> str:
+def papers(table: Sweep) -> str:
     """The paper's means and standard deviations: a row for each method and sparsity, a column for each length."""
     known = paper.table(table.artifact["paper"])
     keys = [key for key in ("sparsity", "dst", "optimizer") if known[key].nunique() > 1]
@@ -129,21 +108,6 @@ def ours(table: Sweep) -> str:
     return f"{made.explained}\n\n{tables.markdown(made)}"
 
 
-def _about(sweep: Sweep) -> str:
-    return f"{sweep.artifact.get('about', '')}\n\n`{sweeps.command(sweep.name, PAPER)}`"
-
-
-def _bars(table: Sweep) -> list[Panel]:
-    """A panel for every value of the first row, as the table is read; the other rows and the columns are bars."""
-    shown = table.artifact["table"]
-    first, *others = [*shown["rows"], *([shown["columns"]] if shown.get("columns") else [])]
-    series = tuple(config_key(factor) for factor in others)
-    return [
-        _panel("bar", _title(first, value), None, metric(shown["value"]), series, cells)
-        for value, cells in _split(table.cells, first)
-    ]
-
-
 # a figure's kind: kind of its panels, what runs along x, the factor with a panel for each value, the series
 PANELS = {
     "curves": ("line", "epoch", "sparsity", (*METHOD, "epochs")),
@@ -152,32 +116,29 @@ PANELS = {
 }
 
 
-def _panels(figure: Sweep) -> list[Panel]:
-    shown = figure.artifact["figure"]
-    kind, x, factor, series = PANELS[shown["kind"]]
-    return [
-        _panel(kind, _title(factor, value), x, metric(shown["value"]), series, cells)
-        for value, cells in _split(figure.cells, factor)
-    ]
+def panels_of(sweep: Sweep) -> list[Panel]:
+    """One for every value of a factor, with exactly its runs: a figure's as it is drawn, a table's by its first row.
 
-
-def _title(factor: str, value: str) -> str:
-    return f"{value} epochs" if factor == "epochs" else f"{name(factor)} {label(factor, value)}"
+    The other rows and the columns of a table are bars.
+    """
+    if shown := sweep.artifact.get("table"):
+        factor, *others = [*shown["rows"], *([shown["columns"]] if shown.get("columns") else [])]
+        kind, x, series = "bar", None, tuple(config_key(other) for other in others)
+    else:
+        shown = sweep.artifact["figure"]
+        kind, x, factor, series = PANELS[shown["kind"]]
+    made = []
+    for value in dict.fromkeys(cell.factors[factor] for cell in sweep.cells if factor in cell.factors):
+        title = f"{value} epochs" if factor == "epochs" else f"{name(factor)} {label(factor, value)}"
+        cells = [cell for cell in sweep.cells if cell.factors.get(factor) == value]
+        ids = tuple(cell.id for cell in cells)
+        made.append(Panel(kind, title, x, metric(shown["value"]), series, ids, _colours(cells, series)))
+    return made
 
 
 def config_key(factor: str) -> str:
     """The key of W&B's config that holds a factor of a sweep: for a group, the option that was taken."""
     return option_key(factor) if is_group(factor) else factor
-
-
-def _split(cells: list[Cell], factor: str) -> Iterable[tuple[str, list[Cell]]]:
-    for value in dict.fromkeys(cell.factors[factor] for cell in cells if factor in cell.factors):
-        yield value, [cell for cell in cells if cell.factors.get(factor) == value]
-
-
-def _panel(kind: str, title: str, x: str | None, y: str, series: tuple[str, ...], cells: list[Cell]) -> Panel:
-    """A panel of exactly these runs, in the colours of their methods."""
-    return Panel(kind, title, x, y, series, tuple(cell.id for cell in cells), _colours(cells, series))
 
 
 def _colours(cells: list[Cell], series: tuple[str, ...]) -> dict[tuple[str, ...], str]:
@@ -213,7 +174,7 @@ def save(project: str, entity: str | None) -> str:
         entity = entity or api.default_entity
         workspace(project, entity).save()
         known = {one.display_name: one.id for one in api.reports(f"{entity}/{project}")}
-        made = [report(defined, project, entity) for defined in reports()]
+        made = [report(members, project, entity) for members in reports()]
         for one in made:
             one.id = known.get(one.title, "")
             one.save()
@@ -256,15 +217,17 @@ def workspace(project: str, entity: str) -> Any:
     return made
 
 
-def report(defined: Report, project: str, entity: str) -> Any:
-    """The paper's numbers, headings, the head of each sweep file, and a grid for every panel, since it chooses runs."""
+def report(members: list[Sweep], project: str, entity: str) -> Any:
+    """A table's numbers, the paper's and ours; then, of it and its figures, what each is, and a grid for each panel."""
     from wandb_workspaces.reports import v2 as wr
 
-    blocks = [wr.TableOfContents(), wr.MarkdownBlock(text=defined.numbers)]
-    for title, text, panels in defined.parts:
-        blocks += [wr.H1(title), wr.CodeBlock(text, language="yaml")]
-        blocks += [grid(one, project, entity) for one in panels]
-    return wr.Report(project=project, entity=entity, title=defined.title, blocks=blocks, width="fluid")
+    table = members[0]
+    blocks = [wr.TableOfContents(), wr.MarkdownBlock(text=f"{papers(table)}\n\n{ours(table)}")]
+    for sweep in members:
+        about = f"{sweep.artifact.get('about', '')}\n\n`{sweeps.command(sweep.name, PAPER)}`"
+        blocks += [wr.H1(sweep.artifact["title"]), wr.CodeBlock(about, language="yaml")]
+        blocks += [grid(one, project, entity) for one in panels_of(sweep)]
+    return wr.Report(project=project, entity=entity, title=table.artifact["title"], blocks=blocks, width="fluid")
 
 
 def grid(shown: Panel, project: str, entity: str) -> Any:

@@ -1,6 +1,5 @@
 """W&B runs of what was not sent while it trained: offline files, and committed records."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,9 +12,10 @@ from omegaconf import OmegaConf
 
 from sparse_train.errors import ConfigError, require
 from sparse_train.options.names import called, run_name
+from sparse_train.record.files import read_json_lines
 from sparse_train.record.integrity import HISTORY
 from sparse_train.report import sweeps
-from sparse_train.report.results import COMPLETE, INTERRUPTED, Results, passed_over, read, scales_of
+from sparse_train.report.results import COMPLETE, INTERRUPTED, Records, Results, scales_of
 from sparse_train.report.sweeps import Cell, Sweep
 from sparse_train.tracking import wandb_run
 
@@ -33,22 +33,22 @@ def sync(runs_dir: Path) -> tuple[str, bool]:
     Raises:
         ConfigError: where W&B cannot be reached for the latter.
     """
+    records = Records([runs_dir, *(path for path in runs_dir.glob("*") if path.is_dir())])
+    for problem in records.problems:
+        print(f"passed over: {problem}", file=sys.stderr)
     files, others, unfinished = [], [], 0
-    for run_dir in sorted(path.parent for path in [*runs_dir.glob("*/record.json"), *runs_dir.glob("*/*/record.json")]):
-        files_of = wandb_run.local_files(run_dir, run_dir.name)
-        begun = sorted((file for file in files_of if file.suffix == ".wandb"), key=_begun)
+    for run, (run_dir, record) in records.found.items():
+        begun = sorted((file for file in wandb_run.local_files(run_dir, run) if file.suffix == ".wandb"), key=_begun)
         if not begun or _marked(begun[-1]):
             continue
-        if (status := _status(run_dir)) is None:
-            continue
-        if status in ("running", INTERRUPTED):
+        if record["status"] in ("running", INTERRUPTED):
             unfinished += 1
         elif any(file.with_name(f"{file.name}.syncstate").exists() for file in begun):
-            others.append(run_dir)
+            others.append((run_dir, record))
         else:
             files.append(begun[-1])
-    for run_dir in others:
-        _send_record(run_dir)
+    for run_dir, record in others:
+        _send_record(run_dir, record)
     if files:
         subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, files)], check=False)
     failed = sum(not _marked(file) for file in files)
@@ -57,15 +57,6 @@ def sync(runs_dir: Path) -> tuple[str, bool]:
     words += [f"{failed} runs could not be uploaded; see above"] if failed else []
     words += [UNSENT.format(unfinished)] if unfinished else []
     return f"{runs_dir}: {'; '.join(words)}", not failed
-
-
-def _status(run_dir: Path) -> str | None:
-    """The status in its record; None, with a line on stderr, where none can be read."""
-    try:
-        return read(run_dir / "record.json")["status"]
-    except ValueError as error:
-        passed_over(run_dir / "record.json", str(error))
-        return None
 
 
 def _begun(file: Path) -> tuple[str, int]:
@@ -77,14 +68,10 @@ def _marked(file: Path) -> bool:
     return file.with_name(file.name + wandb_run.SYNCED).exists()
 
 
-def _send_record(run_dir: Path) -> None:
-    record = json.loads((run_dir / "record.json").read_text())
-    rows = [json.loads(line) for line in (run_dir / HISTORY).read_text().splitlines()]
-    logger = record["config"]["logger"]
-    described = wandb_run.options(
-        record["id"], record, logger["project"], logger["entity"], logger["group"], logger["tags"]
-    )
-    _send(described, rows, record, run_dir)
+def _send_record(run_dir: Path, record: dict) -> None:
+    about = record["config"]["logger"]
+    named = (about[key] for key in ("project", "entity", "group", "tags"))
+    _send(wandb_run.options(record["id"], record, *named), read_json_lines(run_dir / HISTORY), record, run_dir)
 
 
 def backfill(names: Sequence[str], results_dir: Path, project: str, entity: str | None) -> Iterator[str]:

@@ -30,21 +30,21 @@ def submit(command: Sequence[str], folder: Path) -> None:
         raise ConfigError("launcher", "slurm", said or done.stderr.strip().splitlines()[-1].removeprefix("error: "))
 
 
-def queue(folder: Path) -> Counter:
+def states(folder: Path) -> Counter[str]:
     """State -> jobs in the queue of what was submitted there: PENDING, RUNNING and others of SLURM's words."""
-    states: Counter = Counter()
+    found: Counter[str] = Counter()
     if ids := _ids(folder):
         listed = _run("squeue", "--me", "--array", "--noheader", "--format=%F %T")
         for line in listed.splitlines():
             number, state = line.split()
             if number in ids:
-                states[state] += 1
-    return states
+                found[state] += 1
+    return found
 
 
 def cancel(folder: Path) -> int:
     """Take what is there out of the queue, stopping what runs; it has saved and can resume. Gives the jobs' number."""
-    count = queue(folder).total()
+    count = states(folder).total()
     if count:
         _run("scancel", *sorted(_ids(folder)))
     return count
