@@ -1,11 +1,12 @@
 """What a sweep costs: epochs, GPU-hours, and how long it takes on several GPUs; at measured speeds, or stated ones."""
 
-import csv
 import heapq
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+
+import pandas as pd
 
 from sparse_train.report.results import COMPLETE, MALFORMED, Records
 from sparse_train.report.sweeps import Cell, workload
@@ -70,12 +71,11 @@ STATED_ONLY = Speeds()
 
 def loader(results_dir: Path) -> dict[str, float]:
     """Images a second that one CPU loads, by how the photographs lie; from `make bench-loader`, else none."""
-    try:
-        with open(results_dir / "loader.csv", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["loader"] == "now"]
-            return {row["photographs"]: 1000 / float(row["ms"]) for row in rows}
-    except FileNotFoundError:
+    path = results_dir / "loader.csv"
+    if not path.exists():
         return {}
+    rows = pd.read_csv(path).query("loader == 'now'")
+    return dict(zip(rows["photographs"], 1000 / rows["ms"], strict=True))
 
 
 def measured(records: Records) -> Speeds:

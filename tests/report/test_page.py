@@ -230,17 +230,11 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     assert first != (tmp_path / "somewhere else" / "report.html").read_bytes()
 
 
-def test_pictures_are_embedded_while_they_fit_and_linked_after(tmp_path, monkeypatch):
+def test_pictures_are_embedded(tmp_path):
     for scale, place in (("paper", tmp_path), ("cpu", tmp_path / "cpu")):
         leave_records(tmp_path, "fig6", scale)
         Image.fromarray(PICTURE).save(place / "fig6.png")
-    data = page.gather(["fig6"], tmp_path)
-    both = page.render(data, tmp_path)
-    assert both.count('src="data:image/png;base64,') == 2
-    for limit, linked in ((len(both.encode()) - 1000, ["cpu/fig6.png"]), (1000, ["fig6.png", "cpu/fig6.png"])):
-        monkeypatch.setattr(page, "LIMIT", limit)
-        found = re.findall(r'<img src="([^"]{,20})"', page.render(data, tmp_path))
-        assert found == linked, "those of a smaller scale are the first to be linked"
+    assert page.render(page.gather(["fig6"], tmp_path), tmp_path).count('src="data:image/png;base64,') == 2
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", 'id,status\n"x'])

@@ -26,7 +26,6 @@ from sparse_train.report.views.labels import label, titled
 from sparse_train.report.views.tables import GAINS
 
 HERE = Path(__file__).parent
-LIMIT = 4_800_000  # bytes; pictures that do not fit are linked
 COLOURS = 256  # of an embedded picture: a palette makes a drawing three to four times smaller
 KINDS = {
     "accuracy": "Accuracy at the paper's protocol",
@@ -173,10 +172,8 @@ def render(data: dict, results_dir: Path) -> str:
     page.globals |= {name: globals()[name] for name in ("FILTERS", "SIGNS", "DASHES", "MARKERS")}
     page.globals |= {"FULL": PAPER, "zip": zip, "file": _file, "code": _code, "signed": signed}
     page.globals |= {"labelled": titled, "scale_name": lambda scale: _scale_name(scale, data)}
-    shown = data | {**_summaries(data), "data": Markup(_json(_of_script(data))), "images": {}}
-    template = page.get_template("page.html")
-    images = _images(data, results_dir, LIMIT - len(template.render(shown).encode()))
-    return template.render(shown | {"images": images})
+    shown = {**_summaries(data), "data": Markup(_json(_of_script(data))), "images": _images(data, results_dir)}
+    return page.get_template("page.html").render(data | shown)
 
 
 def _summaries(data: dict) -> dict:
@@ -312,17 +309,11 @@ def _file(name: str) -> str:
     return Markup((HERE / name).read_text())
 
 
-def _images(data: dict, results_dir: Path, room: int) -> dict[str, str]:
-    """The pictures that fit into so many bytes, by file name; those of a smaller scale come last."""
-    views = [one for artifact in data["artifacts"] for one in artifact["views"]]
-    views = sorted(views, key=lambda one: sweeps.every_scale().index(one["scale"]))
-    images = {}
-    for file in [block["file"] for one in views for block in one["blocks"] if block.get("file")]:
-        image = "data:image/png;base64," + base64.b64encode(_small(results_dir / file)).decode()
-        if len(image) <= room:
-            images[file] = image
-            room -= len(image)
-    return images
+def _images(data: dict, results_dir: Path) -> dict[str, str]:
+    """The pictures, by file name."""
+    blocks = [block for artifact in data["artifacts"] for one in artifact["views"] for block in one["blocks"]]
+    files = [block["file"] for block in blocks if block.get("file")]
+    return {file: "data:image/png;base64," + base64.b64encode(_small(results_dir / file)).decode() for file in files}
 
 
 def _small(path: Path) -> bytes:
