@@ -147,7 +147,7 @@ class Updater:
 
     def idle(self) -> str:
         """A warning if no mask update of the run replaces a weight, though some are to be replaced; else nothing."""
-        first = max(ceil(self.first_step / self.every), 1) * self.every
+        first = max(ceil(self.start / self.every), 1) * self.every
         most = max(map(self.fraction, (first, self.last_update)))  # of all updates, if f_t falls or rises
         replaces = self.due(first) and most * max(self.topology.counts.values()) >= 1
         if not self.drop_fraction or self.prunes or replaces:
