@@ -161,6 +161,7 @@ def run(cfg: DictConfig, typed: list[str], layers: bool = False) -> float | None
             instantiate(cfg, "task")(cfg, record)
         else:
             look_again(record)
+            tasks.look_at_files(cfg, record)
             tasks.tell(cfg, record)
     except HeldError as error:
         no_result(str(error), HELD)

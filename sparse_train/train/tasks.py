@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from sparse_train.errors import require
+from sparse_train.errors import ConfigError, require
 from sparse_train.options.targets import foreign_targets, make
 from sparse_train.process.console import say, table
 from sparse_train.process.distributed import Ranks
@@ -22,12 +22,12 @@ from sparse_train.record.checkpoint import Checkpoints
 from sparse_train.record.files import read_json_lines
 from sparse_train.record.integrity import HISTORY
 from sparse_train.record.metadata import versions
-from sparse_train.record.record import Record
+from sparse_train.record.record import AGAIN, Record
 from sparse_train.source import foreign_code, training_code
 from sparse_train.sparsity.layers import parameters
 from sparse_train.sparsity.topology import Topology
 from sparse_train.train import loop
-from sparse_train.train.build import Run, build
+from sparse_train.train.build import Run, build, loading
 from sparse_train.train.checkpointing import Interval
 
 OWN = ("data_dir", "download", "workers", "gpus", "logger", "artifact")  # what may differ from machine to machine
@@ -85,6 +85,15 @@ def require_same_files(record: Record, run: Run, anyway: bool) -> None:
         right = f"{record.dir}: {words}; start over with resume=fresh, or go on with resume=anyway"
         require(anyway, "resume", "auto", right)
         say(f"{record.dir}: {words}")
+
+
+def look_at_files(cfg: DictConfig, record: Record) -> None:
+    """A finished run is launched again: report if its images are others by now, as far as they are there."""
+    if record.ranks.main and "data" in record.content:
+        with contextlib.suppress(ConfigError):
+            now = make(cfg, "dataset", loading(cfg, torch.device("cpu"), Ranks())).files
+            if (words := segments.other_files(record.content, now)) is not None:
+                say(f"{record.dir}: {words}; {AGAIN}")
 
 
 def tell(cfg: DictConfig, record: Record) -> None:

@@ -131,6 +131,9 @@ def test_a_run_goes_on_with_other_images_only_if_it_is_told_to(image_folder, tmp
     assert [one["data"]["files of val"] for one in segments] == [before["files of val"]] * 2
     assert segments[0]["data"] == before != segments[1]["data"] == record(only(tmp_path / "runs"))["data"]
 
+    added("after the run.png")
+    code, _, err = launched()
+    assert (code, "files of train were" in err, "resume=fresh trains it again" in err) == (0, True, True)
     shutil.rmtree(image_folder / "imagenet")
     code, _, err = launched()
     assert (code, "files of" in err) == (0, False), "a finished run needs no images, and reads none"

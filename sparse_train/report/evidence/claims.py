@@ -61,9 +61,9 @@ ABOUT = """\
 Effects are percentage points. `results/claims.yaml` gives the smallest effect that counts for a claim, and why.
 A claim holds if it holds in every cell, and fails if it fails in one.
 
-- On ours: by the 95% interval over paired seeds. A cell holds if the mean counts and the whole interval lies above 0, or
-  above what counts where that is below 0. The difference is too small if the whole interval lies within what counts. A
-  cell fails if the interval leaves out every effect that counts. One seed is not judged.
+- On ours: by the 95% interval over paired seeds. A cell holds if the mean counts and the whole interval lies above 0,
+  or above what counts where that is below 0. The difference is too small if the whole interval lies within what
+  counts. A cell fails if the interval leaves out every effect that counts. One seed is not judged.
 - On the paper's means: a cell holds if the mean counts, fails if it is as far on the other side, and is too small
   otherwise.
 - Beyond its spread: Welch's test of the paper's means and spreads against 0, adjusted over all cells of a claim that
