@@ -21,7 +21,7 @@ from sparse_train.report.figures import KINDS, style
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.launch import overview
 from sparse_train.report.launch.rerun import spread_over_seeds
-from sparse_train.report.page import views
+from sparse_train.report.page import content
 from sparse_train.report.results import Records, Results
 from sparse_train.report.views import labels, lists, statistics
 from sparse_train.report.views.columns import COLUMNS, HOLE, Column
@@ -642,8 +642,8 @@ def test_page_latex_and_legend_say_d_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("sparse_train.report.draw.write_figure", lambda path, figure: drawn.append(figure))
     pages = {name: draw(sweeps.load(name), Records([tmp_path / "runs"]), place) for name, place in places.items()}
     pages["tex"] = (places["table6"] / "table6.tex").read_text()
-    shown = views.view("table6", "paper", places["table6"])["blocks"][0]["body"]
-    charted = views.view("fig21", "paper", places["fig21"])["blocks"][0]
+    shown = content.view("table6", "paper", places["table6"])["blocks"][0]["body"]
+    charted = content.view("fig21", "paper", places["fig21"])["blocks"][0]
     texts = [*pages.values(), str(shown), str(charted), *(text.get_text() for text in drawn[0].legends[0].get_texts())]
     assert not [text for text in texts if "SparseOpt" in text]
     assert {"D alone", "paper, D alone"} <= set(texts)

@@ -12,7 +12,7 @@ from sparse_train.report.evidence import comparisons
 from sparse_train.report.figures import KINDS, style, theory
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
-from sparse_train.report.page import views
+from sparse_train.report.page import content
 from sparse_train.report.sweeps import Cell, Sweep
 from sparse_train.report.views import statistics
 from sparse_train.report.views.columns import HOLE
@@ -143,7 +143,7 @@ def runs_of(value: str) -> Material:
 def test_points_over_the_length_of_training_have_a_band_of_one_standard_deviation():
     on = runs_of("test_acc")
     axes = KINDS["final"].draw(on).axes[0]
-    [series] = views.panels_of("final", on)[0]["series"]
+    [series] = content.panels_of("final", on)[0]["series"]
     for x, y, sd, drawn in zip((100, 200), series["y"], series["sd"], VALUES.values(), strict=True):
         mean, std = np.mean(drawn), np.std(drawn, ddof=1)
         assert tuple(edges(axes).loc[x]) == pytest.approx((mean - std, mean + std))
@@ -154,7 +154,7 @@ def test_the_bars_of_the_itop_rate_are_one_standard_deviation():
     on = runs_of("itop_rate")
     axes = KINDS["itop"].draw(on).axes[0]
     [bar] = [line.get_segments()[0] for line in axes.collections]
-    [series] = views.panels_of("itop", on)[0]["series"]
+    [series] = content.panels_of("itop", on)[0]["series"]
     mean, std = (100 * f(VALUES[0.5]) for f in (np.mean, lambda drawn: np.std(drawn, ddof=1)))
     assert (bar[0][1], bar[1][1]) == pytest.approx((mean - std, mean + std))
     assert (series["y"][0], series["sd"][0]) == pytest.approx((mean, std), abs=0.005)
