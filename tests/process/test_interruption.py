@@ -32,7 +32,7 @@ def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(number, 
         time.sleep(0.005)
     os.kill(program.process.pid, number)
     done = program.finish()
-    begun, _, _, saved = done.stderr.splitlines()  # three lines of what is trained
+    begun, *_, saved = done.stderr.splitlines()
     assert begun.startswith("digits")
     assert begun.endswith(f" (run {run_dir.name})")
     assert saved == f"{run_dir}: checkpoint saved on {number.name}; stopping; the same command resumes"
