@@ -92,8 +92,8 @@ def jointly(claim: dict) -> statistics.Joint | None:
     such cell."""
     if "minus" in claim or "epochs" in claim["b"]:
         return None
-    numbers = papers_numbers(claim["tables"])
-    pairs = [[_of(numbers, factors) for _, factors in sides] for _, sides in _cells(claim).values()]
+    at = _by_cell(papers_numbers(claim["tables"]))
+    pairs = [[at(factors) for _, factors in sides] for _, sides in _cells(claim).values()]
     cells = [[rows.iloc[0] for rows in pair] for pair in pairs if not any(rows["spread"].isna().all() for rows in pair)]
     spreads = [side["spread"] for pair in cells for side in pair]
     return statistics.joint([a["value"] - b["value"] for a, b in cells], spreads, paper.SEEDS) if cells else None
@@ -119,18 +119,19 @@ def on_ours(claim: dict, results_dir: Path, scale: str) -> list[ClaimCell]:
 
 def judge(claim: dict, numbers: pd.DataFrame, compare: Callable[[Terms, float], Judged]) -> list[ClaimCell]:
     """Every cell of the claim that the tables have, in their order."""
-    made = []
+    made, at = [], _by_cell(numbers)
     for words, (table, sides) in _cells(claim).items():
-        terms = [(sign, _of(numbers, factors)) for sign, factors in sides]
+        terms = [(sign, at(factors)) for sign, factors in sides]
         found, verdict = compare(terms, claim["counts"])
         made.append(ClaimCell(words, table, found, verdict if found.n else None))
     return made
 
 
-def _of(numbers: pd.DataFrame, factors: dict[str, str]) -> pd.DataFrame:
-    for key, value in factors.items():
-        numbers = numbers[numbers[key] == value]
-    return numbers.set_index("seed")
+def _by_cell(numbers: pd.DataFrame) -> Callable[[dict[str, str]], pd.DataFrame]:
+    """Factors of a cell -> its numbers by seed."""
+    cells = {key: rows.set_index("seed") for key, rows in numbers.groupby([*FACTORS], sort=False)}
+    none = numbers.iloc[:0].set_index("seed")
+    return lambda factors: cells.get(tuple(factors[key] for key in FACTORS), none)
 
 
 def over_seeds(terms: Terms, counts: float) -> Judged:
