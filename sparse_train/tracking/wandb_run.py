@@ -6,6 +6,7 @@ Seen with wandb 0.31: `init` asks for a key on a terminal, and waits 90 s for a 
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,9 @@ def sent(directory: Path, record_id: str, mode: str) -> bool:
 def local_files(directory: Path, record_id: str) -> list[Path]:
     """W&B's files of a run, one for each process that began it, and the marks beside them."""
     places = {directory, Path(os.environ.get("WANDB_DIR") or directory)}
-    return [file for place in places for file in place.glob(f"wandb/*run-*-{record_id}/*.wandb*")]
+    ours = re.compile(rf".*run-\d+_\d+-{re.escape(record_id)}(-\d+)?")  # W&B numbers those that begin in one second
+    found = (file for place in places for file in place.glob("wandb/*run-*/*.wandb*"))
+    return [file for file in found if ours.fullmatch(file.parent.name)]
 
 
 def words(error: Exception) -> str:
