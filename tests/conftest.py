@@ -13,6 +13,7 @@ from torch import nn
 from torchvision.datasets import CIFAR100
 
 from sparse_train.__main__ import CONF
+from sparse_train.process import console
 from support.progress import ByFile
 from support.wandb_server import end_service, serving
 
@@ -64,6 +65,13 @@ def pytest_collection_finish():
     """What is imported by now stays: no collection of garbage walks through it, and every run makes one."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def words():
+    """No test takes the words of those after it, as one that is a rank other than 0 does."""
+    yield
+    console.quiet(False)
 
 
 def pytest_unconfigure():

@@ -74,6 +74,7 @@ def attend(command: Sequence[str], **_) -> int:
 def _main(words: Sequence[str], environment: dict[str, str], streams: Sequence[str]) -> None:
     """In the fork, as if at a prompt in the repository's root."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this one
     gc.freeze()  # what the server imported, so that no collection walks through it
     os.environ.clear()
     os.environ.update(environment)

@@ -102,7 +102,7 @@ def test_dashboards_name_only_what_runs_hold(offline):
     }
     held["scatter"] = held["bar"]
     panels = [panel for _, panels in dashboard.sections() for panel in panels]
-    panels += [panel for report in dashboard.reports() for _, _, panels in report.parts for panel in panels]
+    panels += [panel for members in dashboard.reports() for sweep in members for panel in dashboard.panels_of(sweep)]
     assert len(panels) > 80
     for panel in panels:
         assert panel.y in held[panel.kind], panel
