@@ -289,7 +289,8 @@ class Results:
             before = _table(path)
             # What other artifacts keep of the same runs stays, and nothing is added for runs that they do not have.
             kept = {name: [*rows.dropna(axis="columns", how="all")] for name, rows in before.groupby("id")}
-            histories = self._histories(sweep, columns, kept)
+            shown = metrics(sweep.artifact).get("figure", [])
+            histories = self._histories(sweep, columns, {name: [*kept.get(name, ()), *shown] for name in fresh})
             made = [rows for name, rows in histories if fresh[name].task == task]
             written = {rows["id"].iloc[0] for rows in made if len(rows)}
             after = pd.concat([before[~before["id"].isin(written | gone)], *made], ignore_index=True)

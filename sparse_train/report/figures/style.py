@@ -14,6 +14,7 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from sparse_train.report.views.columns import SHARES
 from sparse_train.report.views.labels import label
 
 # Okabe and Ito's colours, told apart with any colour vision; markers and dashes tell the rest.
@@ -151,10 +152,10 @@ def band(axes: Axes, points: pd.DataFrame, value: str, look: Look) -> None:
 
 
 def spread(axes: Axes, points: pd.DataFrame, value: str, colour: str) -> None:
-    """A band of one standard deviation; an accuracy is a percentage, so its band stays within 0 and 100."""
+    """A band of one standard deviation; that of an accuracy or a share stays within 0 and 100%."""
     std = points["std"].fillna(0)
     low, high = points["mean"] - std, points["mean"] + std
-    if value.endswith("_acc"):
+    if value.endswith("_acc") or value.startswith(SHARES):
         low, high = low.clip(0, 100), high.clip(0, 100)
     axes.fill_between(points["x"], low, high, color=colour, alpha=0.15, linewidth=0)
 

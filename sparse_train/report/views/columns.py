@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 HOLE = "·"  # shown where no run is complete
+SHARES = ("itop_rate", "flops/", "neurons/growth_share", "neurons/layer_growth_share")  # shown in percent
 
 
 def mean_std(mean: float, std: float | None = None) -> str:
@@ -48,7 +49,7 @@ def split(column: str, usual: str = "mean") -> tuple[str, str]:
 
 def unit(metric: str) -> float:
     """What takes a metric to the unit that is shown."""
-    return 100.0 if metric == "itop_rate" or metric.startswith("flops/") else 1.0
+    return 100.0 if metric.startswith(SHARES) else 1.0
 
 
 def numbers(column: str, groups: pd.api.typing.DataFrameGroupBy) -> pd.DataFrame:
