@@ -14,7 +14,7 @@ from sparse_train.report.views.statistics import Estimate
 
 HOLDS, SMALL, FAILS, OPEN = "holds", "too small to count", "fails", "open"
 UNJUDGED, NO_RUNS, REHEARSAL = "one seed, not judged", "no runs yet", "a rehearsal: not judged"
-CONFIRMED, REFUTED, UNDECIDED, NOT_RUN = "confirmed", "refuted", "inconclusive", "not run"
+CONFIRMED, REFUTED, INCONCLUSIVE, NOT_RUN = "confirmed", "refuted", "inconclusive", "not run"
 CERTAIN = 0.05  # an adjusted p below it counts
 
 
@@ -71,7 +71,7 @@ def of_prediction(found: Estimate, within: float = 0.0, at_least: float = -inf, 
     else:
         kept = at_least <= found.low and found.high <= at_most
         outside = found.high < at_least or at_most < found.low
-    return CONFIRMED if kept else REFUTED if outside else UNDECIDED
+    return CONFIRMED if kept else REFUTED if outside else INCONCLUSIVE
 
 
 def overall(comparisons: list[ClaimCell]) -> str:
