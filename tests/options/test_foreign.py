@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from traceback import extract_tb
 from types import SimpleNamespace
 
 import pytest
@@ -14,12 +15,12 @@ from omegaconf import OmegaConf
 import sparse_train
 from sparse_train import source
 from sparse_train.errors import ConfigError, ForeignError
-from sparse_train.options.targets import GROUP, VARIABLE, check_targets, foreign_error, instantiate
+from sparse_train.options.targets import GROUP, VARIABLE, check_targets, instantiate
 from sparse_train.train.tasks import require_same_settings
 from support import lab
 from support.runs import ROOT, record, run_here
 
-OWN = ["--config-dir", "conf", "dst=drawn", "dataset=stripes", "model=tiny", "threads=1", "checkpoint_steps=2"]
+OWN = ["--config-dir", "conf", "dst=drawn", "dataset=stripes", "model=tiny", "threads=1"]
 DRAWN = "mylab.methods.Drawn"
 
 
@@ -49,7 +50,7 @@ def mylab(place, monkeypatch):
 def shell(place, script):
     """Type this at a prompt in a directory."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**_path(place), "PATH": path, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{place}", "PATH": path, "OMP_NUM_THREADS": "1"}
     environment.pop(VARIABLE, None)
     return subprocess.run(["bash", "-ec", script], cwd=place, env=environment, capture_output=True, text=True)
 
@@ -91,46 +92,23 @@ class Rows:
 """
 
 
-def test_killed_and_taken_up_again_it_ends_the_same(mylab, monkeypatch, capsys):
-    """A process is killed at a call of the score. Beside that: the package's logger, and its model from the record."""
+def test_a_packages_logger_is_told_and_its_model_comes_back_from_the_record(mylab, monkeypatch, capsys):
     (mylab / "mylab" / "rows.py").write_text(LOGGER)
     (mylab / "conf" / "logger").mkdir()
     (mylab / "conf" / "logger" / "rows.yaml").write_text("_target_: mylab.rows.Rows\n_partial_: true\npath: rows.txt\n")
-    code, out, err = run_here(monkeypatch, capsys, *OWN, "runs_dir=once", "logger=rows")
+    code, out, err = run_here(monkeypatch, capsys, *OWN, "runs_dir=runs", "logger=rows")
     assert code == 0, err
     assert (mylab / "rows.txt").read_text() == "1\n2\n3\n4\ncomplete"
-    once = mylab / out.strip()
-    kill = "import os\nfrom mylab import methods\nscore, calls = methods.Drawn.growth_score, []\n"
-    kill += "def killed(*given):\n    calls.append(0)\n    return os._exit(9) if len(calls) == 7 else score(*given)\n"
-    kill += "methods.Drawn.growth_score = killed\nfrom sparse_train.__main__ import main\nmain()\n"
-    done = subprocess.run([sys.executable, "-c", kill, *OWN, "runs_dir=again"], env=_path(mylab), capture_output=True)
-    assert done.returncode == 9
-    [again] = (mylab / "again").iterdir()
-    assert (record(again)["status"], again.name) == ("running", once.name)
-    code, out, err = run_here(monkeypatch, capsys, *OWN, "runs_dir=again")
-    assert (code, mylab / out.strip()) == (0, again)
-    assert len(record(again)["segments"]) == 2, "it went on"
-    assert all(torch.equal(*pair) for pair in _weights(once, again))
-    assert sparse_train.load(again)(torch.zeros(2, 1, 8, 8)).shape == (2, 2)
+    run_dir = mylab / out.strip()
+    assert sparse_train.load(run_dir)(torch.zeros(2, 1, 8, 8)).shape == (2, 2)
     with (mylab / "mylab" / "nets.py").open("a") as file:
         file.write("EDITED = True\n")
     source.foreign_code.cache_clear()
     with pytest.warns(UserWarning, match="^mylab.nets.Tiny has changed since the run in .*: its model may be another"):
-        sparse_train.load(again)
+        sparse_train.load(run_dir)
     monkeypatch.delenv(VARIABLE)
     with pytest.raises(ConfigError, match=f"model._target_=mylab.nets.Tiny: .*{VARIABLE}=mylab$"):
-        sparse_train.load(again)
-
-
-def _path(place):
-    return {**os.environ, "PYTHONPATH": f"{ROOT}:{place}"}
-
-
-def _weights(*runs):
-    from safetensors.torch import load_file
-
-    first, second = (load_file(run / "model.safetensors") for run in runs)
-    return [(first[name], second[name]) for name in first]
+        sparse_train.load(run_dir)
 
 
 def test_without_a_word_of_who_runs_it_nothing_is_imported(place, monkeypatch, capsys):
@@ -144,7 +122,7 @@ def test_without_a_word_of_who_runs_it_nothing_is_imported(place, monkeypatch, c
 
 
 def test_what_is_typed_needs_no_other_word(place, monkeypatch, capsys):
-    words = ["epochs=1", "model.width=0.25", "threads=1", "runs_dir=runs"]
+    words = ["epochs=1", "model=mlp", "threads=1", "runs_dir=runs"]
     code, out, err = run_here(monkeypatch, capsys, "~dst.method", f"+dst.method._target_={DRAWN}", *words)
     assert code == 0, err
     assert list(record(place / out.strip())["foreign"]) == [DRAWN]
@@ -181,9 +159,7 @@ def test_what_is_not_ours_is_listed_and_read_as_what_is(mylab, monkeypatch, caps
     assert re.search(r"^    drawn +Grow at random, the likelier", out, re.MULTILINE)
     said = {
         "dst=null": "dst=null: must be one of dense, drawn, ",
-        "dst=drown": "dst=drown: must be one of dense, drawn, ",
         "dst.method.temprature=2": "dst.method.temprature=2: no such key; did you mean temperature?",
-        "+dst.method.heat=2": "dst.method.heat=2: no such key",
         "~dst.method._target_": "dst.method={'temperature': 1.0}: needs a _target_",
     }
     for word, line in said.items():
@@ -204,19 +180,15 @@ STRANGE = {
     "dst.method": [
         "mylab.methods.torch.hub.load",
         "mylab.methods.system",
-        "mylab.methods.load",
         "mylab.methods.RESULT",
         "mylab.methods._hidden",
         "mylab.methods.Nothing",
         "mylab.nowhere.Drawn",
         "mylab",
-        "mylab.",
         "mylabor.growth.Drawn",
         "sparse_train.optim.ham.HAM",
         "sparse_train.sparsity.method.torch.load",
         "sparse_train.sparsity.methods.rigl.Layer",
-        "sparse_train.sparsity.RigL",
-        "sparse_train.sparsity.topology._listed",
         "sparse_train.sparsity.masks.drop",
         "builtins.eval",
         "os.system",
@@ -224,81 +196,45 @@ STRANGE = {
     ],
     "model": [
         "sparse_train.models.imagenet.timm.create_model",
-        "sparse_train.models.mlp.nn",
         "sparse_train.models.mlp.MLP.load_state_dict",
-        "sparse_train.models.resnet_cifar.BasicBlock",
         "sparse_train.models.init.kaiming_normal",
         "sparse_train.record.export.load",
         "mylab.nets.nn.Linear",
-        "mylab.methods.Drawn",
     ],
-    "dataset": ["sparse_train.data.small.ensure", "sparse_train.data.memory.in_memory", "mylab.sets.torch.load"],
-    "task": [
-        "sparse_train.theory.measurement.measure",
-        "sparse_train.theory.dynamics.problem",
-        "sparse_train.train.tasks",
-    ],
+    "dataset": ["sparse_train.data.small.ensure", "mylab.sets.torch.load"],
+    "task": ["sparse_train.theory.measurement.measure", "sparse_train.train.tasks"],
     "topology": ["sparse_train.sparsity.flops.layer_flops"],
     "logger": ["sparse_train.tracking.sinks.neuron_densities", "sparse_train.tracking.sinks.wandb_run.begin"],
 }
 
 
-@pytest.mark.parametrize("key", STRANGE)
-def test_trust_ends_where_a_package_does(key, mylab, compose_config):
-    score = mylab / "mylab" / "methods.py"
-    score.write_text(
-        score.read_text()
-        + "\nfrom os import system\nfrom pickle import _load as load\nRESULT = Drawn()\n\ndef _hidden():\n    pass\n"
-    )
-    section = key.partition(".")[0]
-    partial = {} if "." in key else {"_partial_": True}
-    for target in STRANGE[key]:
-        with pytest.raises(ConfigError, match=rf"^{key}._target_={target}: "):
-            instantiate(_with(compose_config(), key, {"_target_": target, **partial}), section)
+def test_trust_ends_where_a_package_does(mylab, compose_config):
+    with (mylab / "mylab" / "methods.py").open("a") as file:
+        file.write("\nfrom os import system\nRESULT = Drawn()\n\ndef _hidden():\n    pass\n")
+    cfg = compose_config()
+    for key, targets in STRANGE.items():
+        partial = {} if "." in key else {"_partial_": True}
+        for target in targets:
+            with pytest.raises(ConfigError, match=rf"^{key}._target_={target}: "):
+                instantiate(_with(cfg, key, {"_target_": target, **partial}), key.partition(".")[0])
 
 
-@pytest.mark.parametrize("said", ["os", "mylab,subprocess", "builtins", "mylab.methods;x", "_private", "a..b"])
+@pytest.mark.parametrize("said", ["mylab,subprocess", "builtins", "mylab.methods;x"])
 def test_pythons_own_modules_are_never_trusted(said, place, monkeypatch):
     monkeypatch.setenv(VARIABLE, said)
     with pytest.raises(ConfigError, match=f"{VARIABLE}="):
         check_targets({"_target_": DRAWN}, "dst.method")
 
 
-@pytest.mark.parametrize(
-    ("body", "shown"),
-    [("open('missing')", "FileNotFoundError"), ("[].pop()", "IndexError"), ("None.x", "AttributeError")],
-)
-def test_a_strangers_constructor_keeps_its_traceback(body, shown, mylab, monkeypatch, capsys):
+def test_a_strangers_constructor_keeps_its_traceback(mylab, monkeypatch, capsys):
     for name, at in (("methods", "dst.method"), ("nets", "model")):
         forget()
         path = mylab / "mylab" / f"{name}.py"
         before = path.read_text()
-        path.write_text(before.replace("):\n        ", f"):\n        {body}\n        ", 1))
+        path.write_text(before.replace("):\n        ", "):\n        [].pop()\n        ", 1))
         with pytest.raises(ForeignError) as error:
             run_here(monkeypatch, capsys, *OWN, "runs_dir=runs")
-        [*_, frame] = _frames(error.value.__cause__)
-        assert (frame, type(error.value.__cause__).__name__) == (f"{name}.py", shown), at
+        [*_, frame] = extract_tb(error.value.__cause__.__traceback__)
+        assert (Path(frame.filename), type(error.value.__cause__)) == (path, IndexError)
         assert str(error.value).startswith(f"{at}=mylab.{name}."), "where it stands, not what holds it"
         path.write_text(before)
-
-
-class Fails:
-    def __init__(self):
-        raise KeyError("mine")
-
-
-@pytest.mark.parametrize("raised", [Fails, lambda: {}["mine"]])
-def test_of_several_strangers_the_one_that_failed_is_named(raised):
-    fails = f"{Fails.__module__}.Fails"
-    content = {"_target_": "theirs.Wrapper", "method": {"_target_": fails}}
-    with pytest.raises(KeyError) as error:
-        raised()
-    outermost = ("dst.method", "theirs.Wrapper") if raised is not Fails else ("dst.method.method", fails)
-    assert str(foreign_error(content, "dst.method", error.value)) == f"{'='.join(outermost)}: KeyError: 'mine'"
-    assert foreign_error({"_target_": "sparse_train.sparsity.methods.gmp.GMP"}, "dst.method", error.value) is None
-
-
-def _frames(error):
-    import traceback
-
-    return [Path(frame.filename).name for frame in traceback.extract_tb(error.__traceback__)]

@@ -216,12 +216,12 @@ def test_other_sweepers_and_launchers_can_be_typed(tmp_path, monkeypatch, capsys
     monkeypatch.setitem(sys.modules, "hydra_plugins.grid", sys.modules[__name__])
     Plugins.instance().register(Grid)
     words = ["hydra.sweeper._target_=hydra_plugins.grid.Grid", "+hydra.sweeper.seeds=[0,1]"]
-    words += [f"runs_dir={tmp_path}", "epochs=1"]
-    code, out, err = run_here(monkeypatch, capsys, "-m", *QUICK, *words)
+    words += [f"runs_dir={tmp_path}", "epochs=1", "model=mlp", "threads=1"]
+    code, out, err = run_here(monkeypatch, capsys, "-m", *words)
     assert code == 0, err
     assert len(out.splitlines()) == 2
     assert all(0 <= accuracy <= 100 for accuracy in Grid.found)
     assert len(Grid.found) == 2
-    code, _, err = run_here(monkeypatch, capsys, "-m", *QUICK, *words, "momentum=2")
+    code, _, err = run_here(monkeypatch, capsys, "-m", *words, "momentum=2")
     assert code == 1
     assert "error: momentum=2.0: must be in [0, 1)" in err

@@ -8,12 +8,14 @@ import time
 
 import pytest
 
+from sparse_train.config import run_id
+from sparse_train.data.imagenet import end_if_orphaned
 from sparse_train.process.signals import TWICE, SignalHandler
 from sparse_train.record import files
+from sparse_train.record.lock import Lock
 from sparse_train.record.record import Record
 from sparse_train.train import loop
-from support import warm
-from support.runs import QUICK, ROOT, history, only, record, run_here, same_state, trained, training
+from support.runs import QUICK, ROOT, TINY, history, only, record, run_here, same_state, trained, training
 from support.warm import Program
 
 ARGUMENTS = (*QUICK, "epochs=4", "optimizer=sparseopt_ham", "renorm=unit", "dst=set")
@@ -24,7 +26,7 @@ def unbroken(tmp_path_factory):
     return trained(*ARGUMENTS, f"runs_dir={tmp_path_factory.mktemp('unbroken')}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
 def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(number, unbroken, tmp_path):
     run_dir = tmp_path / unbroken.name
     program = Program(training(*ARGUMENTS, f"runs_dir={tmp_path}"))
@@ -47,66 +49,61 @@ def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(number, 
     assert not (run_dir / "checkpoint.previous.pt").exists()
 
 
-def test_the_handler_that_was_there_before_is_called():
+@pytest.fixture
+def handled():
+    """Set a signal's handler for a test alone."""
+    before = []
+    yield lambda number, handler: before.append((number, signal.signal(number, handler)))
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+def test_the_handler_that_was_there_before_is_called(handled):
     """So submitit requeues its job; if it returns, the run goes on."""
     called = []
-    before = signal.signal(signal.SIGUSR2, lambda number, frame: called.append(number))
-    try:
-        with SignalHandler() as interruption:
-            assert interruption.received is None
-            os.kill(os.getpid(), signal.SIGUSR2)
-            assert interruption.received == signal.SIGUSR2
-            assert called == [], "not in the middle of a step"
-            interruption.hand_over(interruption.received)
-            assert called == [signal.SIGUSR2]
-            assert interruption.received is None
-            os.kill(os.getpid(), signal.SIGUSR2)
-            assert interruption.received == signal.SIGUSR2, "noted again"
-        assert len(called) == 2, "what was not handed over is, at the end"
+    handled(signal.SIGUSR2, lambda number, frame: called.append(number))
+    with SignalHandler() as interruption:
+        assert interruption.received is None
         os.kill(os.getpid(), signal.SIGUSR2)
-        assert len(called) == 3, "as before, once left"
-    finally:
-        signal.signal(signal.SIGUSR2, before)
+        assert interruption.received == signal.SIGUSR2
+        assert called == [], "not in the middle of a step"
+        interruption.hand_over(interruption.received)
+        assert called == [signal.SIGUSR2]
+        assert interruption.received is None
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert interruption.received == signal.SIGUSR2, "noted again"
+    assert len(called) == 2, "what was not handed over is, at the end"
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert len(called) == 3, "as before, once left"
 
 
-def test_an_ignored_signal_stays_ignored():
-    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    try:
-        with SignalHandler() as interruption:
-            os.kill(os.getpid(), signal.SIGUSR1)
-            assert interruption.received is None
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+def test_an_ignored_signal_stays_ignored(handled):
+    handled(signal.SIGUSR1, signal.SIG_IGN)
+    with SignalHandler() as interruption:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert interruption.received is None
 
 
-def test_a_second_interrupt_from_the_keyboard_acts_at_once():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt), SignalHandler() as interruption:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)  # torchrun's, which passes on what its processes heard themselves
-            interruption._at -= 2 * TWICE
-            os.kill(os.getpid(), signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_a_second_interrupt_from_the_keyboard_acts_at_once(handled):
+    handled(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt), SignalHandler() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # torchrun's, which passes on what its processes heard themselves
+        interruption._at -= 2 * TWICE
+        os.kill(os.getpid(), signal.SIGINT)
 
 
-SHORT = ("epochs=2", "model=mlp", "update_every=3", "threads=1", "dataset.train_images=128")  # four steps
 PHASES = {  # what is under way as the signal comes -> where that is, and which of its calls
     "the first step": (loop.Run, "loss", 1),
-    "the last step of an epoch": (loop.Run, "loss", 2),
     "evaluation": (loop, "evaluate", 1),
-    "the last evaluation": (loop, "evaluate", 2),
     "an epoch's row": (Record, "append", 1),
-    "the last epoch's metrics": (loop, "topology_metrics", 2),
     "the last checkpoint": (files.os, "fsync", 7),
-    "export": (loop, "export", 1),
     "the last word": (Record, "finish", 1),
 }
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_signal_ends_a_sweep_whatever_is_under_way(phase, tmp_path, monkeypatch, capsys):
+def test_a_signal_ends_a_sweep_whatever_is_under_way(phase, handled, tmp_path, monkeypatch, capsys):
     """The run is saved or complete, one line says so, and the next run of the sweep does not begin."""
     place, name, count = PHASES[phase]
     real, calls, handed = getattr(place, name), [], []
@@ -121,31 +118,25 @@ def test_a_signal_ends_a_sweep_whatever_is_under_way(phase, tmp_path, monkeypatc
         handed.append(number)
         sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, requeued)
-    try:
-        with monkeypatch.context() as patched:
-            patched.setattr(place, name, signalled)
-            sweep = ("--multirun", "seed=0,1", *SHORT, f"runs_dir={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}")
-            code, _, err = run_here(patched, capsys, *sweep)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    handled(signal.SIGTERM, requeued)
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, signalled)
+        sweep = ("--multirun", "seed=0,1", *TINY, f"runs_dir={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+        code, _, err = run_here(patched, capsys, *sweep)
     assert code == 128 + signal.SIGTERM
     assert handed == [signal.SIGTERM], "once"
     content = record(only(tmp_path))
-    assert content["status"] == ("running" if list(PHASES).index(phase) < 5 else "complete")
+    assert content["status"] == ("running" if list(PHASES).index(phase) < 3 else "complete")
     assert err.count(" on SIGTERM") == 1
     assert "Traceback" not in err
     assert (only(tmp_path) / "checkpoint.pt").exists()
     assert not (only(tmp_path) / "lock").exists()
 
 
-def test_ctrl_c_outside_of_training_is_one_line(tmp_path, monkeypatch, capsys):
+def test_ctrl_c_outside_of_training_is_one_line(handled, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sparse_train.train.tasks.build", lambda cfg, ranks: signal.raise_signal(signal.SIGINT))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        code, _, err = run_here(monkeypatch, capsys, "--multirun", "seed=0,1", *SHORT, f"runs_dir={tmp_path}")
-    finally:
-        signal.signal(signal.SIGINT, before)
+    handled(signal.SIGINT, signal.default_int_handler)
+    code, _, err = run_here(monkeypatch, capsys, "--multirun", "seed=0,1", *TINY, f"runs_dir={tmp_path}")
     assert code == 130
     assert err.splitlines()[-1] == "interrupted; the same command resumes"
     assert len(err.splitlines()) <= 3, "the first words, the line of the run that was about to begin, and this one"
@@ -186,30 +177,13 @@ def test_a_signal_to_the_whole_process_group_leaves_the_data_workers_alone(image
     assert not any(map(_there, workers)), "torch's watchdog ends them"
 
 
-ORPHANED = """
-import os, signal, sys, time, torch
-from sparse_train.data.imagenet import imagenet
-from sparse_train.data.memory import Loading
-
-run, seed = os.getpid(), torch.manual_seed
-
-def after_the_run_was_killed(value):
-    if os.getpid() != run:
-        os.kill(run, signal.SIGKILL)
-        while os.getppid() == run:
-            time.sleep(0.001)
-    return seed(value)
-
-torch.manual_seed = after_the_run_was_killed  # a worker calls it before torch's watchdog begins
-loading = Loading(sys.argv[1], 2, 0, torch.device("cpu"), workers=1)
-next(imagenet(loading, [0.5] * 3, [0.25] * 3, 2, 16, 20).train.epoch())
-"""
-
-
-def test_a_worker_whose_run_was_killed_while_it_began_ends(image_folder):
-    """The pipe of the output stays open for as long as the worker is there."""
-    ended = subprocess.run([sys.executable, "-c", ORPHANED, image_folder], cwd=ROOT, capture_output=True, timeout=60)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+@pytest.mark.parametrize(("run", "status"), [(os.getpid, 0), (os.getppid, 1)], ids=["there", "gone"])
+def test_a_worker_whose_run_was_killed_while_it_began_ends(run, status):
+    run = run()
+    if (worker := os.fork()) == 0:
+        end_if_orphaned(run, 0)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == status
 
 
 def _workers(process):
@@ -239,15 +213,12 @@ def _there(pid):
         return False
 
 
-def test_two_processes_on_one_run(tmp_path, unbroken):
-    """The second leaves with an exit status of its own, and says who is at work."""
-    again = training(*ARGUMENTS, "epochs=300", f"runs_dir={tmp_path}")
-    with Program(again) as first:
-        while first.process.is_alive() and not list(tmp_path.glob("*/record.json")):
-            time.sleep(0.01)
-        second = warm.run(again)
-        assert first.process.is_alive(), "still training"
-    assert second.returncode == 75
-    assert f"is being trained by process {first.process.pid} on " in second.stderr
-    assert second.stdout == ""
-    assert record(only(tmp_path))["status"] == "running"
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, compose_config, monkeypatch, capsys):
+    """With an exit status of its own, and who is at work."""
+    holder = Lock(tmp_path / run_id(compose_config(*TINY)) / "lock")
+    holder.path.parent.mkdir()
+    holder.acquire()
+    code, out, err = run_here(monkeypatch, capsys, *TINY, f"runs_dir={tmp_path}")
+    assert (code, out) == (75, "")
+    assert f"is being trained by process {os.getpid()} on " in err
+    holder.release()

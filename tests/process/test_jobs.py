@@ -78,11 +78,8 @@ def test_lines_before_the_run_and_other_options_of_sbatch(submitted):
     [
         ({"gres": "gpu:a100:2"}, {}, None),
         ({"gres": "lscratch:100"}, {}, 1),
-        ({"gpus_per_task": 1}, {}, None),
-        ({"additional_parameters": {"gpus": 2}}, {}, None),
         ({"additional_parameters": {"gpus_per_node": "a100:2"}}, {}, None),
         ({}, {"SBATCH_GRES": "gpu:2"}, None),
-        ({}, {"SBATCH_GPUS_PER_NODE": "2"}, None),
         ({"gpus_per_node": 4}, {"SBATCH_GRES": "gpu:2"}, 4),
     ],
 )
@@ -154,10 +151,3 @@ def quoted(value) -> str:
     if isinstance(value, dict):
         return f"{{{','.join(f'{key}:{quoted(one)}' for key, one in value.items())}}}"
     return f"'{value}'" if isinstance(value, str) else str(value)
-
-
-def test_a_typed_further_option_wins_over_its_variable(submitted, monkeypatch):
-    monkeypatch.setenv("SBATCH_RESERVATION", "variable")
-    job = submitted("hydra.launcher.additional_parameters={reservation: typed}")
-    assert job.asks("reservation") == "typed"
-    assert "SBATCH_RESERVATION" not in job.environment

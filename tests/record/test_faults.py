@@ -1,7 +1,7 @@
 """What breaks around a run: disks, directories, memory, strangers' files. One clear line, and nothing lost."""
 
-import json
 import os
+import re
 import shutil
 
 import pytest
@@ -13,14 +13,11 @@ from sparse_train.config import Config
 from sparse_train.errors import ConfigError
 from sparse_train.options import composition
 from sparse_train.record import checkpoint, files
-from sparse_train.record.checkpoint import Checkpoints
-from sparse_train.record.record import Record
 from sparse_train.report import sweeps
-from sparse_train.report.results import Records
 from sparse_train.train import loop
-from support.runs import QUICK, command, history, only, record, run_here, same_state, trained
+from support.runs import TINY, history, only, record, run_here, same_state, trained
 
-FAST = (*QUICK, "epochs=3", "checkpoint_steps=4")
+FAST = (*TINY, "epochs=3", "batch_size=16", "checkpoint_steps=4")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +25,7 @@ def unbroken(tmp_path_factory):
     return trained(*FAST, f"runs_dir={tmp_path_factory.mktemp('unbroken')}")
 
 
-@pytest.mark.parametrize("failing", range(1, 12, 2))
+@pytest.mark.parametrize("failing", [1, 4, 9])
 def test_a_full_disk_fails_the_run_and_nothing_before_it(failing, unbroken, tmp_path, monkeypatch, capsys):
     """The n-th write finds the disk full. Once there is room again the run goes on, to the same end."""
     flush, calls = os.fsync, []
@@ -56,42 +53,25 @@ def test_a_full_disk_fails_the_run_and_nothing_before_it(failing, unbroken, tmp_
     assert history(run_dir) == history(unbroken)
 
 
-def test_a_write_that_fails_once_leaves_a_failed_record(tmp_path, monkeypatch, capsys):
-    calls = []
-
-    def broken(descriptor):
-        calls.append(descriptor)
-        if len(calls) == 3:
-            raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(files.os, "fsync", broken)
-    code, _, err = run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path}")
-    assert code == 1
-    assert "Input/output error" in err
-    content = record(only(tmp_path))
-    assert content["status"] == "failed"
-    assert "Input/output error" in content["reason"]
+DENIED, FULL = PermissionError(13, "Permission denied"), torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_a_directory_that_may_not_be_written(tmp_path, monkeypatch, capsys):
-    def refused(self):
-        raise PermissionError(13, "Permission denied")
+@pytest.mark.parametrize(
+    ("place", "error", "line"),
+    [
+        ("record.lock.Lock.acquire", DENIED, r"error: runs_dir=.*/x: cannot be written \(Permission denied\)"),
+        ("train.loop.train_epoch", FULL, "out of GPU memory; try a smaller batch_size or amp=bf16"),
+    ],
+)
+def test_what_fails_says_what_would_help(place, error, line, tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise error
 
-    monkeypatch.setattr("sparse_train.record.lock.Lock.acquire", refused)
+    monkeypatch.setattr(f"sparse_train.{place}", fails)
     code, out, err = run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path / 'x'}")
     assert (code, out) == (1, "")
-    assert f"error: runs_dir={tmp_path / 'x'}: cannot be written (Permission denied)" in err
-
-
-def test_out_of_memory_says_what_would_help(tmp_path, monkeypatch, capsys):
-    def no_memory(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-
-    monkeypatch.setattr("sparse_train.train.loop.train_epoch", no_memory)
-    code, _, err = run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path}")
-    assert code == 1
-    assert "out of GPU memory; try a smaller batch_size or amp=bf16" in err
-    assert record(only(tmp_path))["status"] == "failed"
+    assert re.search(line, err)
+    assert [record(path.parent)["status"] for path in tmp_path.glob("x/*/record.json")] in ([], ["failed"])
 
 
 def test_a_run_whose_record_is_damaged_is_named_and_goes_on_without_it(unbroken, tmp_path, monkeypatch, capsys):
@@ -109,70 +89,14 @@ def test_a_run_whose_record_is_damaged_is_named_and_goes_on_without_it(unbroken,
     assert same_state(path.parent, unbroken)
 
 
-# --- strangers' files, at random ---
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(content=JSON | st.binary(max_size=60))
-def test_any_file_in_a_records_place_is_passed_over_and_named(content, tmp_path_factory):
-    place = tmp_path_factory.mktemp("runs")
-    (place / "abc").mkdir()
-    data = content if isinstance(content, bytes) else json.dumps(content).encode()
-    (place / "abc" / "record.json").write_bytes(data)
-    with pytest.raises(ConfigError, match="record.json: "):
-        Record(str(place), "abc")
-    records = Records([place])
-    assert records.found == {}
-    assert len(records.problems) == 1
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.binary(max_size=400), head=st.sampled_from([b"", b"sparse_train checkpoint 4 ", b"PK\x03\x04"]))
-def test_any_bytes_in_a_checkpoints_place_are_refused(data, head, tmp_path_factory):
-    place = tmp_path_factory.mktemp("run")
-    (place / "checkpoint.pt").write_bytes(head + data)
-    with pytest.raises(ValueError, match=r"checkpoint.pt (is not a checkpoint|has format|is damaged)"):
-        checkpoint.read(place / "checkpoint.pt")
-    with pytest.raises(ConfigError, match="start over with resume=fresh"):
-        Checkpoints(place).load("cpu")
-
-
 def test_what_a_checkpoint_holds_belongs_to_its_format(unbroken):
     """Whoever changes this raises `checkpoint.FORMAT`: other code then refuses the file and does not stumble on it."""
-
-    def shape(value, depth):
-        if isinstance(value, torch.Tensor):
-            return str(value.dtype).removeprefix("torch.")
-        if isinstance(value, dict) and depth:
-            return {key: shape(item, depth - 1) for key, item in value.items()}
-        return type(value).__name__
-
     state = checkpoint.read(unbroken / "checkpoint.pt")
     assert checkpoint.FORMAT == 4
-    assert {key: shape(value, 0 if key == "model" else 1) for key, value in state.items()} == {
-        "id": "str",
-        "history": "list",
-        "steps": "int",
-        "seconds": "float",
-        "segments": "list",
-        "meter": {
-            "loss": "float64",
-            "correct": "float64",
-            "samples": "int64",
-            "norm": "float64",
-            "norms": "int",
-            "notes": "dict",
-        },
-        "random": {"cpu": "uint8"},
-        "model": "OrderedDict",
-        "optimizer": {"state": "dict", "param_groups": "list", "topology": "dict"},
-    }
+    parts = ("history", "steps", "seconds", "segments", "meter", "random", "model", "optimizer")
+    assert set(state) == {"id", *parts}
+    assert set(state["meter"]) == {"loss", "correct", "samples", "norm", "norms", "notes"}
+    assert set(state["optimizer"]) == {"state", "param_groups", "topology"}
 
 
 PATHS = ["dst.every", "dst.method", "optimizer.mirror", "optimizer.precondition", "model.width", "dataset.pad"]
@@ -181,7 +105,7 @@ ODD = ["", "null", "[]", "{}", "[1", "-1", "nan", "1e400", "${seed}", "${nope}",
 SIGNS, VALUES = st.sampled_from(["", "", "+", "++", "~"]), st.sampled_from(ODD) | st.text()
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(sign=SIGNS, key=st.sampled_from(KEYS), value=VALUES)
 def test_any_words_on_the_command_line_give_no_traceback(sign, key, value, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
@@ -193,49 +117,31 @@ def test_any_words_on_the_command_line_give_no_traceback(sign, key, value, tmp_p
     assert not list(tmp_path.glob("*/record.json"))
 
 
-MAIN = "defaults: [config, _self_]\n"
-SWEEPS = [
-    "",
-    "a",
-    "[]",
-    "{}",
-    "a: b",
-    "a: [",
-    "\t",
-    "&a *b",
-    "!x y",
-    "artifact: 1",
-    "artifact: {}",
-    "hydra: 1",
-    "defaults: [nothing]",
-    MAIN + "artifact: {title: a}\nhydra: {sweeper: {params: 5}}",
-    MAIN + "artifact: {title: a}\nhydra: {sweeper: {params: {dst: snip}}}",
-    MAIN + "artifact: {title: a}\nhydra: {sweeper: {params: {colour: red}}}",
-    MAIN + "artifact: {title: a}\nhydra: {sweeper: {params: {epochs: many}}}",
-    MAIN + "artifact: {title: a}\nhydra: {sweeper: {params: {dst.colour: red}}}",
-]
+MAIN = "defaults: [config, _self_]\nartifact: {title: a}\nhydra: {sweeper: {params: "
+SWEEPS = ["", "[]", "a: b", "a: [", "!x y", "artifact: 1", "hydra: 1", "defaults: [nothing]"]
+SWEEPS += [MAIN + "5}}", MAIN + "{dst: snip}}}", MAIN + "{epochs: many}}}", MAIN + "{dst.colour: red}}}"]
 
 
-@pytest.mark.parametrize("text", SWEEPS)
-def test_a_malformed_sweep_is_named(text, tmp_path, monkeypatch):
-    (tmp_path / "odd.yaml").write_text(text)
+def test_a_malformed_sweep_is_named(tmp_path, monkeypatch):
     (tmp_path / "_scales.yaml").write_text("{}")
     for module in (sweeps, composition):
         monkeypatch.setattr(module, "SWEEPS", tmp_path)
-    caches = (sweeps._load, sweeps._compose, sweeps.artifact, sweeps.scales)
-    for cached in caches:
-        cached.cache_clear()
-    with pytest.raises(ConfigError, match=r"^artifact=sweeps/odd.yaml: "):
-        sweeps.load("odd")
-    for cached in caches:
-        cached.cache_clear()
+    for text in SWEEPS:
+        (tmp_path / "odd.yaml").write_text(text)
+        for cached in (sweeps._load, sweeps._compose, sweeps.artifact, sweeps.scales):
+            cached.cache_clear()
+        with pytest.raises(ConfigError, match=r"^artifact=sweeps/odd.yaml: "):
+            sweeps.load("odd")
+    sweeps.scales.cache_clear()
 
 
-def test_no_secret_of_the_environment_is_written(tmp_path):
+def test_no_secret_of_the_environment_is_written(tmp_path, monkeypatch, capsys):
     secrets = {"WANDB_API_KEY": "a1b2c3secretwandb", "HF_TOKEN": "hf_secrettoken", "AWS_SECRET_ACCESS_KEY": "awssecret"}
     paths = {"SPARSE_TRAIN_DATA": "/planted/place"}  # which a path may name, and a record keeps as it is written
     place = "${oc.env:SPARSE_TRAIN_DATA}/x"
-    code, out, err = command(*FAST, f"runs_dir={tmp_path}", f"data_dir='{place}'", **secrets, **paths)
+    for name, value in (secrets | paths).items():
+        monkeypatch.setenv(name, value)
+    code, out, err = run_here(monkeypatch, capsys, *FAST, f"runs_dir={tmp_path}", f"data_dir='{place}'")
     assert code == 0, err
     assert record(only(tmp_path))["config"]["data_dir"] == place
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
@@ -245,10 +151,10 @@ def test_no_secret_of_the_environment_is_written(tmp_path):
     assert len(written) > 10_000
 
 
-def test_a_task_that_fails_is_recorded_as_failed(tmp_path):
+def test_a_task_that_fails_is_recorded_as_failed(tmp_path, monkeypatch, capsys):
     """A measurement finds its data missing only once it has begun."""
     overrides = ["task=bn_gradient", "dataset=mnist", "download=false", "data_dir=/nowhere"]
-    code, _, err = command(*overrides, f"runs_dir={tmp_path}")
+    code, _, err = run_here(monkeypatch, capsys, *overrides, f"runs_dir={tmp_path}")
     assert code == 1
     assert "data_dir=/nowhere" in err
     assert "Traceback" not in err

@@ -3,24 +3,24 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
+from contextlib import redirect_stderr
+from io import StringIO
 from statistics import mean, stdev
 
 import pytest
 from safetensors.torch import load_file
 
 from sparse_train.__main__ import next_command
-from sparse_train.process.console import closing_line
 from sparse_train.process.workers import KILLED, spread, worker
 from sparse_train.record.export import load
+from sparse_train.train.build import build
 from sparse_train.train.multirun import Local, table
-from sparse_train.train.tasks import SLOW_BF16
-from support.runs import QUICK, ROOT, record, run_here, training
-from support.warm import Program
+from sparse_train.train.tasks import SLOW_BF16, card
+from support.runs import QUICK, ROOT, TINY, record, run_here, trained, training
 
 
 def test_all_failures_are_told_at_the_end(tmp_path, monkeypatch, capsys):
@@ -39,16 +39,8 @@ def test_all_failures_are_told_at_the_end(tmp_path, monkeypatch, capsys):
 
 
 def test_a_sweep_ends_with_a_table_of_settings_over_seeds(tmp_path, monkeypatch, capsys):
-    words = [
-        "--multirun",
-        *QUICK,
-        "epochs=1",
-        "dst=set,rigl",
-        "seed=0,1",
-        "dataset.validation=0",
-        f"runs_dir={tmp_path}",
-    ]
-    code, _, err = run_here(monkeypatch, capsys, *words)
+    words = ["--multirun", *TINY, "epochs=1", "dst=set,rigl", "seed=0,1", "dataset.validation=0"]
+    code, _, err = run_here(monkeypatch, capsys, *words, f"runs_dir={tmp_path}")
     assert code == 0, err
     found = {}
     for path in tmp_path.glob("*/record.json"):
@@ -70,8 +62,8 @@ def test_a_sweeper_gets_the_accuracy_on_images_held_out(tmp_path, monkeypatch, c
     found = []
     launch = Local.launch
     monkeypatch.setattr(Local, "launch", lambda *given, **more: found.extend(launch(*given, **more)) or found)
-    words = [*QUICK, "epochs=1", "seed=0,1", "dataset.validation=100", "hydra/launcher=local", f"runs_dir={tmp_path}"]
-    code, _, err = run_here(monkeypatch, capsys, "--multirun", *words)
+    words = [*TINY, "epochs=1", "seed=0,1", "dataset.validation=50", "hydra/launcher=local", "hydra.launcher.n_jobs=1"]
+    code, _, err = run_here(monkeypatch, capsys, "--multirun", *words, f"runs_dir={tmp_path}")
     assert code == 0, err
     records = {one["config"]["seed"]: one for one in (record(path.parent) for path in tmp_path.glob("*/record.json"))}
     assert [one.return_value for one in found] == [records[seed]["final"]["val_acc"] for seed in (0, 1)]
@@ -89,87 +81,67 @@ def test_an_error_of_ours_keeps_its_traceback_and_is_listed(tmp_path, monkeypatc
     assert "error: 2 of 2 runs failed:\n  seed=0: ZeroDivisionError: a bug\n  seed=1: ZeroDivisionError" in err
 
 
-def test_a_run_ends_with_what_it_came_to_and_its_directory(tmp_path, monkeypatch, capsys):
-    """Also one that was complete before; stdout has the directory alone."""
-    for again in (False, True):
-        code, out, err = run_here(monkeypatch, capsys, *QUICK, "epochs=1", f"runs_dir={tmp_path}")
-        assert code == 0
-        [left] = tmp_path.glob("*/record.json")
-        assert out == f"{left.parent}\n"
-        accuracy = record(left.parent)["final"]["test_acc"]
-        head, *rows = err[err.index("complete: ") :].splitlines()
-        if again:
-            assert re.match(rf"complete: test accuracy {accuracy:.2f}% after 1 epoch in \d\d:\d\d \(ITOP 1", head)
-            assert head.endswith(", sparsity 90.00%); trained earlier")
-            assert rows == []
-        else:
-            assert head == "complete: digits resnet20 rigl sparseopt 0.9 seed 0"
-            said = {row.split()[0]: row.split(maxsplit=1)[1] for row in rows}
-            assert list(said) == ["best", "last", "time", "files", "next"]
-            assert said["best"] == f"test accuracy {accuracy:.2f}% in epoch 1"
-            assert said["last"].startswith(f"test accuracy {accuracy:.2f}% (sparsity 90.00%, ITOP 1")
-            assert said["files"] == ", ".join(sorted(path.name for path in left.parent.iterdir()))
-            assert said["next"].startswith("python -m sparse_train ")
-        assert err.count(str(left.parent)) == 0, "stdout has it"
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """A run whose masks stay: its directory, and what it said on stderr at its first launch and at its second."""
+    words = (*QUICK, "epochs=1", "sparsity=0.75", "update_every=5000", f"runs_dir={tmp_path_factory.mktemp('runs')}")
+    told = []
+    for _ in range(2):
+        with redirect_stderr(StringIO()) as err:
+            run_dir = trained(*words)
+        told.append(err.getvalue())
+    return run_dir, *told
+
+
+def test_a_run_begins_with_its_weights_epochs_and_device(said):
+    run_dir, err, _ = said
+    masks = load_file(run_dir / "masks.safetensors").values()
+    kept, sparse = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+    dense = sum(weight.numel() for weight in load(run_dir).parameters()) - sparse
+    assert kept / sparse == pytest.approx(0.25, abs=0.001)
+    name, weights, length, warning, *_ = err.splitlines()
+    assert name == f"digits resnet20 rigl sparseopt 0.75 seed 0 (run {run_dir.name})"
+    words = f"{kept:,} of {sparse:,} weights ({kept / sparse:.2%}); dense: {dense:,} (norms, biases)"
+    assert weights == f"  ResNet20: {words}"
+    assert re.fullmatch(r"  1 epoch of \d+ steps on cpu, 1 thread, fp32; \* marks the best so far", length)
+    assert warning == "  warning: every=5000: no mask update of this run replaces a weight, so its masks stay"
+
+
+def test_a_run_ends_with_what_it_came_to(said):
+    """Also one that was complete before; stdout alone has the directory."""
+    run_dir, first, again = said
+    accuracy = record(run_dir)["final"]["test_acc"]
+    head, *rows = first[first.index("complete: ") :].splitlines()
+    assert head == "complete: digits resnet20 rigl sparseopt 0.75 seed 0"
+    lines = {row.split()[0]: row.split(maxsplit=1)[1] for row in rows}
+    assert list(lines) == ["best", "last", "time", "files", "next"]
+    assert lines["best"] == f"test accuracy {accuracy:.2f}% in epoch 1"
+    assert lines["last"].startswith(f"test accuracy {accuracy:.2f}% (sparsity 75.00%, ITOP 2")
+    assert lines["files"] == ", ".join(sorted(path.name for path in run_dir.iterdir()))
+    assert lines["next"].startswith("python -m sparse_train ")
+    words = rf"complete: test accuracy {accuracy:.2f}% after 1 epoch in \d\d:\d\d \(ITOP 2.*, sparsity 75.00%\)"
+    assert re.search(words, again)
+    assert str(run_dir) not in first + again
 
 
 @pytest.mark.parametrize(
     ("optimizer", "arguments", "expected"),
     [
-        ("sparseopt", ["dst=set", "seed=3"], "dst=set seed=3 optimizer=sgd"),
-        ("ham", ["optimizer=ham", "--config-dir", "my lab"], "--config-dir 'my lab' optimizer=sgd"),
-        ("sgd", ["optimizer=sgd", "seed=3", "dst=set"], "optimizer=sgd dst=set seed=4"),
-        ("sgd", ["optimizer=sgd", "optimizer/precondition=sparseopt"], "optimizer=sgd"),
-        (
-            "sparseopt",
-            ["renorm=unit", "optimizer.renorm.max_norm=5"],
-            "renorm=unit optimizer.renorm.max_norm=5 optimizer=sgd",
-        ),
-        ("sparseopt", ["dst=set", "resume=fresh"], "dst=set optimizer=sgd"),
-        ("sparseopt", ["++optimizer.precondition.average=none", "~optimizer/mirror"], "optimizer=sgd"),
-        (
-            "sgd",
-            ["optimizer=sgd", "++seed=3", "--config-dir", "optimizers"],
-            "optimizer=sgd --config-dir optimizers seed=4",
-        ),
+        ("sparseopt", "dst=set seed=3 resume=fresh", "dst=set seed=3 optimizer=sgd"),
+        ("ham", "optimizer=ham --config-dir 'my lab'", "--config-dir 'my lab' optimizer=sgd"),
+        ("sgd", "optimizer=sgd ++seed=3 dst=set", "optimizer=sgd dst=set seed=4"),
+        ("sgd", "optimizer=sgd optimizer/precondition=sparseopt", "optimizer=sgd"),
+        ("sparseopt", "++optimizer.precondition.average=none ~optimizer/mirror", "optimizer=sgd"),
     ],
 )
 def test_a_run_ends_with_the_command_to_compare_it_with(optimizer, arguments, expected):
     record = {"choices": {"optimizer": optimizer}, "config": {"seed": 3}}
-    assert next_command(record, arguments) == f"python -m sparse_train {expected}"
+    assert next_command(record, shlex.split(arguments)) == f"python -m sparse_train {expected}"
 
 
 def test_growth_by_corrected_gradients_has_no_baseline_to_train_next():
-    record = {
-        "choices": {"optimizer": "sparseopt"},
-        "config": {"seed": 3, "dst": {"method": {"gradient": "corrected"}}},
-    }
-    assert next_command(record, ["dst=rigl_corrected"]) is None
-
-
-def test_a_sweep_that_cannot_write_says_so_in_one_line(monkeypatch, capsys):
-    code, out, err = run_here(monkeypatch, capsys, "--multirun", "seed=0,1", "runs_dir=/etc/passwd")
-    assert (code, out) == (1, "")
-    assert err == "error: runs_dir=/etc/passwd: cannot be written (Not a directory)\n"
-
-
-def test_a_run_without_a_mask_update_warns(tmp_path, monkeypatch, capsys):
-    code, _, err = run_here(monkeypatch, capsys, *QUICK, "epochs=1", "update_every=5000", f"runs_dir={tmp_path}")
-    assert code == 0
-    assert "  warning: every=5000: no mask update of this run replaces a weight, so its masks stay\n" in err
-
-
-def test_a_run_begins_with_its_weights_epochs_and_device(tmp_path, monkeypatch, capsys):
-    _, out, err = run_here(monkeypatch, capsys, *QUICK, "epochs=1", "sparsity=0.75", f"runs_dir={tmp_path}")
-    masks = load_file(Path(out.strip()) / "masks.safetensors").values()
-    kept, sparse = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
-    dense = sum(weight.numel() for weight in load(out.strip()).parameters()) - sparse
-    assert kept / sparse == pytest.approx(0.25, abs=0.001)
-    name, weights, length = err.splitlines()[:3]
-    assert name == f"digits resnet20 rigl sparseopt 0.75 seed 0 (run {Path(out.strip()).name})"
-    words = f"{kept:,} of {sparse:,} weights ({kept / sparse:.2%}); dense: {dense:,} (norms, biases)"
-    assert weights == f"  ResNet20: {words}"
-    assert re.fullmatch(r"  1 epoch of \d+ steps on cpu, 1 thread, fp32; \* marks the best so far", length)
+    config = {"seed": 3, "dst": {"method": {"gradient": "corrected"}}}
+    assert next_command({"choices": {"optimizer": "sparseopt"}, "config": config}, ["dst=rigl_corrected"]) is None
 
 
 def test_the_weights_that_stay_dense_are_named_and_layers_are_listed_on_request(monkeypatch, capsys):
@@ -183,24 +155,17 @@ def test_the_weights_that_stay_dense_are_named_and_layers_are_listed_on_request(
     assert (code, out, err) == (1, "", "error: argument --multirun/-m: not allowed with argument --layers\n")
 
 
-@pytest.mark.parametrize(("has", "amp", "warned"), [("AVX2", "bf16", 1), ("AVX512", "bf16", 0), ("AVX2", "none", 0)])
-def test_a_run_warns_where_bfloat16_is_slow(has, amp, warned, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: has)
-    code, _, err = run_here(monkeypatch, capsys, *QUICK, "epochs=1", f"amp={amp}", f"runs_dir={tmp_path}")
-    assert code == 0
-    assert err.count(f"  warning: {SLOW_BF16}\n") == warned
-
-
-def test_a_measurement_says_its_numbers():
-    final = {"largest_gap": 1.25e-7, "layer": "conv1", "mean_gap": 0.5}
-    assert closing_line({"status": "complete", "final": final}) == "complete: largest gap 1.25e-07, mean gap 0.5"
-    assert closing_line({"status": "complete"}) == "complete"
+def test_a_run_warns_where_bfloat16_is_slow(compose_config, monkeypatch):
+    runs = {amp: build(compose_config("model=mlp", f"amp={amp}")) for amp in ("none", "bf16")}
+    for has, amp, warned in (("AVX2", "bf16", True), ("AVX512", "bf16", False), ("AVX2", "none", False)):
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda has=has: has)
+        assert (f"  warning: {SLOW_BF16}" in card(runs[amp], "abc")) == warned
 
 
 def test_workers_side_by_side_say_who_speaks_and_save_when_interrupted(tmp_path):
     """An interrupt from the keyboard is sent to all processes of the group."""
     words = ["hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1,2", *QUICK, "epochs=400"]
-    command = [sys.executable, "-m", "sparse_train", "--multirun", *words, f"runs_dir={tmp_path}"]
+    command = training("--multirun", *words, f"runs_dir={tmp_path}")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (a background job's children ignore it)
     with subprocess.Popen(command, cwd=ROOT, start_new_session=True, preexec_fn=heard, **pipes) as process:
@@ -221,16 +186,16 @@ def test_workers_side_by_side_say_who_speaks_and_save_when_interrupted(tmp_path)
 
 def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
     """The others do not notice. Asked alone for an end, a worker saves, and its run goes on too."""
-    words = ["hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1,2", *QUICK, "epochs=25", "checkpoint_steps=1"]
-    with Program(training("--multirun", *words, f"runs_dir={tmp_path}")) as program:
-        while program.process.is_alive() and len(list(tmp_path.glob("*/checkpoint.pt"))) < 2:
+    words = ["hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1,2", *TINY, "epochs=40", "checkpoint_steps=1"]
+    command = training("--multirun", *words, f"runs_dir={tmp_path}")
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and len(list(tmp_path.glob("*/checkpoint.pt"))) < 2:
             time.sleep(0.05)
         first, second = (json.loads(path.read_text()) for path in tmp_path.glob("*/lock"))
         os.kill(first["pid"], signal.SIGKILL)
         os.kill(second["pid"], signal.SIGTERM)
-        done = program.finish(timeout=300)
-    said = done.stderr
-    assert done.returncode == 0, said
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
     assert said.count("resuming after epoch") == 2
     assert said.count("checkpoint saved on SIGTERM") == 1
     assert [record(path.parent)["status"] for path in tmp_path.glob("*/record.json")] == ["complete"] * 3

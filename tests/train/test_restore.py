@@ -6,32 +6,18 @@ import torch
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.record import metadata, segments
 from sparse_train.record.checkpoint import read
-from sparse_train.train import loop
-from support.runs import notices, only, record, run_here
+from support.runs import Killed, broken_off, notices, only, record, run_here
 
 TINY = ("model=mlp", "dataset.train_images=64", "batch_size=8", "epochs=4", "sparsity=0.9", "threads=1")
 TINY += ("update_every=3", "checkpoint_steps=2", "lr=0.01")
 
 
-class Killed(BaseException):
-    """Nobody catches it, as nobody catches SIGKILL."""
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """The command; broken off after so many steps, if asked to: its directory, exit status and stderr."""
+    """The command; broken off at some steps, if asked to: its directory, exit status and stderr."""
 
-    def ran(*overrides, steps=None):
-        calls, loss = [], loop.Run.loss
-
-        def counted(run, images, labels):
-            calls.append(1)
-            if len(calls) == steps:
-                raise Killed
-            return loss(run, images, labels)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(loop.Run, "loss", counted)
+    def ran(*overrides, steps=()):
+        with broken_off(*steps):
             try:
                 code, _, err = run_here(monkeypatch, capsys, *TINY, *overrides, f"runs_dir={tmp_path}")
             except Killed:
@@ -66,7 +52,7 @@ def test_weights_without_numbers_are_not_saved(run, monkeypatch):
 def test_a_run_that_other_code_goes_on_with_says_so_and_keeps_both(run, removed, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(metadata, "training_code", lambda: "0123456789ab")
-        run_dir, _, err = run(steps=14)
+        run_dir, _, err = run(steps=[13])
     assert "other code" not in err
     [first] = record(run_dir)["segments"]
     place = read(run_dir / "checkpoint.pt")

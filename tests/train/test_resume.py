@@ -1,31 +1,25 @@
 """Broken off in the middle of an epoch and taken up again: the same to the bit, whatever makes a step."""
 
-import os
 import shutil
 import signal
 import time
 
 import pytest
-import torch
 
 from sparse_train.data import imagenet
 from sparse_train.record.record import Record
 from sparse_train.train import loop
 from sparse_train.train.build import build
 from sparse_train.train.checkpointing import Interval
-from support.runs import only, record, run_here, tensors, timeless
+from support.runs import Killed, broken_off, equal, only, record, run_here, tensors, timeless
 
-SMALL = ("epochs=3", "batch_size=8", "update_every=3", "model.width=0.25", "optimizer=sparseopt_ham", "threads=1")
+SMALL = ("epochs=3", "batch_size=8", "update_every=3", "optimizer=sparseopt_ham", "threads=1")
 DIGITS = ("dataset=digits", "dataset.train_images=64")
-FOLDER = ("dataset=imagenet", "dataset.num_classes=2", "dataset.image_size=16", "dataset.resize=20", "model=resnet20")
-
-
-class Killed(BaseException):
-    """Nobody catches it, as nobody catches SIGKILL."""
+FOLDER = ("dataset=imagenet", "dataset.num_classes=2", "dataset.image_size=16", "dataset.resize=20", "model=mlp")
 
 
 @pytest.fixture
-def ended(compose_config, image_folder, tmp_path, monkeypatch):
+def ended(compose_config, image_folder, tmp_path):
     """Train, broken off at some calls of the loss if asked to; history, times aside, and all tensors of the end.
 
     As SIGKILL breaks it off, or as SIGTERM does if it is told so.
@@ -33,18 +27,7 @@ def ended(compose_config, image_folder, tmp_path, monkeypatch):
 
     def trained(name, overrides, *breaks, told=False):
         cfg = compose_config(*SMALL, f"data_dir={image_folder}", *overrides)
-        calls, loss = [], loop.Run.loss
-
-        def counted(run, images, labels):
-            calls.append(len(calls))
-            if calls[-1] in breaks and not told:
-                raise Killed
-            if calls[-1] in breaks:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return loss(run, images, labels)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(loop.Run, "loss", counted)
+        with broken_off(*breaks, told=told) as calls:
             for _ in range(len(breaks) + 1):
                 record = Record(str(tmp_path / name), "run")
                 run = build(cfg)
@@ -59,61 +42,48 @@ def ended(compose_config, image_folder, tmp_path, monkeypatch):
     return trained
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        (*DIGITS,),
-        (*DIGITS, "amp=bf16", "channels_last=true", "renorm=unit"),
-        (*DIGITS, "compile=true"),
-        (*DIGITS, "execution=csr", "topology.distribution=uniform"),
-        (*DIGITS, "dst=snfs", "drop_fraction=0.5"),
-        (*DIGITS, "dst=granet", "sparsity=0.5"),
-        (*FOLDER, "workers=0"),
-        (*FOLDER, "workers=2"),
-    ],
-    ids=["fp32", "bf16", "compiled", "csr", "snfs", "granet", "folder", "folder and workers"],
-)
-def test_broken_off_within_an_epoch_it_ends_the_same(ended, overrides):
-    rows, state, steps = ended("once", overrides)
-    again, after, calls = ended("again", overrides, steps // 4, 2 * steps // 3)
+WAYS = {
+    "bf16": (*DIGITS, "model.width=0.25", "amp=bf16", "channels_last=true", "renorm=unit"),
+    "compiled": (*DIGITS, "model=mlp", "compile=true"),
+    "csr": (*DIGITS, "model=mlp", "execution=csr", "topology.distribution=uniform"),
+    "snfs": (*DIGITS, "model=mlp", "dst=snfs", "drop_fraction=0.5"),
+    "folder and workers": (*FOLDER, "workers=2"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_broken_off_within_an_epoch_it_ends_the_same(ended, way):
+    rows, state, steps = ended("once", WAYS[way])
+    again, after, calls = ended("again", WAYS[way], steps // 4, 2 * steps // 3)
     assert steps + 2 < calls < steps + 8, "it went on in mid-epoch, from at most two steps before"
     assert again == rows
-    assert all(torch.equal(a, b) for a, b in zip(after, state, strict=True))
+    assert equal(after, state)
 
 
 def test_broken_off_while_it_is_tested_it_ends_the_same(ended):
     """A signal is answered between two batches of the test, which then begins again; no step is taken twice."""
-    overrides = (*DIGITS, "renorm=unit", "dataset.validation=8")  # 7 steps an epoch; batches of the test: 2 and 1
+    overrides = (*DIGITS, "model=mlp", "renorm=unit", "dataset.validation=8")
     rows, state, steps = ended("once", overrides)
-    again, after, calls = ended("again", overrides, 7, 7 + 1 + 1, told=True)
+    again, after, calls = ended("again", overrides, 7, 7 + 1 + 1, told=True)  # 7 steps an epoch; test batches: 2 and 1
     assert calls == steps + 1 + 2, "one batch of the test, then both of them, were made once more"
     assert again == rows
-    assert all(torch.equal(a, b) for a, b in zip(after, state, strict=True))
+    assert equal(after, state)
 
 
 def test_a_run_goes_on_with_other_images_only_if_it_is_told_to(image_folder, tmp_path, monkeypatch, capsys):
     """A swapped or added file under the same name gives another order, and another result."""
-    words = (
-        *SMALL,
-        *FOLDER,
-        "dataset=imagenet",
-        f"data_dir={image_folder}",
-        f"runs_dir={tmp_path / 'runs'}",
-        "workers=0",
-    )
+    words = (*SMALL, *FOLDER, f"data_dir={image_folder}", f"runs_dir={tmp_path / 'runs'}")
+    words += ("workers=0", "batch_size=5", "checkpoint_steps=1")
 
     def launched(*more):
-        return run_here(monkeypatch, capsys, *words, "batch_size=5", "checkpoint_steps=1", *more)
+        return run_here(monkeypatch, capsys, *words, *more)
 
     def added(name):
         folder = image_folder / "imagenet" / "train" / "n01"
         shutil.copy(folder / "0.png", folder / name)
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    with monkeypatch.context() as patched:
-        loss = loop.Run.loss
-        patched.setattr(loop.Run, "loss", lambda *given: (os.kill(os.getpid(), signal.SIGINT), loss(*given))[1])
-        assert launched()[0] == 130
+    with broken_off(0, told=True):
+        assert launched()[0] == 128 + signal.SIGTERM
     before = record(only(tmp_path / "runs"))["data"]
     assert set(before) == {"files of train", "files of val"}
     added("more.png")
@@ -141,10 +111,10 @@ def test_a_run_goes_on_with_other_images_only_if_it_is_told_to(image_folder, tmp
 
 def test_history_says_how_long_training_waited_for_images(compose_config, image_folder, tmp_path, capsys, monkeypatch):
     read, overrides = imagenet.read_image, (*SMALL, *FOLDER, f"data_dir={image_folder}", "workers=0", "batch_size=5")
-    monkeypatch.setattr(imagenet, "read_image", lambda path: (time.sleep(0.1), read(path))[1])
+    monkeypatch.setattr(imagenet, "read_image", lambda path: (time.sleep(0.02), read(path))[1])
     record = Record(str(tmp_path / "runs"), "run")
     with record.held():
         loop.train(build(compose_config(*overrides, "epochs=1")), record, [], Interval())
     [row] = record.history
-    assert 1.0 / row["seconds"] < row["data_wait"] < 1, "ten training images of 0.1 s each"
+    assert 0.2 / row["seconds"] < row["data_wait"] < 1, "ten training images of 0.02 s each"
     assert f"  wait {row['data_wait']:3.0%}\n" in capsys.readouterr().err
