@@ -152,9 +152,11 @@ def test_diagnostics_stay_on_the_device_and_never_wait_for_it(pretended_gpu):
     optimizer = SparseSGD(pretended_gpu.parameters(), topology, lr=0.1, precondition=SparseOpt())
     updater = Updater(topology, optimizer, RigL(), total_steps=100, every=1)
     looks, meter = Diagnostics(pretended_gpu, topology, optimizer), Meter(torch.device("cuda"))
-    with OnDevice() as seen, looks.step(meter), looks.update(meter, updater):
-        optimizer.step()
-        updater.update(1)
+    with OnDevice() as seen:
+        with looks.step(meter):
+            optimizer.step()
+        with looks.update(meter, updater):
+            updater.update(1)
     assert not seen.moved
     assert seen.devices == {"cuda"}
 
