@@ -1,5 +1,6 @@
 """Sparse training from a trained model: which weights stay, and what the commands of its page do."""
 
+import copy
 import re
 import shlex
 import warnings
@@ -19,13 +20,17 @@ from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, MaskMismatchError
 from sparse_train.models.imagenet import timm_model
 from sparse_train.models.resnet_cifar import ResNet20
+from sparse_train.record.record import Record
 from sparse_train.sparsity.methods.gmp import GMP
 from sparse_train.sparsity.methods.granet import GraNet
 from sparse_train.sparsity.methods.rigl import RigL
 from sparse_train.sparsity.methods.srigl import SRigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
+from sparse_train.train.build import build
 from support.runs import QUICK, ROOT, command, history, record, run_here
+from support.runs import trained as trained_run
+from support.steps import same
 
 X, Y = (torch.as_tensor(part) for part in load_digits(return_X_y=True))
 X = X.float() / 16
@@ -100,14 +105,17 @@ def test_magnitude_keeps_what_was_learned(trained):
 def test_nonzero_keeps_the_zeros_there_are(trained):
     before = Topology(trained, 0.7, initial="magnitude")
     expected = accuracy(trained)
-    again = Topology(trained, None, initial="nonzero")
-    assert all(torch.equal(mask, before.masks[name]) for name, mask in again.masks.items())
-    assert again.targets == before.counts
+    for sparsity in (None, 0.7):
+        again = Topology(trained, sparsity, initial="nonzero")
+        assert same(again.masks.values(), before.masks.values())
+        assert again.targets == before.counts
     assert accuracy(trained) == expected
     assert again.itop_rate() == pytest.approx(0.3, abs=1e-3)
-    assert Topology(trained, 0.7, initial="nonzero").targets == before.counts
     with pytest.raises(ConfigError, match=r"sparsity=0.5: the masks have 0.7 already; give that"):
         Topology(trained, 0.5, initial="nonzero")
+    more = Topology(trained, 0.9, initial="nonzero")
+    with pytest.raises(ConfigError, match=r"sparsity=0.9: the masks have 0.7; give that, as more needs a method"):
+        Updater(more, torch.optim.SGD(trained.parameters(), 0.1), RigL(), total_steps=100)
 
 
 @pytest.mark.parametrize("method", [GMP(), GraNet()])
@@ -125,13 +133,6 @@ def test_a_method_that_prunes_goes_on_from_there(trained, method):
         assert all(not (mask & ~learned.masks[name]).any() for name, mask in topology.masks.items()), "none came back"
 
 
-def test_a_method_that_does_not_prune_needs_the_sparsity_of_the_masks(trained):
-    Topology(trained, 0.7, initial="magnitude")
-    topology = Topology(trained, 0.9, initial="nonzero")
-    with pytest.raises(ConfigError, match=r"sparsity=0.9: the masks have 0.7; give that, as more needs a method"):
-        Updater(topology, torch.optim.SGD(trained.parameters(), 0.1), RigL(), total_steps=100)
-
-
 @pytest.mark.parametrize("initial", ["magnitude", "nonzero"])
 def test_srigl_goes_on_from_any_masks(trained, initial):
     Topology(trained, 0.8, initial="magnitude")
@@ -145,49 +146,41 @@ def test_srigl_goes_on_from_any_masks(trained, initial):
 
 def test_masks_of_ones_own_say_how_many(trained, tmp_path):
     masks = {name: torch.rand(w.shape) < 0.3 for name, w in trained.named_parameters() if w.ndim > 1}
-    topology = Topology(trained, None, initial=masks)
-    assert topology.targets == topology.counts == {name: int(mask.sum()) for name, mask in masks.items()}
-    density = sum(topology.counts.values()) / sum(mask.numel() for mask in masks.values())
-    assert topology.itop_rate() == pytest.approx(density)
-    path = tmp_path / "masks.safetensors"
-    safetensors.torch.save_file(masks, path)
-    for place in (path, str(path)):
-        assert Topology(trained, None, initial=place).counts == topology.counts
-    masks["4.weight"] = torch.ones(10, 10, dtype=torch.bool)
-    for change, error in (
-        ({}, r"must have a mask of \(10, 64\) for 4.weight"),
-        ({"4.weight": torch.zeros(10, 64, dtype=torch.bool)}, "leaves no weight in 4.weight"),
-        ({"5.weight": masks["0.weight"]}, "has a mask of 5.weight, which is no sparse weight of this model"),
+    safetensors.torch.save_file(masks, path := tmp_path / "masks.safetensors")
+    for initial in (masks, path, str(path)):
+        topology = Topology(trained, None, initial=initial)
+        assert topology.targets == topology.counts == {name: int(mask.sum()) for name, mask in masks.items()}
+    assert topology.itop_rate() == pytest.approx(1 - topology.sparsity())
+    for wrong, error in (
+        ({**masks, "4.weight": torch.ones(10, 10)}, r"must have a mask of \(10, 64\) for 4.weight"),
+        ({**masks, "4.weight": torch.zeros(10, 64)}, "leaves no weight in 4.weight"),
+        ({**masks, "5.weight": masks["0.weight"]}, "has a mask of 5.weight, which is no sparse weight of this model"),
+        ({}, "has no mask of 0.weight"),
+        ("runs/none", "must be a file, or the directory of a complete run"),
+        ("magnitud", "did you mean magnitude?"),
     ):
-        wrong = masks if not change else {**topology.masks, **change}
         with pytest.raises(ConfigError, match=error):
             Topology(trained, None, initial=wrong)
-    with pytest.raises(ConfigError, match="has no mask of 0.weight"):
-        Topology(trained, None, initial={})
-    with pytest.raises(ConfigError, match="must be a file, or the directory of a complete run"):
-        Topology(trained, None, initial="runs/none")
-    with pytest.raises(ConfigError, match="did you mean magnitude?"):
-        Topology(trained, 0.9, initial="magnitud")
 
 
 # --- nothing is taken without a word ---
 
 
-def test_random_masks_on_trained_weights_are_counted(trained):
+def test_random_masks_on_trained_or_frozen_weights_are_counted_and_dense_ones_on_sparse_weights(trained):
     total = sum(int(w.count_nonzero()) for w in trained.parameters() if w.ndim > 1)
     lost = total - round(0.2 * total)
     with pytest.warns(UserWarning, match=rf"random masks set {lost:,} of {total:,} weights to 0 that are trained"):
-        Topology(trained, 0.8)
-
-
-def test_random_masks_on_frozen_weights_are_counted():
+        Topology(copy.deepcopy(trained), 0.8)
     model = mlp()
     model[0].weight.requires_grad_(False)
     with pytest.warns(UserWarning, match=r"random masks set 3,\d+ of 8,832 weights to 0 that are frozen"):
         Topology(model, 0.8, "uniform")
+    Topology(trained, 0.7, initial="magnitude")
+    with pytest.warns(UserWarning, match=r"initial=dense lets 6,\d+ weights grow again that are 0"):
+        Topology(trained, 0.9, initial="dense")
 
 
-@pytest.mark.parametrize("has", [0.7, 0.9, 0.95])
+@pytest.mark.parametrize("has", [0.7, 0.95])
 def test_a_sparse_model_gets_no_random_masks(trained, has):
     """Also if one layer is denser than the masks would be."""
     Topology(trained, None, {"4.weight": 1.0, "*": 1 - has}, initial="magnitude")
@@ -197,21 +190,15 @@ def test_a_sparse_model_gets_no_random_masks(trained, has):
     assert all(torch.equal(w, before[name]) for name, w in trained.state_dict().items())
 
 
-def test_dense_masks_on_a_sparse_model_are_said(trained):
-    Topology(trained, 0.7, initial="magnitude")
-    with pytest.warns(UserWarning, match=r"initial=dense lets 6,\d+ weights grow again that are 0"):
-        Topology(trained, 0.9, initial="dense")
-
-
 @pytest.mark.parametrize(
     "made",
     [
         mlp,
         lambda: ResNet20(10),
-        *(
-            lambda name=name: timm.create_model(name)
-            for name in ("vit_tiny_patch16_224", "convnext_atto", "efficientnet_b0", "swin_tiny_patch4_window7_224")
-        ),
+        lambda: timm.create_model("vit_tiny_patch16_224", depth=2),
+        lambda: timm.create_model("convnext_atto", depths=(1, 1, 1, 1)),
+        lambda: timm.create_model("mobilenetv3_small_050"),
+        lambda: timm.create_model("swin_tiny_patch4_window7_224", embed_dim=24, depths=(1, 1)),
         lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 4, batch_first=True), 2),
     ],
 )
@@ -229,12 +216,7 @@ def test_an_untrained_model_is_taken_for_one(made):
 def dense(tmp_path_factory):
     """The directory of a finished run."""
     where = tmp_path_factory.mktemp("dense")
-    with pytest.MonkeyPatch.context() as patch:
-        capsys = type("Streams", (), {"readouterr": lambda _: type("Said", (), {"out": "", "err": ""})()})()
-        code, *_ = run_here(patch, capsys, *QUICK, f"runs_dir={where}", "dst=dense", "optimizer=sgd", "epochs=4")
-    assert code == 0
-    [found] = where.glob("*/record.json")
-    return found.parent
+    return trained_run(f"runs_dir={where}", "dst=dense", "optimizer=sgd", "epochs=4")
 
 
 def pruned(monkeypatch, capsys, tmp_path, *overrides):
@@ -261,7 +243,7 @@ def test_a_run_from_a_run(dense, monkeypatch, capsys, tmp_path):
     second = record(tmp_path / out.split("/")[-1].strip())
     assert second["before_training"]["test_acc"] == first["final"]["test_acc"]
     masks = [sparse_train.load_masks(tmp_path / one["id"]) for one in (first, second)]
-    assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())
+    assert same(*(mask.values() for mask in masks))
 
 
 def test_an_interrupted_run_from_a_run_ends_the_same(dense, monkeypatch, capsys, tmp_path):
@@ -270,8 +252,6 @@ def test_an_interrupted_run_from_a_run_ends_the_same(dense, monkeypatch, capsys,
 
     class Killed(BaseException):
         pass
-
-    from sparse_train.record.record import Record
 
     append = Record.append
 
@@ -320,24 +300,15 @@ def test_what_cannot_be_loaded_ends_in_one_line(dense, monkeypatch, capsys, tmp_
         assert not list(tmp_path.glob("*/record.json"))
 
 
-def in_a_trainers_checkpoint(state):
-    return {"epoch": 3, "state_dict": OrderedDict((f"module.{name}", tensor) for name, tensor in state.items())}
-
-
-@pytest.mark.parametrize("wrapped", [dict, in_a_trainers_checkpoint])
-def test_other_classes_get_a_new_classifier(dense, monkeypatch, capsys, tmp_path, wrapped):
+def test_a_trainers_checkpoint_of_other_classes_gets_a_new_classifier(dense, monkeypatch, capsys, tmp_path):
+    """And random masks on what it has get a warning."""
     state = safetensors.torch.load_file(dense / "model.safetensors")
     state |= {"fc.weight": torch.randn(7, state["fc.weight"].shape[1]), "fc.bias": torch.zeros(7)}
-    torch.save(wrapped(state), tmp_path / "seven.pt")
-    words = (f"model.weights={tmp_path}/seven.pt", "topology.initial=magnitude", "sparsity=0.5")
-    code, _, err = pruned(monkeypatch, capsys, tmp_path, *words)
+    wrapped = OrderedDict((f"module.{name}", tensor) for name, tensor in state.items())
+    torch.save({"epoch": 3, "state_dict": wrapped}, tmp_path / "seven.pt")
+    code, _, err = pruned(monkeypatch, capsys, tmp_path, f"model.weights={tmp_path}/seven.pt")
     assert code == 0, err
     assert "fc.weight, fc.bias: of 10 classes, which" in err
-
-
-def test_random_masks_on_loaded_weights_are_said(dense, monkeypatch, capsys, tmp_path):
-    code, _, err = pruned(monkeypatch, capsys, tmp_path, f"model.weights={dense}")
-    assert code == 0, err
     assert err.count("random masks") == 1
     assert "warning: random masks keep trained weights at random; topology.initial=magnitude" in err
 
@@ -350,13 +321,17 @@ def test_a_tag_without_its_weights_is_refused():
 
 
 def test_timms_weights_are_asked_for_and_never_drawn_over(monkeypatch, compose_config):
-    from sparse_train.train.build import build
-
     create, asked = timm.create_model, []
 
     def given(name, pretrained, **options):
         asked.append(pretrained)
-        return filled(create(name, **options))
+        model = create(name, **options)
+        for p in model.parameters():
+            nn.init.constant_(p, 0.25)
+        return model
+
+    def offline(*_, **__):
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
 
     monkeypatch.setattr("timm.create_model", given)
     words = ("model=timm", "model.name=resnet10t.c3_in1k", "model.pretrained=true", "dst=dense", "optimizer=sgd")
@@ -364,20 +339,9 @@ def test_timms_weights_are_asked_for_and_never_drawn_over(monkeypatch, compose_c
     assert set(asked) == {True}
     assert all((p == 0.25).all() for p in run.model.parameters() if p.ndim > 1)
     assert run.trained
-
-    def offline(*_, **__):
-        raise OSError("We couldn't connect to 'https://huggingface.co'")
-
     monkeypatch.setattr("timm.create_model", offline)
     with pytest.raises(ConfigError, match="cannot be loaded or downloaded .*couldn't connect.*; see model.weights"):
         timm_model(10, 3, "resnet18", pretrained=True)
-
-
-def filled(model):
-    with torch.no_grad():
-        for p in model.parameters():
-            p.fill_(0.25)
-    return model
 
 
 def test_the_pages_commands_run(tmp_path):

@@ -77,7 +77,6 @@ def trained(model, method, initial="random", scale=None, **slots):
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        (RigL, {"precondition": SparseOpt()}),
         (RigL, {"precondition": SparseOpt(average="global", per="layer"), "renorm": Renorm()}),
         (RigL, {"precondition": SparseOpt(layers="normalized", scale_decay=True)}),
         (RigLBlind, {"precondition": EqualAngle(), "scale": own_fan_in}),

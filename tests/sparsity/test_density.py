@@ -1,17 +1,15 @@
+from functools import partial
 from math import prod
 
 import pytest
 import timm
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparse_train.errors import ConfigError
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.sparsity.density import counts, erk, uniform
-
-
-def sparse_shapes(model):
-    return {name: tuple(p.shape) for name, p in model.named_parameters() if p.ndim > 1}
 
 
 def total(shapes, densities):
@@ -29,26 +27,20 @@ def test_erk_makes_a_layer_dense_and_solves_again():
     assert densities == pytest.approx({"a": 1.0, "b": (0.8 * 216 - 16) / 200})
 
 
-def test_erk_of_resnet50():
-    shapes = sparse_shapes(timm.create_model("resnet50"))
-    densities = erk(shapes, 0.90)
-    assert sum(map(prod, shapes.values())) == 25_502_912
-    assert [name for name, density in densities.items() if density == 1] == ["layer1.0.conv1.weight"]
-    assert total(shapes, densities) == pytest.approx(2_550_291.2)
-
-
-@pytest.mark.parametrize("sparsity", [0.90, 0.95, 0.97])
-def test_erk_of_resnet20(sparsity):
-    shapes = sparse_shapes(ResNet20(100))
+@pytest.mark.parametrize(
+    ("make", "sparsity", "weights", "dense"),
+    [
+        (partial(timm.create_model, "resnet50"), 0.90, 25_502_912, ["layer1.0.conv1.weight"]),
+        (partial(ResNet20, 100), 0.97, 297_136, []),
+    ],
+)
+def test_erk_of_resnets(make, sparsity, weights, dense):
+    with torch.device("meta"):
+        shapes = {name: tuple(p.shape) for name, p in make().named_parameters() if p.ndim > 1}
     densities = erk(shapes, sparsity)
-    assert sum(map(prod, shapes.values())) == 297_136
-    assert max(densities.values()) < 1
-    assert total(shapes, densities) == pytest.approx((1 - sparsity) * 297_136)
-
-
-def test_nothing_is_sparse_at_zero():
-    shapes = {"a": (3, 5), "b": (40, 50), "c": (7, 7, 3, 3)}
-    assert counts(shapes, erk(shapes, 0.0), 0.0) == {name: prod(shape) for name, shape in shapes.items()}
+    assert sum(map(prod, shapes.values())) == weights
+    assert [name for name, density in densities.items() if density == 1] == dense
+    assert total(shapes, densities) == pytest.approx((1 - sparsity) * weights)
 
 
 @given(
@@ -69,7 +61,7 @@ def test_counts_are_whole_near_their_density_and_meet_the_total(shapes, sparsity
     assert all(abs(whole[name] - densities[name] * prod(shape)) < 1.000001 for name, shape in shapes.items())
 
 
-@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan")])
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, float("nan")])
 @pytest.mark.parametrize("distribution", [erk, uniform])
 def test_sparsity_outside_its_range(distribution, sparsity):
     with pytest.raises(ConfigError, match=r"sparsity=.*\[0, 1\)"):

@@ -25,24 +25,23 @@ def standardized() -> nn.Module:
     return nn.Sequential(StdConv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(288, 4))
 
 
+def of_timm(name, **options):
+    return partial(timm.create_model, name, **options)
+
+
 ONE = {"depths": (1, 1, 1, 1)}
 FAMILIES = {  # model, image size, and how many of its layers are normalized
-    "resnet20": (partial(ResNet20, 10, width=0.25), 8, 21),
     "resnet20_group": (partial(ResNet20, 10, width=0.5, norm="group"), 8, 21),
-    "wideresnet": (partial(WideResNet, 10, depth=16, width=0.5), 8, 7),
+    "wideresnet": (partial(WideResNet, 10, depth=16, width=0.25), 8, 7),
     "mlp": (partial(MLP, 10, 3, 8, (16, 16), "layer"), 8, 2),
-    "resnet10t": (partial(timm_model, 10, 3, "resnet10t"), 32, 14),
-    "resnetv2_50": (partial(timm.create_model, "resnetv2_50", layers=(1, 1, 1, 1)), 32, 9),
-    "convnext": (partial(timm.create_model, "convnext_atto", **ONE), 32, 5),
-    "vit": (partial(timm.create_model, "vit_tiny_patch16_224", img_size=32, depth=2), 32, 0),
-    "mobilenetv3": (partial(timm.create_model, "mobilenetv3_small_050"), 32, 34),
-    "mixer": (partial(timm.create_model, "mixer_s32_224", img_size=64), 64, 0),
-    "swin": (partial(timm.create_model, "swin_tiny_patch4_window7_224", img_size=56, depths=(1, 1)), 56, 1),
-    "swinv2": (partial(timm.create_model, "swinv2_tiny_window8_256", img_size=64, depths=(1, 1)), 64, 6),
-    "cait": (partial(timm.create_model, "cait_xxs24_224", img_size=32, depth=2), 32, 0),
-    "regnety": (partial(timm.create_model, "regnety_002"), 32, 44),
+    "resnetv2": (of_timm("resnetv2_50", layers=(1, 1), channels=(32, 64)), 16, 5),
+    "convnext": (of_timm("convnext_atto", dims=(8, 16, 24, 32), **ONE), 32, 5),
+    "swin": (of_timm("swin_tiny_patch4_window7_224", img_size=56, embed_dim=24, depths=(1, 1)), 56, 1),
+    "swinv2": (of_timm("swinv2_tiny_window8_256", img_size=64, embed_dim=24, depths=(1, 1), num_heads=(3, 3)), 64, 6),
+    "cait": (of_timm("cait_xxs24_224", img_size=32, embed_dim=32, num_heads=2, depth=1), 32, 0),
+    "mobilenetv3": (of_timm("mobilenetv3_small_050"), 32, 34),
     "standardized": (standardized, 8, 1),
-}  # fmt: skip
+}
 
 
 @torch.no_grad()
@@ -85,8 +84,8 @@ def test_a_layer_is_normalized_where_its_scale_does_not_matter(family):
     assert topology.normalized == unmoved(model, list(topology.weights), images)
 
 
-def test_all_layers_of_resnet50_but_the_classifier():
-    topology = Topology(timm_model(10, 3), 0.5)
+def test_all_layers_of_a_resnet_but_the_classifier():
+    topology = Topology(timm_model(10, 3, "resnet10t"), 0.5)
     topology.example = torch.zeros(1, 3, 32, 32)
     assert topology.normalized == [name for name in topology.masks if name != "fc.weight"]
 

@@ -1,4 +1,6 @@
+import itertools
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -6,16 +8,22 @@ from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.utils.parametrizations import orthogonal, weight_norm
+from torch.nn.utils.parametrizations import weight_norm
 from torch.optim.swa_utils import AveragedModel
 
 from sparse_train.errors import ConfigError
-from sparse_train.models.imagenet import timm_model
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.optim.sparseopt import SparseOpt
 from sparse_train.record.export import export
-from sparse_train.sparsity.masks import drop, grow, random_mask
+from sparse_train.sparsity.masks import drop, grow
 from sparse_train.sparsity.topology import Topology
+from support.steps import same
+
+SMALL = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
+
+
+def densities(distribution, sparsity=None):
+    return {"sparsity": sparsity, "distribution": distribution}
 
 
 def test_masks_cover_every_weight_and_zero_what_they_hide(small_net):
@@ -24,13 +32,10 @@ def test_masks_cover_every_weight_and_zero_what_they_hide(small_net):
     assert list(topology.masks) == ["conv1.weight", "conv2.weight", "fc.weight"]
     for name, mask in topology.masks.items():
         assert mask.dtype == torch.bool
-        assert mask.shape == model.get_parameter(name).shape
-        assert (model.get_parameter(name)[~mask] == 0).all()
-        assert (model.get_parameter(name)[mask] != 0).all()
+        assert torch.equal(model.get_parameter(name) != 0, mask)
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.97])
-@pytest.mark.parametrize("distribution", ["erk", "uniform"])
+@pytest.mark.parametrize(("sparsity", "distribution"), [(0.0, "erk"), (0.5, "uniform"), (0.97, "erk")])
 def test_the_total_is_met_to_the_weight(sparsity, distribution):
     topology = Topology(ResNet20(10), sparsity, distribution)
     total = sum(mask.numel() for mask in topology.masks.values())
@@ -38,50 +43,48 @@ def test_the_total_is_met_to_the_weight(sparsity, distribution):
     assert topology.sparsity() == pytest.approx(sparsity, abs=1 / total)
 
 
-def test_masks_follow_the_seed_and_the_layer_only(small_net):
+def test_masks_follow_the_seed_and_the_layer_only_and_are_independent():
     def masks(seed, ambient):
-        model = small_net()
+        model = nn.Sequential(*(nn.Linear(20, 20, bias=False) for _ in range(3)))
         torch.manual_seed(ambient)
-        return Topology(model, 0.95, seed=seed).masks
+        return list(Topology(model, 0.5, seed=seed).masks.values())
 
     first, again, other = masks(1, ambient=0), masks(1, ambient=123), masks(2, ambient=0)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not any(torch.equal(first[name], other[name]) for name in first)
-
-
-def test_layers_of_one_shape_have_masks_of_their_own():
-    model = nn.Sequential(*(nn.Linear(20, 20, bias=False) for _ in range(3)))
-    first, second, third = Topology(model, 0.5).masks.values()
-    for a, b in ((first, second), (second, third), (first, third)):
-        assert int(a.sum()) == int(b.sum()) == 200
-        assert 70 < int((a & b).sum()) < 130  # independent: 100 in common, standard deviation 5
-
-
-def test_excluded_weights_stay_dense(small_net):
-    topology = Topology(small_net(), 0.9, exclude=["fc.*"])
-    assert list(topology.masks) == ["conv1.weight", "conv2.weight"]
-    assert topology.sparsity() == pytest.approx(0.9, abs=0.005)
+    assert same(first, again)
+    for a, b in itertools.combinations([*first, *other], 2):
+        assert 70 < int((a & b).sum()) < 130  # 100 in common, standard deviation 5
+    seen = torch.stack([mask for seed in range(60) for mask in masks(seed, 0)]).float()
+    assert (seen.mean(0) - 0.5).abs().max() < 0.2, "no favourites: the standard error is 0.037"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("model", "arguments", "message"),
     [
-        ({"sparsity": 1.0}, "sparsity=1.0"),
-        ({"sparsity": 0.5, "distribution": "erdos"}, "distribution=erdos: must be one of erk, uniform"),
-        ({"sparsity": 0.5, "exclude": ["conv9"]}, "exclude=conv9: matches no weight of the model; there are conv1"),
-        ({"sparsity": 0.5, "exclude": ["*"]}, "leaves no sparse layer"),
-        ({"sparsity": 0.999}, "leaves no weight in"),
+        (SMALL, {"sparsity": 1.0}, "sparsity=1.0"),
+        (SMALL, {"sparsity": 0.5, "distribution": "erdos"}, "distribution=erdos: must be one of erk, uniform"),
+        (SMALL, {"sparsity": 0.5, "exclude": ["2"]}, "exclude=2: matches no weight of the model; there are 0.weight"),
+        (SMALL, {"sparsity": 0.5, "exclude": "first_conv"}, "exclude=first_conv: matches no weight"),
+        (SMALL, {"sparsity": 0.5, "exclude": ["*"]}, "leaves no sparse layer"),
+        (nn.BatchNorm2d(4), {"sparsity": 0.5}, "leaves no sparse layer"),
+        (SMALL, {"sparsity": 0.999}, "leaves no weight in"),
+        (SMALL, densities({"*": 0.1}, 0.9), "sparsity=0.9: must be null where distribution has densities"),
+        (SMALL, densities("erk"), "sparsity=None: must be a number"),
+        (SMALL, densities({"1.*": 0.1}), "gives no density to 0.weight"),
+        (SMALL, densities({"head.*": 0.1, "*": 0.1}), "distribution=head.*: matches no sparse weight"),
+        (SMALL, densities({"*": 0.1, "0.*": 1.0}), "0.*: matches only weights that an earlier pattern takes"),
+        (SMALL, densities({"*": 0.0}), "=0.0: must be a density"),
+        (
+            nn.Linear(4, 4, dtype=torch.complex64),
+            {"sparsity": 0.5},
+            "model=weight: is torch.complex64; masks need real",
+        ),
+        (nn.LazyLinear(4), {"sparsity": 0.5}, "model=weight: has no shape yet; run a batch through the model first"),
     ],
 )
-def test_what_cannot_work_is_named(small_net, arguments, message):
+def test_what_cannot_work_is_named(model, arguments, message):
     with pytest.raises(ConfigError) as caught:
-        Topology(small_net(), **arguments)
+        Topology(model, **arguments)
     assert message in str(caught.value)
-
-
-def test_a_model_without_weights_is_refused():
-    with pytest.raises(ConfigError, match="leaves no sparse layer"):
-        Topology(nn.BatchNorm2d(4), 0.5)
 
 
 def test_masks_have_the_layout_of_their_weights():
@@ -116,7 +119,7 @@ def test_state_goes_to_another_topology_and_back(small_net):
     first, second = Topology(small_net(), 0.5, seed=1), Topology(small_net(), 0.5, seed=2)
     first.replace("fc.weight", ~first.masks["fc.weight"])
     second.load_state_dict(first.state_dict())
-    assert all(torch.equal(first.masks[name], second.masks[name]) for name in first.masks)
+    assert same(first.masks.values(), second.masks.values())
     assert second.itop_rate() == first.itop_rate()
     assert all((second.weights[name][~mask] == 0).all() for name, mask in second.masks.items())
     with pytest.raises(ValueError, match="other sparse tensors"):
@@ -170,11 +173,6 @@ class Named(nn.Module):
             ["1.weight"],
             "0.parametrizations.",
         ),
-        (
-            nn.Sequential(orthogonal(nn.Linear(8, 8)), nn.Linear(8, 4)),
-            ["1.weight"],
-            "0.parametrizations.",
-        ),
         (Named(), ["module.weight", "head.weight"], "weight: are not the"),
     ],
     ids=lambda value: type(value[0] if isinstance(value, nn.Sequential) else value).__name__,
@@ -213,33 +211,17 @@ def test_rows_of_a_layer_that_is_not_torchs_are_taken_for_neurons_with_a_warning
 def test_the_first_convolution_by_one_word():
     assert next(iter(Topology(ResNet20(10), 0.9).masks)) == "conv1.weight"
     assert next(iter(Topology(ResNet20(10), 0.9, exclude="first_conv").masks)) == "layer1.0.conv1.weight"
-    assert "conv1.weight" not in Topology(timm_model(10, 3), 0.9, exclude=["first_conv", "fc.*"]).masks
-    with pytest.raises(ConfigError, match="exclude=first_conv: matches no weight"):
-        Topology(nn.Linear(8, 8), 0.5, exclude="first_conv")
+    topology = Topology(ResNet20(10), 0.9, exclude=["first_conv", "fc.*"])
+    assert not {"conv1.weight", "fc.weight"} & set(topology.masks)
+    assert topology.sparsity() == pytest.approx(0.9, abs=1e-4), "of the others"
 
 
-@pytest.mark.parametrize("wrap", [torch.compile, AveragedModel, nn.DataParallel, ModelEmaV3])
+@pytest.mark.parametrize("wrap", [torch.compile, AveragedModel, nn.DataParallel])
 def test_a_wrapped_model_has_the_names_and_masks_of_the_bare_one(wrap, small_net):
     bare, wrapped = Topology(small_net(), 0.5), Topology(wrap(small_net()), 0.5)
     bare.example = wrapped.example = torch.zeros(1, 3, 6, 6)
     assert wrapped.normalized == bare.normalized == ["conv1.weight", "conv2.weight"]
     assert all(torch.equal(wrapped.masks[name], mask) for name, mask in bare.masks.items())
-
-
-@pytest.mark.parametrize(
-    ("layer", "message"),
-    [
-        (
-            nn.Linear(4, 4, dtype=torch.complex64),
-            "model=weight: is torch.complex64; masks need real weights; exclude it",
-        ),
-        (nn.LazyLinear(4), "model=weight: has no shape yet; run a batch through the model first"),
-    ],
-)
-def test_weights_that_cannot_be_masked_are_named(layer, message):
-    with pytest.raises(ConfigError) as caught:
-        Topology(layer, 0.5)
-    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("shapes_alone", [FakeTensorMode, lambda: torch.device("meta")], ids=["fake", "meta"])
@@ -253,38 +235,26 @@ def test_an_average_of_weights_is_sparse_after_apply_to(average, small_net, tmp_
     model = small_net()
     topology = Topology(model, 0.8)
     ema = average(model)
-
-    def update():
-        ema.update_parameters(model) if average is AveragedModel else ema.update(model, step=100)
-
-    update()
+    update = ema.update_parameters if average is AveragedModel else partial(ema.update, step=100)
+    update(model)
     for name, mask in list(topology.masks.items()):
         topology.replace(name, mask.flip(0))
         with torch.no_grad():
             topology.weights[name].add_(topology.masks[name])
 
-    def density():
-        weights = [ema.module.get_parameter(name) for name in topology.masks]
-        return sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
+    def off():
+        return [name for name, mask in topology.masks.items() if ema.module.get_parameter(name)[~mask].any()]
 
-    update()
-    assert density() > 0.27
+    update(model)
+    assert "conv2.weight" in off()
     topology.apply_to(ema)
-    assert density() == pytest.approx(1 - topology.sparsity(), abs=1e-9)
-    update()
+    assert not off()
+    update(model)
     export(ema.module, topology, tmp_path)
     masks, weights = (load_file(tmp_path / f"{name}.safetensors") for name in ("masks", "model"))
     assert not any(weights[name][~mask].any() for name, mask in masks.items())
     with pytest.raises(ConfigError, match=r"model=Linear: has no conv1.weight of shape \(8, 3, 3, 3\)"):
         topology.apply_to(nn.Linear(3, 3))
-
-
-def test_random_masks_have_exact_counts_and_no_favourites():
-    generator = torch.Generator().manual_seed(0)
-    masks = torch.stack([random_mask((4, 5), 7, generator) for _ in range(4000)])
-    assert (masks.flatten(1).sum(1) == 7).all()
-    share = masks.float().mean(0)  # standard error 0.0075
-    assert (share - 7 / 20).abs().max() < 0.035
 
 
 def test_drop_and_grow_take_what_the_scores_say():
@@ -302,21 +272,3 @@ def test_densities_of_ones_own():
     for name, density in topology.densities().items():
         wanted = 1.0 if name == "fc.weight" else 0.05 if name.startswith("layer3") else 0.2
         assert abs(density - wanted) * topology.masks[name].numel() < 1, name
-
-
-@pytest.mark.parametrize(
-    ("sparsity", "densities", "said"),
-    [
-        (0.9, {"*": 0.1}, "sparsity=0.9: must be null where distribution has densities"),
-        (None, "erk", "sparsity=None: must be a number"),
-        (None, {"fc.*": 0.1}, "gives no density to conv1.weight"),
-        (None, {"head.*": 0.1, "*": 0.1}, "distribution=head.*: matches no sparse weight"),
-        (None, {"*": 0.1, "fc.*": 1.0}, "distribution=fc.*: matches only weights that an earlier pattern takes"),
-        (None, {"*": 0.0}, r"distribution.*=0.0: must be a density"),
-        (None, {"*": 1e-4}, "leaves no weight in"),
-    ],
-)
-def test_densities_that_cannot_be_met_are_refused(sparsity, densities, said):
-    with pytest.raises(ConfigError) as caught:
-        Topology(ResNet20(10), sparsity, densities)
-    assert said in str(caught.value)
