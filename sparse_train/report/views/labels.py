@@ -134,10 +134,14 @@ OPTIONS = {
     "optimizer.precondition.radians": {"": "{} radians per unit of learning rate"},
     "optimizer.mirror.beta": {"": "HAM's beta {}"},
     "one_dimensional_lr": {"": "{} times the rate on one-dimensional parameters"},
-    "weight_decay_on": {"weights": "decay on weights alone"},
+    "weight_decay_on": {"weights": "decay on weights alone", "all": "decay on all parameters"},
     "weight_decay": {"": "weight decay {}"},
     "lr": {"": "learning rate {}"},
-    "init": {"own_fan_in": "initial weights by own fan-in", "over_sqrt_c": "initial weights over sqrt(c)"},
+    "init": {
+        "dense_fan_in": "initial weights by dense fan-in",
+        "own_fan_in": "initial weights by own fan-in",
+        "over_sqrt_c": "initial weights over sqrt(c)",
+    },
     "topology.exclude": {
         "[fc.weight]": "dense classifier",
         "[conv1.weight]": "dense first convolution",
