@@ -216,7 +216,7 @@ def test_an_untrained_model_is_taken_for_one(made):
 def dense(tmp_path_factory):
     """The directory of a finished run."""
     where = tmp_path_factory.mktemp("dense")
-    return trained_run(f"runs_dir={where}", "dst=dense", "optimizer=sgd", "epochs=4")
+    return trained_run(*QUICK, f"runs_dir={where}", "dst=dense", "optimizer=sgd", "epochs=4")
 
 
 def pruned(monkeypatch, capsys, tmp_path, *overrides):
