@@ -14,16 +14,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from sparse_train.errors import ConfigError
 from sparse_train.report import page, sweeps
+from sparse_train.report.evidence import claims, verdicts
 from sparse_train.report.figures import style
 from sparse_train.report.page.content import explanation, view
 from sparse_train.report.results import Results, scales_of
 from support.records import commit, leave_records
 
 HERE = Path(page.__file__).parent
-REDUCED = {"table2": "cpu", "fig11": "cpu", "why-readings": "cpu"}  # have records at a smaller scale
-SHOWN = ["table1", "table2", "table4", "fig4", "fig6", "fig10", "fig11", "curves-cifar100-rigl-test", "why-readings"]
+REDUCED = {"table2": "cpu", "fig11": "cpu", "why-static": "cpu"}  # have records at a smaller scale
+SHOWN = ["table1", "table2", "table4", "fig6", "fig10", "fig11", "quickstart", "why-static"]
 PICTURE = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
 HOSTILE = "</script><script>document.title='broken out'</script><img src=x onerror=\"document.title='broken out'\">"
 
@@ -45,7 +45,7 @@ def leave(place: Path, names: list[str]) -> int:
     def accuracy(cell):
         lost, error = noise.setdefault(cell.id, (draw.random() < 0.1, draw.normal(0, 0.4)))
         s, method = float(cell.factors.get("sparsity", 0.9)), cell.factors.get("optimizer", "sgd")
-        return None if lost else 70 - 60 * (s - 0.9) + 2 * (method != "sgd") + np.log(max(cell.epochs, 2)) + error
+        return None if lost else 70 - 60 * abs(s - 0.9) + 2 * (method != "sgd") + np.log(max(cell.epochs, 2)) + error
 
     for name in names:
         stated = sweeps.artifact(name).get("at", "paper")
@@ -85,7 +85,9 @@ def test_every_artifact_is_there_with_its_runs_and_the_command_for_the_missing(r
             if "expected" not in one:
                 assert name == "table4"
                 continue
-            sweep, held = sweeps.load(name, one["scale"]), Results(results, one["scale"])
+            held = Results(results, one["scale"])
+            sweep = held.shown(name)
+            assert {cell.id for cell in sweeps.load(name, one["scale"]).cells} <= {cell.id for cell in sweep.cells}
             assert one["expected"] == len(sweep.cells) == len(one["runs"]["rows"])
             assert one["complete"] == len(held.complete(sweep)) > 0
             assert one["others"].get("missing", 0) == one["expected"] - one["complete"]
@@ -100,7 +102,7 @@ def test_an_artifact_without_records_is_all_holes(tmp_path):
     assert "934 GPU-hours" in one["cost"]
     [table] = blocks(one, "table")
     assert all("ours" not in cell and cell["paper"] for row in table["body"] for cell in row["cells"])
-    at = [scales_of(name, tmp_path) for name in ("table1", "why-readings", "why-steps")]
+    at = [scales_of(name, tmp_path) for name in ("table1", "why-static", "why-steps")]
     assert at == [["paper"], ["cpu"], ["size16"]], "the scale that the head of the sweep file names"
 
 
@@ -121,26 +123,13 @@ def test_means_differences_and_holes_are_those_of_the_records(tmp_path):
 
 
 def test_curves_are_means_and_spreads_over_seeds(tmp_path):
-    leave_records(tmp_path, "curves-cifar100-rigl-test", accuracy=lambda cell: 60.0 + int(cell.factors["seed"]))
-    [charts] = blocks(view("curves-cifar100-rigl-test", "paper", tmp_path), "charts")
-    assert [panel["title"] for panel in charts["panels"]] == ["Sparsity 90%", "Sparsity 95%", "Sparsity 97%"]
-    [series] = [s for s in charts["panels"][0]["series"] if s["name"] == "SparseOpt, 100 epochs"]
-    assert series["x"] == list(range(1, 101))
+    leave_records(tmp_path, "quickstart", accuracy=lambda cell: 60.0 + int(cell.factors["seed"]))
+    [charts] = blocks(view("quickstart", "paper", tmp_path), "charts")
+    assert [panel["title"] for panel in charts["panels"]] == [f"Sparsity {s}%" for s in (0, 90, 97, 99)]
+    [series] = [s for s in charts["panels"][1]["series"] if s["name"] == "SparseOpt"]
+    assert series["x"] == list(range(1, 51))
     assert (series["y"][0], series["y"][-1], series["sd"][-1], series["n"][-1]) == (6.1, 61, 1, 3)
     assert series["facets"] == {"dst": "rigl", "optimizer": "sparseopt", "sparsity": "0.9"}
-
-
-def test_points_of_runs_and_of_the_paper_share_a_panel_at_the_papers_scale_alone(tmp_path):
-    for scale in ("paper", "cpu"):
-        leave_records(tmp_path, "fig11", scale)
-    panels = {scale: blocks(view("fig11", scale, tmp_path), "charts")[0]["panels"] for scale in ("paper", "cpu")}
-    names = {scale: [series["name"] for series in made[0]["series"]] for scale, made in panels.items()}
-    assert names == {
-        "paper": ["paper, SparseOpt", "SparseOpt", "paper, Baseline", "Baseline"],
-        "cpu": ["SparseOpt", "Baseline"],
-    }
-    assert panels["paper"][0]["series"][1]["x"] == [100, 200, 300, 500]
-    assert panels["cpu"][0]["series"][0]["x"] == [10, 20, 30, 50], "the epochs that were trained"
 
 
 def test_a_reduced_scale_is_never_beside_the_papers_numbers(data):
@@ -164,24 +153,10 @@ def test_references_are_shown_where_they_were_run(tmp_path):
         assert [series["y"] for series in panel["series"] if series["name"] == "Dense"] == [[70, 70, 70, 70]]
 
 
-def test_claims_are_judged_as_make_claims_does(results, data):
-    from sparse_train.report.evidence import claims
-
-    (head, *lines), _ = claims.pages(results, "paper")
-    rows = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
-    for claim in data["claims"]:
-        row = {key: text.replace("*", "") for key, text in rows[claim["id"]].items()}
-        assert row["on the paper's means"] == claim["paper"]["said"]
-        assert row["beyond its spread"] == claim["paper"]["spread"]
-        assert row["on ours"] == claim["ours"]["paper"]["said"]
-
-
 def test_a_data_set_counts_only_where_a_task_uses_one(data):
     facets = {artifact["name"]: artifact["views"][0]["facets"] for artifact in data["artifacts"]}
-    assert facets["fig6"] == [{"dataset": "synthetic"}]
-    assert {one["dataset"] for one in facets["table1"]} == {"imagenet"}
-    assert facets["table4"] == [{"dataset": "cifar100"}]
-    assert len(facets["table1"]) == 2 * 3 * 2
+    assert (facets["fig6"], facets["table4"]) == ([{"dataset": "synthetic"}], [{"dataset": "cifar100"}])
+    assert [one["dataset"] for one in facets["table1"]] == ["imagenet"] * 2 * 3 * 2
 
 
 # --- the file ---
@@ -197,58 +172,24 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attributes)))
 
 
-def test_nothing_in_the_records_can_become_markup(tmp_path):
-    leave_records(tmp_path, "table2", device=HOSTILE)
-    page.write(["table2"], tmp_path)
-    text = (tmp_path / "report.html").read_text()
-    assert HOSTILE in embedded(text)["rows"]["runs-table2"]["caption"]
-    tags = Tags(text).found
-    assert [tag for tag, _ in tags].count("script") == (HERE / "page.html").read_text().count("<script")
-    assert "img" not in [tag for tag, _ in tags]
-
-
 def test_the_page_needs_nothing_but_itself(html):
-    for tag, attributes in Tags(html).found:
+    tags = Tags(html).found
+    for tag, attributes in tags:
         assert tag not in ("link", "iframe", "object")
         assert attributes.get("src", "data:").startswith("data:")
-    policy = dict(Tags(html).found[[tag for tag, _ in Tags(html).found].index("meta") + 2][1])["content"]
-    assert "default-src 'none'" in policy
+    assert [attributes["src"][:22] for tag, attributes in tags if tag == "img"] == ["data:image/png;base64,"]
+    [policy] = [attributes for tag, attributes in tags if attributes.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy["content"]
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path):
-    for name in ("quickstart", "fig11"):
-        leave_records(tmp_path / "a" / "results", name)
-        leave_records(tmp_path / "somewhere else", name)
-    names = ["fig11", "quickstart", "fig6"]
-    for place in (tmp_path / "a" / "results", tmp_path / "somewhere else"):
-        page.write(names, place)
-    first = (tmp_path / "a" / "results" / "report.html").read_bytes()
-    assert first == (tmp_path / "somewhere else" / "report.html").read_bytes()
+    places = (tmp_path / "a" / "results", tmp_path / "somewhere else")
+    for place in places:
+        leave_records(place, "quickstart")
+        page.write(["quickstart"], place)
+    first, second = ((place / "report.html").read_bytes() for place in places)
+    assert first == second
     assert str(tmp_path).encode() not in first
-    leave_records(tmp_path / "somewhere else", "fig11", accuracy=lambda cell: 61.0)
-    page.write(names, tmp_path / "somewhere else")
-    assert first != (tmp_path / "somewhere else" / "report.html").read_bytes()
-
-
-def test_pictures_are_embedded(tmp_path):
-    for scale, place in (("paper", tmp_path), ("cpu", tmp_path / "cpu")):
-        leave_records(tmp_path, "fig6", scale)
-        Image.fromarray(PICTURE).save(place / "fig6.png")
-    assert page.render(page.gather(["fig6"], tmp_path), tmp_path).count('src="data:image/png;base64,') == 2
-
-
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", 'id,status\n"x'])
-def test_a_table_that_holds_no_runs_is_named_in_one_line(tmp_path, text):
-    leave_records(tmp_path, "fig11")
-    (tmp_path / "records" / "runs.csv").write_text(text)
-    with pytest.raises(ConfigError, match=r"^records=.*runs\.csv: .+: move it away, or restore it with git$"):
-        page.write(["fig11", "fig12"], tmp_path)
-
-
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ConfigError, match=r"results_dir=.*cannot be written"):
-        page.write(["table4"], tmp_path / "file")
 
 
 def test_the_command_writes_it(tmp_path, monkeypatch, capsys):
@@ -295,8 +236,6 @@ def contrast(a: str, b: str) -> float:
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_text_and_lines_stand_out_in_both_themes(theme):
-    from sparse_train.report.figures import style
-
     css = (HERE / "page.css").read_text()
     tones = {name: pair[theme] for name, *pair in re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", css)}
     for name in ("ink", "soft", "link"):
@@ -401,7 +340,7 @@ def panels_of(data: dict, name: str, scale: int = 0) -> list[dict]:
 def test_every_artifact_is_drawn(tab):
     assert sorted(tab.locator("article").evaluate_all("nodes => nodes.map((node) => node.id)")) == sorted(SHOWN)
     assert tab.locator("nav a").count() == len(SHOWN) + 3
-    assert tab.locator("nav [data-of=why-readings]").inner_text().startswith("Readings of what the paper leaves open")
+    assert tab.locator("nav [data-of=why-static]").inner_text().startswith("SparseOpt and SGD with a static mask")
     assert tab.locator("#table1 .results td").count() == 36 + 18, "and what SparseOpt gains"
     assert "make reproduce-table1" in tab.locator("#table1 .count").inner_text()
     assert tab.locator("#table4 code").first.inner_text() == "batch_size"
@@ -412,6 +351,7 @@ def test_every_artifact_is_drawn(tab):
     assert tab.locator("#fig6 img").get_attribute("alt")
     labels = tab.locator("[role=region]").evaluate_all("nodes => nodes.map((node) => node.ariaLabel)")
     assert sorted(labels) == sorted(set(labels)), "every region has a name of its own"
+    assert "REDUCED SCALE cpu" in hover(tab, plot(tab, "fig11-cpu"), 30)
 
 
 def test_a_figure_without_runs_says_so(opened, tmp_path):
@@ -427,10 +367,11 @@ def test_a_figure_without_runs_says_so(opened, tmp_path):
 
 
 @pytest.mark.slow
-def test_1500_runs_fit_into_5_megabytes_and_are_interactive_within_2_seconds(opened, tmp_path):
-    assert leave(tmp_path, sweeps.names()) >= 1500
-    page.write(sweeps.names(), tmp_path)
-    assert (tmp_path / "report.html").stat().st_size < 5_000_000
+def test_600_runs_fit_into_3_megabytes_and_are_interactive_within_2_seconds(opened, tmp_path):
+    tables = [f"table{i}" for i in (1, 2, 3, 8, 9)]
+    assert leave(tmp_path, tables) >= 600
+    page.write(tables, tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 3_000_000
     times = []
     while len(times) < 3 and min(times, default=2000) >= 2000:
         tab = opened(tmp_path / "report.html")
@@ -441,9 +382,6 @@ def test_1500_runs_fit_into_5_megabytes_and_are_interactive_within_2_seconds(ope
         )
         assert answered < 1000
     assert min(times) < 2000, times
-    assert tab.locator("article").count() == len(sweeps.names())
-    tab.set_viewport_size({"width": 390, "height": 844})
-    tab.wait_for_function("document.documentElement.scrollHeight < 30000")
 
 
 def test_filters_and_search(opened):
@@ -490,11 +428,7 @@ def test_filters_and_search(opened):
 
 @pytest.mark.parametrize(
     ("name", "x", "head"),
-    [
-        ("curves-cifar100-rigl-test", 80, "Epoch"),
-        ("fig11", 300, "Total training epochs"),
-        ("fig10", 95, "Sparsity (%)"),
-    ],
+    [("quickstart", 40, "Epoch"), ("fig11", 300, "Total training epochs"), ("fig10", 95, "Sparsity (%)")],
 )
 def test_values_under_the_pointer_are_those_of_the_records(tab, data, name, x, head):
     """One chart of each kind: lines with bands, points over the length of training, points over sparsity."""
@@ -514,22 +448,10 @@ def test_values_under_the_pointer_are_those_of_the_records(tab, data, name, x, h
     without = hover(tab, one, x)
     assert f"\n{words}: " not in without
     assert "Baseline" in without
-    whole = span(one)
-    one.get_by_role("button", name="Zoom in").click()
-    assert span(one) != whole, "it zooms"
-    one.focus()
-    tab.keyboard.press("ArrowRight")
-    spoken = tab.locator(f"#{name} figure [role=status]").first.inner_text()
-    assert re.search(rf"; {re.escape(head)} [\d.]+; .*: \d+\.\d\d", spoken), "it is read by keys"
-
-
-def test_a_reduced_scale_is_named_under_the_pointer(tab):
-    assert "REDUCED SCALE cpu" in hover(tab, plot(tab, "fig11-cpu"), 30)
 
 
 def test_panels_zoom_together_and_show_all_again(opened):
-    tab = opened()
-    one = plot(tab, "fig11")
+    one = plot(tab := opened(), "fig11")
     whole = span(one)
     box = one.locator(".nsewdrag").first.bounding_box()
     tab.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 50)
@@ -540,8 +462,6 @@ def test_panels_zoom_together_and_show_all_again(opened):
     assert high - low == pytest.approx(0.3 * (whole[1] - whole[0]), rel=0.1)
     one.get_by_role("button", name="Reset").click()
     assert span(one) == whole
-    one.get_by_role("button", name="Zoom in").click()
-    assert span(one) != whole
 
 
 def test_everything_works_by_keys(opened):
@@ -598,39 +518,43 @@ def test_a_table_is_sorted_and_searched_and_keeps_its_filters(opened):
     assert tab.locator("#table1 [data-rows] .scroll tbody tr:visible").count() == 12
 
 
-def test_claims_open(tab, data):
+def test_claims_open(tab, data, results):
     tab.locator("#table1 summary", has_text="Claims judged on it (7)").click()
     tab.locator("#table1 a", has_text="gap-shrinks").click()
     claim = tab.locator("#claim-gap-shrinks")
     claim.locator("tbody tr").first.wait_for()
     [judged] = [one for one in data["claims"] if one["id"] == "gap-shrinks"]
+    [stated] = [one for one in claims.stated() if one["id"] == "gap-shrinks"]
+    for scale, side in judged["ours"].items():
+        assert side["said"] == verdicts.said(claims.on_ours(stated, results, scale)), "as `make claims` judges it"
     cells = len(judged["paper"]["cells"]) + sum(len(side["cells"]) for side in judged["ours"].values())
     assert claim.locator("tbody tr").count() == min(cells, 50)
     assert judged["ours"]["paper"]["said"] in claim.locator("summary").inner_text()
     assert judged["paper"]["spread"] in claim.locator("summary").inner_text()
 
 
-def test_the_theme_follows_the_reader_and_the_button(opened):
+@pytest.mark.parametrize("preference", ["light", "dark"])
+def test_the_theme_follows_the_reader_and_the_button(opened, preference):
     ground = "getComputedStyle(document.body).backgroundColor"
     turned = "getComputedStyle(document.querySelector('#fig6 img')).filter !== 'none'"
-    light, dark = "rgb(255, 255, 255)", "rgb(20, 23, 26)"
-    for preference, first, second in (("light", light, dark), ("dark", dark, light)):
-        tab = opened(color_scheme=preference)
-        one = plot(tab, "fig11")
-        assert (tab.evaluate(ground), tab.evaluate(turned)) == (first, first == dark)
-        tab.click("#theme")
-        assert (tab.evaluate(ground), tab.evaluate(turned)) == (second, second == dark)
-        assert one.locator(".main-svg").first.evaluate("n => getComputedStyle(n).backgroundColor") == second
+    shades = {"light": ("rgb(255, 255, 255)", False), "dark": ("rgb(20, 23, 26)", True)}
+    tab = opened(color_scheme=preference)
+    one = plot(tab, "fig11")
+    assert (tab.evaluate(ground), tab.evaluate(turned)) == shades.pop(preference)
+    tab.click("#theme")
+    [other] = shades.values()
+    assert (tab.evaluate(ground), tab.evaluate(turned)) == other
+    assert one.locator(".main-svg").first.evaluate("n => getComputedStyle(n).backgroundColor") == other[0]
     tab.emulate_media(media="print")
-    assert (tab.evaluate(ground), tab.evaluate(turned)) == (light, False)
+    assert (tab.evaluate(ground), tab.evaluate(turned)) == ("rgb(255, 255, 255)", False)
 
 
 def test_a_phone_scrolls_down_only(opened):
     tab = opened(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     assert tab.evaluate("document.documentElement.scrollHeight") < 7000, "it begins with titles"
-    assert not tab.locator("#plot-fig4").is_visible()
-    tab.evaluate("location.hash = '#fig4'")
-    plot(tab, "fig4")
+    assert not tab.locator("#plot-fig10").is_visible()
+    tab.evaluate("location.hash = '#fig10'")
+    plot(tab, "fig10")
     tab.locator("#fig6 > details > summary").tap()
     tab.locator("#fig6 .enlarge").tap()
     shown = tab.locator("#large img")
@@ -649,14 +573,17 @@ def test_a_phone_scrolls_down_only(opened):
     assert tab.locator("#table2 .view").first.is_hidden()
 
 
-def test_hostile_text_stays_text(opened, tmp_path):
-    leave_records(tmp_path, "table2", device=HOSTILE)
-    page.write(["table2"], tmp_path)
-    tab = opened(tmp_path / "report.html")
-    tab.locator("summary", has_text="Runs and their configuration").click()
-    assert HOSTILE in tab.locator("#table2 [data-rows] .caption").inner_text()
+def test_nothing_in_the_records_can_become_markup(opened, stated):
+    """The device of every run of that page is `HOSTILE`."""
+    text, scripts = stated.read_text(), (HERE / "page.html").read_text().count("<script")
+    assert HOSTILE in embedded(text)["rows"]["runs-table2"]["caption"]
+    tags = [tag for tag, _ in Tags(text).found]
+    assert (tags.count("script"), tags.count("img")) == (scripts, 0)
+    tab = opened(stated)
+    tab.locator("#table2 summary", has_text="Runs and their configuration").first.click()
+    assert HOSTILE in tab.locator("#table2 [data-rows] .caption").first.inner_text()
     assert "broken" not in tab.title()
-    assert tab.locator("script").count() == (HERE / "page.html").read_text().count("<script")
+    assert tab.locator("script").count() == scripts
 
 
 # --- the first screen, and rehearsals ---
@@ -691,13 +618,16 @@ def gaining(cell) -> float:
 
 @pytest.fixture(scope="module")
 def stated(tmp_path_factory):
-    """A page of two artifacts with claims, records at the paper's scale and a rehearsal's."""
+    """A page of two artifacts with claims, records at the paper's scale and a rehearsal's, and what can be tried."""
     place = tmp_path_factory.mktemp("stated")
+    (place / "records").mkdir()
+    for task in ("bn_gradient", "amplification"):
+        shutil.copy(sweeps.RESULTS / "records" / f"{task}.rows.csv", place / "records")
     (place / "statements.yaml").write_text(yaml.safe_dump(STATEMENTS))
     (place / "verdict.yaml").write_text(yaml.safe_dump(VERDICT))
     for scale in ("paper", "smoke"):
         for name in ("table2", "fig11"):
-            leave_records(place, name, scale, gaining)
+            leave_records(place, name, scale, gaining, device=HOSTILE)
     page.write(["table2", "fig11"], place, page.Links("https://forge.example/us/it", "us/sparse"))
     return place / "report.html"
 
@@ -713,13 +643,15 @@ def test_the_page_begins_with_the_verdict(opened, stated):
     assert tab.locator("#found").bounding_box()["y"] > first.bounding_box()["y"]
 
 
-def test_a_rehearsal_has_no_best_cell_and_judges_no_claim(stated):
-    data = page.gather(["table2", "fig11"], stated.parent)
-    views = {one["scale"]: one for one in data["artifacts"][0]["views"]}
-    best = {scale: "best" in json.dumps(one["blocks"]) for scale, one in views.items()}
-    assert best == {"paper": True, "smoke": False}
-    assert data["rehearsals"] == ["smoke"]
-    assert {scale for claim in data["claims"] for scale in claim["ours"]} == {"paper"}
+def test_a_rehearsal_has_no_best_cell_and_judges_no_claim(opened, stated):
+    views = {scale: view("table2", scale, stated.parent) for scale in ("paper", "smoke")}
+    assert {scale: "best" in json.dumps(one["blocks"]) for scale, one in views.items()} == {
+        "paper": True,
+        "smoke": False,
+    }
+    sides = opened(stated).locator("#claim-sparseopt-beats-baseline .sides").text_content()
+    assert "paper" in sides
+    assert "smoke" not in sides
 
 
 def test_runs_are_counted_by_what_they_are_evidence_of(tmp_path):
@@ -844,10 +776,8 @@ def test_the_explanation_has_the_committed_measurements(tmp_path):
         assert later[sparsity] > at_start[sparsity] + 0.2, "it fades"
 
 
-def test_the_explanation_can_be_played_with(opened, tmp_path):
-    data = page.gather(["fig2", "mask-updates"], sweeps.RESULTS)
-    (tmp_path / "report.html").write_text(page.render(data, sweeps.RESULTS))
-    tab = opened(tmp_path / "report.html")
+def test_the_explanation_can_be_played_with(opened, stated):
+    tab = opened(stated)
     says = tab.locator(".try .says")
     kept, plain, corrected = told(says.inner_text())
     assert kept[-1] == 144
@@ -856,7 +786,7 @@ def test_the_explanation_can_be_played_with(opened, tmp_path):
     assert len(corrected) == 1, "Eq. 12 gives all neurons of the layer one length"
     tab.locator(".try input[type=radio]").nth(1).check()
     kept, plain, corrected = told(says.inner_text())
-    exponent = dict(data["explanation"]["exponents"]["299"])[0.9]
+    exponent = dict(explanation(sweeps.RESULTS)["exponents"]["299"])[0.9]
     assert plain[-1] / plain[0] == pytest.approx((kept[1] / kept[0]) ** abs(exponent), rel=0.02)
     assert corrected[1] / corrected[0] == pytest.approx((kept[1] / kept[0]) ** (0.5 + exponent), rel=0.02)
     assert plain[0] <= 1 <= plain[-1], "a slope is measured, so lengths are relative to the layer's mean"
@@ -906,19 +836,13 @@ def test_figures_and_tables_can_be_taken_along(opened, data):
         assert made.width > 1000
         inks = {colour for _, colour in made.convert("RGB").getcolors(2**24)}
         assert tuple(int(style.BLUE[i : i + 2], 16) for i in (1, 3, 5)) in inks, "SparseOpt's line is drawn on it"
-    with Image.open(taken("PNG of fig6.png").path()) as made:
-        assert made.size == (64, 64)
     table = pd.read_csv(taken("Download table2.csv").path())
     assert len(table) > 48
     assert {"mean", "n", "paper_mean"} <= set(table)
     assert r"\begin{tabular}" in Path(taken("Download table2.tex").path()).read_text()
-    tab.locator("#why-readings .lines").first.scroll_into_view_if_needed()
-    study = pd.read_csv(taken("CSV of why-readings-cpu-1").path())
+    tab.locator("#why-static .lines").first.scroll_into_view_if_needed()
+    study = pd.read_csv(taken("CSV of why-static-cpu-1").path())
     assert list(study.columns[:2]) == ["Method", "Setting"]
-    assert len(study) == tab.locator("#why-readings .lines").first.locator("tbody tr").count()
-    written = Path(taken("LaTeX of why-readings-cpu-1").path()).read_text()
+    written = Path(taken("LaTeX of why-static-cpu-1").path()).read_text()
     assert written.count(r"\\") == len(study) + 1
-    assert r"Test accuracy (\%)" in written
     assert r"$\pm$" in written
-    tab.locator("#fig11 summary", has_text="Values as a table").first.click()
-    assert pd.read_csv(taken("CSV of values-fig11").path()).equals(rows)
