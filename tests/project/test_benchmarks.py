@@ -1,23 +1,11 @@
 import sys
-import time
 
 import torch
 
 from benchmarks import loader, sparse, training
 from benchmarks.__main__ import SECTIONS, _table
-from benchmarks.measure import interleaved
-from benchmarks.others import OTHERS, present
 from benchmarks.sections import OURS, network, ours
 from sparse_train.report import cost
-
-
-def test_cases_are_timed_in_turn():
-    calls = []
-    cases = {name: lambda name=name: (calls.append(name), time.sleep(0.002)) for name in "ab"}
-    times = interleaved(cases, torch.device("cpu"), rounds=2, calls=1)
-    assert calls == list("ab") * 3, "the first round is not counted"
-    assert [len(seconds) for seconds in times.values()] == [2, 2]
-    assert all(0.002 <= seconds < 0.1 for each in times.values() for seconds in each)
 
 
 def test_ratios_are_over_the_fastest_dense_case_of_each_process():
@@ -49,16 +37,6 @@ def test_a_plan_reads_what_the_loaders_benchmark_writes(monkeypatch, tmp_path):
     text = (tmp_path / "loader.md").read_text()
     assert f"| {speeds['as they are']:,.0f} |" in text
     assert text.count("| before |") == 2
-
-
-def test_others_that_are_not_to_be_had_are_left_out_with_a_line(monkeypatch, tmp_path):
-    for module in ("benchmarks.others", "parity.peers"):
-        monkeypatch.setattr(f"{module}.PLACE", tmp_path / "peers")
-    monkeypatch.setenv("PEERS", str(tmp_path / "nowhere" / "{name}"))
-    found, missing = present(lambda: (None, None), 0.9)
-    assert not found
-    assert [line.split(" is left out: ")[0] for line in missing] == list(OTHERS)
-    assert all("nowhere" in line or "repository" in line for line in missing), missing
 
 
 def test_the_projects_own_training_is_timed_as_the_entrypoint_trains(cifar_dir, monkeypatch):

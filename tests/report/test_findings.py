@@ -83,7 +83,7 @@ def test_the_verdict_is_the_same_in_readme_and_findings():
     assert statements.verdict(RESULTS / "nowhere") == []
 
 
-@pytest.mark.parametrize("text", ["- one\n", "why?: because\n", "- question: 'x\n", "- {question: why?}\n"])
+@pytest.mark.parametrize("text", ["why?: because\n", "- question: 'x\n", "- {question: why?}\n"])
 def test_a_verdict_that_cannot_be_shown_is_named(tmp_path, text):
     (tmp_path / "verdict.yaml").write_text(text)
     with pytest.raises(ConfigError, match="must be a list of questions with answers"):
@@ -276,7 +276,6 @@ def test_the_tables_at_the_heads_are_the_scoreboard():
     [
         ({"verdict": "true"}, "verdict=true: must be one of agrees, disagrees, open, new"),
         ({"ours": [{"at": "table99", "a": {}, "b": {}}]}, "at=table99"),
-        ({"ours": [{"at": "table2", "scale": "huge", "a": {}, "b": {}}]}, "scale=huge"),
         ({"ours": [{"at": "table2", "a": {"sparsity": 0.5}, "b": {}}]}, "must match one setting of the study"),
         ({"paper": {"a": {"table": "table2", "sparsity": 0.5}, "b": {}}}, "must be a cell of the paper's tables"),
         ({"ours": "more"}, "must be a list of claims: KeyError"),
@@ -285,13 +284,8 @@ def test_the_tables_at_the_heads_are_the_scoreboard():
 )
 def test_a_claim_that_cannot_be_shown_is_named(tmp_path, change, named):
     a, b = ({"sparsity": 0.97, "optimizer": name, "epochs": 100} for name in ("sparseopt", "sgd"))
-    whole = {
-        "says": "it gains",
-        "verdict": "new",
-        "paper": "+1.0",
-        "ours": [{"at": "table2", "a": a, "b": b}],
-        "sure": "so",
-    }
+    whole = {"says": "it gains", "verdict": "new", "paper": "+1.0", "sure": "so"}
+    whole["ours"] = [{"at": "table2", "a": a, "b": b}]
     (tmp_path / "statements.yaml").write_text(yaml.safe_dump([whole]))
     assert statements.scoreboard(tmp_path)[0]["ours"][0]["words"] == "not run"
     (tmp_path / "statements.yaml").write_text(yaml.safe_dump([whole | change]))

@@ -101,23 +101,18 @@ def test_the_status_counts_committed_runs_and_says_which(tmp_path):
     assert overview.status(sweep, here, tmp_path, tmp_path) == said
 
 
-def test_what_the_training_command_is_told():
-    assert Placement().overrides() == []
-    assert Placement("slurm").overrides() == ["hydra/launcher=slurm"]
-    told = Placement("local", gpus=(0, 1), pack=2).overrides()
-    assert told == ["hydra/launcher=local", "hydra.launcher.n_jobs=4", "threads=1", "gpus=[0,1]"]
-
-
-@pytest.mark.parametrize("launcher", ["serial", "slurm"])
 @pytest.mark.parametrize(
-    ("option", "said"), [("JOBS=2", {"jobs": 2}), ("GPUS=0,1", {"gpus": (0, 1)}), ("PACK=4", {"pack": 4})]
+    ("launcher", "option", "said"),
+    [("serial", "JOBS=2", {"jobs": 2}), ("slurm", "GPUS=0,1", {"gpus": (0, 1)}), ("slurm", "PACK=4", {"pack": 4})],
 )
 def test_runs_side_by_side_need_the_launcher_for_it(launcher, option, said):
+    told = Placement("local", gpus=(0, 1), pack=2).overrides()
+    assert told == ["hydra/launcher=local", "hydra.launcher.n_jobs=4", "threads=1", "gpus=[0,1]"]
     with pytest.raises(ConfigError, match=f"^{option}: with LAUNCHER={launcher} .*LAUNCHER=local"):
         Placement(launcher, **said)
 
 
-@pytest.mark.parametrize("word", ["batch_size=7", "+seed=7", "dst=set", "colour=red"])
+@pytest.mark.parametrize("word", ["batch_size=7", "+seed=7", "dst=set"])
 def test_an_override_that_makes_other_runs_is_refused_before_one_is_trained(tmp_path, word):
     """They would be trained under ids that the sweep does not look for. Rounding and places are free."""
     sweep = sweeps.load("table6", "smoke")
@@ -189,11 +184,10 @@ def test_measured_speeds_go_before_stated_ones():
     assert both == "imagenet stated, cifar100 measured, digits without a speed"
 
 
-@pytest.mark.parametrize("scale", ["paper", "cpu"])
-def test_runs_on_a_cpu_do_not_enter_gpu_hours(scale):
+def test_runs_on_a_cpu_do_not_enter_gpu_hours():
     """100 seconds per epoch at the paper's protocol on one core are not what a GPU takes."""
     records, table2 = Records([]), sweeps.load("table2")
-    for number, cell in enumerate(sweeps.load("table2", scale).cells[:2]):
+    for number, cell in enumerate(sweeps.load("table2").cells[:2]):
         leave_speed(records, number, cell, "table2", "cpu", 1e4, cell.epochs)
     speeds = cost.measured(records)
     assert speeds == cost.STATED_ONLY
@@ -203,9 +197,7 @@ def test_runs_on_a_cpu_do_not_enter_gpu_hours(scale):
     assert line.endswith(" (cifar100 stated)")
 
 
-@pytest.mark.parametrize(
-    "other", ["dataset.image_size=16", "model.width=2", "model=mlp", "batch_size=64", "amp=none", "compile=true"]
-)
+@pytest.mark.parametrize("other", ["dataset.image_size=16", "model=mlp", "batch_size=64"])
 def test_another_image_size_or_model_is_another_speed(other):
     cell = sweeps.load("table2").cells[0]
     key, _, value = other.partition("=")

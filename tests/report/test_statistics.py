@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from sparse_train.report.evidence import comparisons
-from sparse_train.report.figures import KINDS, style, theory
-from sparse_train.report.figures.accuracy import over_seeds
+from sparse_train.report.figures import KINDS, theory
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.page import content
 from sparse_train.report.sweeps import Cell, Sweep
@@ -38,18 +37,12 @@ def test_the_interval_of_a_mean_by_hand():
     assert found.n == 5
 
 
-def test_the_interval_covers_the_truth_in_95_of_100_cases():
-    covered = [e.low <= 3 <= e.high for e in (statistics.mean(pd.Series(row)) for row in simulated(1000, 5, 3.0))]
-    assert 0.93 < np.mean(covered) < 0.97, "one that is a tenth narrower covers 93%, one of zero width none"
-
-
-def test_welchs_interval_covers_with_unequal_spreads_and_sizes():
-    ours, theirs = simulated(1000, 5, 1.0, 0.3), simulated(1000, 3, 0.0, 1.0, seed=1)
-    found = [statistics.welch([(1, *sample(a)), (-1, *sample(b))]) for a, b in zip(ours, theirs, strict=True)]
-    assert 0.93 < np.mean([e.low <= 1 <= e.high for e in found]) < 0.975
-    expected = stats.ttest_ind(ours[0], theirs[0], equal_var=False)
+def test_welchs_interval_is_scipys():
+    ours, theirs = simulated(1, 5, 1.0, 0.3)[0], simulated(1, 3, 0.0, 1.0, seed=1)[0]
+    found = statistics.welch([(1, *sample(ours)), (-1, *sample(theirs))])
+    expected = stats.ttest_ind(ours, theirs, equal_var=False)
     interval = expected.confidence_interval()
-    assert (found[0].p, *found[0][1:3]) == pytest.approx((expected.pvalue, interval.low, interval.high))
+    assert (found.p, *found[1:3]) == pytest.approx((expected.pvalue, interval.low, interval.high))
 
 
 def test_welchs_interval_of_a_difference_of_differences_covers():
@@ -122,14 +115,6 @@ def test_the_band_of_a_measured_gradient_is_the_interval():
     for x, drawn in VALUES.items():
         found = statistics.mean(pd.Series(drawn))
         assert tuple(edges(axes).loc[x]) == pytest.approx((found.low, found.high))
-
-
-def test_the_band_of_a_curve_is_one_standard_deviation():
-    axes = Figure().subplots()
-    style.band(axes, over_seeds(rows_of_seeds(VALUES), "x", "y"), "y", style.Look("", "black", "", "-"))
-    for x, drawn in VALUES.items():
-        mean, std = np.mean(drawn), np.std(drawn, ddof=1)
-        assert tuple(edges(axes).loc[x]) == pytest.approx((mean - std, mean + std))
 
 
 def runs_of(value: str) -> Material:

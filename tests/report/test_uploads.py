@@ -11,8 +11,6 @@ import pytest
 from sparse_train.errors import ConfigError
 from sparse_train.record.record import Record
 from sparse_train.report import sweeps
-from sparse_train.report.__main__ import main
-from sparse_train.report.results import Results
 from sparse_train.report.tracking import uploads
 from sparse_train.tracking.sinks import Wandb
 from support.records import leave_records
@@ -62,11 +60,11 @@ def test_offline_runs_are_uploaded_once(tmp_path, server):
         True,
     )
     assert steps(server, "a") == steps(server, "b") == once(4)
-    assert sorted(server.uploads) == ["a", "b"]
+    leave_run(tmp_path / "runs", "d", mode="online")
     said, fine = uploads.sync(tmp_path / "runs")
     assert fine
     assert "nothing to upload" in said
-    assert sorted(server.uploads) == ["a", "b"], "not again"
+    assert sorted(server.uploads) == ["a", "b", "d"], "not again, nor what was sent while training"
 
 
 def test_files_in_wandbs_own_directory_are_found(tmp_path, server, monkeypatch):
@@ -99,13 +97,6 @@ def test_a_run_that_was_online_first_gets_what_is_missing(tmp_path, server):
     assert "nothing to upload" in uploads.sync(tmp_path)[0]
 
 
-def test_what_was_sent_while_training_is_left_alone(tmp_path, server):
-    leave_run(tmp_path, "a", mode="online")
-    assert steps(server, "a") == once(4)
-    assert "nothing to upload" in uploads.sync(tmp_path)[0]
-    assert server.uploads == ["a"]
-
-
 def test_rows_that_the_server_refuses_in_the_middle_are_said_and_sent_later(tmp_path, server, capfd):
     """wandb itself says nothing, and its run ends as if all had been sent."""
     record = Record(str(tmp_path), "a")
@@ -127,14 +118,6 @@ def test_rows_that_the_server_refuses_in_the_middle_are_said_and_sent_later(tmp_
     assert uploads.sync(tmp_path) == (f"{tmp_path}: 1 runs uploaded", True)
     assert steps(server, "a") == once(4)
     assert "nothing to upload" in uploads.sync(tmp_path)[0]
-
-
-def test_nothing_there_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["report", "wandb-sync", "--runs-dir", str(tmp_path)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
-    assert capsys.readouterr().out == f"{tmp_path}: nothing to upload\n"
 
 
 def test_a_refused_upload_is_said_and_can_be_repeated(tmp_path, server):
@@ -189,25 +172,6 @@ def test_a_scale_has_a_group_of_its_own_and_the_first_artifact_names_the_run(tmp
     assert first.id in line
     assert server.meta[first.id]["groupName"] == "table2 cpu"
     assert len(server.rows(first.id)) == first.epochs, "the epochs that the curves commit"
-
-
-def test_the_configuration_is_the_runs_own(tmp_path):
-    leave_records(tmp_path, "quickstart", accuracy=lambda cell: 80.0)
-    sweep = sweeps.load("quickstart")
-    runs = Results(tmp_path).runs(sweep).to_dict("records")
-    for cell, run in zip(sweep.cells[:5], runs, strict=False):
-        record = uploads.committed_record(sweep, cell, run)
-        assert record["config"]["sparsity"] == float(cell.factors["sparsity"])
-        assert record["config"]["model"]["width"] == 0.5
-        assert record["choices"]["optimizer"] == cell.factors["optimizer"]
-        assert record["final"]["epoch"] == 50
-
-
-def test_without_a_key_it_is_one_line(tmp_path, monkeypatch):
-    leave_records(tmp_path, "quickstart", accuracy=lambda cell: 80.0)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    with pytest.raises(ConfigError, match="no API key; `wandb login` asks for one"):
-        backfill(tmp_path, "quickstart")
 
 
 @pytest.mark.parametrize(

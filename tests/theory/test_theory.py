@@ -10,7 +10,6 @@ import torch.nn.functional as F
 
 from sparse_train.errors import ConfigError
 from sparse_train.options.targets import instantiate
-from sparse_train.randomness import generator
 from sparse_train.record.record import Record
 from sparse_train.report import sweeps
 from sparse_train.report.results import Results
@@ -19,12 +18,7 @@ from sparse_train.sparsity.masks import random_mask
 from sparse_train.theory import dynamics
 from sparse_train.theory.dynamics import flip_forbidden, invariant, potential
 from sparse_train.theory.equilibrium import Law
-from sparse_train.theory.gradients import (
-    angle,
-    batch_norm_input_gradient,
-    layer_norm_input_gradient,
-    slope,
-)
+from sparse_train.theory.gradients import batch_norm_input_gradient, layer_norm_input_gradient
 from sparse_train.theory.layer_norm import masks
 from sparse_train.theory.student_teacher import REDUNDANT, SPARSE, scales
 
@@ -63,14 +57,7 @@ def test_layer_norm_gradient_of_appendix_d_and_its_misprint():
     assert (printed - x.grad).abs().max() > 0.1 * x.grad.abs().max()
 
 
-def test_the_printed_formula_scales_as_the_conclusion_says_all_the_same():
-    """The misprint does not touch the conclusion: both forms scale as 1 / sigma."""
-    x, grad_y = torch.randn(4, 9, **DOUBLE), torch.randn(4, 9, **DOUBLE)
-    for formula in (layer_norm_input_gradient, layer_norm_input_gradient_as_printed):
-        torch.testing.assert_close(formula(0.5 * x, grad_y, 1.0), 2 * formula(x, grad_y, 1.0))
-
-
-@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9])
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
 def test_equation_10(sparsity):
     """1,000 neurons of fan-in 784 before BN: masking amplifies dL/dx by (1 - s)^(-1/2), dL/dxhat held fixed."""
     draw = torch.Generator().manual_seed(0)
@@ -84,13 +71,6 @@ def test_equation_10(sparsity):
     if sparsity == 0:
         assert torch.equal(sparse, dense)
     assert amplified == pytest.approx((1 - sparsity) ** -0.5, rel=0.03)
-
-
-def test_angles_and_slopes():
-    assert angle(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 3.0])) == pytest.approx(90)
-    assert angle(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 2.0])) == pytest.approx(0, abs=1e-5)
-    x = torch.tensor([0.1, 0.4, 0.9])
-    assert slope(x, 3 * x**-0.5) == pytest.approx(-0.5)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -151,9 +131,9 @@ def test_the_potential_is_the_integral_of_lemma_a3():
     assert potential(-a, alpha) == potential(a, alpha)
 
 
-@pytest.mark.parametrize("neurons", [(SPARSE,), (REDUNDANT, SPARSE)], ids=["one neuron", "two neurons"])
-@pytest.mark.parametrize("scaling", ["none", "d"])
-@pytest.mark.parametrize("optimizer", ["gd", "ham_flow"])
+@pytest.mark.parametrize(
+    ("optimizer", "scaling", "neurons"), [("gd", "none", (REDUNDANT, SPARSE)), ("ham_flow", "d", (SPARSE,))]
+)
 def test_invariants_stay_up_to_the_step_size(optimizer, scaling, neurons):
     """Lemmas A.1 and A.3, Observation A.2, Remark A.5; gamma0^2 + beta0^2 = 1, so the drift is relative to it."""
     drift = {}
@@ -175,8 +155,8 @@ def test_no_sign_flips_where_the_invariant_forbids_it():
     flips_elsewhere = {}
     for optimizer, alpha in (("gd", None), ("ham_flow", 4.0)):
         allowed = []
-        for a0 in (-2.0, -1.0, -0.5):
-            for gamma0 in (0.25, 0.75, 1.5):
+        for a0 in (-2.0, -0.5):
+            for gamma0 in (0.25, 1.5):
                 _, s, _ = moved(optimizer, 0.01, 750, seeds=20, start=(a0, gamma0, 0.0))
                 share = (s.a > 0).double().mean().item()
                 if flip_forbidden(*map(torch.tensor, (a0, gamma0, 0.0)), alpha):
@@ -185,12 +165,6 @@ def test_no_sign_flips_where_the_invariant_forbids_it():
                     allowed.append(share)
         flips_elsewhere[optimizer] = max(allowed)
     assert min(flips_elsewhere.values()) > 0.5, "where it is allowed, it happens"
-
-
-def test_balanced_starts_flip_under_ham_alone():
-    for optimizer, share in (("gd", 0.0), ("ham", 0.5), ("ham_flow", 0.5)):
-        assert (moved(optimizer, 0.1, 1000)[1].a > 0).double().mean() >= share
-    assert (moved("gd", 0.1, 1000)[1].a > 0).sum() == 0
 
 
 def test_scaling_of_a_single_neuron_is_one_under_equation_12():
@@ -202,7 +176,7 @@ def test_scaling_of_a_single_neuron_is_one_under_equation_12():
 # --- masks and tasks ---
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("sparsity", [0.0, 0.9])
 def test_masks_with_uniform_random_and_graded_fan_ins(sparsity):
     fan_ins = {kind: masks((64, 400), sparsity, kind, 0).sum(1) for kind in ("uniform", "random", "graded")}
     for fan_in in fan_ins.values():
@@ -237,36 +211,18 @@ def test_every_task_leaves_a_complete_record(compose_config, tmp_path, task):
     assert read.content["final"]
     rows = [json.loads(line) for line in (tmp_path / "abc" / "history.jsonl").read_text().splitlines()]
     assert len(rows) >= 2
+    committed = pd.read_csv(ROOT / "results" / "records" / f"{task}.rows.csv", nrows=0)
+    assert {*committed} - {"id"} <= {key for row in rows for key in row}, "what figures are drawn from"
     if task in ("bn_gradient", "layer_norm"):
         assert rows[0]["ratio"] == 1.0, "a dense layer gives exactly 1"
 
 
 @pytest.mark.parametrize(
-    ("task", "key"),
-    [
-        ("bn_gradient", "init"),
-        ("layer_norm", "place"),
-        ("layer_norm", "fan_ins"),
-        ("gradient_skew", "fan_ins"),
-        ("student_teacher", "neurons"),
-        ("student_teacher", "optimizer"),
-        ("student_teacher", "scaling"),
-        ("sign_flips", "optimizer"),
-        ("equivalence", "variant"),
-        ("neuron_steps", "optimizer"),
-        ("equilibrium", "optimizer"),
-    ],
+    ("task", "key"), [("bn_gradient", "init"), ("layer_norm", "fan_ins"), ("student_teacher", "scaling")]
 )
 def test_an_unknown_word_is_refused_before_a_record_is_begun(compose_config, tmp_path, task, key):
     cfg = compose_config(f"task={task}", f"task.{key}=other")
     with pytest.raises(ConfigError, match=f"^{key}=other: must be one of "):
-        instantiate(cfg, "task")(cfg, Record(str(tmp_path), "abc"))
-    assert not any(tmp_path.iterdir())
-
-
-def test_a_curve_without_a_point_at_zero_is_refused(compose_config, tmp_path):
-    cfg = compose_config("task=balance", "task.points=10")
-    with pytest.raises(ConfigError, match="points=10: must be odd"):
         instantiate(cfg, "task")(cfg, Record(str(tmp_path), "abc"))
     assert not any(tmp_path.iterdir())
 
@@ -325,11 +281,6 @@ def test_the_equivalence_is_exact_where_its_assumptions_hold(compose_config, tmp
     assert gaps["rigl"] > 1e-3
     assert gaps["rigl_ranked"] < 1e-10, "SGD that ranks as SparseOpt does is SparseOpt, mask updates included"
     assert gaps["rigl_invariant_rescaled"] < 1e-10, "and so it is where no length is compared, and SGD's follow c"
-
-
-def test_a_draw_is_named():
-    assert torch.equal(dynamics.problem(4, 7, [SPARSE]).z, dynamics.problem(4, 7, [SPARSE]).z)
-    assert not torch.equal(torch.rand(3, generator=generator(0, "a")), torch.rand(3, generator=generator(0, "b")))
 
 
 # --- what is committed ---

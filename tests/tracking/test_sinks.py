@@ -10,15 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from sparse_train.errors import ConfigError
 from sparse_train.record.integrity import EXPORTS
 from sparse_train.record.record import Record
 from sparse_train.report.tracking import dashboard
-from sparse_train.sparsity.topology import Topology
-from sparse_train.tracking import sinks, wandb_run
-from sparse_train.tracking.sinks import Wandb, neuron_densities
+from sparse_train.tracking import wandb_run
+from sparse_train.tracking.sinks import Wandb
 from support import runs, wandb_files
 from support.runs import QUICK, command, free_port, run_here, training
 from support.wandb_server import KEY, end_service, serving
@@ -121,12 +119,6 @@ def assert_histograms(rows: list[dict], record: dict) -> None:
             assert (neurons @ (edges[1:] + edges[:-1]) / 2) / neurons.sum() == pytest.approx(density, abs=1 / 64)
 
 
-def test_densities_of_neurons_are_fan_ins_over_possible_ones():
-    mask = torch.tensor([[1, 1, 1, 0], [0, 0, 1, 0]], dtype=torch.bool)
-    assert neuron_densities(mask).tolist() == [0.75, 0.25]
-    assert neuron_densities(mask.view(2, 1, 2, 2)).tolist() == [0.75, 0.25]
-
-
 def test_after_a_sigkill_the_files_of_a_run_hold_every_row_once_per_step(tmp_path):
     arguments = (*QUICK, *RUN, "logger.mode=offline", "epochs=40", f"runs_dir={tmp_path}")
     with Program(training(*arguments)) as program:
@@ -186,9 +178,7 @@ def test_training_ends_well_where(tmp_path, what):
     assert wandb_files.exit_code(file) == 0
 
 
-@pytest.mark.parametrize(
-    ("key", "reason"), [(KEY, "error 401"), ("", "RuntimeError: no API key"), ("short", "AuthenticationError: .*40")]
-)
+@pytest.mark.parametrize(("key", "reason"), [(KEY, "error 401"), ("", "RuntimeError: no API key")])
 def test_a_wrong_key_and_none(tmp_path, monkeypatch, capfd, key, reason):
     record = Record(str(tmp_path), "abc123")
     record.start([])
@@ -228,43 +218,15 @@ def test_a_run_that_wandb_leaves_in_the_middle_goes_on(tmp_path, capfd):
     assert said[0].endswith("continuing without it")
 
 
-def test_rows_and_the_end_ask_nothing_of_a_server_that_fails(tmp_path, small_net, monkeypatch):
-    """With histograms of every layer, made once for each change of the masks."""
-    made = []
-    with serving(500) as server:
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        record = Record(str(tmp_path), "abc123")
-        record.start([])
-        sink, topology = Wandb(record, FACTS, init_timeout=1), Topology(small_net(), 0.8)
-        asked, histogram = server.requests, sinks._histogram
-        monkeypatch.setattr(sinks, "_histogram", lambda mask: (made.append(mask), histogram(mask))[1])
-        for epoch in range(1, 101):
-            topology.version += epoch % 2
-            sink.log({"epoch": epoch, "test_acc": 50.0}, topology)
-        record.finish("complete")
-        sink.finish(record)
-        assert server.requests - asked < 10, "not one for each row; the start may still be trying"
-        assert len(made) == 50 * len(topology.masks)
-
-
-def test_without_the_package(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    record = Record(str(tmp_path), "abc123")
-    sink = Wandb(record, FACTS)
-    sink.log({"epoch": 1})
-    sink.finish(record)
-    said = capsys.readouterr().err
-    assert said.startswith("warning: W&B: ModuleNotFoundError")
-    assert said.endswith("continuing without it\n")
-    assert said.count("\n") == 1
-
-
-def test_disabled_is_nothing(tmp_path, monkeypatch, capsys):
+def test_without_the_package_one_line_says_so_and_disabled_none(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)
     record = Record(str(tmp_path), "abc123")
     Wandb(record, FACTS, mode="disabled").log({"epoch": 1})
     assert capsys.readouterr().err == ""
+    sink = Wandb(record, FACTS)
+    sink.log({"epoch": 1})
+    sink.finish(record)
+    assert re.fullmatch("warning: W&B: ModuleNotFoundError.*continuing without it\n", capsys.readouterr().err)
 
 
 # --- a server that works ---
@@ -339,14 +301,6 @@ def test_the_end_is_told_after_the_record_has_its_last_word(tmp_path, monkeypatc
     assert wandb_files.exit_code(file) == 1
     assert wandb_files.summary(file)["status"] == status
     assert not record.lock.path.exists()
-
-
-def test_modes_and_times_are_checked(tmp_path):
-    record = Record(str(tmp_path), "abc123")
-    with pytest.raises(ConfigError, match="mode=on: must be one of online, offline, disabled"):
-        Wandb(record, FACTS, mode="on")
-    with pytest.raises(ConfigError, match="init_timeout=0: must be above 0"):
-        Wandb(record, FACTS, init_timeout=0)
 
 
 @pytest.mark.parametrize(
