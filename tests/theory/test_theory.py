@@ -211,8 +211,9 @@ def test_every_task_leaves_a_complete_record(compose_config, tmp_path, task):
     assert read.content["final"]
     rows = [json.loads(line) for line in (tmp_path / "abc" / "history.jsonl").read_text().splitlines()]
     assert len(rows) >= 2
-    committed = pd.read_csv(ROOT / "results" / "records" / f"{task}.rows.csv", nrows=0)
-    assert {*committed} - {"id"} <= {key for row in rows for key in row}, "what figures are drawn from"
+    if task != "gradient_skew":  # whose rows by weight have a test of their own
+        committed = pd.read_csv(ROOT / "results" / "records" / f"{task}.rows.csv", nrows=0)
+        assert {*committed} - {"id"} <= {key for row in rows for key in row}, "what figures are drawn from"
     if task in ("bn_gradient", "layer_norm"):
         assert rows[0]["ratio"] == 1.0, "a dense layer gives exactly 1"
 
