@@ -70,7 +70,7 @@ setup: .venv/ready ## make .venv with the exact versions of requirements.lock, a
 quickstart: setup ## train RigL on digits at four sparsities (3 to 8 minutes on one core), draw it into results/mine beside our numbers
 	$(REPORT) reproduce quickstart $(WHERE) --results-dir results/mine
 
-test: setup ## set up and run all tests (15 to 26 minutes on two cores)
+test: setup ## set up and run all tests (10 to 15 minutes on two cores)
 	$(PYTEST)
 
 test-fast: setup ## run the quick tests (one minute on two cores)

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import t as student_t
 from scipy.stats import ttest_ind_from_stats
 
-from sparse_train.report import sweeps
+from sparse_train.report import paper, sweeps
 from sparse_train.report.evidence import claims, verdicts
 from sparse_train.report.views import statistics
 from support.records import leave_records
@@ -25,6 +25,15 @@ CLAIM = {
 def on_the_papers():
     """Claim -> its cells, on the paper's numbers."""
     return {claim["id"]: claims.on_the_papers(claim) for claim in claims.stated()}
+
+
+def test_all_published_cells_are_there_and_every_claim_names_the_effect_that_counts():
+    tables = [paper.table(f"table{i}") for i in (1, 2, 3, 6, 7, 8, 9)]
+    assert sum(len(table) for table in tables) == 252
+    assert all(table["mean"].between(1, 100).all() for table in tables)
+    for claim in claims.stated():
+        assert (claim["counts"] < 0) == ("epochs" in claim["b"])
+        assert abs(claim["counts"]) >= 0.5
 
 
 @pytest.fixture(scope="module")

@@ -580,7 +580,8 @@ def test_keys_values_and_metrics_have_words():
     over = [(key, cell) for one in summed for key in one.artifact["summary"]["over"] for cell in one.cells]
     keys = {(key, cell.factors.get(key, "")) for key, cell in over}
     studies = [name for name in sweeps.names() if name.startswith("why-")]
-    metrics = [key for name in studies for key in sweeps.artifact(name)["values"]]
+    shown = [part for name in studies for part in (sweeps.artifact(name), sweeps.artifact(name).get("figure", {}))]
+    metrics = [key for part in shown for key in part.get("values", [])]
     assert len(summed) > 10
     assert [key for key in (*(key for key, _ in keys), *metrics) if labels.name(key) == key] == []
     assert [pair for pair in keys if "_" in labels.label(*pair)] == []
