@@ -21,7 +21,8 @@ from sparse_train.train.build import build
 from sparse_train.train.tasks import settings
 from support import wandb_files
 from support.ddp_worker import steps
-from support.runs import QUICK, ROOT, TINY, equal, free_port, history, only, record, same_state, trained
+from support.runs import QUICK, ROOT, TINY, free_port, history, only, record, same_state, trained
+from support.steps import same
 from support.warm import Program
 
 WORKER = str(ROOT / "tests" / "support" / "ddp_worker.py")
@@ -76,7 +77,7 @@ def test_two_processes_train_the_same_network(dst, tmp_path, compose_config):
     first, second = (torch.load(tmp_path / f"state.{rank}", weights_only=True) for rank in (0, 1))
     one = alone(compose_config(*overrides))
     started = build(compose_config(*overrides)).topology.masks
-    assert not equal(one["optimizer"]["topology"]["masks"].values(), started.values()), "updated"
+    assert not same(one["optimizer"]["topology"]["masks"].values(), started.values()), "updated"
     for name, mask in first["optimizer"]["topology"]["masks"].items():
         assert torch.equal(mask, second["optimizer"]["topology"]["masks"][name])
         assert torch.equal(mask, one["optimizer"]["topology"]["masks"][name])

@@ -20,6 +20,7 @@ from sparse_train.report.launch import reproduce, rerun
 from sparse_train.report.results import TIMES
 from sparse_train.train import loop
 from support import warm
+from support.steps import same
 
 ROOT = warm.ROOT
 QUICK = ("epochs=2", "model.width=0.25", "update_every=3", "threads=1")
@@ -145,15 +146,10 @@ def final_state(run_dir):
     return {part: state[part] for part in ("model", "optimizer")}
 
 
-def equal(first, second):
-    """Whether two sequences of tensors are the same to the bit."""
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
 def same_state(first, second):
-    pairs = list(zip(tensors(final_state(first)), tensors(final_state(second)), strict=True))
-    assert len(pairs) > 10
-    return all(torch.equal(a, b) for a, b in pairs)
+    ours, theirs = (list(tensors(final_state(run_dir))) for run_dir in (first, second))
+    assert len(ours) > 10
+    return same(ours, theirs)
 
 
 def notices(err: str) -> str:

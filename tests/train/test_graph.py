@@ -12,7 +12,8 @@ from sparse_train.train import loop
 from sparse_train.train.build import build
 from sparse_train.train.checkpointing import Interval
 from sparse_train.train.graph import StepGraph
-from support.runs import equal, run_here, tensors, timeless
+from support.runs import run_here, tensors, timeless
+from support.steps import same
 from support.tape import taped
 
 SMALL = (
@@ -77,7 +78,7 @@ def test_a_run_whose_steps_are_replayed_is_the_same_to_the_bit(ended, overrides)
     again, after, made, replayed = ended(overrides, graphed=True)
     assert again == rows
     assert len(state) > 60
-    assert equal(state, after)
+    assert same(state, after)
     assert made == 1, "mask updates and new epochs leave the graph valid"
     assert replayed >= 40 - 4 - 2 * 4, "all but every tenth step, and those at and after a mask update"
 
@@ -97,7 +98,7 @@ def test_what_moves_is_recorded_anew(compose_config):
                 work(*batch, step)
             else:
                 run.graph.step(work, run.optimizer, meter, *batch, number=step)
-    assert equal(*(run.model.state_dict().values() for run in runs))
+    assert same(*(run.model.state_dict().values() for run in runs))
     assert len(made) == 2
 
 

@@ -14,7 +14,8 @@ from sparse_train.sparsity.methods.gmp import GMP
 from sparse_train.sparsity.methods.rigl import RigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
-from support.runs import equal, tensors
+from support.runs import tensors
+from support.steps import same
 
 
 class Training:
@@ -62,11 +63,11 @@ def test_model_and_optimizer_are_all_that_a_restart_needs(kind, order, small_net
     saved = whole.take(range(8), batch).saved()
     visited = whole.topology.itop_rate()
     again = Training(small_net(), kind, seed=1)
-    assert not equal(whole.topology.masks.values(), again.topology.masks.values())
+    assert not same(whole.topology.masks.values(), again.topology.masks.values())
     for part in order:
         getattr(again, part).load_state_dict(saved[part])
     assert again.topology.itop_rate() == visited > 0.31
-    assert equal(whole.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())
+    assert same(whole.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())
 
 
 def test_an_updater_may_be_made_after_its_optimizer_is_loaded():
@@ -100,7 +101,7 @@ def test_an_updater_may_be_made_after_its_optimizer_is_loaded():
     pruned(topology, optimizer)
     train(model, optimizer, range(20, 60))
     assert topology.counts == counts == topology.targets
-    assert equal(tensors(model.state_dict()), tensors(expected))
+    assert same(tensors(model.state_dict()), tensors(expected))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_an_optimizer_without_its_model_is_refused_before_a_weight_is_lost(kind,
         MaskMismatchError, match=r"conv1.weight has nonzero weights off its mask: load model and optimizer"
     ):
         again.take(steps, batch)
-    assert equal(before.values(), again.model.parameters())
+    assert same(before.values(), again.model.parameters())
     again.topology.apply()
     again.take(steps, batch)
 
@@ -128,9 +129,9 @@ def test_a_state_without_masks_takes_no_trained_weight(small_net, batch):
     again = Training(small_net(), SparseSGD, seed=1).load(saved)
     with pytest.raises(MaskMismatchError, match="has nonzero weights off its mask"):
         again.take(range(8, 9), batch)
-    assert equal(
+    assert same(
         dict(again.model.named_parameters()).values(), [saved["model"][n] for n, _ in again.model.named_parameters()]
     )
     again.topology.load_state_dict(masks)
     again.load(saved)
-    assert equal(first.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())
+    assert same(first.take(range(8, 20), batch).parts(), again.take(range(8, 20), batch).parts())

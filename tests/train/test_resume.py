@@ -11,7 +11,8 @@ from sparse_train.record.record import Record
 from sparse_train.train import loop
 from sparse_train.train.build import build
 from sparse_train.train.checkpointing import Interval
-from support.runs import Killed, broken_off, equal, only, record, run_here, tensors, timeless
+from support.runs import Killed, broken_off, only, record, run_here, tensors, timeless
+from support.steps import same
 
 SMALL = ("epochs=3", "batch_size=8", "update_every=3", "optimizer=sparseopt_ham", "threads=1")
 DIGITS = ("dataset=digits", "dataset.train_images=64")
@@ -57,7 +58,7 @@ def test_broken_off_within_an_epoch_it_ends_the_same(ended, way):
     again, after, calls = ended("again", WAYS[way], steps // 4, 2 * steps // 3)
     assert steps + 2 < calls < steps + 8, "it went on in mid-epoch, from at most two steps before"
     assert again == rows
-    assert equal(after, state)
+    assert same(after, state)
 
 
 def test_broken_off_while_it_is_tested_it_ends_the_same(ended):
@@ -67,7 +68,7 @@ def test_broken_off_while_it_is_tested_it_ends_the_same(ended):
     again, after, calls = ended("again", overrides, 7, 7 + 1 + 1, told=True)  # 7 steps an epoch; test batches: 2 and 1
     assert calls == steps + 1 + 2, "one batch of the test, then both of them, were made once more"
     assert again == rows
-    assert equal(after, state)
+    assert same(after, state)
 
 
 def test_a_run_goes_on_with_other_images_only_if_it_is_told_to(image_folder, tmp_path, monkeypatch, capsys):
