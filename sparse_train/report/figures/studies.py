@@ -95,7 +95,7 @@ def _curves(figure: FigureBase, on: Material, study: Study) -> None:
     entries = {text: handle for one in axes for handle, text in zip(*one.get_legend_handles_labels(), strict=True)}
     if entries:
         texts = [f"{named.index(text) + 1}  {text}" if text in named else text for text in entries]
-        texts = ["\n    ".join(wrap(text, 58)) for text in texts]
+        texts = ["\n    ".join(wrap(text, 54, break_on_hyphens=False)) for text in texts]
         figure.legend(entries.values(), texts, loc="outside lower center", ncols=2)
 
 
