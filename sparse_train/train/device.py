@@ -1,5 +1,6 @@
 """The device of a run, and how torch computes on it."""
 
+import ctypes
 import os
 from functools import cache
 
@@ -12,6 +13,7 @@ from sparse_train.process.console import say
 from sparse_train.process.distributed import Ranks
 from sparse_train.process.workers import worker
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 WORKSPACE = ":4096:8"  # with which cuBLAS repeats its results (its documentation, section 2.1.4)
 
 
@@ -53,7 +55,7 @@ def _warn(line: str) -> None:
 
 
 def set_up_torch(cfg: DictConfig, device: torch.device, tf32: bool | None = None) -> None:
-    """Threads, and on a GPU whether results repeat and how convolutions round.
+    """Threads, on a CPU whether freed memory is kept, and on a GPU whether results repeat and how convolutions round.
 
     With `deterministic` an operation without a deterministic algorithm warns and runs. Products of matrices are exact
     float32 in any case, torch's default.
@@ -66,6 +68,7 @@ def set_up_torch(cfg: DictConfig, device: torch.device, tf32: bool | None = None
     torch.backends.cudnn.deterministic = cfg.deterministic
     torch.backends.cudnn.benchmark = not cfg.deterministic
     if device.type != "cuda":  # on a CPU results repeat anyway
+        _keep_freed_memory()
         return
     torch.backends.cudnn.allow_tf32 = cfg.tf32 if tf32 is None else tf32
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -73,3 +76,15 @@ def set_up_torch(cfg: DictConfig, device: torch.device, tf32: bool | None = None
     torch.utils.deterministic.fill_uninitialized_memory = False  # which only takes time
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Tells malloc to keep freed memory for the next step, where it is glibc's (mallopt(3)).
+
+    By default it returns every large block to the system, and each step's activations cause their page faults anew.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            mallopt(parameter, 2**31 - 1)
