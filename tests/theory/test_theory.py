@@ -1,6 +1,7 @@
 """The theory's formulas against autograd, its lemmas against simulation, and the tasks end to end."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from sparse_train.theory.dynamics import flip_forbidden, invariant, potential
 from sparse_train.theory.equilibrium import Law
 from sparse_train.theory.gradients import batch_norm_input_gradient, layer_norm_input_gradient
 from sparse_train.theory.layer_norm import masks
-from sparse_train.theory.student_teacher import REDUNDANT, SPARSE, scales
+from sparse_train.theory.student_teacher import REDUNDANT, SPARSE, scales, summary
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -174,6 +175,15 @@ def test_scaling_of_a_single_neuron_is_one_under_equation_12():
 
 
 # --- masks and tasks ---
+
+
+def test_the_intervals_of_shares_and_medians():
+    a = torch.arange(20.0)[:, None] - 14.5  # 5 of 20 are positive
+    reached = torch.tensor([*range(19, 4, -1), *[torch.inf] * 5])
+    final = summary(SimpleNamespace(a=a), reached, [{"loss_median": 0.0, "drift_median": 0.0}])
+    interval = [final[f"flipped_{end}"] for end in ("low", "share", "high")]
+    assert interval == pytest.approx([0.1119, 0.25, 0.4687], abs=1e-4)  # Wilson's, by hand
+    assert [final[f"iterations_{end}"] for end in ("low", "median", "high")] == [10.0, 15.0, 19.0]
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.9])
