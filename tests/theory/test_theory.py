@@ -252,7 +252,9 @@ def test_a_network_fits_the_configured_images(compose_config, tmp_path, task):
 def test_amplification_is_that_of_batch_normalization_alone(compose_config, tmp_path):
     """Eq. 10's formula is not that of group normalization."""
     cfg = compose_config("task=amplification", "batch_size=50", *TASKS["amplification"], "model=resnet20_group")
-    assert measured(cfg, tmp_path)["exponent_first"] is None
+    final = measured(cfg, tmp_path)
+    assert final["exponent_first"] is None
+    assert final["angle_raw"] > 1, "degrees; without a mask update it would be 0"
 
 
 def test_a_small_layer_is_told_weight_by_weight(compose_config, tmp_path):
