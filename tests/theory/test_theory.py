@@ -257,6 +257,15 @@ def test_amplification_is_that_of_batch_normalization_alone(compose_config, tmp_
     assert final["angle_raw"] > 1, "degrees; without a mask update it would be 0"
 
 
+@pytest.mark.parametrize(("place", "exponent"), [("mlp_bn", -0.5), ("mlp", 0.0)])
+def test_one_sigma_for_all_neurons_amplifies_all_alike(compose_config, tmp_path, place, exponent):
+    cfg = compose_config("task=layer_norm", f"task.place={place}", *TASKS["layer_norm"], "batch_size=200")
+    record = Record(str(tmp_path), "abc")
+    instantiate(cfg, "task")(cfg, record)
+    assert record.history[1]["exponent"] == pytest.approx(exponent, abs=0.1)
+    assert record.history[1]["sigma_ratio"] == pytest.approx(0.5, abs=0.1)  # Eq. 16
+
+
 def test_a_small_layer_is_told_weight_by_weight(compose_config, tmp_path):
     """The skew of Eq. 10 multiplies each neuron's dense gradient, autograd's, by one number: sigma over sigma."""
     small = ("dataset.image_size=4", "model=mlp", "model.hidden=[8]", "task.layer=layers.1", "task.norm=layers.2")
