@@ -266,6 +266,15 @@ def test_one_sigma_for_all_neurons_amplifies_all_alike(compose_config, tmp_path,
     assert record.history[1]["sigma_ratio"] == pytest.approx(0.5, abs=0.1)  # Eq. 16
 
 
+@pytest.mark.parametrize(("optimizer", "exponent"), [("sgd", 0.0), ("sparseopt", 0.5)])
+def test_a_trained_network_comes_to_the_closed_forms(compose_config, tmp_path, optimizer, exponent):
+    words = ("steps=400", "weight_decay=0.02", "lr=0.05", "hidden=[64]", "fan_ins=[8,32]", f"optimizer={optimizer}")
+    cfg = compose_config("task=equilibrium", "batch_size=100", *(f"task.{word}" for word in words))
+    final = measured(cfg, tmp_path)
+    assert [final[f"{key}_ratio"] for key in ("length", "degrees", "tau")] == pytest.approx([1, 1, 1], abs=0.12)
+    assert final["length_exponent"] == pytest.approx(exponent, abs=0.1), "of c, after k's own"
+
+
 def test_a_small_layer_is_told_weight_by_weight(compose_config, tmp_path):
     """The skew of Eq. 10 multiplies each neuron's dense gradient, autograd's, by one number: sigma over sigma."""
     small = ("dataset.image_size=4", "model=mlp", "model.hidden=[8]", "task.layer=layers.1", "task.norm=layers.2")
