@@ -10,7 +10,7 @@ Setting = tuple[tuple[str, str], ...]  # (factor, value) of every factor that a 
 
 BOUNDS = ("at_least", "at_most")
 KEYS = {  # section of a sweep file's `artifact` -> its keys
-    "comparisons": ("says", "a", "b", "paper", "theory", "without_seed", "within", *BOUNDS),
+    "comparisons": ("says", "a", "b", "paper", "theory", "without_seed", "spread", "within", *BOUNDS),
     "table": ("rows", "columns", "value", "more"),
     "figure": ("by", "kind", "paper", "value", "values"),
     "summary": ("over", "values"),
@@ -98,6 +98,10 @@ def check(file: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str,
         whole = {"says", "a"} <= set(one) and len({"b", "paper", "theory"} & set(one)) == 1
         right = "must have `says`, a setting `a`, and one of `b`, `paper` and `theory`"
         require(whole, f"{file}: comparisons", one, right)
+        spread = one.get("spread", {"std": 1.0, "n": 2, "of": ""})
+        right = "must have `std`, a standard deviation above 0, `n`, of how many pairs, and `of`, which pairs"
+        kept = set(spread) == {"std", "n", "of"} and spread["std"] > 0 and spread["n"] >= 2
+        require(kept, f"{file}: comparisons", spread, right)
         both = "within" in one and bool({*BOUNDS} & set(one))
         require(not both, f"{file}: comparisons", one["says"], "must have a margin `within` or bounds, not both")
     asked = [one[side] for one in compared for side in ("a", "b") if side in one]

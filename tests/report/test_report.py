@@ -307,6 +307,20 @@ def test_a_prediction_can_name_a_cell_of_the_paper(tmp_path, accuracies, said):
     assert listed[1][:3] == ["SGD, minus the paper's 52.53", said, f"{len(accuracies)} of 3"]
 
 
+def test_one_seed_can_borrow_the_spread_of_other_pairs(tmp_path):
+    sweep = sweeps.load("protocol")
+    sweep.artifact["comparisons"][0]["spread"] = {"std": 1.0, "n": 5, "of": "5 pairs at 16x16"}
+
+    def said():
+        return list(listings(sweep, Results(tmp_path, records=Records([tmp_path / "runs"])).runs(sweep)))[1][1][1]
+
+    cells = [c for c in sweep.cells if c.factors["optimizer"] == "sgd" and "renorm" not in c.factors]
+    leave_record(tmp_path / "runs", "protocol", cells[0], accuracy=45.74)
+    assert said() == "-6.79 [-9.57, -4.01] (SD 1.00 of 5 pairs at 16x16): one seed, not judged"  # t of 4 degrees: 2.776
+    leave_record(tmp_path / "runs", "protocol", cells[1], accuracy=45.84)
+    assert said() == "-6.74 [-7.38, -6.10]: refuted", "two seeds have a spread of their own"
+
+
 @pytest.mark.parametrize(
     ("bound", "differences", "verdict"),
     [

@@ -13,6 +13,7 @@ from sparse_train.report.sweeps import Sweep
 from sparse_train.report.views import columns, lists, statistics
 from sparse_train.report.views.columns import HOLE, unit
 from sparse_train.report.views.labels import label, name, option
+from sparse_train.report.views.statistics import Estimate
 
 
 class Study:
@@ -88,6 +89,11 @@ class Study:
             return measured - unit(metric) * comparison["theory"][metric]
         return measured - paper.cell(comparison["paper"], "comparisons.paper")[0]
 
+    def estimate(self, comparison: Mapping, metric: str | None = None) -> Estimate:
+        """The mean difference; in the study's own metric one seed takes its interval from the comparison's `spread`."""
+        spread = comparison.get("spread") if metric in (None, self.metric) else None
+        return statistics.mean(self.difference(comparison, metric), spread and (spread["std"], spread["n"]))
+
     def runs(self, comparison: Mapping, side: str) -> pd.DataFrame:
         """The complete runs of one of its settings."""
         done = complete(self.settings[self.find(comparison[side])])
@@ -152,25 +158,35 @@ def compared(study: Study) -> Iterator[list[list[str]]]:
     """A row per comparison: those that expect nothing, with p; then predictions with their verdicts."""
     wanted = [(one, expected(one, study.metric)) for one in study.listed]
     if listed := [one for one, bounds in wanted if not bounds]:
-        found = [(one["says"], study.difference(one)) for one in listed]
-        head = ["Comparison", f"difference in {in_a_sentence(study.metric)}", "p", "minimum detectable effect", "n"]
-        yield [head, *([says, *certainty(one), str(len(one))] for says, one in found)]
+        made = [["Comparison", f"difference in {in_a_sentence(study.metric)}", "p", "minimum detectable effect", "n"]]
+        for one in listed:
+            found, difference = study.estimate(one), study.difference(one)
+            certain = certainty(difference, found)[1:]
+            made.append([one["says"], written(found, one) or HOLE, *certain, str(len(difference))])
+        yield made
     if predictions := [(one, bounds) for one, bounds in wanted if bounds]:
         metrics = list(dict.fromkeys(metric for _, bounds in predictions for metric in bounds))
         seeds = {row for group in study.settings.values() for row in group["seed"]}
         made = [["Prediction", *(f"difference in {in_a_sentence(v)}" for v in metrics), "n", "made"]]
         for one, bounds in predictions:
-            found = {v: statistics.mean(study.difference(one, v)) for v in bounds}
-            words = {v: [str(effect), verdicts.of_prediction(effect, **bounds[v])] for v, effect in found.items()}
-            cells = [": ".join(filter(None, words.get(v, ()))) for v in metrics]
+            found = {v: study.estimate(one, v) for v in bounds}
+            said = {v: verdicts.of_prediction(effect, **bounds[v]) for v, effect in found.items()}
+            cells = [": ".join(filter(None, [written(found[v], one), said[v]])) if v in found else "" for v in metrics]
             count = f"{next(iter(found.values())).n} of {len(seeds)}"
             made.append([one["says"], *cells, count, study.made(one)])
         yield made
 
 
-def certainty(difference: pd.Series) -> list[str]:
+def written(found: Estimate, comparison: Mapping) -> str:
+    """`+1.24 [-0.88, +3.36] (SD 0.77 of 5 pairs at 16x16)`: an interval that one seed has borrowed says from where."""
+    borrowed = found.n == 1 and not pd.isna(found.low)
+    return f"{found} (SD {comparison['spread']['std']:.2f} of {comparison['spread']['of']})" if borrowed else str(found)
+
+
+def certainty(difference: pd.Series, found: Estimate | None = None) -> list[str]:
     """The mean with its interval, p, and the minimum detectable effect of as many pairs with this spread."""
-    found, smallest = statistics.mean(difference), statistics.smallest_effect(difference.std(), len(difference))
+    found = found or statistics.mean(difference)
+    smallest = statistics.smallest_effect(difference.std(), len(difference))
     return [str(found) or HOLE, p_value(found.p), "" if pd.isna(smallest) else f"{smallest:.2f}"]
 
 

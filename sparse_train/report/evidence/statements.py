@@ -13,7 +13,7 @@ import yaml
 
 from sparse_train.errors import ConfigError, closest, require, require_one_of
 from sparse_train.report import paper, sweeps
-from sparse_train.report.evidence.comparisons import Study
+from sparse_train.report.evidence.comparisons import Study, written
 from sparse_train.report.evidence.verdicts import NOT_RUN
 from sparse_train.report.results import Results
 from sparse_train.report.views import statistics
@@ -77,11 +77,11 @@ def _measured(one: Mapping, studies: Studies) -> dict:
     require_one_of(f"{FILE}: at", one["at"], sweeps.names())
     scale = one.get("scale") or sweeps.artifact(one["at"]).get("at", sweeps.PAPER)
     study = studies(one["at"], scale)
-    exact = statistics.mean(study.difference(one, one.get("value")))
+    exact = study.estimate(one, one.get("value"))
     found = Estimate(*(round(value, 2) + 0.0 for value in exact[:3]), exact.p, exact.n)
     sides = [dict(study.find(one[side], f"{FILE}: {one['at']}")) for side in ("a", "b") if side in one]
     return {
-        "words": str(found) or NOT_RUN,
+        "words": written(found, one) or NOT_RUN,
         "effect": tuple(value for value in found[:3] if not pd.isna(value)),
         "n": found.n,
         "scale": scale,

@@ -23,7 +23,7 @@ class Row:
 
     Attributes:
         group: rows of one group stand together under its name.
-        found: the difference; of one seed without an interval.
+        found: the difference; of one seed without an interval, or with one by the spread of other pairs.
         predicted: the ends of the range that the study expects; infinite where a bound has one side.
         paper: its number, if it has one.
     """
@@ -43,10 +43,7 @@ def of_study(study: Study) -> list[Row]:
     """
     if not study.reference:
         return []
-    rows = [
-        Row(NAMED, one["says"], statistics.mean(study.difference(one)), _predicted(one, study.metric))
-        for one in study.listed
-    ]
+    rows = [Row(NAMED, one["says"], study.estimate(one), _predicted(one, study.metric)) for one in study.listed]
     listed = [tuple(study.find(one[side]) for side in ("a", "b")) for one in study.listed if "b" in one]
     for group, pair in _unlisted(study):
         if pair not in listed and pair[::-1] not in listed:
@@ -118,7 +115,7 @@ def draw(axes: Axes, rows: list[Row], width: int, reach: float | None = None, nu
 def _reach(rows: list[Row]) -> float:
     """So that every mean, every bound and most intervals lie within."""
     bounds = [abs(end) for row in rows for end in row.predicted or () if abs(end) < float("inf")]
-    halves = [row.found.high - row.found.mean for row in rows if row.found.n > 1]
+    halves = [row.found.high - row.found.mean for row in rows if not pd.isna(row.found.high)]
     usual = 2 * float(pd.Series(halves).median()) if halves else 0.0
     return 1.15 * max([abs(row.found.mean) for row in rows] + bounds + [usual, 0.1])
 
@@ -128,16 +125,18 @@ def _row(axes: Axes, y: float, row: Row, reach: float) -> None:
     if row.predicted:
         low, high = _within(row.predicted, reach)
         axes.barh(y, high - low, 1.1, low, color=style.ink(style.GREEN), alpha=0.25, linewidth=0, label="expected")
-    if found.n > 1:
-        ends = (found.low, found.high)
+    if not pd.isna(found.low):
+        ends, own = (found.low, found.high), found.n > 1
         axes.plot(
             _within(ends, reach),
             [y, y],
+            "-" if own else ":",
             color=style.ink(style.BLUE),
             linewidth=1.8,
-            label="95% interval over paired seeds",
+            label="95% interval over paired seeds" if own else "one seed, 95% interval by the spread of other pairs",
         )
-        points = {"": (found.mean, "o", {"color": style.ink(style.BLUE), "markersize": 5.5, "zorder": 3})}
+        look = {"color": style.ink(style.BLUE), **({"markersize": 5.5, "zorder": 3} if own else hollow)}
+        points = {"": (found.mean, "o", look)}
         arrows = [end for end in ends if abs(end) > reach]
     else:
         points = {"one seed, no interval": (found.mean, "o", {"color": style.ink(style.BLUE), **hollow})}

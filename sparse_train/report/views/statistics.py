@@ -43,11 +43,19 @@ class Estimate(NamedTuple):
 NOTHING = Estimate(math.nan, math.nan, math.nan, math.nan, 0)
 
 
-def mean(values: pd.Series) -> Estimate:
+def mean(values: pd.Series, borrowed: tuple[float, int] | None = None) -> Estimate:
     """The mean of independent values, by Student's t with n - 1 degrees of freedom.
 
     Of differences between runs that share a seed, this is the paired test.
+
+    Args:
+        borrowed: the standard deviation of how many other values; a single value takes it as its own.
     """
+    if len(values) == 1 and borrowed:
+        std, n = borrowed
+        found = float(values.iloc[0])
+        low, high = student_t.interval(LEVEL, n - 1, found, std)
+        return Estimate(found, float(low), float(high), float(2 * student_t.sf(abs(found) / std, n - 1)), 1)
     if len(values) < 2:
         return NOTHING._replace(mean=float(values.mean()), n=len(values))
     of = DescrStatsW(values.to_numpy(dtype=float))
