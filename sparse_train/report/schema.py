@@ -98,10 +98,11 @@ def check(file: str, artifact: Mapping[str, Any], cells: Collection[Mapping[str,
         whole = {"says", "a"} <= set(one) and len({"b", "paper", "theory"} & set(one)) == 1
         right = "must have `says`, a setting `a`, and one of `b`, `paper` and `theory`"
         require(whole, f"{file}: comparisons", one, right)
-        spread = one.get("spread", {"std": 1.0, "n": 2, "of": ""})
-        right = "must have `std`, a standard deviation above 0, `n`, of how many pairs, and `of`, which pairs"
-        kept = set(spread) == {"std", "n", "of"} and spread["std"] > 0 and spread["n"] >= 2
-        require(kept, f"{file}: comparisons", spread, right)
+        if "spread" in one:
+            spread = one["spread"]
+            right = "must have `std`, a standard deviation above 0, `n`, of how many pairs, and `of`, which pairs"
+            whole = isinstance(spread, Mapping) and set(spread) == {"std", "n", "of"}
+            require(whole and spread["std"] > 0 and spread["n"] >= 2, f"{file}: comparisons", spread, right)
         both = "within" in one and bool({*BOUNDS} & set(one))
         require(not both, f"{file}: comparisons", one["says"], "must have a margin `within` or bounds, not both")
     asked = [one[side] for one in compared for side in ("a", "b") if side in one]

@@ -279,6 +279,7 @@ def test_a_sweep_file_of_ones_own_has_a_name_of_its_own(tmp_path, monkeypatch):
         ("comparisons", [{"says": "SET", "a": SET}], "must have `says`, a setting `a`, and one of `b`, `paper`"),
         ("comparisons", [{**PAIR, "within": 1, "at_most": 0}], "must have a margin `within` or bounds, not both"),
         ("comparisons", [{**PAIR, "spread": {"std": 0.7, "n": 1, "of": "x"}}], "must have `std`, a standard deviation"),
+        ("comparisons", [{**PAIR, "spread": 0.7}], "must have `std`, a standard deviation"),
         ("values", ["median test_acc"], "values=median test_acc: must be a list of metrics"),
         ("table", {"value": "median test_acc"}, "must be a metric alone; other columns stand in `more`"),
         ("reference", {"dst": "rigl"}, "must name an optimizer"),

@@ -161,8 +161,8 @@ def compared(study: Study) -> Iterator[list[list[str]]]:
         made = [["Comparison", f"difference in {in_a_sentence(study.metric)}", "p", "minimum detectable effect", "n"]]
         for one in listed:
             found, difference = study.estimate(one), study.difference(one)
-            certain = certainty(difference, found)[1:]
-            made.append([one["says"], written(found, one) or HOLE, *certain, str(len(difference))])
+            _, *certain = certainty(difference, found)
+            made.append([one["says"], written(found, one) or HOLE, *certain, str(found.n)])
         yield made
     if predictions := [(one, bounds) for one, bounds in wanted if bounds]:
         metrics = list(dict.fromkeys(metric for _, bounds in predictions for metric in bounds))
