@@ -48,10 +48,11 @@ def sparse_parameters(model: nn.Module, include: Sequence[str], exclude: Sequenc
     convolutions = (name for name, p in candidates.items() if isinstance(held[p][0][0], CONVOLUTIONS))
     first = next(convolutions, FIRST_CONV)
     exclude = [first if pattern == FIRST_CONV else pattern for pattern in exclude]
-    for key, patterns in (("include", include), ("exclude", exclude)):
+    modules = [f"{bare(name)}." for name, _ in unwrapped(model).named_modules()]  # one without weights is dense already
+    for key, patterns, named in (("include", include, [*candidates]), ("exclude", exclude, [*candidates, *modules])):
         for pattern in patterns:
             right = f"matches no weight of the model; there are {', '.join(candidates)}"
-            require(any(fnmatchcase(name, pattern) for name in candidates), key, pattern, right)
+            require(any(fnmatchcase(name, pattern) for name in named), key, pattern, right)
     sparse, unknown, taken = {}, [], []
     for name, p in candidates.items():
         if _matches(name, exclude):

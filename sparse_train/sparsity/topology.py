@@ -42,7 +42,8 @@ class Topology:
         distribution: "erk" or "uniform" (`sparsity.density`); or densities, pattern -> density, and `sparsity` None.
         seed: of the initial masks.
         exclude: names or patterns (`fnmatch`) of parameters to keep dense and out of the count; "first_conv" is the
-            first convolution.
+            first convolution. A pattern may match a part that has no weights, such as a
+            padded shortcut.
         include: the same of other parameters to make sparse, with two or more dimensions. If their layer is not one of
             torch's, each of their rows is taken for a neuron, with a warning.
         initial: the first masks (`sparsity.masks`). Of a model that is drawn anew: "random", with exactly as many

@@ -106,14 +106,14 @@ def test_the_status_of_several_sweeps_has_a_total_that_counts_a_run_once(overlap
 
 
 def test_the_cost_of_several_sweeps_has_a_total_that_counts_a_run_once(capsys):
-    chosen = [sweeps.load("table2"), sweeps.load("protocol")]
+    chosen = [sweeps.load("table2"), sweeps.load("gain")]
     overview.costs(chosen, Records([]), cost.STATED_ONLY, 8)
     found = rows(capsys.readouterr().out)
     every = list({cell.id: cell for sweep in chosen for cell in sweep.cells}.values())
     planned = cost.of(every, gpus=8)
     assert found["table2"][:4] == ["144", "39,600", "23", "144"]
-    assert found["protocol"][:2] == ["18", "1,800"]
-    assert found["protocol"][3] == "12", "six are Table 2's"
+    assert found["gain"][:2] == ["11", "1,100"]
+    assert found["gain"][3] == "7", "four are Table 2's"
     assert found[overview.TOTAL][:2] == [str(len(every)), f"{planned.epochs:,}"]
     assert found[overview.TOTAL][5] == cost.number(planned.wall_clock / 3600)
     assert found["table2"][-1] == "cifar100 stated"

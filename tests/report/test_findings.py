@@ -153,7 +153,7 @@ def test_what_is_said_of_the_bound_at_the_papers_protocol_is_in_its_records():
         (bounded["sgd"] - free, f"{41.01 - 52.53:+.2f}"),
         (bounded["sparseopt"] - bounded["sgd"], f"{48.50 - 41.01:+.2f}"),
     ):
-        assert f"| {paper} | {cost:+.2f} (paper, n=1)" in text
+        assert f"| {paper} | {cost:+.2f} (every layer sparse, paper, n=1)" in text
         assert f"{abs(cost):.2f} {'below' if cost < 0 else 'points above'} the" in text
     assert f"the baseline has {bounded['sgd']:.2f}" in text
     assert f"D alone has {bounded['sparseopt']:.2f}" in text

@@ -216,6 +216,18 @@ def test_the_first_convolution_by_one_word():
     assert topology.sparsity() == pytest.approx(0.9, abs=1e-4), "of the others"
 
 
+def test_a_pattern_may_leave_out_a_part_that_has_no_weights():
+    """CIFAR-100's reading of ResNet20, whose shortcuts are convolutions, or have no weights."""
+    dense = ["*.shortcut.*"]
+    assert not [name for name in Topology(ResNet20(10), 0.9, exclude=dense).masks if "shortcut" in name]
+    padded = ResNet20(10, shortcut="pad")
+    assert Topology(padded, 0.9, exclude=dense).masks.keys() == Topology(ResNet20(10, shortcut="pad"), 0.9).masks.keys()
+    with pytest.raises(ConfigError, match="matches no weight"):
+        Topology(ResNet20(10, shortcut="pad"), 0.9, include=dense)
+    with pytest.raises(ConfigError, match="matches no weight"):
+        Topology(ResNet20(10), 0.9, exclude=["*.shortcuts.*"])
+
+
 @pytest.mark.parametrize("wrap", [torch.compile, AveragedModel, nn.DataParallel])
 def test_a_wrapped_model_has_the_names_and_masks_of_the_bare_one(wrap, small_net):
     bare, wrapped = Topology(small_net(), 0.5), Topology(wrap(small_net()), 0.5)

@@ -122,7 +122,7 @@ def _learning(axes: Axes, runs: pd.DataFrame, rows: pd.DataFrame) -> None:
 
 
 def _reading(asked: Iterable) -> str:
-    """What is dense, and what else a reading has; missing keys have their defaults."""
+    """What is dense, and what else a reading has; a missing key means every layer sparse."""
     words = [option(key, value) for key, value in zip(READINGS, asked, strict=True) if not pd.isna(value)]
     return ", ".join(words) or "every layer sparse"
 
