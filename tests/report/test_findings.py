@@ -27,10 +27,11 @@ HEAD, *SECTIONS = STUDIES.read_text().split("\n## ")
 PARTS = {"findings": FINDINGS.read_text()} | {text.splitlines()[0]: text for text in SECTIONS}
 WORDS = {path: re.sub(r"\s+", " ", path.read_text()) for path in (FINDINGS, STUDIES)}
 COMPUTED = {  # numbers that no table has; a test of their own computes all but 2.25
-    "The paper's protocol": {"0.89", "1.74", "1.95", "2.10", "11.52"},
+    "The paper's protocol": {"0.89", "1.74", "1.95", "2.10", "7.49", "11.52"},
     "Calibration": {"2.25", "1.74"},  # a difference without a prediction, and the bound
     "D alone after 30 epochs": {"0.91", "1.27", "3.10"},
-    "findings": {"1.74", "2.10", "11.52"},
+    "findings": {"1.42", "1.74", "2.10", "7.49", "11.52"},  # three of the paper's own differences
+    "The paper's steps at 16x16": {"1.42"},
 }
 
 
@@ -116,6 +117,11 @@ def test_the_spread_of_the_papers_baseline_bounds_a_further_seed():
     assert paper["mean"] == 52.53
     assert f"within {bound:.2f} points of {paper['mean']}" in WORDS[FINDINGS]
     assert f"within {bound:.2f} points of its mean" in WORDS[STUDIES]
+    [near] = [one for one in statements.scoreboard(RESULTS) if "shortcuts dense" in one["says"]]
+    for one, (number, sparsity) in zip(near["ours"], ((2, 0.9), (2, 0.95), (8, 0.97)), strict=True):
+        cells = pd.read_csv(RESULTS / "paper" / f"table{number}.csv").query("epochs == 100 and optimizer == 'sgd'")
+        std = cells.set_index("sparsity").loc[sparsity, "std"]
+        assert abs(one["effect"][0]) < t.ppf(0.975, 2) * std * (1 + 1 / 3) ** 0.5
 
 
 def test_what_is_said_of_the_papers_protocol_is_in_its_records():
