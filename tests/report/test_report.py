@@ -307,6 +307,18 @@ def test_a_prediction_can_name_a_cell_of_the_paper(tmp_path, accuracies, said):
     assert listed[1][:3] == ["SGD, minus the paper's 52.53", said, f"{len(accuracies)} of 3"]
 
 
+def test_a_prediction_counts_the_seeds_that_its_own_settings_have(tmp_path):
+    """The study has three seeds, and this pair one: it is complete with one."""
+    sweep = sweeps.load("gain")
+    for cell in sweep.cells:
+        if cell.factors["dst"] == "rigl_blind":
+            leave_record(tmp_path / "runs", "gain", cell, accuracy=50.0)
+    made = list(listings(sweep, Results(tmp_path, records=Records([tmp_path / "runs"])).runs(sweep)))[1]
+    counts = {row[0]: row[-2] for row in made[1:]}
+    assert counts["SparseOpt minus SGD, both with growth blind to dead neurons"] == "1 of 1"
+    assert counts["SparseOpt minus SGD"] == "0 of 3"
+
+
 def test_one_seed_can_borrow_the_spread_of_other_pairs(tmp_path):
     sweep = sweeps.load("protocol")
     sweep.artifact["comparisons"][0]["spread"] = {"std": 1.0, "n": 5, "of": "5 pairs at 16x16"}

@@ -99,6 +99,11 @@ class Study:
         done = complete(self.settings[self.find(comparison[side])])
         return done[done["seed"].astype(str) != str(comparison.get("without_seed"))]
 
+    def planned(self, comparison: Mapping) -> int:
+        """How many seeds the study has for all of a comparison's settings."""
+        sides = (self.settings[self.find(comparison[side])] for side in ("a", "b") if side in comparison)
+        return len(set.intersection(*(set(group["seed"].astype(str)) for group in sides)))
+
     def made(self, comparison: Mapping) -> str:
         """When a prediction was made (`registration.when`), by the revisions of the runs of its settings."""
         sides = [self.runs(comparison, side) for side in ("a", "b") if side in comparison]
@@ -166,13 +171,12 @@ def compared(study: Study) -> Iterator[list[list[str]]]:
         yield made
     if predictions := [(one, bounds) for one, bounds in wanted if bounds]:
         metrics = list(dict.fromkeys(metric for _, bounds in predictions for metric in bounds))
-        seeds = {row for group in study.settings.values() for row in group["seed"]}
         made = [["Prediction", *(f"difference in {in_a_sentence(v)}" for v in metrics), "n", "made"]]
         for one, bounds in predictions:
             found = {v: study.estimate(one, v) for v in bounds}
             said = {v: verdicts.of_prediction(effect, **bounds[v]) for v, effect in found.items()}
             cells = [": ".join(filter(None, [written(found[v], one), said[v]])) if v in found else "" for v in metrics]
-            count = f"{next(iter(found.values())).n} of {len(seeds)}"
+            count = f"{next(iter(found.values())).n} of {study.planned(one)}"
             made.append([one["says"], *cells, count, study.made(one)])
         yield made
 
