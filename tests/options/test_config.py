@@ -105,7 +105,12 @@ def test_table_4_is_the_default_of_cifar(compose_config):
 def test_resnet20_on_cifar100_has_a_reading_of_its_own(compose_config):
     """Chosen on the baseline alone; no other pair has it, nor the studies of all layers at 16x16."""
     assert compose_config("dataset=cifar100").topology.exclude == ["*.shortcut.*"]
-    for words in ("dataset=cifar100 model=wideresnet", "dataset=cifar10", "dataset=cifar100 scale=cpu", "dataset=digits"):
+    for words in (
+        "dataset=cifar100 model=wideresnet",
+        "dataset=cifar10",
+        "dataset=cifar100 scale=cpu",
+        "dataset=digits",
+    ):
         assert compose_config(*words.split()).topology.exclude == []
     assert compose_config("dataset=cifar100", "topology.exclude=[fc.weight]").topology.exclude == ["fc.weight"]
 
