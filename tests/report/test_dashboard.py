@@ -63,7 +63,9 @@ def test_methods_have_the_colours_of_the_figures():
     assert len(set(of.values())) == len(of) == 6, "shorter training is paler"
 
 
-def test_a_report_has_the_papers_numbers_and_its_address():
+def test_a_report_has_the_papers_numbers_and_its_address(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeps, "RESULTS", tmp_path)
+    leave_records(tmp_path, "table8")
     [table, *_] = REPORTS["table8"]
     numbers = f"{dashboard.papers(table)}\n\n{dashboard.ours(table)}"
     assert "https://arxiv.org/abs/2605.27541" in numbers
@@ -84,8 +86,10 @@ def test_the_baseline_is_a_complete_run_of_table_2(tmp_path):
     assert dashboard.baseline(tmp_path) == chosen.id
 
 
-def test_the_workspace_is_built_without_network(monkeypatch):
+def test_the_workspace_is_built_without_network(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(sweeps, "RESULTS", tmp_path)
+    leave_records(tmp_path, "table2")
     made = dashboard.workspace("project", "me")
     section = spec(made)["section"]
     [runs] = section["runSets"]
