@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import inference, limits, sections
 from sparse_train.process.console import piped
-from sparse_train.record.files import write_whole
+from sparse_train.record.files import typed_path, write_whole
 from sparse_train.record.metadata import describe
 
 # title, processes, what it needs of the data directory, unit and how many of it make one
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", help="where cifar-100-python/ is, for what needs it")
     parser.add_argument("--section", choices=SECTIONS, help="measure this one here and print its times as JSON")
-    parser.add_argument("--out", type=Path, default=Path("results/performance.md"))
+    parser.add_argument("--out", type=typed_path, default=Path("results/performance.md"))
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if arguments.section:

@@ -43,7 +43,7 @@ from sparse_train.process import console, gpus
 from sparse_train.process.console import RunBar, piped
 from sparse_train.process.distributed import leave
 from sparse_train.process.signals import SignalHandler
-from sparse_train.record.files import write_whole
+from sparse_train.record.files import typed_path, write_whole
 from sparse_train.record.metadata import describe
 from sparse_train.record.record import Record
 from sparse_train.train import loop
@@ -65,7 +65,7 @@ class Row:
         what: was looked at.
         found: in words.
         value: the number, if it is one.
-        verdict: "fine"; "missed", a goal; "failed"; "not here"; empty for what has no goal.
+        verdict: "fine"; "missed", a goal, or the time to look; "failed"; "not here"; empty for what has no goal.
     """
 
     what: str
@@ -631,11 +631,14 @@ def check(kind: str, names: list[str]) -> tuple[str, list[dict]]:
     for name in names:
         title, most, work = PARTS[name]
         began = time.monotonic()
-        left = min(most, BUDGET - (began - started)) if kind == "cuda" else PATIENCE
+        budget = BUDGET - (began - started) if kind == "cuda" else math.inf
+        left = min(budget, most if kind == "cuda" else PATIENCE)
         print(f"\n{title}", flush=True)
         rows = []
-        late = [Row(title, f"not here: the {BUDGET} s are over", verdict=NOT_HERE)]
-        for row in attempt(title, left, quietly, work, kind) if left > 0 else late:
+        late = Row(title, f"not measured: the {BUDGET} s are over; alone: --part {name}", verdict=MISSED)
+        for row in attempt(title, left, quietly, work, kind) if left > 0 else [late]:
+            if row.verdict == FAILED and time.monotonic() - began >= budget:
+                row = late
             rows.append(row)
             print(f"  {row.what:<72} {row.found:<44} {row.verdict}".rstrip(), flush=True)
         verdicts += [row.verdict for row in rows]
@@ -649,7 +652,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this one; may be repeated")
-    parser.add_argument("--out", type=Path, default=Path("results/mine/gpu-check.json"))
+    parser.add_argument("--out", type=typed_path, default=Path("results/mine/gpu-check.json"))
     arguments = parser.parse_args()
     started = time.monotonic()
     try:

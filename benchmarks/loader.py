@@ -22,7 +22,7 @@ from benchmarks.measure import interleaved
 from sparse_train.data.imagenet import Images, collate, imagefolder
 from sparse_train.data.memory import Loading
 from sparse_train.data.resize import QUALITY, resized
-from sparse_train.record.files import read_whole, write_whole
+from sparse_train.record.files import read_whole, typed_path, write_whole
 from sparse_train.record.metadata import describe
 
 CPU = torch.device("cpu")
@@ -57,8 +57,8 @@ CPUs that must load for each GPU so that it never waits (`make plan` works this 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path, help="holds imagenet/train; else photographs are made")
-    parser.add_argument("--out", type=Path, default=Path("results/loader.md"))
+    parser.add_argument("--data-dir", type=typed_path, help="holds imagenet/train; else photographs are made")
+    parser.add_argument("--out", type=typed_path, default=Path("results/loader.md"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:

@@ -23,7 +23,7 @@ from torch import nn
 from benchmarks.measure import interleaved
 from benchmarks.training import entrypoint
 from sparse_train import SparseOpt, SparseSGD, Topology, use_csr
-from sparse_train.record.files import write_whole
+from sparse_train.record.files import typed_path, write_whole
 from sparse_train.record.metadata import describe
 
 SPARSITIES = (0.8, 0.9, 0.95, 0.97, 0.99)
@@ -73,7 +73,7 @@ those of `dst=dense optimizer=sgd`.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", default="", help="where MNIST/raw is, to train by command too")
-    parser.add_argument("--out", type=Path, default=Path("results/sparse-training.md"))
+    parser.add_argument("--out", type=typed_path, default=Path("results/sparse-training.md"))
     parser.add_argument("--measure", nargs="+", help="measure this here and print it as JSON")
     given = parser.parse_args()
     if given.measure:

@@ -27,6 +27,7 @@ from sparse_train.options.command_line import checked, hydras, one_line, parsed,
 from sparse_train.options.composition import CONF, compose, searched
 from sparse_train.options.targets import instantiate
 from sparse_train.process.console import STDERR, closing_block, closing_line, give_up_stdout, piped, say
+from sparse_train.record.files import expanded
 
 if TYPE_CHECKING:
     from sparse_train.process.distributed import Ranks
@@ -114,12 +115,6 @@ def start(given: Namespace, typed: list[str]) -> None:
             called()
     finally:
         sys.argv = [program, *typed]
-
-
-def expanded(word: str) -> str:
-    """`runs_dir=~/x` with the home directory, which only some shells put there."""
-    key, _, value = word.partition("=")
-    return f"{key}={os.path.expanduser(value)}" if value.startswith("~/") else word
 
 
 def end(number: int, frame: object) -> None:

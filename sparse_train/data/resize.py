@@ -21,14 +21,14 @@ from tqdm import tqdm
 from sparse_train.data.imagenet import JPEG, decode, is_image
 from sparse_train.errors import first_line
 from sparse_train.process.distributed import Ranks
-from sparse_train.record.files import read_whole, remove_temporaries, write_whole
+from sparse_train.record.files import read_whole, remove_temporaries, typed_path, write_whole
 
 QUALITY = 90  # of JPEG
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sparse_train.data.resize", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="holds the folder")
+    parser.add_argument("--data-dir", type=typed_path, default=Path("data"), help="holds the folder")
     parser.add_argument("--folder", default="imagenet", help="of class folders, such as imagenet")
     parser.add_argument("--side", type=int, default=256, help="pixels of the shorter side; at least the key `resize`")
     parser.add_argument("--in-place", action="store_true", help="replace the files themselves; the originals are lost")

@@ -15,7 +15,7 @@ import cloudpickle
 
 from sparse_train.process.signals import SIGNALS, sheltered
 
-ENDS = (signal.SIGINT, signal.SIGTERM)
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NUMBER, COUNT = "SPARSE_TRAIN_WORKER", "SPARSE_TRAIN_WORKERS"
 KILLED = "its worker process was killed, twice"
 
@@ -23,6 +23,11 @@ KILLED = "its worker process was killed, twice"
 def worker() -> int:
     """Which of its launcher's workers this process is, from 0; 0 for a process of its own."""
     return int(os.environ.get(NUMBER, 0))
+
+
+def is_worker() -> bool:
+    """Whether a launcher of ours started this process."""
+    return NUMBER in os.environ
 
 
 def side_by_side() -> int:
@@ -39,8 +44,8 @@ class Worker(NamedTuple):
 def spread(work: Callable, tasks: Sequence[tuple], count: int) -> list[Any]:
     """`work(*task)` for every task, in so many processes at a time; the results in the tasks' order.
 
-    A task whose process is killed is done again, once; after a second time its result is `KILLED`. SIGINT and SIGTERM
-    are passed on as SIGTERM: a task that saves on it does, and no other one begins.
+    A task whose process is killed is done again, once; after a second time its result is `KILLED`. SIGINT, SIGTERM and
+    SIGHUP are passed on as SIGTERM: a task that saves on it does, and no other one begins. Ignored ones stay so.
 
     Args:
         work: in a worker; pickled by value where it must be. Its results are pickled too.
@@ -77,7 +82,8 @@ def spread(work: Callable, tasks: Sequence[tuple], count: int) -> list[Any]:
 
     context = multiprocessing.get_context("spawn")
     resource_tracker.ensure_running()  # else its start would end `sheltered`
-    before = {number: signal.signal(number, pass_on) for number in ENDS}
+    heard = [number for number in ENDS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heard}
     try:
         for place in range(min(count, len(tasks))):
             start(place)

@@ -43,19 +43,24 @@ class Checkpoints:
         """The newest state that is whole, or None where there is no checkpoint.
 
         Raises:
-            ConfigError: where there are checkpoints and none can be used.
+            ConfigError: where there are checkpoints and none can be used; where one cannot be read, since it may be
+                whole and the next one saved would replace it.
         """
         damaged = []
         for path in (self.newest, self.previous):
-            if path.exists():
-                try:
-                    state = read(path, device)
-                except ValueError as error:
-                    damaged.append(str(error))
-                    continue
-                for problem in damaged:
-                    say(f"warning: {problem}; falling back to the previous one")
-                return state
+            try:
+                state = read(path, device)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                right = f"{path} cannot be read ({error.strerror}); make it readable, or move it away"
+                raise ConfigError("resume", "auto", right) from error
+            except ValueError as error:
+                damaged.append(str(error))
+                continue
+            for problem in damaged:
+                say(f"warning: {problem}; falling back to the previous one")
+            return state
         if damaged:
             raise ConfigError("resume", "auto", f"{'; '.join(damaged)}; start over with resume=fresh")
         return None
@@ -73,12 +78,10 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The state in one file.
 
     Raises:
+        OSError: for a file that cannot be read.
         ValueError: for a file that is damaged, of another version, or not a checkpoint.
     """
-    try:
-        head, _, payload = read_whole(path).partition(b"\n")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    head, _, payload = read_whole(path).partition(b"\n")
     words = head.decode("ascii", "replace").rsplit(" ", 2)
     if len(words) != 3 or words[0] != MAGIC:
         raise ValueError(f"{path} is not a checkpoint, or its head is damaged")

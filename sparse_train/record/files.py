@@ -12,6 +12,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
+def expanded(word: str) -> str:
+    """`runs_dir=~/x` with the home directory, which only some shells put there."""
+    key, _, value = word.partition("=")
+    return f"{key}={os.path.expanduser(value)}" if value.startswith("~/") else word
+
+
+def typed_path(text: str) -> Path:
+    """Of an option of the command line, likewise."""
+    return Path(text).expanduser()
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write under a temporary name, flush to the disk, rename: a reader sees the old file or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from sparse_train.record.files import read_whole
 
 HISTORY, CHECKPOINT = "history.jsonl", "checkpoint.pt"
 EXPORTS = (MODEL, MASKS)
+UNREADABLE = "cannot be read"
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -21,9 +22,14 @@ def changed(directory: Path, record: dict) -> list[str]:
     """What is wrong with the files of a finished run, in words. One that was deleted to save space is not wrong."""
     said = record.get("files", {})
     others = [name for name in EXPORTS if name in said and (directory / name).is_file()]
-    found = [f"{name} is not as the run left it" for name in others if _sha256(directory / name) != said[name]]
-    history = numbers(directory, record)
-    return [*([f"{HISTORY} {history}"] if history else []), *found]
+    found = {HISTORY: numbers(directory, record)}
+    for name in others:
+        try:
+            same = _sha256(directory / name) == said[name]
+            found[name] = None if same else "is not as the run left it"
+        except OSError as error:
+            found[name] = f"{UNREADABLE} ({error.strerror})"
+    return [f"{name} {wrong}" for name, wrong in found.items() if wrong]
 
 
 def deleted(directory: Path, record: dict) -> list[str]:
@@ -46,7 +52,7 @@ def numbers(directory: Path, record: dict) -> str | None:
     except FileNotFoundError:
         return "is gone"
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"{UNREADABLE} ({error.strerror})"
     if expected and hashlib.sha256(data).hexdigest() != expected:
         return "is not as the run left it"
     lines = data.splitlines()

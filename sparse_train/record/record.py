@@ -18,6 +18,7 @@ FORMAT = 1
 FINISHED = ("complete", "diverged")
 AGAIN = "resume=fresh trains it again"
 ASIDE = "move it away, and the run goes on from its checkpoint, or start over with resume=fresh"
+LOCKED = "nothing was changed; make it readable, or train elsewhere with another runs_dir"
 
 
 class Record:
@@ -165,9 +166,10 @@ class Record:
             content = files.read_json(path)
         except (FileNotFoundError, NotADirectoryError):  # the latter is the runs directory's fault, and told as such
             return {}
-        except (OSError, ValueError) as error:
-            why = f" ({error.strerror})" if isinstance(error, OSError) else ": it is damaged"
-            raise ConfigError("record", str(path), f"cannot be read{why}; {ASIDE}") from error
+        except OSError as error:  # it may be the record of a finished run, of another user or on a failing disk
+            raise ConfigError("record", str(path), f"cannot be read ({error.strerror}); {LOCKED}") from error
+        except ValueError as error:
+            raise ConfigError("record", str(path), f"cannot be read: it is damaged; {ASIDE}") from error
         if not isinstance(content, dict) or content.get("id") != self.id:
             raise ConfigError("record", str(path), f"is not the record of this run; {ASIDE}")
         return content
@@ -197,6 +199,7 @@ def look_again(record: Record) -> None:
     if record.status == "diverged":
         raise DivergedError(f"{record.dir}: {record.content['reason']}")
     if wrong := record.ranks.from_main(lambda: integrity.changed(record.dir, record.content)):
-        raise ConfigError("resume", "auto", f"{record.dir}: {', '.join(wrong)}; {AGAIN}")
+        closed = any(integrity.UNREADABLE in one for one in wrong)
+        raise ConfigError("resume", "auto", f"{record.dir}: {', '.join(wrong)}; {LOCKED if closed else AGAIN}")
     if gone := integrity.deleted(record.dir, record.content):
         say(f"{record.dir}: {' and '.join(gone)} deleted since; the results stand, {AGAIN}")

@@ -4,7 +4,8 @@ from itertools import groupby
 
 from sparse_train.record.files import now
 
-PROVENANCE = ("git", "code", "versions", "hardware", "threads", "compile", "processes", "sync_bn", "execution", "data")
+MADE_BY = ("git", "code", "versions", "hardware", "environment")
+PROVENANCE = (*MADE_BY, "threads", "compile", "processes", "sync_bn", "execution", "data")
 UNKNOWN = "not recorded"
 
 
@@ -74,6 +75,11 @@ def codes(record: dict) -> list[str]:
     return list(dict.fromkeys(one["code"] for one in record.get("segments", [record]) if one.get("code")))
 
 
+def variables(metadata: dict) -> str:
+    """The variables that chose other kernels, in words; empty where none did."""
+    return " ".join(f"{name}={value}" for name, value in metadata.get("environment", {}).items())
+
+
 def _segment(started: str, metadata: dict, epochs: int, steps: int) -> dict:
     return {"started": started, "after": {"epochs": epochs, "steps": steps}, **provenance(metadata)}
 
@@ -82,5 +88,6 @@ def _flat(segment: dict) -> dict:
     """Provenance without its two levels."""
     # What older segments do not have.
     known = {"compile": False, "sync_bn": False, "execution": "dense"} | provenance(segment)
+    known["environment"] = variables(segment) or "default"
     inner = {key: value for value in known.values() if isinstance(value, dict) for key, value in value.items()}
     return {key: value for key, value in (known | inner).items() if not isinstance(value, dict)}

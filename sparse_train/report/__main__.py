@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sparse_train.errors import ConfigError, closest, require, require_one_of
 from sparse_train.process.console import piped
+from sparse_train.record.files import typed_path
 from sparse_train.report import cost, index, page, screen, sweeps
 from sparse_train.report.draw import draw
 from sparse_train.report.evidence import claims, family, statements
@@ -30,11 +31,11 @@ def main() -> None:
     parser.add_argument("artifacts", nargs="*", metavar="ARTIFACT", help=f"all, or some of {', '.join(sweeps.names())}")
     parser.add_argument("--scale", default=sweeps.PAPER, help="paper, or a smaller one (sweeps/_scales.yaml)")
     parser.add_argument("--references", action="store_true", help="with the dense and static runs a figure offers")
-    parser.add_argument("--config-dir", type=Path, help="a directory of your own, with groups and sweep files")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where runs are and go")
-    parser.add_argument("--more-runs", type=Path, nargs="*", default=[], help="other places to read records from")
+    parser.add_argument("--config-dir", type=typed_path, help="a directory of your own, with groups and sweep files")
+    parser.add_argument("--runs-dir", type=typed_path, default=Path("runs"), help="where runs are and go")
+    parser.add_argument("--more-runs", type=typed_path, nargs="*", default=[], help="other places to read records from")
     where = "where tables and figures go; default: the project's, with --config-dir the working directory's results"
-    parser.add_argument("--results-dir", type=Path, help=where)
+    parser.add_argument("--results-dir", type=typed_path, help=where)
     parser.add_argument("--launch", default="", help="further overrides for the training runs, space-separated")
     parser.add_argument("--run", metavar="ID", help="rerun: which; default: the first that is complete")
     parser.add_argument("--launcher", choices=("serial", "local", "slurm"), default="serial", help="how runs start")

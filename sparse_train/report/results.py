@@ -30,7 +30,7 @@ TIMES = ("seconds", "images_per_second", "data_wait", "started")  # columns that
 MALFORMED = (KeyError, TypeError, AttributeError, ValueError, RecursionError)
 FACTS = ("best_test_acc", "images_per_second", "seconds", "started", "threads", "device", "torch", "git")
 # Where not the default.
-MADE = ("code", "processes", "sync_bn", "compile", "execution", "instructions", "cudnn", "mixture")
+MADE = ("code", "processes", "sync_bn", "compile", "execution", "instructions", "cudnn", "environment", "mixture")
 COUNTS = ("trained_epochs", "step", "threads", "processes", "cudnn")  # whole numbers, also where others have none
 # pandas reads numbers to the last bit from 3.1 on; before, only when told to.
 EXACTLY = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
@@ -131,7 +131,8 @@ def _row(record: dict) -> dict:
 
     `code`: the hash of the training code, or several, joined by "+". `processes`: if more than one, with `sync_bn` if
     used. `compile`: if used. `execution`: if not dense, as it is. `instructions`: the CPU's, where it computed.
-    `cudnn`: the version, where a GPU did. `mixture`: what changed on the way.
+    `cudnn`: the version, where a GPU did. `environment`: variables that chose other kernels. `mixture`: what changed on
+    the way.
     """
     final = {key: _number(value) for key, value in record["final"].items()}
     row = {"trained_epochs" if key == "epoch" else key: final[key] for key in final if key not in TIMES}
@@ -157,6 +158,7 @@ def _row(record: dict) -> dict:
         "execution": None if (how := record.get("execution")) == "dense" else how,
         "instructions": hardware.get("instructions") if on_cpu else None,
         "cudnn": None if on_cpu else hardware.get("cudnn"),
+        "environment": segments.variables(record),
         "mixture": segments.mixture(record),
     }
     return row | {key: value for key, value in made.items() if value}
@@ -385,6 +387,8 @@ def _sentences(complete: pd.DataFrame) -> Iterator[str]:
         yield f"Executed in different ways (docs/performance.md), which round differently: {_counted(counts)}."
     if "instructions" in complete and len(counts := complete["instructions"].value_counts()) > 1:
         yield f"Made by CPUs with different instructions, which round differently: {_counted(counts)}."
+    if "environment" in complete and len(counts := complete["environment"].fillna("none").value_counts()) > 1:
+        yield f"Made with variables that choose other kernels, which round differently: {_counted(counts)}."
     if "mixture" in complete and len(mixed := complete.dropna(subset="mixture")):
         named = [f"{run['id']} ({run['mixture']})" for run in mixed.to_dict("records")]
         more = [f"{len(named) - NAMED} more"] if len(named) > NAMED else []

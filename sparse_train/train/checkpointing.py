@@ -91,6 +91,12 @@ class Checkpointing:
             self._save(progress.steps, progress.meter, progress.seconds)
             self._stop(asked)
 
+    def between_first_tests(self) -> None:
+        """To be called between the batches of the test before training, by every rank: there is nothing to save."""
+        if asked := self._asked():
+            say(f"{self.record.dir}: stopping on {Signals(asked).name} before training; the same command starts again")
+            self.signals.hand_over(asked)
+
     def after_epoch(self, last: bool) -> None:
         """To be called after every epoch, once it is in the record. After the last one a signal waits for the end."""
         asked = self._asked()

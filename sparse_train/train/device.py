@@ -11,7 +11,7 @@ from sparse_train.errors import require
 from sparse_train.process import gpus
 from sparse_train.process.console import say
 from sparse_train.process.distributed import Ranks
-from sparse_train.process.workers import worker
+from sparse_train.process.workers import is_worker, worker
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 WORKSPACE = ":4096:8"  # with which cuBLAS repeats its results (its documentation, section 2.1.4)
@@ -37,6 +37,8 @@ def pick_device(cfg: DictConfig, ranks: Ranks | None = None) -> torch.device:
     require(cfg.gpus is None or not several, "gpus", cfg.gpus, right)
     right = f"there are GPUs 0 to {gpus.count() - 1}"
     require(cfg.gpus is None or max(cfg.gpus) < gpus.count(), "gpus", cfg.gpus, right)
+    right = "has a GPU for each of several runs side by side; add hydra/launcher=local, or name one GPU"
+    require(cfg.gpus is None or len(cfg.gpus) == 1 or is_worker(), "gpus", cfg.gpus, right)
     device = torch.device("cuda")
     if several:
         device = torch.device("cuda", ranks.gpu)

@@ -41,7 +41,7 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
         progress = checkpointing.restore()
         if run.trained:
             known = record.content.get("before_training") if progress.history or progress.steps else None
-            run.metadata["before_training"] = before = known or evaluate(run)
+            run.metadata["before_training"] = before = known or evaluate(run, checkpointing.between_first_tests)
             say(f"  before training, with its first masks: test accuracy {before['test_acc']:.2f}%")
         record.start(progress.history, progress.steps, **run.metadata)
         for sink in sinks:

@@ -3,6 +3,7 @@
 import copy
 import re
 import shlex
+import signal
 import warnings
 from collections import OrderedDict
 from string import Template
@@ -28,7 +29,7 @@ from sparse_train.sparsity.methods.srigl import SRigL
 from sparse_train.sparsity.topology import Topology
 from sparse_train.sparsity.updater import Updater
 from sparse_train.train.build import build
-from support.runs import QUICK, ROOT, command, history, record, run_here
+from support.runs import QUICK, ROOT, broken_off, command, history, record, run_here
 from support.runs import trained as trained_run
 from support.steps import same
 
@@ -268,6 +269,15 @@ def test_an_interrupted_run_from_a_run_ends_the_same(dense, monkeypatch, capsys,
     cut = tmp_path / out.strip()
     assert history(cut) == history(whole)
     assert record(cut)["before_training"] == pytest.approx(record(whole)["before_training"])
+
+
+def test_a_signal_is_answered_while_it_is_tested_before_training(dense, monkeypatch, capsys, tmp_path):
+    words = (f"model.weights={dense}", "topology.initial=magnitude", "sparsity=0.8", "dataset.validation=8")
+    with broken_off(0, told=True) as calls:
+        code, out, err = pruned(monkeypatch, capsys, tmp_path, *words)
+    assert (code, out, len(calls)) == (128 + signal.SIGTERM, "", 1)
+    assert "stopping on SIGTERM before training; the same command starts again" in err
+    assert pruned(monkeypatch, capsys, tmp_path, *words)[0] == 0
 
 
 def test_content_and_not_place_makes_the_id(dense, compose_config, tmp_path):

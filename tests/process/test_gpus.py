@@ -104,6 +104,10 @@ def test_each_run_and_each_process_has_its_gpu(compose_config, machine, monkeypa
     assert pick_device(compose_config(), Ranks(5, 8, 1)) == torch.device("cuda", 1)
     with pytest.raises(ConfigError, match=r"gpus=\[4\]: there are GPUs 0 to 3"):
         pick_device(compose_config("gpus=[4]"))
+    monkeypatch.delenv("SPARSE_TRAIN_WORKER")
+    assert pick_device(compose_config("gpus=[1]")) == torch.device("cuda", 1)
+    with pytest.raises(ConfigError, match=r"gpus=\[1, 2\]: has a GPU for each of several runs.*hydra/launcher=local"):
+        pick_device(compose_config("gpus=[1,2]"))
     with pytest.raises(ConfigError, match=r"gpus=\[1\]: is for runs side by side; CUDA_VISIBLE_DEVICES"):
         pick_device(compose_config("gpus=[1]"), Ranks(1, 2, 1))
 
@@ -182,6 +186,7 @@ SRUN = {
         (2, (), TORCHRUN, ("cpu:gloo,cuda:nccl", torch.device("cuda", 1))),
         (0, (), TORCHRUN, ("gloo", None)),
         (1, ("cuda", "gloo"), TORCHRUN, ("gloo", None)),
+        (2, ("cpu",), TORCHRUN, ("gloo", None)),
         (2, (), SRUN, ("cpu:gloo,cuda:nccl", torch.device("cuda", 1))),
         (1, (), SRUN, ("cpu:gloo,cuda:nccl", torch.device("cuda", 0))),
     ],

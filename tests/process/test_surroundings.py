@@ -20,7 +20,7 @@ def shell(redirection, tmp_path):
     return subprocess.run(["bash", "-c", words], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("redirection", ["2>/dev/full", ">/dev/full"])
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", ">/dev/full"])
 def test_a_log_that_cannot_be_written_ends_nothing(redirection, tmp_path):
     done = shell(redirection, tmp_path)
     assert done.returncode == 0, done.stderr

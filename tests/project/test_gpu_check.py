@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import gpu_check
 from benchmarks.forks import NotHereError
-from benchmarks.gpu_check import FAILED, FINE, NOT_HERE, PARTS, Row, Waits, attempt, check
+from benchmarks.gpu_check import FAILED, FINE, MISSED, NOT_HERE, PARTS, Row, Waits, attempt, check
 from sparse_train.models.resnet_cifar import ResNet20
 from sparse_train.sparsity.topology import Topology
 from support.runs import ROOT
@@ -83,6 +83,30 @@ def test_a_part_that_goes_wrong_stops_no_other(monkeypatch, capsys, tmp_path):
     while runs((tmp_path / "pid").read_text()):
         assert time.monotonic() < until, "what a part has started ends with it"
         time.sleep(0.05)
+
+
+def test_what_there_is_no_time_for_is_not_fine(monkeypatch):
+    """A goal that was not looked at is none that was reached, whether the time is over before a part or within it."""
+
+    def fine(device, size):
+        yield Row("this", "is right", 1.0, FINE)
+
+    def slow(device, size):
+        time.sleep(60)
+        yield Row("never", "")
+
+    parts = {work.__name__: (work.__name__, 60.0, work) for work in (fine, slow)}
+    monkeypatch.setattr(gpu_check, "PARTS", parts | {"after": ("after", 60.0, fine)})
+    monkeypatch.setattr(gpu_check, "BUDGET", 4)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: False)
+    assert check("cuda", ["fine"])[0] == FINE
+    verdict, found = check("cuda", ["fine", "slow", "after"])
+    assert verdict == MISSED
+    last = [part["rows"][-1]["found"] for part in found]
+    assert last == [
+        "is right",
+        *(f"not measured: the 4 s are over; alone: --part {name}" for name in ("slow", "after")),
+    ]
 
 
 def runs(pid):

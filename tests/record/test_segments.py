@@ -46,6 +46,11 @@ def test_what_changed_on_the_way_stays_on_record(stretches, capsys):
     assert "resuming with different code (revision aaaaaaaa, hash one; now two)" in capsys.readouterr().err
 
 
+def test_variables_that_choose_other_kernels_are_a_change(stretches):
+    content = stretches((0, 0, 1, ONE | {"environment": {"ATEN_CPU_CAPABILITY": "avx2"}}), (1, 0, 1, ONE))
+    assert segments.mixture(content) == "environment ATEN_CPU_CAPABILITY=avx2 then default"
+
+
 def test_a_stretch_that_was_lost_is_no_segment(stretches):
     """Killed before its first checkpoint, or going on from one before it."""
     other = ONE | {"code": "lost"}

@@ -15,7 +15,7 @@ from support.runs import ROOT
 CHILD = """
 import signal, sys, time
 asked = []
-for number in (signal.SIGINT, signal.SIGTERM):
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, lambda number, frame: asked.append(number))
 print("trains", flush=True)
 while not asked:
@@ -32,7 +32,7 @@ def start(**options) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, text=True, **options)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_is_passed_on_and_the_child_waited_for(number):
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (a background job's children ignore it)
     with start(stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard, start_new_session=True) as parent:
@@ -55,5 +55,6 @@ def test_overrides_are_separated_by_space_outside_quotes():
     words = overrides("""data_dir='/my data' name="a b" 'c=d e' layers=[a,b]""")
     assert words == ["data_dir='/my data'", 'name="a b"', "c=d e", "layers=[a,b]"]
     assert OverridesParser.create().parse_override(words[0]).value() == "/my data"
+    assert overrides("data_dir=~/data") == [f"data_dir={Path.home()}/data"]
     with pytest.raises(ConfigError, match="launch=data_dir='/my data: has a quote that is not closed"):
         overrides("data_dir='/my data")

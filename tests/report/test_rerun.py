@@ -32,8 +32,11 @@ def test_instructions_that_were_not_recorded_excuse_nothing():
     assert told.endswith("; the committed record does not name its CPU's instructions, which may be others")
 
 
-@pytest.mark.parametrize(("key", "before", "after"), [("cudnn", 91900, 92600), ("processes", None, 4)])
-def test_another_cudnn_or_number_of_processes_is_another_place(key, before, after):
+@pytest.mark.parametrize(
+    ("key", "before", "after"),
+    [("cudnn", 91900, 92600), ("processes", None, 4), ("environment", "ONEDNN_MAX_CPU_ISA=AVX2", None)],
+)
+def test_another_cudnn_number_of_processes_or_choice_of_kernels_is_another_place(key, before, after):
     found, told = judged(BEFORE | {key: before}, test_acc=70.9, **{key: after})
     assert found
     assert f"; made with {key} {before}, not {after}; test accuracy within" in told

@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from sparse_train.report import sweeps
 from sparse_train.report.results import Results
 from sparse_train.report.sweeps import ROOT
 from sparse_train.sparsity.masks import random_mask
-from sparse_train.theory import dynamics
+from sparse_train.theory import dynamics, measurement
 from sparse_train.theory.dynamics import flip_forbidden, invariant, potential
 from sparse_train.theory.equilibrium import Law
 from sparse_train.theory.gradients import batch_norm_input_gradient, layer_norm_input_gradient
@@ -212,10 +213,12 @@ TASKS = {
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_leaves_a_complete_record(compose_config, tmp_path, task):
+def test_every_task_leaves_a_complete_record(compose_config, tmp_path, monkeypatch, task):
     cfg = compose_config(f"task={task}", "batch_size=50", *TASKS[task])
-    record = Record(str(tmp_path), "abc")
+    record, set_up = Record(str(tmp_path), "abc"), Mock(wraps=measurement.set_up_torch)
+    monkeypatch.setattr(measurement, "set_up_torch", set_up)
     instantiate(cfg, "task")(cfg, record)
+    assert set_up.call_args.kwargs == {"tf32": False}, "a slope is not measured in TF32"
     read = Record(str(tmp_path), "abc")
     assert read.status == "complete"
     assert read.content["final"]

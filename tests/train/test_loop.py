@@ -3,6 +3,8 @@
 import copy
 import json
 import weakref
+from mmap import mmap
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from sklearn.datasets import load_digits
 from sparse_train.errors import DivergedError
 from sparse_train.optim.lr import WarmupCosine
 from sparse_train.randomness import generator
+from sparse_train.record.metadata import peak_memory_mib
 from sparse_train.record.record import Record
 from sparse_train.train import loop, tasks
 from sparse_train.train.build import build
@@ -299,6 +302,15 @@ def test_a_test_loss_that_is_no_number_is_divergence_too(task, monkeypatch):
     error, record = task()
     assert error.type is DivergedError
     assert (record["status"], record["reason"]) == ("diverged", "the test loss is inf in epoch 1")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone counts anew")
+def test_the_peak_of_memory_is_each_runs_own():
+    with tasks.released(), mmap(-1, 2**28) as block:  # 256 MiB
+        for page in range(0, 2**28, 4096):
+            block[page] = 1
+        high = peak_memory_mib(torch.device("cpu"))
+    assert peak_memory_mib(torch.device("cpu")) < high - 128
 
 
 def test_a_failed_run_leaves_no_model_in_memory(task, monkeypatch):

@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from contextlib import redirect_stderr
 from io import StringIO
@@ -182,6 +183,20 @@ def test_workers_side_by_side_say_who_speaks_and_save_when_interrupted(tmp_path)
     for name in runs:
         assert f"{name}  {tmp_path / name}: checkpoint saved" in said
         assert not (tmp_path / name / "lock").exists()
+
+
+def test_a_closed_terminal_ends_the_workers_with_their_parent():
+    """SIGHUP to the parent alone; under nohup, which ignores it, they go on."""
+    work = "def work(_):\n    print('works', flush=True)\n    time.sleep(2 if sys.argv[1:] else 60)\n"
+    script = f"import sys, time; from sparse_train.process.workers import spread\n{work}spread(work, [(0,), (1,)], 2)"
+    for ignored in ((), ("nohup",)):
+        heard = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)  # noqa: E731, B023
+        command = [sys.executable, "-c", script, *ignored]
+        with subprocess.Popen(command, cwd=ROOT, preexec_fn=heard, stdout=subprocess.PIPE, text=True) as process:
+            assert [process.stdout.readline() for _ in range(2)] == ["works\n"] * 2
+            process.send_signal(signal.SIGHUP)
+            process.communicate(timeout=40)  # the end of what they write is the end of all of them
+        assert process.returncode == (0 if ignored else 128 + signal.SIGHUP)
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):

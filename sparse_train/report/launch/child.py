@@ -9,20 +9,23 @@ from pathlib import Path
 from types import FrameType
 
 from sparse_train.errors import require
+from sparse_train.record.files import expanded
 
-ENDS = (signal.SIGINT, signal.SIGTERM)
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WORD = r"""(?:[^\s'"]|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")+"""
 
 
 def overrides(text: str) -> list[str]:
     """Overrides that are separated by space; quotes keep it, and stay for Hydra: `data_dir='/my data'` is one.
 
+    `~/` becomes the home directory.
+
     Raises:
         ConfigError: for a quote that is not closed.
     """
     require(not re.sub(WORD, "", text).strip(), "launch", text, "has a quote that is not closed")
     words = re.findall(WORD, text)
-    return [word[1:-1] if word[0] in "'\"" and word[-1] == word[0] else word for word in words]
+    return [expanded(word[1:-1] if word[0] in "'\"" and word[-1] == word[0] else word) for word in words]
 
 
 def option(key: str, path: Path) -> str:

@@ -14,7 +14,7 @@ from sparse_train.report.results import COMPLETE, MADE, TIMES, Records, Results,
 from sparse_train.report.sweeps import Sweep
 
 # With these the same, so is every bit.
-PLACE = ("device", "instructions", "cudnn", "processes", "torch", "threads", "compile", "execution")
+PLACE = ("device", "instructions", "cudnn", "processes", "torch", "threads", "compile", "execution", "environment")
 OTHERS = ("git", "status", "scale", *PLACE, *TIMES, *MADE)
 
 
