@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, HeldError
 from sparse_train.record.checkpoint import Checkpoints
 from sparse_train.record.files import read_json_lines, write_json, write_json_lines
-from sparse_train.record.record import Record
+from sparse_train.record.record import Record, look_again
 from sparse_train.report.results import Records
 from support.runs import TINY, run_here
 
@@ -180,6 +181,25 @@ def test_what_cannot_be_read_stays_as_it_is(errno, tmp_path, monkeypatch):
         assert "make it readable" in said
         assert "fresh" not in said
     assert {path.name: path.read_bytes() for path in record.dir.iterdir()} == files | {"checkpoint.pt": b"damaged"}
+
+
+def test_a_model_that_cannot_be_read_is_not_trained_again(tmp_path, monkeypatch):
+    record, opens = Record(str(tmp_path), "abc"), Path.open
+    record.start([row(1, 70.0)])
+    (record.dir / "model.safetensors").write_bytes(b"weights")
+    record.finish("complete")
+    look_again(Record(str(tmp_path), "abc"))
+
+    def denied(path, *rest):
+        if path.name == "model.safetensors":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opens(path, *rest)
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(
+        ConfigError, match=r"model.safetensors cannot be read \(Permission denied\); nothing was changed"
+    ):
+        look_again(Record(str(tmp_path), "abc"))
 
 
 def test_a_pipe_in_place_of_a_checkpoint_is_not_waited_for(tmp_path):
