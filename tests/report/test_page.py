@@ -273,6 +273,7 @@ def reading(browser, report: Path):
     def open_page(path=report, **options):
         context = browser.new_context(offline=True, **{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
+        context.set_default_timeout(120_000)  # a page of thousands of runs, on a loaded machine
         tab = context.new_page()
         tab.on("console", lambda message: problems.append(message.text))
         tab.on("pageerror", lambda error: problems.append(str(error)))
