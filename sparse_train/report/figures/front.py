@@ -22,7 +22,8 @@ from sparse_train.report.views.columns import mean_std
 from sparse_train.report.views.labels import label, option
 from sparse_train.report.views.statistics import Estimate
 
-STUDIES = ("protocol", "calibration")  # that train a cell of Table 2
+# Studies that train a cell of Table 2 -> what is dense in their runs that do not name it.
+STUDIES = {"protocol": None, "calibration": None, "gain": "[*.shortcut.*]"}
 CELL = {"dst": "rigl", "sparsity": "0.97", "epochs": "100"}
 READINGS = ("topology.exclude", "nesterov")  # what tells networks that the paper may have trained
 REACH = 5.0  # points, of the effects
@@ -45,10 +46,15 @@ def write(results_dir: Path, stated: list[dict]) -> None:
 def measured(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The cell's complete runs without a bound on gradients, each once, and the epochs that are kept of them."""
     every = [sweeps.load(name, results.scale) for name in STUDIES]
-    runs = pd.concat([complete(results.runs(sweep)) for sweep in every], ignore_index=True)
-    for key in (*CELL, *READINGS, "renorm"):
-        runs[key] = runs.get(key)
+    found = [complete(results.runs(sweep)) for sweep in every]
+    for runs, dense in zip(found, STUDIES.values(), strict=True):
+        for key in (*CELL, *READINGS, "renorm"):
+            runs[key] = runs.get(key)
+        runs["topology.exclude"] = runs["topology.exclude"].where(runs["topology.exclude"].notna(), dense)
+    runs = pd.concat(found, ignore_index=True)
     wanted = runs["renorm"].isna() | (runs["renorm"] == "none")
+    for key in (key for key in runs if key.startswith("optimizer.precondition")):  # other readings of SparseOpt
+        wanted &= runs[key].isna()
     for key, value in CELL.items():
         wanted &= runs[key].astype(str) == value
     runs = runs[wanted].drop_duplicates("id")

@@ -90,7 +90,7 @@ def _curves(figure: FigureBase, on: Material, study: Study) -> None:
             named.append(words)
             ends.append((points["x"].iloc[-1], points["mean"].iloc[-1], style.ink(look.colour)))
         if on.at_paper_scale and value == study.metric:
-            _papers(one, study.listed)
+            _papers(one, [said for said in study.listed if len(study.runs(said, "a"))])
         _number(one, ends)
     entries = {text: handle for one in axes for handle, text in zip(*one.get_legend_handles_labels(), strict=True)}
     if entries:
@@ -108,7 +108,7 @@ def _epochs(rows: pd.DataFrame, done: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def _papers(axes: Axes, comparisons: Iterable[dict]) -> None:
-    """A line for each of the paper's cells that a study compares with."""
+    """A line for each of the paper's cells that runs are compared with."""
     cells = {tuple(one["paper"].items()): one["paper"] for one in comparisons if "paper" in one}
     for cell in cells.values():
         mean, std = paper.cell(cell, "comparisons.paper")
