@@ -313,7 +313,7 @@ def test_a_prediction_counts_the_seeds_that_its_own_settings_have(tmp_path):
     for cell in sweep.cells:
         if cell.factors["dst"] == "rigl_blind":
             leave_record(tmp_path / "runs", "gain", cell, accuracy=50.0)
-    made = list(listings(sweep, Results(tmp_path, records=Records([tmp_path / "runs"])).runs(sweep)))[1]
+    *_, made = listings(sweep, Results(tmp_path, records=Records([tmp_path / "runs"])).runs(sweep))
     counts = {row[0]: row[-2] for row in made[1:]}
     assert counts["SparseOpt minus SGD, both with growth blind to dead neurons"] == "1 of 1"
     assert counts["SparseOpt minus SGD"] == "0 of 3"
