@@ -34,7 +34,7 @@ def start(**options) -> subprocess.Popen:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_is_passed_on_and_the_child_waited_for(number):
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (a background job's children ignore it)
+    heard = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731  (a job of the background or nohup ignores it)
     with start(stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard, start_new_session=True) as parent:
         assert parent.stdout.readline() == "trains\n"
         parent.send_signal(number)
