@@ -4,11 +4,16 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 TWICE = 1.0  # seconds in which a second Ctrl-C is ignored: torchrun forwards the terminal's first one again
+
+
+def heard(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """Those of them that are not ignored, as SIGINT is in a shell's background job and SIGHUP under nohup."""
+    return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 
 class SignalHandler:
@@ -28,8 +33,7 @@ class SignalHandler:
 
     def __enter__(self) -> "SignalHandler":
         if threading.current_thread() is threading.main_thread():
-            heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._note) for number in heard}
+            self._before = {number: signal.signal(number, self._note) for number in heard(SIGNALS)}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

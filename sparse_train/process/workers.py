@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from sparse_train.process.signals import SIGNALS, sheltered
+from sparse_train.process.signals import SIGNALS, heard, sheltered
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NUMBER, COUNT = "SPARSE_TRAIN_WORKER", "SPARSE_TRAIN_WORKERS"
@@ -82,8 +82,7 @@ def spread(work: Callable, tasks: Sequence[tuple], count: int) -> list[Any]:
 
     context = multiprocessing.get_context("spawn")
     resource_tracker.ensure_running()  # else its start would end `sheltered`
-    heard = [number for number in ENDS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in heard}
+    before = {number: signal.signal(number, pass_on) for number in heard(ENDS)}
     try:
         for place in range(min(count, len(tasks))):
             start(place)

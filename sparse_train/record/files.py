@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and read only where they are files."""
+"""Files are written whole or not at all, and read only where they are files; `~` in a typed path is the home."""
 
 import contextlib
 import errno

@@ -4,8 +4,19 @@ from itertools import groupby
 
 from sparse_train.record.files import now
 
-MADE_BY = ("git", "code", "versions", "hardware", "environment")
-PROVENANCE = (*MADE_BY, "threads", "compile", "processes", "sync_bn", "execution", "data")
+PROVENANCE = (
+    "git",
+    "code",
+    "versions",
+    "hardware",
+    "environment",
+    "threads",
+    "compile",
+    "processes",
+    "sync_bn",
+    "execution",
+    "data",
+)
 UNKNOWN = "not recorded"
 
 
