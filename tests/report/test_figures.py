@@ -173,32 +173,29 @@ def test_noise_does_not_fill_a_panel_of_itop_rates_and_a_schedule_without_runs_h
     assert [axes.get_title()[4:14] for axes in figure.axes] == ["200 epochs"] * 2
 
 
-def test_the_front_picture_has_the_cell_of_table_2_and_every_statement_that_has_numbers_of_both():
-    shown = front.effects(scoreboard(RESULTS))
-    assert shown
+def test_the_front_picture_has_both_optimizers_of_the_test_and_their_difference_in_every_network():
+    stated = scoreboard(RESULTS)
+    shown = front.effects(stated)
+    [claim] = [one for one in stated if one["claim"] == front.CLAIM and one["headline"]]
+    assert sorted(one.found.mean for one in shown) == sorted(one["effect"][0] for one in claim["ours"])
     runs, rows = front.measured(Results(RESULTS))
     assert set(runs["sparsity"]) == {"0.97"}
-    assert not set(runs["renorm"].dropna()) - {"none"}
+    assert set(runs["renorm"]) == {"none"}
     with style.context():
         curves, effects = front.drawn(runs, rows, shown).axes
-    ends = {(line.get_color(), *line.get_xydata()[0]) for line in curves.lines if len(line.get_xdata()) == 1}
-    means = runs.groupby(["optimizer", *front.READINGS], dropna=False)["test_acc"].mean()
-    assert sorted(ends) == sorted((style.look(key[0]).colour, 100.0, round(mean, 12)) for key, mean in means.items())
-    kept = {run: group["test_acc"].tolist() for run, group in rows.groupby("id")}
-    lines = [line.get_ydata() for line in curves.lines if len(line.get_xdata()) > 2]
-    if len(runs) == len(means):  # one seed each
-        assert sorted(map(list, lines)) == [pytest.approx(one) for one in sorted(kept.values())]
-    papers = [line.get_ydata()[0] for line in curves.lines if line.get_linestyle() == "--"]
-    assert papers == [52.53, 53.95]
-    drawn = {marker: [*points_of(effects, marker)] for marker in "oD"}
-    inside = [one for one in shown if abs(one.found.mean) <= front.REACH]
-    assert sorted(drawn["o"]) == sorted(one.found.mean for one in inside)
-    assert sorted(drawn["D"]) == sorted(one.paper for one in shown if abs(one.paper) <= front.REACH)
-    beyond = " ".join(text.get_text() for text in effects.texts)
-    for one in shown:
-        assert (f"ours {one.found.mean:+.2f}" in beyond) or one in inside
-    heads = [text.get_text().replace("\n", " ") for text in effects.get_yticklabels() if text.get_weight() == "bold"]
-    assert [head.startswith("Reduced scale") for head in heads] == [False] + [True] * (len(heads) - 1)
+    assert {line.get_color() for line in curves.lines} == {style.BLUE, style.ORANGE}
+    for optimizer, group in runs.groupby("optimizer"):
+        colour = style.look(optimizer).colour
+        ours, papers = [line.get_ydata() for line in curves.lines if line.get_color() == colour]
+        kept = rows[rows["id"].isin(group["id"])].groupby("epoch")["test_acc"].mean()
+        assert ours.tolist() == pytest.approx(kept.tolist())
+        assert papers[0] == {"sgd": 52.53, "sparseopt": 53.95}[optimizer]
+        assert {f"{group['test_acc'].mean():.2f}", f"{papers[0]:.2f}"} <= {text.get_text() for text in curves.texts}
+    assert points_of(effects, "o") == [one.found.mean for one in shown]
+    assert set(points_of(effects, "D")) == {1.42}
+    assert max(abs(one.found.mean) for one in shown) < front.REACH, "nothing lies beyond the axis"
+    heads = [text.get_text() for text in effects.get_yticklabels() if text.get_weight() == "bold"]
+    assert [head.startswith("Reduced") for head in heads] == [False] + [True] * (len(heads) - 1)
 
 
 def points_of(axes, marker):

@@ -1,15 +1,12 @@
-"""The picture on the front page: learning curves at the paper's protocol, and our effects beside the paper's."""
+"""The picture on the front page: SparseOpt against SGD in the frozen network, and their difference in every network."""
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
-from textwrap import wrap
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from scipy.optimize import isotonic_regression
 
 from sparse_train.report import paper, sweeps
@@ -17,24 +14,25 @@ from sparse_train.report.figures import forest, style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.files import held, write_figure
 from sparse_train.report.results import Results, complete
-from sparse_train.report.sweeps import PAPER
-from sparse_train.report.views.columns import mean_std
-from sparse_train.report.views.labels import label, option
+from sparse_train.report.views.labels import label
 from sparse_train.report.views.statistics import Estimate
 
-# Studies that train a cell of Table 2 -> what is dense in their runs that do not name it.
-STUDIES = {"protocol": None, "calibration": None, "gain": "[*.shortcut.*]"}
-CELL = {"dst": "rigl", "sparsity": "0.97", "epochs": "100"}
-READINGS = ("topology.exclude", "nesterov")  # what tells networks that the paper may have trained
-REACH = 5.0  # points, of the effects
-WORDS = 33  # characters a line
+STUDY, SETTING = "gain", {"dst": "rigl", "renorm": "none"}  # SGD and SparseOpt with RigL, as Table 2 has them
+CLAIM = "sparseopt-beats-baseline"
+CELL = {"dst": "rigl", "sparsity": "0.97", "epochs": "100"}  # of the paper's Table 2
+SCALES = {
+    "paper": "The paper's protocol",
+    "size16": "Reduced: 16x16 images, 100 epochs",
+    "cpu": "Reduced: 16x16 images, 10 epochs",
+}
+WORDS, REACH = 30, 6.0  # characters a line; points
 
 
 def write(results_dir: Path, stated: list[dict]) -> None:
-    """Write `overview-light.svg` and `overview-dark.svg`, where the cell is trained and claims have numbers of both."""
+    """Write `overview-light.svg` and `overview-dark.svg`, where the study has runs and the claim has numbers."""
     compared = effects(stated)
     runs, rows = measured(Results(results_dir))
-    if not compared or runs.empty:
+    if not compared or rows.empty:
         return
     with held(results_dir):
         for theme in style.THEMES:
@@ -44,34 +42,25 @@ def write(results_dir: Path, stated: list[dict]) -> None:
 
 
 def measured(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The cell's complete runs without a bound on gradients, each once, and the epochs that are kept of them."""
-    every = [sweeps.load(name, results.scale) for name in STUDIES]
-    found = [complete(results.runs(sweep)) for sweep in every]
-    for runs, dense in zip(found, STUDIES.values(), strict=True):
-        for key in (*CELL, *READINGS, "renorm"):
-            runs[key] = runs.get(key)
-        runs["topology.exclude"] = runs["topology.exclude"].where(runs["topology.exclude"].notna(), dense)
-    runs = pd.concat(found, ignore_index=True)
-    wanted = runs["renorm"].isna() | (runs["renorm"] == "none")
-    for key in (key for key in runs if key.startswith("optimizer.precondition")):  # other readings of SparseOpt
-        wanted &= runs[key].isna()
-    for key, value in CELL.items():
-        wanted &= runs[key].astype(str) == value
-    runs = runs[wanted].drop_duplicates("id")
-    rows = pd.concat([results.rows(sweep) for sweep in every], ignore_index=True)
-    return runs, rows[rows["id"].isin(runs["id"])].drop_duplicates(["id", "epoch"]) if len(rows) else rows
+    """The study's complete runs of SGD and SparseOpt as the paper has them, and their epochs."""
+    sweep = sweeps.load(STUDY, results.scale)
+    runs, rows = complete(results.runs(sweep)), results.rows(sweep)
+    wanted = runs[[key for key in runs if key.startswith("optimizer.precondition")]].isna().all(axis=1)
+    for key, value in SETTING.items():
+        wanted &= runs[key] == value
+    return runs[wanted], rows[rows["id"].isin(runs.loc[wanted, "id"])] if len(rows) else rows
 
 
 def effects(stated: list[dict]) -> list[forest.Row]:
-    """Those of ours beside which a claim has one number of the paper's, by scale."""
-    found = [(claim, one) for claim in stated if len(claim["published"]) == 1 for one in claim["ours"] if one["effect"]]
+    """Our measurements of the claim's headline, by scale."""
+    claims = [one for one in stated if one["claim"] == CLAIM and one["headline"]]
+    found = [(claim, one) for claim in claims for one in claim["ours"] if one["effect"]]
     rows = []
-    for claim, one in sorted(found, key=lambda pair: sweeps.every_scale().index(pair[1]["scale"])):
-        scale, about = one["scale"], ", ".join(filter(None, [one["under"], f"n={one['n']}"]))
-        group = f"Reduced scale {scale}: {sweeps.scales()[scale]['note']}" if scale != PAPER else "The paper's protocol"
+    for claim, one in sorted(found, key=lambda pair: [*SCALES].index(pair[1]["scale"])):
         mean, low, high = (*one["effect"], math.nan, math.nan)[:3]
+        words = f"{one['under']}, n={one['n']}: {mean:+.2f}"
         estimate = Estimate(mean, low, high, math.nan, one["n"])
-        rows.append(forest.Row(group, f"{claim['says']} ({about})", estimate, paper=claim["published"][0]))
+        rows.append(forest.Row(SCALES[one["scale"]], words, estimate, paper=claim["published"][0]))
     return rows
 
 
@@ -83,54 +72,34 @@ def drawn(runs: pd.DataFrame, rows: pd.DataFrame, compared: list[forest.Row]) ->
         compared: as `effects` gives them.
     """
     figure = style.sized(max(3.6, forest.height(compared, WORDS) + 0.4))
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.25])
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.15])
     _learning(left.subplots(), runs, rows)
     axes = right.subplots()
     forest.draw(axes, compared, WORDS, REACH, numbers=False)
-    axes.set(title="Effects on test accuracy", xlabel="percentage points")
+    axes.set(title="SparseOpt minus SGD", xlabel="percentage points")
     axes.set_xticks([-4, -2, 0, 2, 4])
     style.legend(right, 2)
     return figure
 
 
 def _learning(axes: Axes, runs: pd.DataFrame, rows: pd.DataFrame) -> None:
-    """A line for each reading and optimizer, the last epoch alone of runs whose epochs are not kept."""
-    ends, looks, entries = [], {}, {}
-    for (optimizer, *asked), group in runs.groupby(["optimizer", *READINGS], sort=False, dropna=False):
-        kept = rows[rows["id"].isin(group["id"])] if len(rows) else rows
-        points = over_seeds(kept if len(kept) else group.assign(epoch=group["trained_epochs"]), "epoch", "test_acc")
-        words = _reading(asked)
-        marker = looks.setdefault(words, style.MARKERS[len(looks) % len(style.MARKERS)])
-        colour = style.ink(style.look(optimizer).colour)
-        axes.plot(points["x"], points["mean"], color=colour)
-        style.spread(axes, points, "test_acc", colour)
-        x, y = float(points["x"].iloc[-1]), float(points["mean"].iloc[-1])
-        axes.plot(x, y, marker, color=colour, markersize=6, clip_on=False, zorder=3)
-        ends.append((x, y, colour))
-        entries[label("task.optimizer", optimizer)] = Line2D([], [], color=colour)
-    for optimizer in ("sgd", "sparseopt"):
-        mean, std = paper.value("table2", optimizer=optimizer, **CELL)
+    """The mean over seeds of each optimizer with a band of one standard deviation; the paper's result is dashed."""
+    texts = []
+    for optimizer, group in runs.groupby("optimizer"):
+        points = over_seeds(rows[rows["id"].isin(group["id"])], "epoch", "test_acc")
         words, colour = label("task.optimizer", optimizer), style.ink(style.look(optimizer).colour)
-        line = axes.axhline(mean, color=colour, linestyle="--", linewidth=1)
-        entries[f"the paper's {words}, {mean_std(mean, std)}"] = line
-    axes.set(title="The paper's protocol, RigL at 97% sparsity", ylabel="Test accuracy (%)")
-    axes.set_xlabel("Epoch (a point without a line: the last)")
+        axes.plot(points["x"], points["mean"], color=colour, label=f"{words}, n={len(group)}")
+        style.spread(axes, points, "test_acc", colour)
+        mean, _ = paper.value("table2", optimizer=optimizer, **CELL)
+        axes.axhline(mean, color=colour, linestyle="--", linewidth=1, label=f"the paper's {words}")
+        texts += [(end, f"{end:.2f}", colour) for end in (float(points["mean"].iloc[-1]), mean)]
+    axes.set(title="The paper's protocol, RigL at 97%, dense shortcuts", ylabel="Test accuracy (%)", xlabel="Epoch")
     axes.set(xlim=(0, 100), ylim=(20, None))
     low, high = axes.get_ylim()
-    gap = (high - low) * 0.055
-    ends.sort(key=lambda end: end[1])
-    for (x, y, colour), place in zip(ends, spread_out([end[1] for end in ends], gap), strict=True):
-        axes.annotate(f"{y:.2f}", (x, place), (8, 0), textcoords="offset points", va="center", color=colour)
-    for words, marker in looks.items():
-        text = "\n".join(wrap(words, 50))
-        entries[text] = Line2D([], [], color=style.ink(), marker=marker, linestyle="")
-    axes.figure.legend(entries.values(), entries.keys(), loc="outside lower center")
-
-
-def _reading(asked: Iterable) -> str:
-    """What is dense, and what else a reading has; a missing key means every layer sparse."""
-    words = [option(key, value) for key, value in zip(READINGS, asked, strict=True) if not pd.isna(value)]
-    return ", ".join(words) or "every layer sparse"
+    texts.sort()
+    for (_, words, colour), y in zip(texts, spread_out([y for y, *_ in texts], (high - low) * 0.055), strict=True):
+        axes.annotate(words, (100, y), (6, 0), textcoords="offset points", va="center", color=colour)
+    style.legend(axes.figure, 2)
 
 
 def spread_out(places: list[float], gap: float) -> list[float]:
