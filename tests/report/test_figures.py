@@ -20,7 +20,7 @@ from sparse_train.report.figures import KINDS, forest, front, style
 from sparse_train.report.figures.accuracy import over_seeds
 from sparse_train.report.figures.kinds import Material
 from sparse_train.report.page.content import view
-from sparse_train.report.results import Records, Results
+from sparse_train.report.results import Records, Results, scales_of
 from sparse_train.report.views import labels
 from sparse_train.report.views.labels import label
 from sparse_train.source import ROOT
@@ -272,3 +272,12 @@ def test_a_study_keeps_and_draws_the_metrics_that_its_figure_names(tmp_path):
         shares, *_ = kind.draw(Material(sweep, runs, rows)).axes
     assert len(shares.lines) == len(sweep.cells) - 1
     assert {y for line in shares.lines for y in line.get_ydata()} == {25.0}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in sweeps.names() if sweeps.artifact(name).get("figure", {}).get("kind") in CHARTS]
+)
+def test_every_chart_is_drawn_of_what_is_committed(name):
+    """Runs are shared: a figure meets epochs that another artifact kept, perhaps without this one's metric."""
+    for scale in scales_of(name, RESULTS):
+        assert view(name, scale, RESULTS)

@@ -131,16 +131,18 @@ class Panel:
 
 
 def curves(on: Material) -> list[Panel]:
-    """A panel per sparsity; a line per method and schedule over the epochs."""
+    """A panel per sparsity; a line per method and schedule over the epochs, of runs that keep the value of theirs."""
     made, schedules, looks = [], _schedules(on), _looks(on)
+    value = on.spec["value"]
+    rows = on.rows.dropna(subset=[value]) if value in on.rows else on.rows[:0]
     for sparsity in sparsities(on.runs):
         lines = list(_papers_curves(on, sparsity)) if on.papers else []
-        for (dst, optimizer), look, group in looks.lines(_within(on.rows, sparsity)):
+        for (dst, optimizer), look, group in looks.lines(_within(rows, sparsity)):
             for place, schedule in enumerate(schedules):
                 line = group if schedule is None else group[group["epochs"] == schedule]
                 if len(line):
                     own = replace(look, dash=style.DASHES[place % len(style.DASHES)])
-                    points, facets = over_seeds(line, "epoch", on.spec["value"]), _facets(dst, optimizer, sparsity)
+                    points, facets = over_seeds(line, "epoch", value), _facets(dst, optimizer, sparsity)
                     lines.append(Line(own, points, facets, _schedule(on, schedule)))
         made.append(_panel(on, sparsity, name("epoch"), lines))
     return made

@@ -22,7 +22,7 @@ from sparse_train.report.views.labels import label, name, option
 WIDTH = 44  # characters of a line of words beside a forest plot
 
 
-@kind(("epoch", "train_loss", "test_acc", "itop_rate", "grad_norm", "clipped_share"))
+@kind(("epoch", "train_loss", "train_acc", "test_acc", "itop_rate", "grad_norm", "clipped_share"))
 def _settings(on: Material) -> Figure:
     """Some metrics over epochs, a line per setting: the mean over seeds, the band one standard deviation. Below,
     the differences that the study compares.
