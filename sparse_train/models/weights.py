@@ -28,9 +28,11 @@ def load_weights(model: nn.Module, path: str) -> list[str]:
         ConfigError: for a file that cannot be read, and for one of another model, with the first names that differ.
     """
     found, own = _state(file("model.weights", path)), model.state_dict()
-    for prefix in WRAPPERS:
-        if found and all(name.startswith(prefix) for name in found):
-            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    while found and found.keys().isdisjoint(own):
+        prefix = next((one for one in WRAPPERS if all(name.startswith(one) for name in found)), None)
+        if prefix is None:
+            break
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
     last = last_weight(model).removesuffix("weight")
     classifier = [f"{last}{part}" for part in ("weight", "bias") if f"{last}{part}" in own]
     other = any(name in found and found[name].shape != own[name].shape for name in classifier)

@@ -284,8 +284,11 @@ class SparseSGD(torch.optim.SGD):
         self._packed = {}
 
     def stepped(self, params: Iterable[Tensor]) -> list[Tensor]:
-        """What a step works on: the parameters, or the vectors of their weights that exist."""
-        rows = self.topology.vectors
+        """What a step works on: the parameters, or the vectors of their weights that exist, of today's masks."""
+        rows, params = self.topology.vectors, list(params)
+        for p in params:
+            if p in rows:
+                rows[p].refresh()
         return [rows[p].values if p in rows else p for p in params]
 
     def _gradients(self, params: list[Tensor]) -> list[Tensor]:

@@ -77,6 +77,8 @@ def _described(config: Any, sizes: Any) -> nn.Module:
     plain = plain and all(type(size) is int and 1 <= size <= 1_000_000 for size in sizes.values())
     require(plain, "model_arguments", sizes, right)
     plain = {key: value for key, value in config.items() if key != "pretrained"}  # the file has its weights
+    if config.get("pretrained") is True and isinstance(config.get("name"), str):
+        plain["name"] = config["name"].partition(".")[0]  # a tag says which weights of timm's
     return make(OmegaConf.create({"model": plain}), "model", **sizes)
 
 

@@ -135,6 +135,7 @@ class Rows:
         self._seen: tuple = ()
         self.refresh()
 
+    @torch.inference_mode(False)  # what an evaluation makes, training uses
     @torch.no_grad()
     def refresh(self) -> None:
         """Follow a new mask, and what other code wrote to the dense weight."""
@@ -152,8 +153,10 @@ class Rows:
         """`Structure.gather`; of a sparse gradient, its values."""
         if not dense.is_sparse:
             return self.structure.gather(dense)
-        values = dense._values()  # one backward pass, or the sum of several
-        return values if len(values) == len(self.structure.places) else dense.coalesce().values()
+        values = dense._values()  # one backward pass, the sum of several, or none since `zero_` emptied it
+        whole = len(values) == len(self.structure.places) or not len(values)
+        values = values if whole else dense.coalesce().values()
+        return values if len(values) else values.new_zeros(len(self.structure.places))
 
     @torch.no_grad()
     def fill(self) -> None:

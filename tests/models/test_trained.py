@@ -21,6 +21,7 @@ from sparse_train.config import run_id
 from sparse_train.errors import ConfigError, MaskMismatchError
 from sparse_train.models.imagenet import timm_model
 from sparse_train.models.resnet_cifar import ResNet20
+from sparse_train.models.weights import load_weights
 from sparse_train.record.record import Record
 from sparse_train.sparsity.methods.gmp import GMP
 from sparse_train.sparsity.methods.granet import GraNet
@@ -369,3 +370,13 @@ def test_the_pages_commands_run(tmp_path):
         directories[variable], said = out.splitlines()[-1], said + err
     assert len(list(tmp_path.glob("*/model.safetensors"))) == 6
     assert said.count("before training, with its first masks") == 4
+
+
+@pytest.mark.parametrize("wrapper", ["", "_orig_mod.module.", "model._orig_mod."])
+def test_prefixes_of_wrappers_are_left_out_and_names_of_the_model_kept(tmp_path, wrapper):
+    """Of a compiled DDP, of Lightning around a compiled network; the network keeps all of it under `model`."""
+    model = nn.Sequential(OrderedDict(model=mlp()))
+    state = {name: torch.full_like(tensor, 0.5) for name, tensor in model.state_dict().items()}
+    torch.save({f"{wrapper}{name}": tensor for name, tensor in state.items()}, tmp_path / "own.pt")
+    assert load_weights(model, str(tmp_path / "own.pt")) == []
+    assert all((tensor == 0.5).all() for tensor in model.state_dict().values())

@@ -140,7 +140,9 @@ def test_a_resnet_of_timms_comes_back(compose_config, tmp_path, name):
     cfg = compose_config("model=resnet50", f"model.name={name}")
     model = make(cfg, "model", **SIZES)
     export(model, sparse_train.Topology(model, 0.9), tmp_path)
-    leave(tmp_path, config=OmegaConf.to_container(cfg, resolve=True), model_arguments=SIZES)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    config["model"] |= {"name": f"{name}.a1_in1k", "pretrained": True}  # as a run that began with timm's weights
+    leave(tmp_path, config=config, model_arguments=SIZES)
     images = torch.randn(2, 1, 32, 32)
     assert torch.equal(sparse_train.load(tmp_path)(images), model.eval()(images))
     theirs = timm.create_model(name, num_classes=10, in_chans=1)

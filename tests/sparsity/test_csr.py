@@ -293,7 +293,42 @@ def test_clipping_counts_existing_weights():
     torch.testing.assert_close(*found)
 
 
+def test_an_evaluation_in_inference_mode_leaves_training_alone():
+    """It may be the first to see a new mask, or weights that were loaded."""
+    one, other = Training(True), Training(True)
+    state = one.model.state_dict()
+    for training in (one, other):
+        training.model.load_state_dict(state)
+    for step in range(STEPS):
+        for training in (one, other):
+            training.run(step, step + 1)
+        with torch.inference_mode():
+            one.model.eval()(drawn(0)[0])
+        one.model.train()
+    torch.testing.assert_close(one.model.state_dict(), other.model.state_dict(), rtol=0, atol=0)
+
+
+def test_a_layer_without_a_gradient_takes_one_of_zeros():
+    """`zero_grad(set_to_none=False)` leaves an empty one, which the loss may not reach."""
+    training = Training(True).run(0, 2)
+    training.optimizer.zero_grad(set_to_none=False)
+    training.optimizer.step()
+    assert all(p.isfinite().all() for p in training.model.parameters())
+
+
 # --- by command ---
+
+
+def test_diagnostics_of_a_step_after_a_mask_update_are_those_of_the_masked_run(tmp_path, monkeypatch, capsys):
+    found = []
+    for execution in ("dense", "csr"):
+        place = tmp_path / execution
+        words = (*MLP, "dst.skip_step=false", "update_every=1", f"execution={execution}", f"runs_dir={place}")
+        code, out, err = run_here(monkeypatch, capsys, *words)
+        assert code == 0, err
+        found.append(history(place / out.splitlines()[-1].rpartition("/")[2])[-1])
+    [key] = [key for key in found[0] if key.startswith("step_ratio/layers")]
+    assert found[1][key] == pytest.approx(found[0][key], rel=1e-3)
 
 
 def test_a_run_is_the_same_run(tmp_path, monkeypatch, capsys):
