@@ -154,9 +154,9 @@ class Rows:
         if not dense.is_sparse:
             return self.structure.gather(dense)
         values = dense._values()  # one backward pass, the sum of several, or none since `zero_` emptied it
-        whole = len(values) == len(self.structure.places) or not len(values)
-        values = values if whole else dense.coalesce().values()
-        return values if len(values) else values.new_zeros(len(self.structure.places))
+        if not len(values):
+            return values.new_zeros(len(self.structure.places))
+        return values if len(values) == len(self.structure.places) else dense.coalesce().values()
 
     @torch.no_grad()
     def fill(self) -> None:

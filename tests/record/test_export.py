@@ -135,13 +135,14 @@ def test_a_record_allocates_no_more_than_its_weights_hold(exported):
         sparse_train.load(run_dir)
 
 
+@pytest.mark.parametrize("began", [{}, {"pretrained": True}], ids=["untrained", "with timm's weights"])
 @pytest.mark.parametrize("name", ["resnet18", "resnetblur18"])  # the second has buffers that no file holds
-def test_a_resnet_of_timms_comes_back(compose_config, tmp_path, name):
+def test_a_resnet_of_timms_comes_back(compose_config, tmp_path, name, began):
     cfg = compose_config("model=resnet50", f"model.name={name}")
     model = make(cfg, "model", **SIZES)
     export(model, sparse_train.Topology(model, 0.9), tmp_path)
     config = OmegaConf.to_container(cfg, resolve=True)
-    config["model"] |= {"name": f"{name}.a1_in1k", "pretrained": True}  # as a run that began with timm's weights
+    config["model"] |= began | ({"name": f"{name}.a1_in1k"} if began else {})
     leave(tmp_path, config=config, model_arguments=SIZES)
     images = torch.randn(2, 1, 32, 32)
     assert torch.equal(sparse_train.load(tmp_path)(images), model.eval()(images))

@@ -134,7 +134,7 @@ def curves(on: Material) -> list[Panel]:
     """A panel per sparsity; a line per method and schedule over the epochs, of runs that keep the value of theirs."""
     made, schedules, looks = [], _schedules(on), _looks(on)
     value = on.spec["value"]
-    rows = on.rows.dropna(subset=[value]) if value in on.rows else on.rows[:0]
+    rows = keeping(on.rows, value)
     for sparsity in sparsities(on.runs):
         lines = list(_papers_curves(on, sparsity)) if on.papers else []
         for (dst, optimizer), look, group in looks.lines(_within(rows, sparsity)):
@@ -182,6 +182,11 @@ def itop(on: Material) -> list[Panel]:
 def sparsities(runs: pd.DataFrame) -> list[str]:
     """The sparsities, each of which has a panel."""
     return list(runs.loc[runs["dst"] != "dense", PANEL].unique())
+
+
+def keeping(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """The rows that have the value: runs are shared, and another artifact may have kept their epochs without it."""
+    return rows.dropna(subset=[value]) if value in rows else rows[:0]
 
 
 def over_seeds(rows: pd.DataFrame, x: str, value: str, times: int = 1) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, FigureBase
 from sparse_train.report import paper
 from sparse_train.report.evidence.comparisons import Study, in_a_sentence
 from sparse_train.report.figures import forest, style
-from sparse_train.report.figures.accuracy import over_seeds
+from sparse_train.report.figures.accuracy import keeping, over_seeds
 from sparse_train.report.figures.kinds import Material, kind
 from sparse_train.report.results import complete
 from sparse_train.report.views import statistics
@@ -101,7 +101,7 @@ def _curves(figure: FigureBase, on: Material, study: Study) -> None:
 
 def _epochs(rows: pd.DataFrame, done: pd.DataFrame, value: str) -> pd.DataFrame:
     """`epoch` and `value` of complete runs; the last epoch alone where the others are not kept of any."""
-    known = rows[rows["id"].isin(done["id"])].dropna(subset=[value]) if value in rows else rows[:0]
+    known = keeping(rows[rows["id"].isin(done["id"])], value)
     if known.empty and {"trained_epochs", value} <= set(done):
         known = done.rename(columns={"trained_epochs": "epoch"}).dropna(subset=[value]).astype({"epoch": float})
     return known
