@@ -204,9 +204,11 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
     words = ["hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1,2", *TINY, "epochs=40", "checkpoint_steps=1"]
     command = training("--multirun", *words, f"runs_dir={tmp_path}")
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and len(list(tmp_path.glob("*/checkpoint.pt"))) < 2:
+        locks = []  # of two runs at once: a worker that starts late may find the first run ended
+        while process.poll() is None and len(locks) < 2:
             time.sleep(0.05)
-        first, second = (json.loads(path.read_text()) for path in tmp_path.glob("*/lock"))
+            locks = [path for path in tmp_path.glob("*/lock") if (path.parent / "checkpoint.pt").exists()]
+        first, second = (json.loads(path.read_text()) for path in locks)
         os.kill(first["pid"], signal.SIGKILL)
         os.kill(second["pid"], signal.SIGTERM)
         _, said = process.communicate(timeout=300)
