@@ -64,8 +64,8 @@ class Checkpointing:
         self.run.load_state_dict(state)
         self.record.content.setdefault("segments", state.get("segments"))
         meter.load_state_dict(state["meter"])
-        self._take_own(state.get("own", {}), meter)
-        _set_random_state(state["random"])
+        self._take_own(own := state.get("own", {}), meter)
+        _set_random_state({key: self._mine(f"random.{key}", own, value) for key, value in state["random"].items()})
         within = f", {state['steps']} steps" if state["steps"] else ""
         say(f"{self.record.dir}: resuming after epoch {len(state['history'])} of {self.run.epochs}{within}")
         return Progress(state["history"], state["steps"], meter, state["seconds"])
@@ -130,9 +130,11 @@ class Checkpointing:
             self.diverged(f"{name or 'a weight'} is not finite after epoch {len(self.record.history)}, {steps} steps")
         state = {"id": self.record.id, "history": self.record.history, "steps": steps, "seconds": seconds}
         state |= {"segments": self.record.content["segments"]}
-        state |= {"meter": meter.state_dict(), "random": _random_state(self.run.device), **self.run.state_dict()}
+        random = _random_state(device := self.run.device)
+        state |= {"meter": meter.state_dict(), "random": random, **self.run.state_dict()}
         if self.run.ranks.world > 1:
-            state["own"] = {name: self.run.ranks.gathered(value) for name, value in self._own(meter).items()}
+            own = {**self._own(meter), **{f"random.{key}": value.to(device) for key, value in random.items()}}
+            state["own"] = {name: self.run.ranks.gathered(value) for name, value in own.items()}
         self.run.ranks.from_main(lambda: self.files.save(state))
         self.saved = time.monotonic()
         self.cost = self.saved - started
@@ -140,6 +142,11 @@ class Checkpointing:
     def _own(self, meter: Meter) -> dict[str, torch.Tensor]:
         """What is each rank's own: the running statistics of its images, and its part of the epoch's sums."""
         return {**self.run.statistics(), **{f"meter.{key}": getattr(meter, key) for key in SUMS}}
+
+    def _mine(self, name: str, saved: dict[str, torch.Tensor], otherwise: torch.Tensor) -> torch.Tensor:
+        """What this rank saved, if there were as many ranks as now."""
+        ranks = self.run.ranks
+        return saved[name][ranks.rank].clone() if len(saved.get(name, ())) == ranks.world else otherwise
 
     @torch.no_grad()
     def _take_own(self, saved: dict[str, torch.Tensor], meter: Meter) -> None:
@@ -180,6 +187,6 @@ def _random_state(device: torch.device) -> dict:
 
 
 def _set_random_state(state: dict) -> None:
-    torch.set_rng_state(state["cpu"].cpu())
+    torch.set_rng_state(state["cpu"].cpu())  # crashes if given a view of a larger tensor
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -82,7 +82,8 @@ def train_epoch(
 ) -> dict:
     """One pass over the training set, or the rest of it after `progress`; `started` is when the epoch began."""
     if progress.steps == 0:  # dropout draws from torch's own generator; a resume in mid-epoch restores it
-        torch.manual_seed(derive(run.seed, "forward", epoch))
+        rank = (run.ranks.rank,) if run.ranks.rank else ()  # each has images of its own; 0 draws as one process does
+        torch.manual_seed(derive(run.seed, "forward", epoch, *rank))
     run.forward.train()
     diagnostics, began = run.diagnostics, time.perf_counter()
     meter, first, last = progress.meter, epoch * len(run.data.train), (epoch + 1) * len(run.data.train) - 1

@@ -114,6 +114,9 @@ def test_broken_off_and_taken_up_again_two_processes_end_the_same(tmp_path, monk
     codes, said = pair(str(tmp_path), "broken off", *arguments)
     assert codes == {0}, said
     assert re.search(r"resuming after epoch 1 of 2, \d steps", said)
+    seeds = [set(re.findall(rf"rank {rank} draws from (\d+)", said)) for rank in (0, 1)]
+    assert all(seeds)
+    assert not seeds[0] & seeds[1], "each drops what it draws itself"
     whole, broken = only(tmp_path / "whole"), only(tmp_path / "broken")
     assert history(broken) == history(whole)
     assert same_state(broken, whole)

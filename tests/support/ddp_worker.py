@@ -1,9 +1,9 @@
 """One process of a distributed test: python tests/support/ddp_worker.py OUT MODE OVERRIDE...
 
 MODE "train" runs the entrypoint; "mismatch" gives rank 1 another mask first; "dies" kills rank 1 in the third step;
-"steps" takes 30 steps and writes what came of them to OUT. "broken off" trains under OUT/whole, and under OUT/broken,
-where every rank ends in the middle of an epoch and is started again. "differs" gives the last override to rank 1 alone.
-"elsewhere" is a loop that is not ours, and prints what went wrong in it.
+"steps" takes 30 steps and writes what came of them to OUT. "broken off" trains with dropout under OUT/whole, and under
+OUT/broken, where every rank ends in the middle of an epoch and is started again. "differs" gives the last override to
+rank 1 alone. "elsewhere" is a loop that is not ours, and prints what went wrong in it.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from torch import nn
+from torch.nn.functional import dropout
 from torch.nn.parallel import DistributedDataParallel
 
 from sparse_train import RigL, SparseSGD, Topology, Updater
@@ -74,11 +75,19 @@ class Killed(BaseException):
     """Nobody catches it, as nobody catches SIGKILL."""
 
 
+def noisy(run: loop.Run, images: torch.Tensor, labels: torch.Tensor):
+    """With dropout of its inputs; tells once which seed it draws from."""
+    if run.forward.training and torch.initial_seed() not in noisy.told:
+        noisy.told.add(torch.initial_seed())
+        print(f"rank {run.ranks.rank} draws from {torch.initial_seed()}")
+    return loss(run, dropout(images, 0.1, run.forward.training), labels)
+
+
 def ends_in_step(run: loop.Run, images: torch.Tensor, labels: torch.Tensor):
     ends_in_step.left -= 1
     if ends_in_step.left == 0:
         raise Killed
-    return loss(run, images, labels)
+    return noisy(run, images, labels)
 
 
 def elsewhere() -> None:
@@ -146,6 +155,7 @@ if __name__ == "__main__":
         sys.exit()
     checked, loss, killed.calls = updater.require_same_masks, loop.Run.loss, 0
     if mode == "broken off":
+        loop.Run.loss, noisy.told = noisy, set()
         run_main(*overrides, f"runs_dir={out}/whole")
         loop.Run.loss, ends_in_step.left = ends_in_step, int(os.environ["STEPS"])
         with contextlib.suppress(Killed):
