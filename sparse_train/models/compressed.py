@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparse_train.errors import require
 from sparse_train.sparsity.csr import structure
-from sparse_train.sparsity.layers import parameters, unwrapped
+from sparse_train.sparsity.layers import parameters, stripped, unwrapped
 
 
 def compress(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
@@ -30,8 +30,8 @@ def compress(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     Raises:
         ConfigError: for a mask of no parameter, or a weight that its mask says does not exist and that is not 0.
     """
-    copy = deepcopy(unwrapped(model)).eval().requires_grad_(False)
-    weights = parameters(copy)
+    copy = deepcopy(stripped(model)).eval().requires_grad_(False)
+    bare, weights = unwrapped(copy), parameters(copy)
     for name, mask in masks.items():
         right = "is no weight of this model" if name not in weights else "has another shape than its weight"
         require(name in weights and weights[name].shape == mask.shape, "masks", name, right)
@@ -39,11 +39,11 @@ def compress(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
             not weights[name][~mask].any(), "masks", name, "leaves out weights that are not 0; apply the masks first"
         )
         path, _, key = name.rpartition(".")
-        within = copy.get_submodule(path.rpartition(".")[0])
+        within = bare.get_submodule(path.rpartition(".")[0])
         if not path or key != "weight" or isinstance(within, nn.TransformerEncoderLayer):
             continue
-        if made := _made(copy.get_submodule(path), mask):
-            copy.set_submodule(path, made)
+        if made := _made(bare.get_submodule(path), mask):
+            bare.set_submodule(path, made)
     return copy
 
 

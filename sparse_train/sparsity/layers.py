@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import AveragedModel
 
 from sparse_train.errors import require
 
@@ -15,13 +16,24 @@ WEIGHTED = (nn.Linear, *CONVOLUTIONS)
 PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")  # of nn.MultiheadAttention
 BY_INPUT = (nn.Embedding, nn.EmbeddingBag, _ConvTransposeNd)  # a row of their weights is an input's, not a neuron's
 FIRST_CONV = "first_conv"
+WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
 
 Owners = list[tuple[nn.Module, str]]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model within what DDP, `torch.compile` and averages of weights put around it: a name and nothing else."""
+    """The model whose parameters have the names we use: within all that only puts `module` or `_orig_mod` before them.
+
+    A wrapper may have a forward of its own; to run the model, take `stripped`.
+    """
     while [*model._modules] in (["module"], ["_orig_mod"]) and not model._parameters:
+        [model] = model.children()
+    return model
+
+
+def stripped(model: nn.Module) -> nn.Module:
+    """The model within torch's own wrappers, whose outputs are the model's: DDP, `torch.compile`, `AveragedModel`."""
+    while isinstance(model, WRAPPERS) or [*model._modules] == ["_orig_mod"]:
         [model] = model.children()
     return model
 

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from sparse_train.errors import require
 from sparse_train.randomness import generator
-from sparse_train.sparsity.layers import owners, parameters, unwrapped
+from sparse_train.sparsity.layers import owners, parameters, stripped
 
 SAMPLES = 4  # two samples of one value a channel would be normalized to 1 and -1, whatever they are
 NONE = 1e-10  # of |w| |g|: in twenty families normalized layers are below 1e-15, others above 1e-6
@@ -38,7 +38,7 @@ def normalized(model: nn.Module, names: Collection[str], example: Any) -> list[s
         ConfigError: no gradient of the outputs is finite.
     """
     draw = generator(0, "normalized")
-    probe = deepcopy(unwrapped(model)).double().eval()
+    probe = deepcopy(stripped(model)).double().eval()
     for module in probe.modules():
         if hasattr(module, "running_mean"):
             module.training = True

@@ -31,6 +31,24 @@ def test_a_resnet_keeps_its_outputs_and_itself():
     assert sum(isinstance(m, CSR) for m in small.modules()) == len(masks), "also of a model that is wrapped"
 
 
+class Halved(nn.Module):
+    """A wrapper with a forward of its own, and with the one child that torch's wrappers have."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x / 2) / 2
+
+
+def test_a_wrapper_of_ones_own_keeps_its_forward():
+    model, masks = sparse(Halved(nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6))), 0.5)
+    small, x = compress(nn.DataParallel(model), masks), torch.randn(3, 8)
+    torch.testing.assert_close(small(x), model(x).detach())
+    assert any(isinstance(m, CSR) for m in small.modules())
+
+
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [

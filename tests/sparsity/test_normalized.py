@@ -108,6 +108,20 @@ def test_models_of_tokens_and_embeddings_that_have_no_neurons():
     assert topology.normalized == ["mix.weight"]
 
 
+def test_a_wrapper_of_ones_own_may_normalize():
+    class Normed(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, x):
+            return nn.functional.normalize(self.module(x))
+
+    topology = Topology(nn.DataParallel(Normed(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5)))), 0.5)
+    topology.example = torch.zeros(1, 4)
+    assert topology.normalized == ["1.weight"]
+
+
 def test_copies_know_what_was_measured_and_not_the_model(small_net):
     model = small_net()
     model.unpicklable = lambda: None
