@@ -33,8 +33,9 @@ class Adopted:
         topology: of weights among its parameters.
 
     Raises:
-        ConfigError: for what is no optimizer, only wraps one, or needs a closure (`LBFGS` joins all parameters into
-            vectors of its own, that masks do not reach).
+        ConfigError: for what is no optimizer, only wraps one, needs a closure (`LBFGS` joins all parameters into
+            vectors of its own, that masks do not reach), or starts from a state that is not 0 (`Rprop`'s step sizes).
+            At the first step, for one with a state in whole numbers, where 0 may stand for another value (8 bits).
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, topology: Topology):
@@ -48,6 +49,8 @@ class Adopted:
         right = "runs no step hooks, because it wraps another optimizer; give the updater the wrapped one"
         hooked = hasattr(type(optimizer).step, "hooked") and hasattr(optimizer, "_optimizer_state_dict_post_hooks")
         require(hooked, "optimizer", name, right)
+        right = "keeps a step size for each weight, which a grown weight would begin with at 0; use SGD or Adam"
+        require(not isinstance(optimizer, torch.optim.Rprop), "optimizer", name, right)
         self.optimizer, self.topology = optimizer, topology
         optimizer.register_step_pre_hook(lambda *_: topology.require_agreement())
         self._gradients = optimizer.register_step_pre_hook(self.mask_gradients)
@@ -86,10 +89,16 @@ class Adopted:
 
 
 def mask_state(state: Mapping[Tensor, dict], topology: Topology) -> None:
-    """Zero what an optimizer keeps for weights that do not exist: tensors of a weight's shape."""
+    """Zero what an optimizer keeps for weights that do not exist: tensors of a weight's shape.
+
+    Raises:
+        ConfigError: for whole numbers, which stand for values that only the optimizer knows.
+    """
     for name, weight in topology.weights.items():
-        for value in state.get(weight, {}).values():
+        for key, value in state.get(weight, {}).items():
             if isinstance(value, Tensor) and value.shape == weight.shape:
+                right = f"is {value.dtype} for {name}, which masks cannot set to 0; use the optimizer in 32 bits"
+                require(value.is_floating_point() or value.dtype == torch.bool, "optimizer", f"state {key}", right)
                 value.mul_(topology.masks[name])
 
 

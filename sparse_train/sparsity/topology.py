@@ -21,7 +21,7 @@ NAMES = (*INITIAL, "global_magnitude")
 RIGHT = f"must be one of {', '.join(NAMES)}; or masks, a run's directory or a file of masks"
 ROUNDED = 5e-4  # a sparsity that is typed with three digits is that of the masks
 SPARSE = 0.05  # a model with this share of zeros has been pruned: no draw of weights has so many
-LATER = "make the topology of an untrained model first, if its weights are to be loaded later"
+LATER = "make the topology first, if its weights are to be loaded or set to 0 later"
 
 
 class Topology:

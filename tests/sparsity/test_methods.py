@@ -218,6 +218,15 @@ def test_a_running_average_is_the_momentum_and_leaves_out_what_is_no_number():
     torch.testing.assert_close(method.momentum["weight"], expected)
 
 
+@pytest.mark.parametrize(("method", "kept"), [(SNFS(), "momentum"), (Mean(RigL(), 3), "sums")])
+def test_an_average_follows_the_model_to_another_device(method, kept):
+    """A checkpoint is loaded on the CPU; the meta device stands for the GPU."""
+    method.observe({"weight": torch.ones(2, 4)})
+    method.observe({"weight": torch.ones(2, 4, device="meta", dtype=torch.bfloat16)})
+    average = getattr(method, kept)["weight"]
+    assert (average.device.type, average.dtype) == ("meta", torch.bfloat16)
+
+
 def test_an_average_that_saw_nothing_is_an_error():
     for method in (SNFS(), Ranked(SNFS(), "invariant"), Mean(RigL(), 3)):
         topology, optimizer = prepared(EIGHT, MASKS, GRADS)

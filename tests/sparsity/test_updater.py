@@ -384,6 +384,7 @@ def ours(model, topology=None, **options):
             RigL(),
             "optimizer=LBFGS: needs a closure.*use SparseSGD",
         ),
+        (lambda model: torch.optim.Rprop(model.parameters()), RigL(), "optimizer=Rprop: keeps a step size for each"),
         (lambda model: model, RigL(), "optimizer=Layers: must be SparseSGD or another optimizer"),
         (
             lambda model: Lookahead(ours(model)),
@@ -404,6 +405,20 @@ def test_an_optimizer_that_does_not_fit_is_refused(make, method, message):
     model = Layers((2, 4), (2, 4))
     with pytest.raises(ConfigError, match=message):
         Updater(Topology(model, 0.5), make(model), method, 100)
+
+
+def test_a_state_in_eight_bits_is_refused_at_the_first_step():
+    class Eight(torch.optim.SGD):
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                self.state[p]["state1"] = torch.full_like(p, 7, dtype=torch.uint8)
+
+    model = Layers((2, 4))
+    topology, optimizer = Topology(model, 0.5), Eight(model.parameters(), lr=0.1)
+    Updater(topology, optimizer, RigL(), 100)
+    model.layers[0].weight.grad = torch.ones(2, 4)
+    with pytest.raises(ConfigError, match=r"optimizer=state state1: is torch.uint8 for layers.0.weight, .* 32 bits"):
+        optimizer.step()
 
 
 @pytest.mark.parametrize("precondition", [None, EqualAngle()])

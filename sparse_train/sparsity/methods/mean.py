@@ -27,7 +27,7 @@ class Mean(Wrapper):
     def observe(self, gradients: Mapping[str, Tensor]) -> None:
         self.steps += 1
         for name, grad in gradients.items():
-            self.sums[name] = self.sums[name] + grad if name in self.sums else grad.clone()
+            self.sums[name] = self.sums[name].to(grad) + grad if name in self.sums else grad.clone()
 
     def seen(self, layer: Layer) -> Layer:
         mean = self.sums[layer.name] / self.steps if layer.name in self.sums else None

@@ -30,7 +30,7 @@ class SNFS(RigL):
 
     def observe(self, gradients: Mapping[str, Tensor]) -> None:
         for name, grad in gradients.items():
-            before = self.momentum.get(name, torch.zeros_like(grad))
+            before = self.momentum.get(name, torch.zeros_like(grad)).to(grad)  # loaded, it may be on another device
             self.momentum[name] = torch.where(grad.isfinite().all(), before.lerp(grad, 1 - self.beta), before)
 
     def seen(self, layer: Layer) -> Layer:
