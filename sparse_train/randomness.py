@@ -1,7 +1,7 @@
 """Randomness is named: every random choice comes from a generator derived from (seed, purpose, counter).
 
-Only dropout reads the ambient random state; each rank has its own. So all ranks draw the same masks and batches without a
-broadcast, a resumed run repeats itself, and adding one random choice shifts no other.
+Only dropout reads the ambient random state; each rank has its own. So all ranks draw the same masks and batches without
+a broadcast, a resumed run repeats itself, and adding one random choice shifts no other.
 """
 
 import hashlib
