@@ -291,7 +291,7 @@ class Results:
             before = _table(path)
             # What other artifacts keep of the same runs stays, and nothing is added for runs that they do not have.
             kept = {name: [*rows.dropna(axis="columns", how="all")] for name, rows in before.groupby("id")}
-            shown = metrics(sweep.artifact).get("figure", [])
+            shown = sorted(_asked(sweep))  # so that each can be drawn over epochs later
             histories = self._histories(sweep, columns, {name: [*kept.get(name, ()), *shown] for name in fresh})
             made = [rows for name, rows in histories if fresh[name].task == task]
             written = {rows["id"].iloc[0] for rows in made if len(rows)}

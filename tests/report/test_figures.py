@@ -258,11 +258,11 @@ def test_a_page_shows_a_picture_for_light_and_for_dark(tmp_path):
     assert 'src="fig2.png"' in page
 
 
-def test_a_study_keeps_and_draws_the_metrics_that_its_figure_names(tmp_path):
+def test_a_study_keeps_the_metrics_that_it_names_and_draws_those_of_its_figure(tmp_path):
     """Also those that its kind does not need, where a run has them; shares in percent."""
     sweep = sweeps.load("why-dead-where", "size16")
     for cell in sweep.cells:
-        shares = None if cell is sweep.cells[0] else {"neurons/growth_share": 0.25}
+        shares = None if cell is sweep.cells[0] else {"neurons/growth_share": 0.25, "neurons/norm_ratio": 3.0}
         leave_record(tmp_path / "runs", sweep.name, cell, metrics=shares)
     kind = KINDS[sweep.artifact["figure"]["kind"]]
     Results(tmp_path, "size16", Records([tmp_path / "runs"])).keep(sweep, kind.needs)
@@ -272,6 +272,7 @@ def test_a_study_keeps_and_draws_the_metrics_that_its_figure_names(tmp_path):
         shares, *_ = kind.draw(Material(sweep, runs, rows)).axes
     assert len(shares.lines) == len(sweep.cells) - 1
     assert {y for line in shares.lines for y in line.get_ydata()} == {25.0}
+    assert set(rows["neurons/norm_ratio"].dropna()) == {3.0}, "of its table"
 
 
 @pytest.mark.parametrize(
