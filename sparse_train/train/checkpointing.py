@@ -64,7 +64,8 @@ class Checkpointing:
         self.run.load_state_dict(state)
         self.record.content.setdefault("segments", state.get("segments"))
         meter.load_state_dict(state["meter"])
-        self._take_own(own := state.get("own", {}), meter)
+        own = state.get("own", {})
+        self._take_own(own, meter)
         _set_random_state({key: self._mine(f"random.{key}", own, value) for key, value in state["random"].items()})
         within = f", {state['steps']} steps" if state["steps"] else ""
         say(f"{self.record.dir}: resuming after epoch {len(state['history'])} of {self.run.epochs}{within}")
@@ -130,7 +131,7 @@ class Checkpointing:
             self.diverged(f"{name or 'a weight'} is not finite after epoch {len(self.record.history)}, {steps} steps")
         state = {"id": self.record.id, "history": self.record.history, "steps": steps, "seconds": seconds}
         state |= {"segments": self.record.content["segments"]}
-        random = _random_state(device := self.run.device)
+        device, random = self.run.device, _random_state(self.run.device)
         state |= {"meter": meter.state_dict(), "random": random, **self.run.state_dict()}
         if self.run.ranks.world > 1:
             own = {**self._own(meter), **{f"random.{key}": value.to(device) for key, value in random.items()}}
@@ -143,18 +144,20 @@ class Checkpointing:
         """What is each rank's own: the running statistics of its images, and its part of the epoch's sums."""
         return {**self.run.statistics(), **{f"meter.{key}": getattr(meter, key) for key in SUMS}}
 
-    def _mine(self, name: str, saved: dict[str, torch.Tensor], otherwise: torch.Tensor) -> torch.Tensor:
+    def _mine(
+        self, name: str, saved: dict[str, torch.Tensor], otherwise: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
         """What this rank saved, if there were as many ranks as now."""
         ranks = self.run.ranks
-        return saved[name][ranks.rank].clone() if len(saved.get(name, ())) == ranks.world else otherwise
+        return saved[name][ranks.rank] if len(saved.get(name, ())) == ranks.world else otherwise
 
     @torch.no_grad()
     def _take_own(self, saved: dict[str, torch.Tensor], meter: Meter) -> None:
         """Each rank restores its own. If the number of ranks changed, every rank takes the statistics' mean."""
-        ranks, statistics = self.run.ranks, self.run.statistics()
+        statistics = self.run.statistics()
         for name, value in self._own(meter).items():
-            if name in saved and len(saved[name]) == ranks.world:
-                value.copy_(saved[name][ranks.rank])
+            if (mine := self._mine(name, saved)) is not None:
+                value.copy_(mine)
             elif name in saved and name in statistics:
                 value.copy_(saved[name].mean(0))
 
@@ -187,6 +190,6 @@ def _random_state(device: torch.device) -> dict:
 
 
 def _set_random_state(state: dict) -> None:
-    torch.set_rng_state(state["cpu"].cpu())  # crashes if given a view of a larger tensor
+    torch.set_rng_state(state["cpu"].cpu().clone())  # it crashes if given a view of a larger tensor
     if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"].cpu())
+        torch.cuda.set_rng_state(state["cuda"].cpu().clone())
