@@ -95,7 +95,7 @@ def test_no_imports_go_in_a_circle():
 
 
 def test_the_reporting_wing_imports_nothing_that_trains():
-    allowed = {"errors", "config", "process.console", "source", "tracking.wandb_run"}
+    allowed = {"errors", "config", "process.console", "process.signals", "source", "tracking.wandb_run"}
     allowed |= {f"options.{name}" for name in ("composition", "names", "targets")}
     allowed |= {f"record.{name}" for name in ("files", "integrity", "lock", "segments")}
     wrong = [

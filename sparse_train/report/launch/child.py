@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from sparse_train.errors import require
+from sparse_train.process.signals import heard
 from sparse_train.record.files import expanded
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -56,8 +57,7 @@ def attend(command: Sequence[str], **options) -> int:
         if child is not None:
             child.terminate()
 
-    heard = [number for number in ENDS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in heard}
+    before = {number: signal.signal(number, pass_on) for number in heard(ENDS)}
     try:
         child = subprocess.Popen(command, **options)
         if asked:
