@@ -78,7 +78,9 @@ class Layer:
 
     def _scored(self, name: str, score: Tensor) -> Tensor:
         if isinstance(score, Tensor) and score.shape == self.weight.shape:
-            return score
+            return score.nan_to_num(
+                nan=torch.nan
+            )  # inf becomes the largest number: masks.grow and drop rank these alike
         given = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
         right = f"{name} must score each weight of {self.name}, a tensor of {tuple(self.weight.shape)}, not {given}"
         raise ConfigError("method", owner(getattr(self.method, name)), right)
@@ -127,11 +129,11 @@ class Method:
         return {name: (count, count) for name, count in changed.items()}
 
     def drop_score(self, layer: Layer) -> Tensor:
-        """A score for each weight: the lowest go. Default: |w|."""
+        """A score for each weight, which may be infinite: the lowest go. Default: |w|."""
         return layer.weight.abs()
 
     def growth_score(self, layer: Layer) -> Tensor | None:
-        """A score for each position: the highest come. Default: None, nothing grows."""
+        """A score for each position, which may be infinite: the highest come. Default: None, nothing grows."""
         return None
 
     def select(self, layer: Layer, drop: int, grow: int) -> Tensor:

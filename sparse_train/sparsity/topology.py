@@ -267,7 +267,7 @@ class Topology:
             warnings.warn(f"initial=dense {said}", stacklevel=3)
         elif zeros >= SPARSE * total and any(lost.values()):
             found = f"{zeros / total:.1%} of its weights are 0, and random masks would take {sum(lost.values()):,} more"
-            right = f"initial='nonzero' keeps those that are left, 'magnitude' the largest; {LATER}"
+            right = f"topology.initial=nonzero keeps those that are left, magnitude the largest; {LATER}"
             raise MaskMismatchError(f"the model is sparse already: {found}; {right}")
         elif taken := sum(lost.values()):
             frozen = sum(count for name, count in lost.items() if not self.weights[name].requires_grad)

@@ -91,11 +91,14 @@ class Updater:
         seed: int = 0,
         start_fraction: float = 0.0,
     ):
+        right = "must be a Topology; the order is Updater(topology, optimizer, method, total_steps)"
+        require(isinstance(topology, Topology), "topology", type(topology).__name__, right)
         require_method(method)
         require(0 <= drop_fraction <= 1, "drop_fraction", drop_fraction, "must be in [0, 1]: active weights to replace")
         counted = isinstance(total_steps, Integral) and total_steps > 0
         require(counted, "total_steps", total_steps, "must be a whole number above 0")
-        require(every >= 1, "every", every, "must be at least 1: steps between mask updates")
+        counted = isinstance(every, Integral) and every >= 1
+        require(counted, "every", every, "must be a whole number of at least 1: steps between mask updates")
         require(0 <= stop_fraction <= 1, "stop_fraction", stop_fraction, "must be in [0, 1]: a share of the run")
         if not callable(decay):
             require_one_of("decay", decay, DECAYS)
@@ -221,8 +224,9 @@ class Updater:
 
         Raises:
             DivergedError: a weight is not finite. Masks are as they were.
-            ConfigError: the method gives a score or a mask of another shape than the weight's, or numbers that a layer
-                cannot drop and grow; or the optimizer does not train a weight, unfrozen since. Masks are as they were.
+            ConfigError: the method gives a score or a mask of another shape than the weight's, a NaN score while all
+                gradients are finite, or numbers that a layer cannot drop and grow; or the optimizer does not train a
+                weight, unfrozen since. Masks are as they were.
             RuntimeError: a weight has never had a gradient, or no parameter has one now; or there is no average.
             MaskMismatchError: on every rank, if their masks differ now, as their gradients were not averaged.
         """
@@ -237,12 +241,11 @@ class Updater:
                 continue
             layer = layers[name]
             masks[name] = self._selected(layer, *plan)
-            extremes += [(name, "weight", value) for value in layer.weight.aminmax()]
-            extremes.append((name, "score", layer.drop_score.amax()))
-            if layer.growth_score is not None:
-                extremes += [(name, "score", value) for value in layer.growth_score.aminmax()]
+            seen = {"weight": layer.weight, "gradient": layer.gradient}
+            seen |= {"drop_score": layer.drop_score.where(layer.mask, 0), "growth_score": layer.growth_score}
+            extremes += [(name, kind, end) for kind, one in seen.items() if one is not None for end in one.aminmax()]
         ranks = present()
-        if not finite(extremes, self.topology, step, ranks):
+        if not finite(extremes, self.topology, self.method, step, ranks):
             return False
         counts = {name: self._counted(layers[name], mask) for name, mask in masks.items()}
         warn_of_starved(layers, counts, step)
@@ -274,7 +277,7 @@ class Updater:
         unused = {name for name, lack in zip(weights, lacks, strict=True) if lack}
         if new := [name for name in weights if name in unused - self._told]:
             self._told |= unused
-            said = "this step's loss does not use it; its mask stays in such an update"
+            said = "this step's loss does not use it, or the layer was replaced; its mask stays in such an update"
             warnings.warn(f"no gradient at the mask update of step {step} in {named(new)}: {said}", stacklevel=5)
         return unused
 
@@ -357,14 +360,17 @@ def warn_of_starved(layers: dict[str, Layer], counts: dict[str, int], step: int)
         warnings.warn(f"the mask update of step {step} leaves {said}: {right}", stacklevel=5)
 
 
-def finite(extremes: list[tuple[str, str, Tensor]], topology: Topology, step: int, ranks: Ranks) -> bool:
-    """Whether all weights and scores are, on all ranks: waits for the device once; warns of a score that is not.
+def finite(
+    extremes: list[tuple[str, str, Tensor]], topology: Topology, method: Method, step: int, ranks: Ranks
+) -> bool:
+    """Whether all weights, gradients and scores are, on all ranks: waits for the device once; warns of a gradient.
 
     Args:
-        extremes: (layer, "weight" or "score", a number), where a number that is not finite shows one among all.
+        extremes: (layer, "weight", "gradient", "drop_score" or "growth_score", the smallest or largest number).
 
     Raises:
         DivergedError: for a weight that is not; with the cause where the weight does not exist, so was 0.
+        ConfigError: for a score that is not, though all gradients are.
     """
     if not extremes:  # nothing is trained
         return True
@@ -376,9 +382,14 @@ def finite(extremes: list[tuple[str, str, Tensor]], topology: Topology, step: in
             off = int((~topology.weights[name].isfinite() & ~topology.masks[name]).sum())
             cause = f": {off} of its weights are off the mask, where a gradient was inf or NaN" if off else ""
             raise DivergedError(f"{name} is not finite at the mask update of step {step}{cause}")
-    if found:
-        said = "its gradient or a score is not finite: masks stay as they are"
-        warnings.warn(f"{found[0][0]}: {said}, as under a GradScaler that skips the step", stacklevel=5)
+    if name := next((name for name, kind in found if kind == "gradient"), None):
+        said = f"its gradient is not finite at the mask update of step {step}: masks stay as they are"
+        warnings.warn(f"{name}: {said}, as under a GradScaler that skips the step", stacklevel=5)
+    elif found:
+        name, kind = found[0]
+        raise ConfigError(
+            "method", owner(getattr(method, kind)), f"{kind} must not be NaN, as for {name} at step {step}"
+        )
     return not found
 
 

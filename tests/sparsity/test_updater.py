@@ -148,6 +148,7 @@ def test_when_updates_are_due(start, stop, expected):
     [
         ({"drop_fraction": 1.1}, "drop_fraction=1.1: must be"),
         ({"every": 0}, "every=0: must be"),
+        ({"every": 12.5}, "every=12.5: must be a whole number"),  # due at steps 25, 50, ... alone
         ({"stop_fraction": 2}, "stop_fraction=2: must be"),
         ({"decay": "quadratic"}, "decay=quadratic: must be"),
         ({"start_fraction": 0.9}, "start_fraction=0.9: must be"),
@@ -317,7 +318,9 @@ def test_with_a_loss_scaler_training_is_the_same_but_for_steps_that_overflow(sma
     assert same(trained(False, enabled=False), trained(True, init_scale=2.0**12))
 
 
-@pytest.mark.parametrize(("method", "bad"), [(RigL(), torch.nan), (RigL(), -torch.inf), (MEST(), torch.nan)])
+@pytest.mark.parametrize(
+    ("method", "bad"), [(RigL(), torch.nan), (RigL(), -torch.inf), (MEST(), torch.nan), (SET(), torch.inf)]
+)
 def test_gradients_without_numbers_leave_the_masks(method, bad):
     """MEST's drop score sees them, though the weights are finite."""
     topology, optimizer = prepared(EIGHT, MASKS, GRADS)
@@ -325,11 +328,44 @@ def test_gradients_without_numbers_leave_the_masks(method, bad):
     weight.grad[0, 0] = bad
     before = [topology.masks[WEIGHT], weight.clone(), optimizer.state[weight]["momentum_buffer"].clone()]
     updater = Updater(topology, optimizer, method, 100, 0.5, every=1, decay="constant")
-    with pytest.warns(UserWarning, match=f"{WEIGHT}: its gradient or a score is not finite: masks stay"):
+    with pytest.warns(
+        UserWarning, match=f"{WEIGHT}: its gradient is not finite at the mask update of step 1: masks stay"
+    ):
         assert updater.update(1) is False
     assert same(before, [topology.masks[WEIGHT], weight, optimizer.state[weight]["momentum_buffer"]])
     weight.grad.fill_(1.0)
     assert updater.update(2) is True
+
+
+class Infinite(RigL):
+    """As others write RigL: what is not to be chosen has an infinite score."""
+
+    def drop_score(self, layer):
+        return torch.where(layer.mask, super().drop_score(layer), torch.inf)
+
+    def growth_score(self, layer):
+        return torch.where(layer.mask, -torch.inf, super().growth_score(layer))
+
+
+def test_scores_may_be_infinite():
+    """Unlike plain RigL it regrows no weight that it has just dropped, as long as there is room."""
+    topology, optimizer = prepared(EIGHT, MASKS, GRADS)
+    before = topology.masks[WEIGHT].clone()
+    updater = Updater(topology, optimizer, Infinite(), 100, 0.5, every=1, decay="constant")
+    assert updater.update(1) is True
+    dropped, grown = updater.plan[WEIGHT]
+    after = topology.masks[WEIGHT]
+    assert dropped == grown == int((before & ~after).sum()) == int((after & ~before).sum()) == 2
+
+
+@pytest.mark.parametrize("score", ["drop_score", "growth_score"])
+def test_a_score_that_is_nan_names_its_method(score):
+    topology, optimizer = prepared(EIGHT, MASKS, GRADS)
+    of = {score: lambda self, layer: layer.weight.abs().where(~layer.mask, torch.nan)}
+    updater = Updater(topology, optimizer, type("Zero", (RigL,), of)(), 100, 0.5, every=1)
+    with pytest.raises(ConfigError, match=f"method=Zero: {score} must not be NaN, as for {WEIGHT} at step 1"):
+        updater.update(1)
+    assert flat(topology) == ["11001010"]
 
 
 @pytest.mark.parametrize(("method", "bad"), [(RigL(), torch.nan), (SET(), torch.inf), (SET(), -torch.inf)])
