@@ -264,7 +264,8 @@ def _check_arguments(value: dict, found: Any, where: str) -> None:
     for key, item in keys.items():
         known = key in rest and rest[key].kind is not inspect.Parameter.VAR_KEYWORD
         takes = known or (any_key and not str(key).startswith("_"))  # Hydra's own words begin so: _args_
-        require(takes, f"{where}.{key}", item, f"no such key{closest(key, rest)}")
+        inherited = f" of {target}; ~{where}.{key} leaves it out, if an option brought it"
+        require(takes, f"{where}.{key}", item, f"no such key{closest(key, rest) or ('' if ours else inherited)}")
         if known and ours:
             _check_kind(item, rest[key].annotation, f"{where}.{key}")
     for key, one in rest.items():

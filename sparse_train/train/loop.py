@@ -25,7 +25,7 @@ from sparse_train.train.meter import Meter, normed
 class Sink(Protocol):
     """What else receives the record's rows, such as W&B."""
 
-    def log(self, row: dict, topology: Topology | None = None) -> None: ...
+    def log(self, row: dict, topology: Topology | None) -> None: ...
 
     def finish(self, record: Record) -> None: ...
 
@@ -46,7 +46,7 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
         record.start(progress.history, progress.steps, **run.metadata)
         for sink in sinks:
             for row in record.history:
-                sink.log(row)
+                sink.log(row, None)
         log, steps = EpochLog(run.epochs), len(run.data.train)
         with closing(RunBar(run.epochs, steps, len(progress.history) * steps + progress.steps)) as bar:
             for epoch in range(len(progress.history), run.epochs):

@@ -102,7 +102,7 @@ def tell(cfg: DictConfig, record: Record) -> None:
         return
     sink = make(cfg, "logger", record, record.content)
     for row in read_json_lines(record.dir / HISTORY):
-        sink.log(row)
+        sink.log(row, None)
     sink.finish(record)
 
 

@@ -1,5 +1,6 @@
 """A method, a model and a data set from a package that is not in this repository, and who may let them in."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -77,28 +78,23 @@ def _hash(place, monkeypatch):
     return source.foreign_code(DRAWN)
 
 
-LOGGER = """
-class Rows:
-    def __init__(self, record, metadata, path):
-        self.path = path
-
-    def log(self, row, topology=None):
-        with open(self.path, "a") as file:
-            file.write(f"{row['epoch']}\\n")
-
-    def finish(self, record):
-        with open(self.path, "a") as file:
-            file.write(record.status)
-"""
-
-
 def test_a_packages_logger_is_told_and_its_model_comes_back_from_the_record(mylab, monkeypatch, capsys):
-    (mylab / "mylab" / "rows.py").write_text(LOGGER)
-    (mylab / "conf" / "logger").mkdir()
-    (mylab / "conf" / "logger" / "rows.yaml").write_text("_target_: mylab.rows.Rows\n_partial_: true\npath: rows.txt\n")
-    code, out, err = run_here(monkeypatch, capsys, *OWN, "runs_dir=runs", "logger=rows")
+    """The page's logger, also when a run that it failed resumes, and when the finished run is launched again."""
+    rows, run = mylab / "accuracies.csv", (*OWN, "runs_dir=runs", "logger=csv")
+    logger = importlib.import_module("mylab.loggers").Csv
+    with monkeypatch.context() as patch:
+        patch.setattr(logger, "log", lambda self, row, topology: row["epoch"] < 3 or {}["full"])
+        with pytest.raises(KeyError, match="full"):
+            run_here(monkeypatch, capsys, *run)
+    code, out, err = run_here(monkeypatch, capsys, *run)
     assert code == 0, err
-    assert (mylab / "rows.txt").read_text() == "1\n2\n3\n4\ncomplete"
+    told = rows.read_text()
+    assert [line.split(",")[:2] for line in told.splitlines()] == [
+        [out.strip()[5:], str(epoch)] for epoch in (1, 2, 3, 4)
+    ]
+    rows.unlink()
+    assert run_here(monkeypatch, capsys, *run)[:2] == (0, out)
+    assert rows.read_text() == told
     run_dir = mylab / out.strip()
     assert sparse_train.load(run_dir)(torch.zeros(2, 1, 8, 8)).shape == (2, 2)
     with (mylab / "mylab" / "nets.py").open("a") as file:
@@ -160,6 +156,7 @@ def test_what_is_not_ours_is_listed_and_read_as_what_is(mylab, monkeypatch, caps
     said = {
         "dst=null": "dst=null: must be one of dense, drawn, ",
         "dst.method.temprature=2": "dst.method.temprature=2: no such key; did you mean temperature?",
+        "+dst.method.colour=1": f"dst.method.colour=1: no such key of {DRAWN}; ~dst.method.colour leaves it out",
         "~dst.method._target_": "dst.method={'temperature': 1.0}: needs a _target_",
     }
     for word, line in said.items():
