@@ -75,6 +75,15 @@ class SparseSGD(torch.optim.SGD):
         renorm: Renorm | None = None,
         mirror: HAM | None = None,
     ):
+        right = "must be a Topology; the order is SparseSGD(params, topology, lr)"
+        require(isinstance(topology, Topology), "topology", type(topology).__name__, right)
+        for key, slot, function, example in (
+            ("precondition", precondition, "scales", "SparseOpt()"),
+            ("renorm", renorm, "factor", "Renorm(1.0)"),
+            ("mirror", mirror, "step", "HAM()"),
+        ):
+            fits = slot is None or (hasattr(slot, function) and not isinstance(slot, type))
+            require(fits, key, slot, f"must be an object such as {example}, or None")
         self.topology, self.precondition, self.renorm, self.mirror = topology, precondition, renorm, mirror
         super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
         self._forget()

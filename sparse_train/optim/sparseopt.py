@@ -71,6 +71,8 @@ class SparseOpt:
         scale_decay: bool = False,
         per: str = "neuron",
     ):
+        right = "is no optimizer's parameters: SparseSGD(params, topology, lr, precondition=SparseOpt()) takes them"
+        require(isinstance(average, str), "average", type(average).__name__, right)
         require_one_of("average", average, AVERAGES)
         require_one_of("per", per, ("neuron", "layer"))
         named = not isinstance(layers, str) or layers in ("all", "normalized")

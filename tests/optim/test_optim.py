@@ -364,6 +364,11 @@ def test_momentum_may_begin_later_and_a_rate_may_be_a_tensor(small_net, batch):
     assert same(before, models[0].parameters()), "without gradients nothing moves"
 
 
+def filled(**slots):
+    model = nn.Linear(4, 4)
+    return SparseSGD(model.parameters(), Topology(model, 0.5, include=["weight"]), lr=0.1, **slots)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -373,6 +378,12 @@ def test_momentum_may_begin_later_and_a_rate_may_be_a_tensor(small_net, batch):
         (lambda: Renorm(over="all"), "over=all: must be one of dense, masked"),
         (lambda: HAM(alpha=-1), "alpha=-1: must be at least 0"),
         (lambda: EqualAngle(0), "radians=0: must be above 0"),
+        (lambda: SparseOpt(nn.Linear(2, 2).parameters()), "average=generator: is no optimizer's parameters"),
+        (lambda: filled(precondition=SparseOpt), f"precondition={SparseOpt}: must be an object such as SparseOpt()"),
+        (lambda: filled(renorm=1.0), "renorm=1.0: must be an object such as Renorm(1.0), or None"),
+        (lambda: filled(mirror=HAM), f"mirror={HAM}: must be an object such as HAM(), or None"),
+        (lambda: SparseSGD([], nn.Linear(2, 2), 0.1), "topology=Linear: must be a Topology; the order is"),
+        (lambda: Updater(filled(), None, RigL(), 10), "topology=SparseSGD: must be a Topology; the order is"),
     ],
 )
 def test_slots_refuse_what_cannot_work(make, message):
