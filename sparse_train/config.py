@@ -163,7 +163,11 @@ def check(cfg: DictConfig) -> None:
         require(key in known, key, cfg[key], f"no such key{closest(key, known) or '; --help keys lists all'}")
     for key in ("task", "dataset", "model", "topology", "optimizer", "lr_schedule", "dst", "logger"):
         chosen = isinstance(cfg[key], DictConfig) or (cfg[key] is None and key in ("dst", "logger"))
-        require(chosen, key, cfg[key], "choose one of the options of its group")
+        single = key in ("topology", "lr_schedule")  # has no options
+        right = (
+            f"set its keys; --help keys lists them, as {key}.*" if single else "choose one of the options of its group"
+        )
+        require(chosen, key, cfg[key], right)
     for key, options in CHOICES.items():
         require_one_of(key, cfg[key], options)
     known = isinstance(cfg.compile, bool) or cfg.compile == "reduce-overhead"

@@ -57,6 +57,7 @@ def _state(path: Path) -> dict[str, Tensor]:
             return tensors(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, zip, safetensors and torch
+        right += "; model.safetensors beside it is one" if path.name == "checkpoint.pt" else ""
         raise ConfigError("model.weights", path, right) from error
     for key in WITHIN:
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -143,9 +143,11 @@ def check_parameters(parameters: dict[str, Any]) -> None:
         ConfigError: names the key.
     """
     for key, value in parameters.items():
-        word = f"{key}={value}"
+        where, word = f"hydra.sweeper.params.{key}", f"{key}={value}"
+        right = "must be values with commas between them, such as rigl,set or 0,1,2"
+        require(not isinstance(value, list), where, value, right)
         plain = PARAMETER.fullmatch(word) is not None and SPECIAL.search(word) is None
-        require(plain and not isinstance(value, dict | list), f"hydra.sweeper.params.{key}", value, ELSEWHERE)
+        require(plain and not isinstance(value, dict), where, value, ELSEWHERE)
 
 
 def leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:

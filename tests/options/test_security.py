@@ -107,6 +107,14 @@ def test_a_file_from_elsewhere_runs_no_code_and_reads_no_secret(key, shared, ref
     assert re.search("file from elsewhere|not one of the project's own|must be a (mapping|dotted path)", line), line
 
 
+def test_a_list_of_values_is_no_attack(shared, refused):
+    """As YAML has it; Hydra sweeps over words with commas."""
+    line = refused(*shared({"hydra": {"sweeper": {"params": {"seed": [0, 1]}}}})).strip()
+    assert (
+        line == "hydra.sweeper.params.seed=[0, 1]: must be values with commas between them, such as rigl,set or 0,1,2"
+    )
+
+
 @pytest.mark.parametrize("mode", [["--cfg", "job"], ["--info", "config"], ["-m"]])
 def test_it_does_not_however_it_is_asked_for(mode, shared, refused):
     words = shared({"hydra": {"callbacks": {"x": TOUCH}}})
