@@ -141,7 +141,7 @@ BAD_INPUT = {
     "lr=inf": "lr=inf: must be at least 0, and finite",
     "device=cpu gpus=[0]": "gpus=[0]: device=cpu uses none; leave one of the two out",
     # values that a constructor refuses
-    "dst.every=0": "dst.every=0: must be at least 1",
+    "dst.every=0": "dst.every=0: must be a whole number of at least 1",
     "dataset.flip=no": "dataset.flip=no: must be true or false",
     "dataset.pad=-1": "dataset.pad=-1: must be",
     "dataset.mean=[0.5,0.5]": "dataset.mean=",
