@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,25 @@ class Checkpoints:
 
     def __init__(self, directory: Path):
         self.newest, self.previous = directory / CHECKPOINT, directory / "checkpoint.previous.pt"
+        self.damaged = False  # whether the newest file is, so that the previous one is the one to keep
+        self.verified = False  # whether what is saved can be loaded
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write `state`. The newest file becomes the previous one first, so a write that fails leaves that one."""
+        """Write `state`. The newest file becomes the previous one first, so a write that fails leaves that one.
+
+        Raises:
+            ConfigError: for what could not be loaded again, such as numbers of numpy in a method's state.
+        """
         buffer = io.BytesIO()
         torch.save(state, buffer)
         payload = buffer.getvalue()
-        if self.newest.exists():
+        if not self.verified:
+            _require_loads(payload)
+            self.verified = True
+        if self.newest.exists() and not self.damaged:
             os.replace(self.newest, self.previous)
         write_whole(self.newest, f"{MAGIC} {FORMAT} {hashlib.sha256(payload).hexdigest()}\n".encode() + payload)
+        self.damaged = False
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """The newest state that is whole, or None where there is no checkpoint.
@@ -58,6 +69,7 @@ class Checkpoints:
             except ValueError as error:
                 damaged.append(str(error))
                 continue
+            self.damaged = bool(damaged)
             for problem in damaged:
                 say(f"warning: {problem}; falling back to the previous one")
             return state
@@ -93,6 +105,17 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except Exception as error:  # whatever an unpickler may raise
         raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def _require_loads(payload: bytes) -> None:
+    try:
+        torch.load(io.BytesIO(payload), weights_only=True)
+    except Exception as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        right = (
+            "cannot be loaded from a checkpoint: states of methods and optimizers must have tensors and plain values"
+        )
+        raise ConfigError("state_dict", found[1] if found else first_line(error), right) from error
 
 
 def first_not_finite(weights: dict[str, torch.Tensor]) -> str | None:

@@ -31,7 +31,8 @@ class Record:
     Args:
         runs_dir: the parent of all runs.
         id: of this run (`config.run_id`); names its directory.
-        fresh: ignore an earlier attempt, and delete it when this one starts.
+        fresh: ignore an earlier attempt, and delete it when this one starts. If this SLURM job made it, before it
+            returned to the queue, the run resumes.
         ranks: the processes of the run: the first one writes, all agree on what was there.
 
     Raises:
@@ -39,8 +40,9 @@ class Record:
     """
 
     def __init__(self, runs_dir: str, id: str, fresh: bool = False, ranks: Ranks | None = None):  # noqa: A002
-        self.id, self.fresh, self.ranks = id, fresh, ranks or Ranks()
+        self.id, self.ranks = id, ranks or Ranks()
         self.dir = Path(runs_dir, id)
+        self.fresh = fresh and not self.ranks.from_main(self._requeued)
         self.content = {} if fresh else self._read()
         self.history: list[dict] = []
         self.lock = Lock(self.dir / "lock")
@@ -99,6 +101,13 @@ class Record:
             self.lock.release()
             raise
 
+    def _requeued(self) -> bool:
+        """Whether this job trained the run before SLURM put it back into the queue."""
+        with contextlib.suppress(ConfigError):
+            job = os.environ.get("SLURM_JOB_ID")
+            return os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and self._read().get("job", "") == job
+        return False
+
     def _empty(self) -> None:
         """Delete what is there, first of all the record: a record that says complete has everything beside it."""
         for path in sorted(self.dir.iterdir(), key=lambda path: path.name != "record.json"):
@@ -120,6 +129,8 @@ class Record:
         started = self.content.get("started") or made_by[0]["started"]
         self.content = {"format": FORMAT, "id": self.id, "status": "running", "started": started, **metadata}
         self.content["segments"] = made_by
+        if job := os.environ.get("SLURM_JOB_ID"):
+            self.content["job"] = job
         self._put(history)
 
     def append(self, row: dict) -> None:

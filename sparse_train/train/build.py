@@ -96,7 +96,7 @@ class Run:
     def set_lr(self, step: int) -> None:
         """Give every parameter group the learning rate of this step, times its `lr_scale` if it has one."""
         for group in self.optimizer.param_groups:
-            lr = self.schedule(step) * group.get("lr_scale", 1)
+            lr = float(self.schedule(step)) * group.get("lr_scale", 1)
             if self.graph is None:
                 group["lr"] = lr
             elif isinstance(group["lr"], Tensor):

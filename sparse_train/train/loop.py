@@ -46,7 +46,7 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
         record.start(progress.history, progress.steps, **run.metadata)
         for sink in sinks:
             for row in record.history:
-                sink.log(row, None)
+                sink.log(dict(row), None)
         log, steps = EpochLog(run.epochs), len(run.data.train)
         with closing(RunBar(run.epochs, steps, len(progress.history) * steps + progress.steps)) as bar:
             for epoch in range(len(progress.history), run.epochs):
@@ -68,7 +68,7 @@ def train(run: Run, record: Record, sinks: list[Sink], interval: Interval) -> No
                 progress.meter.reset()
                 progress = Progress(record.history, 0, progress.meter, 0.0)
                 for sink in sinks:
-                    sink.log(row, run.topology)
+                    sink.log(dict(row), run.topology)
                 log.tell(record.history)
         checkpointing.files.tidy()
         if run.ranks.main:
@@ -115,7 +115,7 @@ def train_epoch(
         run.average_statistics()
     row = {
         "step": last + 1,
-        "lr": run.schedule(last) * run.optimizer.param_groups[0].get("lr_scale", 1),
+        "lr": float(run.schedule(last)) * run.optimizer.param_groups[0].get("lr_scale", 1),
         "train_loss": meter.mean_loss(),
         "train_acc": meter.accuracy(),
         "grad_norm": meter.mean_norm(),

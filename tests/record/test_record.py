@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -208,20 +209,58 @@ def test_a_pipe_in_place_of_a_checkpoint_is_not_waited_for(tmp_path):
         Checkpoints(tmp_path).load("cpu")
 
 
+def full(descriptor):
+    raise OSError(28, "No space left on device")
+
+
 def test_a_full_disk_leaves_the_newest_checkpoint(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
     for step in (1, 2):
         checkpoints.save({"step": step})
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(os, "fsync", full)
     for _ in range(2):
         with pytest.raises(OSError, match="No space"):
             checkpoints.save({"step": 3})
         assert checkpoints.load("cpu")["step"] == 2
     assert os.listdir(tmp_path) == ["checkpoint.previous.pt"]
+
+
+def test_after_a_fallback_a_full_disk_leaves_the_checkpoint_that_was_taken(tmp_path, monkeypatch):
+    files = Checkpoints(tmp_path)
+    for step in (1, 2):
+        files.save({"step": step})
+    files.newest.write_bytes(files.newest.read_bytes()[:-1])
+    again = Checkpoints(tmp_path)
+    assert again.load("cpu")["step"] == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            again.save({"step": 3})
+    assert Checkpoints(tmp_path).load("cpu")["step"] == 1
+    for step in (3, 4):
+        again.save({"step": step})
+    again.newest.unlink()
+    assert again.load("cpu")["step"] == 3, "a whole one becomes the previous one as ever"
+
+
+def test_a_state_that_could_not_be_loaded_is_not_saved(tmp_path):
+    """As a method's of one's own may be; told at the first save, not at the resume."""
+    with pytest.raises(ConfigError, match="state_dict=numpy.*: cannot be loaded from a checkpoint"):
+        Checkpoints(tmp_path).save({"method": {"best": np.float64(0.1)}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_that_slurm_puts_back_goes_on_with_what_it_started_over(tmp_path, monkeypatch):
+    def begun(job, restarts):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        record = Record(str(tmp_path), "abc", fresh=True)
+        with record.held():
+            there = len(record.content.get("segments", []))
+            record.start([], config={})
+        return there
+
+    assert [begun(*job) for job in (("7", "0"), ("7", "0"), ("7", "1"), ("8", "1"), ("8", "1"))] == [0, 0, 1, 0, 1]
 
 
 # --- links, pipes and directories ---

@@ -6,6 +6,7 @@ import weakref
 from mmap import mmap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -68,9 +69,11 @@ def to_the_end(tmp_path):
 
 def test_every_group_has_the_scheduled_rate_at_every_step_of_the_run(tiny, to_the_end):
     run = tiny("dst=static", "weight_decay_on=weights", "lr_schedule.reference_batch=256")
-    seen = []
+    seen, ours = [], run.schedule
+    run.schedule = lambda step: np.float64(ours(step))  # as one of numpy's functions gives it; a checkpoint takes none
     run.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append([g["lr"] for g in optimizer.param_groups]))
     rows = to_the_end(run)
+    assert {type(rate) for rates in seen for rate in rates} == {type(row["lr"]) for row in rows} == {float}
     schedule = WarmupCosine(0.1, 40, STEPS, EPOCHS, warmup_epochs=1, init=0.0, end=1e-6, reference_batch=256)
     assert seen == [[schedule(step)] * 2 for step in range(EPOCHS * STEPS)]
     assert len({rates[0] for rates in seen}) == EPOCHS * STEPS, "no two steps have the same rate"
