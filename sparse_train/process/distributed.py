@@ -178,7 +178,8 @@ def _from_environment() -> Ranks:
     if world == 1:
         return Ranks()
     env.setdefault("MASTER_ADDR", _first_node(env["SLURM_STEP_NODELIST"]))
-    env.setdefault("MASTER_PORT", str(20_000 + int(env["SLURM_JOB_ID"]) % 20_000))
+    step = 101 * int(env.get("SLURM_STEP_ID", 0))  # two steps of a job may run side by side
+    env.setdefault("MASTER_PORT", str(20_000 + (int(env["SLURM_JOB_ID"]) + step) % 20_000))
     return Ranks(int(env["SLURM_PROCID"]), world, int(env["SLURM_LOCALID"]))
 
 

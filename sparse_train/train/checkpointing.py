@@ -54,12 +54,19 @@ class Checkpointing:
         self.run, self.record, self.interval, self.signals = run, record, interval, signals
         self.files = Checkpoints(record.dir)
         self.saved, self.cost = time.monotonic(), 0.0
+        buffers = run.model.named_buffers()
+        self.infinite = {name for name, value in buffers if not value.isfinite().all()}  # as an attention's mask is
 
     def restore(self) -> Progress:
         """Put the run where its checkpoint left it, or where it begins."""
         state = self.files.load(self.run.device)
         meter = self.run.meter()
-        if state is None or state["id"] != self.record.id:
+        state = state if state is not None and state["id"] == self.record.id else None
+        found = f"has {len(state['history'])} epochs and {state['steps']} steps" if state else "has no checkpoint"
+        self.run.ranks.require_same(
+            {"runs_dir": f"{self.record.dir} {found}"}
+        )  # each machine may have a disk of its own
+        if state is None:
             return Progress([], 0, meter, 0.0)
         self.run.load_state_dict(state)
         self.record.content.setdefault("segments", state.get("segments"))
@@ -126,7 +133,8 @@ class Checkpointing:
     def _save(self, steps: int, meter: Meter, seconds: float) -> None:
         started = time.monotonic()
         self.check(meter)
-        name = first_not_finite(self.run.model.state_dict())
+        saved = self.run.model.state_dict()
+        name = first_not_finite({name: value for name, value in saved.items() if name not in self.infinite})
         if self._somebody(name is not None):
             self.diverged(f"{name or 'a weight'} is not finite after epoch {len(self.record.history)}, {steps} steps")
         state = {"id": self.record.id, "history": self.record.history, "steps": steps, "seconds": seconds}
@@ -166,7 +174,10 @@ class Checkpointing:
         return self.run.ranks.largest(self.signals.received or 0, self.run.device)
 
     def _stop(self, number: int) -> None:
-        say(f"{self.record.dir}: checkpoint saved on {Signals(number).name}; stopping; the same command resumes")
+        again = (
+            "the same command resumes, but without resume=fresh" if self.record.fresh else "the same command resumes"
+        )
+        say(f"{self.record.dir}: checkpoint saved on {Signals(number).name}; stopping; {again}")
         self.signals.hand_over(number)
 
     def finished(self) -> None:

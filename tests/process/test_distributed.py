@@ -16,12 +16,13 @@ import torch.nn.functional as F
 
 from sparse_train.data.memory import EvalSplit, Loading, TrainSplit, require_batches
 from sparse_train.errors import ConfigError
+from sparse_train.process import distributed
 from sparse_train.process.distributed import Ranks
 from sparse_train.train.build import build
 from sparse_train.train.tasks import settings
 from support import wandb_files
 from support.ddp_worker import steps
-from support.runs import QUICK, ROOT, TINY, free_port, history, only, record, same_state, trained
+from support.runs import QUICK, ROOT, TINY, Killed, broken_off, free_port, history, only, record, same_state, trained
 from support.steps import same
 from support.warm import Program
 
@@ -144,6 +145,33 @@ def test_processes_with_different_settings_are_refused(tmp_path):
     assert codes == {1}
     assert said.count("error: lr=0.3: on process 1, but 0.1 on process 0; all processes of a run need the same") == 2
     assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+def test_processes_that_do_not_see_the_same_checkpoint_are_refused(tmp_path):
+    """As on two machines, each with a disk of its own under the same path."""
+    arguments = (*TINY, "dst=static", "checkpoint_steps=1")
+    with broken_off(3), contextlib.suppress(Killed):
+        trained(*arguments, f"runs_dir={tmp_path / '0' / 'runs'}")
+    name = only(tmp_path / "0" / "runs").name
+    (tmp_path / "1").mkdir()
+    codes, said = pair(str(tmp_path), "own disk", *arguments, "runs_dir=runs", timeout=120)
+    assert codes == {1}
+    there, other = f"runs/{name} has 0 epochs and 1 steps", f"runs/{name} has no checkpoint"
+    assert said.count(f"error: runs_dir={other}: on process 1, but {there} on process 0; all") == 2
+
+
+def test_two_steps_of_a_job_do_not_share_a_port(monkeypatch):
+    monkeypatch.setattr(distributed, "_first_node", lambda nodes: "node1")
+    ports = set()
+    for step in "01":
+        for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        world = {"STEP_NUM_TASKS": "2", "STEP_NODELIST": "node1", "PROCID": "0", "LOCALID": "0"}
+        for name, value in {**world, "JOB_ID": "4711", "STEP_ID": step}.items():
+            monkeypatch.setenv(f"SLURM_{name}", value)
+        assert distributed._from_environment().world == 2
+        ports.add(os.environ["MASTER_PORT"])
+    assert len(ports) == 2
 
 
 def test_a_different_mask_stops_the_run_with_the_layers_name(tmp_path):

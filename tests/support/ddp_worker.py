@@ -3,7 +3,7 @@
 MODE "train" runs the entrypoint; "mismatch" gives rank 1 another mask first; "dies" kills rank 1 in the third step;
 "steps" takes 30 steps and writes what came of them to OUT. "broken off" trains with dropout under OUT/whole, and under
 OUT/broken, where every rank ends in the middle of an epoch and is started again. "differs" gives the last override to
-rank 1 alone. "elsewhere" is a loop that is not ours, and prints what went wrong in it.
+rank 1 alone. "own disk" runs in OUT/RANK. "elsewhere" is a loop that is not ours, and prints what went wrong in it.
 """
 
 import contextlib
@@ -163,6 +163,8 @@ if __name__ == "__main__":
         run_main(*overrides, f"runs_dir={out}/broken", "checkpoint_steps=3")
         leave()
         sys.exit()
+    if mode == "own disk":
+        os.chdir(f"{out}/{os.environ['RANK']}")
     if mode == "differs" and os.environ["RANK"] == "0":
         overrides = overrides[:-1]
     if mode == "mismatch":

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sparse_train.models.mlp import MLP
 from sparse_train.optim.sgd import SparseSGD
 from sparse_train.record import metadata, segments
 from sparse_train.record.checkpoint import read
@@ -46,6 +47,21 @@ def test_weights_without_numbers_are_not_saved(run, monkeypatch):
         f"layers.1.weight is not finite after epoch 0, {good['steps'] + 2} steps; the last checkpoint with finite"
         f" weights is {run_dir / 'checkpoint.pt'}"
     )
+
+
+def test_a_buffer_that_is_infinite_from_the_start_is_no_divergence(run, monkeypatch):
+    """As the mask of an attention is."""
+    made = MLP.__init__
+
+    def with_mask(self, *arguments, **options):
+        made(self, *arguments, **options)
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+
+    monkeypatch.setattr(MLP, "__init__", with_mask)
+    assert run(steps=[5])[1] is None
+    run_dir, code, _ = run()
+    assert code == 0
+    assert record(run_dir)["status"] == "complete"
 
 
 @pytest.mark.parametrize("removed", [False, True], ids=["with its record", "without"])
