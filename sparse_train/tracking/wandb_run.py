@@ -33,6 +33,7 @@ ABOUT = (
 LINK = "https://arxiv.org/abs/2605.27541"
 PERCENT = {"itop_rate": "itop_percent"}  # shares that people read in percent, as everywhere else
 SYNCED = ".synced"  # `wandb sync` leaves a file of this ending beside what it has uploaded, and so do we
+WHOLE = ".whole"  # ours, beside files that hold a run to its end
 
 
 def options(
@@ -149,7 +150,9 @@ def end(run: Any, record: dict, files: Iterable[Path] = ()) -> None:
     run.finish(exit_code=int(record["status"] != "complete"))
     if online:
         require_taken(run)
-        file.with_name(file.name + SYNCED).touch()
+    marks = [*([SYNCED] if online else []), *([WHOLE] if record["status"] in ("complete", "diverged") else [])]
+    for mark in marks:
+        file.with_name(file.name + mark).touch()
 
 
 def _send_files(run: Any, files: Iterable[Path], online: bool) -> None:
@@ -180,8 +183,13 @@ def require_taken(run: Any) -> None:
 
 def sent(directory: Path, record_id: str, mode: str) -> bool:
     """Whether all of a finished run has been sent to W&B, or lies in its files for `make wandb-sync`."""
-    ending = f".wandb{SYNCED}" if mode == "online" else ".wandb"
-    return any(file.name.endswith(ending) for file in local_files(directory, record_id))
+    marks = (WHOLE, SYNCED) if mode == "online" else (WHOLE,)
+    return any(all(marked(file, mark) for mark in marks) for file in local_files(directory, record_id))
+
+
+def marked(file: Path, mark: str) -> bool:
+    """Whether a file of W&B's has this mark beside it."""
+    return file.with_name(file.name + mark).exists()
 
 
 def local_files(directory: Path, record_id: str) -> list[Path]:

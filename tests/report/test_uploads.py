@@ -12,6 +12,7 @@ from sparse_train.errors import ConfigError
 from sparse_train.record.record import Record
 from sparse_train.report import sweeps
 from sparse_train.report.tracking import uploads
+from sparse_train.tracking import wandb_run
 from sparse_train.tracking.sinks import Wandb
 from support.records import leave_records
 from support.runs import rows
@@ -81,6 +82,27 @@ def test_of_several_processes_offline_the_last_one_has_all(tmp_path, server):
     leave_run(tmp_path, "a", epochs=5)
     assert uploads.sync(tmp_path)[1]
     assert steps(server, "a") == once(5)
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_a_run_that_went_on_without_wandb_is_sent_whole(tmp_path, server, mode):
+    """Its files hold its first epochs alone, though the process that wrote them ended well."""
+    record = Record(str(tmp_path), "a")
+    sink = Wandb(record, FACTS, mode=mode)
+    record.start([], **FACTS | MACHINE | {"config": FACTS["config"] | {"logger": None}})
+    for epoch in range(1, 5):
+        record.append({"epoch": epoch, "test_acc": 10.0 * epoch, "seconds": 1.0, "images_per_second": 100.0})
+        if epoch <= 2:
+            sink.log(record.history[-1])
+        if epoch == 2:
+            sink.finish(record)
+    record.finish("complete")
+    end_service()
+    assert not wandb_run.sent(record.dir, "a", mode)
+    assert uploads.sync(tmp_path)[1]
+    assert steps(server, "a") == once(4)
+    assert "nothing to upload" in uploads.sync(tmp_path)[0]
+    assert wandb_run.sent(record.dir, "a", mode)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # wandb's, as its run breaks off

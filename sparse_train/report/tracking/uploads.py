@@ -18,6 +18,7 @@ from sparse_train.report import sweeps
 from sparse_train.report.results import COMPLETE, INTERRUPTED, Records, Results, scales_of
 from sparse_train.report.sweeps import Cell, Sweep
 from sparse_train.tracking import wandb_run
+from sparse_train.tracking.wandb_run import SYNCED, WHOLE, marked
 
 UNSENT = "{} runs are not whole: they are training or broke off"
 TIMEOUT = 20.0  # seconds to wait for the server
@@ -26,9 +27,9 @@ TIMEOUT = 20.0  # seconds to wait for the server
 def sync(runs_dir: Path) -> tuple[str, bool]:
     """Upload what finished runs left offline, each once; returns a line for the user, and whether all went well.
 
-    Every process of a run sends all its rows, so the newest file holds them. `wandb sync` marks what it has uploaded.
-    Where W&B has rows of the run from another process, it would add all of them again, renumbered; then the rows that
-    are missing there are sent from the record.
+    Every process of a run sends all its rows, so the newest file holds them, if the run ended with it. `wandb sync`
+    marks what it has uploaded. Where W&B has rows of the run from another process, it would add all of them again,
+    renumbered; then, and where the run went on without W&B, the missing rows are sent from the record.
 
     Raises:
         ConfigError: where W&B cannot be reached for the latter.
@@ -39,19 +40,20 @@ def sync(runs_dir: Path) -> tuple[str, bool]:
     files, others, unfinished = [], [], 0
     for run, (run_dir, record) in records.found.items():
         begun = sorted((file for file in wandb_run.local_files(run_dir, run) if file.suffix == ".wandb"), key=_begun)
-        if not begun or _marked(begun[-1]):
+        if not begun:
             continue
+        synced, whole = (marked(begun[-1], mark) for mark in (SYNCED, WHOLE))
         if record["status"] in ("running", INTERRUPTED):
-            unfinished += 1
-        elif any(file.with_name(f"{file.name}.syncstate").exists() for file in begun):
+            unfinished += not synced
+        elif not whole or (not synced and any(marked(file, ".syncstate") for file in begun)):
             others.append((run_dir, record))
-        else:
+        elif not synced:
             files.append(begun[-1])
     for run_dir, record in others:
         _send_record(run_dir, record)
     if files:
         subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, files)], check=False)
-    failed = sum(not _marked(file) for file in files)
+    failed = sum(not marked(file, SYNCED) for file in files)
     sent = len(files) + len(others) - failed
     words = [f"{sent} runs uploaded" if sent else "nothing to upload" if not failed else "nothing uploaded"]
     words += [f"{failed} runs could not be uploaded; see above"] if failed else []
@@ -64,12 +66,9 @@ def _begun(file: Path) -> tuple[str, int]:
     return file.parent.name.removeprefix("offline-"), file.stat().st_mtime_ns
 
 
-def _marked(file: Path) -> bool:
-    return file.with_name(file.name + wandb_run.SYNCED).exists()
-
-
 def _send_record(run_dir: Path, record: dict) -> None:
-    about = record["config"]["logger"]
+    about = {"project": wandb_run.PROJECT, "entity": None, "group": None, "tags": ()}
+    about |= record["config"].get("logger") or {}  # none if the run went on without W&B
     named = (about[key] for key in ("project", "entity", "group", "tags"))
     _send(wandb_run.options(record["id"], record, *named), read_json_lines(run_dir / HISTORY), record, run_dir)
 
