@@ -130,7 +130,7 @@ class SparseSGD(torch.optim.SGD):
 
     def corrections(self) -> dict[str, Tensor]:
         """Weight name -> the precondition's factors in the weight's dtype, computed anew only when masks change."""
-        made_for = (self.topology.version, self.precondition)
+        made_for = (self.topology.version, self.topology.ablates, self.precondition)
         if self._corrections[0] != made_for:
             scales = {} if self.precondition is None else self.precondition.scales(self.topology)
             factors = {name: scale.to(self.topology.weights[name].dtype) for name, scale in scales.items()}

@@ -331,6 +331,29 @@ def test_sparseopt_changes_nothing_where_the_fan_in_is_constant(ablation, made, 
     assert (dead > 0) == (ablation == 1.0)
 
 
+def test_neurons_that_srigl_took_away_do_not_count_from_the_first_step():
+    """Given masks may have them; a step before the first update corrects as one after a restart."""
+    weight = nn.Linear(8, 4, bias=False)
+    with torch.no_grad():
+        weight.weight[0] = 0.0
+        weight.weight[1, :4] = 0.0
+    topology = Topology(weight, 0.375, include=["weight"], initial="nonzero")
+    optimizer = SparseSGD(weight.parameters(), topology, lr=0.1, precondition=SparseOpt())
+    Updater(topology, optimizer, SRigL(), 100)
+    kept = torch.tensor([0.5, 1.0, 1.0])  # the share of inputs of each neuron that is there
+    expected = torch.cat([torch.zeros(1), (kept / kept.mean()).sqrt()])
+    torch.testing.assert_close(optimizer.corrections()["weight"].flatten(), expected)
+
+
+def test_srigl_needs_a_weight_for_each_neuron():
+    """Else the fan-in is 0, and the layer has no weight after an update."""
+    topology, optimizer = prepared([torch.rand(8, 4)], sparsity=0.8, initial="magnitude")
+    with pytest.raises(
+        ConfigError, match=f"sparsity=0.8.*: leaves 6 weights of {WEIGHT} to 8 neurons: SRigL needs one"
+    ):
+        Updater(topology, optimizer, SRigL(), 100)
+
+
 @pytest.mark.parametrize("wrap", [lambda method: method, Ranked, lambda method: Mean(method, 2)])
 def test_the_state_of_a_method_is_saved_and_needed(wrap):
     def made(method):

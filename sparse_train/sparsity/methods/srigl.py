@@ -32,6 +32,12 @@ class SRigL(RigL):
         self.ablation = ablation
 
     def begin(self, topology: Topology, optimizer: torch.optim.Optimizer) -> None:
+        for name, mask in topology.masks.items():
+            neurons, weights = len(topology.rows(name, mask)), topology.targets[name]
+            right = (
+                f"leaves {weights} weights of {name} to {neurons} neurons: SRigL needs one for each; exclude the layer"
+            )
+            require(weights >= neurons, "sparsity", f"{topology.sparsity():.4g}", f"{right}, or ask for less")
         topology.ablates = True
 
     def select(self, layer: Layer, drop: int, grow: int) -> Tensor:
