@@ -71,7 +71,6 @@ class Updater:
     Attributes:
         prunes: whether weights become fewer while the network trains.
         plan: weight name -> how many weights the last update dropped, and how many it grew.
-        first: weight name -> how many weights the run began with.
 
     Raises:
         ConfigError: for arguments out of range, or a method, a topology and an optimizer that do not fit together.
@@ -120,7 +119,6 @@ class Updater:
         self._given = optimizer  # `optimizer` may be a wrapper of it
         self.plan: dict[str, tuple[int, int]] = {}
         self._told: set[str] = set()  # weights whose lack of a gradient was warned of
-        self.first = dict(topology.first if self.prunes else topology.counts)
         self.optimizer = optimizer if hasattr(optimizer, "mask_momentum") else Adopted(optimizer, topology)
         require_trains(optimizer, topology)
         topology.dense_gradients = True  # until `attach` or `ask` knows better
@@ -194,9 +192,12 @@ class Updater:
         A method that prunes is taken to prune each layer alike, and one that moves weights between layers to move none.
         """
         if not self.prunes:
-            return self.first
+            return self.topology.first
         done = self.pruning_progress(step - step % self.every)
-        return {name: self.method.left(count, self.topology.targets[name], done) for name, count in self.first.items()}
+        return {
+            name: self.method.left(count, self.topology.targets[name], done)
+            for name, count in self.topology.first.items()
+        }
 
     def observes(self, step: int) -> bool:
         """Whether `observe` has anything to do in this step."""
@@ -298,7 +299,7 @@ class Updater:
                 gradient=self.topology.rows(name, torch.zeros_like(weight) if weight.grad is None else weight.grad),
                 mask=self.topology.rows(name, self.topology.masks[name]),
                 count=self.topology.counts[name],
-                first=self.first[name],
+                first=self.topology.first[name],
                 target=self.topology.targets[name],
                 fraction=0.0 if name in unused else self.fraction(step),
                 progress=self.pruning_progress(step),

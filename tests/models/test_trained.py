@@ -127,7 +127,7 @@ def test_a_method_that_prunes_goes_on_from_there(trained, method):
     assert sum(topology.targets.values()) == round(0.1 * sum(mask.numel() for mask in topology.masks.values()))
     optimizer = sparse_train.SparseSGD(trained.parameters(), topology, lr=0.05, momentum=0.9)
     updater = Updater(topology, optimizer, method, total_steps=200, every=10)
-    assert updater.first == learned.counts
+    assert topology.first == learned.counts
     learn(trained, 200, optimizer, updater)
     assert topology.sparsity() == pytest.approx(0.9, abs=1e-3)
     assert accuracy(trained) > 0.9
