@@ -109,12 +109,10 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 def _require_loads(payload: bytes) -> None:
     try:
-        torch.load(io.BytesIO(payload), weights_only=True)
+        torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
-        right = (
-            "cannot be loaded from a checkpoint: states of methods and optimizers must have tensors and plain values"
-        )
+        right = "cannot be loaded again: states of methods and optimizers must have tensors and plain values"
         raise ConfigError("state_dict", found[1] if found else first_line(error), right) from error
 
 

@@ -64,7 +64,8 @@ class Topology:
         first: parameter name -> active weights of the first masks.
         ablates: whether a neuron without weights is no longer one of its layer, as a method says that takes neurons
             away (`sparsity.methods.srigl`).
-        outputs: name of the model's last weight, whose neurons are its outputs.
+        outputs: name of the weight whose neurons are the model's outputs; at first its last one, so set it where the
+            head is registered before other layers.
         by_neuron: names of the sparse weights that have neurons: all but embeddings and transposed convolutions.
         by_column: names of those whose columns are their neurons: GPT-2's `Conv1D` (see `rows`).
         example: None, or an input of the model with its batch dimension, such as `images[:1]`: `normalized` needs it.

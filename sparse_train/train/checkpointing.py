@@ -63,9 +63,7 @@ class Checkpointing:
         meter = self.run.meter()
         state = state if state is not None and state["id"] == self.record.id else None
         found = f"has {len(state['history'])} epochs and {state['steps']} steps" if state else "has no checkpoint"
-        self.run.ranks.require_same(
-            {"runs_dir": f"{self.record.dir} {found}"}
-        )  # each machine may have a disk of its own
+        self.run.ranks.require_same({"runs_dir": f"{self.record.dir} {found}"})  # which may be each machine's own disk
         if state is None:
             return Progress([], 0, meter, 0.0)
         self.run.load_state_dict(state)
@@ -174,9 +172,7 @@ class Checkpointing:
         return self.run.ranks.largest(self.signals.received or 0, self.run.device)
 
     def _stop(self, number: int) -> None:
-        again = (
-            "the same command resumes, but without resume=fresh" if self.record.fresh else "the same command resumes"
-        )
+        again = f"the same command{' without resume=fresh' if self.record.fresh else ''} resumes"
         say(f"{self.record.dir}: checkpoint saved on {Signals(number).name}; stopping; {again}")
         self.signals.hand_over(number)
 

@@ -251,7 +251,7 @@ def test_after_a_fallback_a_full_disk_leaves_the_checkpoint_that_was_taken(tmp_p
 
 def test_a_state_that_could_not_be_loaded_is_not_saved(tmp_path):
     """As a method's of one's own may be; told at the first save, not at the resume."""
-    with pytest.raises(ConfigError, match="state_dict=numpy.*: cannot be loaded from a checkpoint"):
+    with pytest.raises(ConfigError, match="state_dict=numpy.*: cannot be loaded again"):
         Checkpoints(tmp_path).save({"method": {"best": np.float64(0.1)}})
     assert not list(tmp_path.iterdir())
 
