@@ -116,6 +116,11 @@ def _require_loads(payload: bytes) -> None:
         raise ConfigError("state_dict", found[1] if found else first_line(error), right) from error
 
 
-def first_not_finite(weights: dict[str, torch.Tensor]) -> str | None:
-    """The first of the weights and running statistics that is not finite; None if all are."""
-    return next((name for name, value in weights.items() if not value.isfinite().all()), None)
+def first_not_finite(weights: dict[str, torch.Tensor], before: dict[str, torch.Tensor]) -> str | None:
+    """The first of the weights and buffers that is not finite; None if all are.
+
+    Args:
+        before: for buffers, whether they were finite when the run began: an attention's mask may never be.
+    """
+    bad = (name for name, value in weights.items() if not value.isfinite().all())
+    return next((name for name in bad if before.get(name, True)), None)

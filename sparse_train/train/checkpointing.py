@@ -54,8 +54,7 @@ class Checkpointing:
         self.run, self.record, self.interval, self.signals = run, record, interval, signals
         self.files = Checkpoints(record.dir)
         self.saved, self.cost = time.monotonic(), 0.0
-        buffers = run.model.named_buffers()
-        self.infinite = {name for name, value in buffers if not value.isfinite().all()}  # as an attention's mask is
+        self.finite = {name: value.isfinite().all() for name, value in run.model.named_buffers()}  # waits for no device
 
     def restore(self) -> Progress:
         """Put the run where its checkpoint left it, or where it begins."""
@@ -131,8 +130,7 @@ class Checkpointing:
     def _save(self, steps: int, meter: Meter, seconds: float) -> None:
         started = time.monotonic()
         self.check(meter)
-        saved = self.run.model.state_dict()
-        name = first_not_finite({name: value for name, value in saved.items() if name not in self.infinite})
+        name = first_not_finite(self.run.model.state_dict(), self.finite)
         if self._somebody(name is not None):
             self.diverged(f"{name or 'a weight'} is not finite after epoch {len(self.record.history)}, {steps} steps")
         state = {"id": self.record.id, "history": self.record.history, "steps": steps, "seconds": seconds}
