@@ -102,14 +102,18 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if words[2] != hashlib.sha256(payload).hexdigest():
         raise ValueError(f"{path} is damaged: its checksum does not match")
     try:
-        return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+        return _loaded(payload, device)
     except Exception as error:  # whatever an unpickler may raise
         raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
 
 
+def _loaded(payload: bytes, device: torch.device | str) -> dict[str, Any]:
+    return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+
+
 def _require_loads(payload: bytes) -> None:
     try:
-        torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        _loaded(payload, "cpu")
     except Exception as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         right = "cannot be loaded again: states of methods and optimizers must have tensors and plain values"

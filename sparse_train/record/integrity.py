@@ -10,6 +10,7 @@ from sparse_train.record.files import read_whole
 HISTORY, CHECKPOINT = "history.jsonl", "checkpoint.pt"
 EXPORTS = (MODEL, MASKS)
 UNREADABLE = "cannot be read"
+FINISHED = ("complete", "diverged")  # a run's status where nothing is left to do
 
 
 def digests(directory: Path) -> dict[str, str]:

@@ -15,7 +15,6 @@ from sparse_train.record.lock import Lock
 from sparse_train.source import training_code
 
 FORMAT = 1
-FINISHED = ("complete", "diverged")
 AGAIN = "resume=fresh trains it again"
 ASIDE = "move it away, and the run goes on from its checkpoint, or start over with resume=fresh"
 LOCKED = "nothing was changed; make it readable, or train elsewhere with another runs_dir"
@@ -55,7 +54,7 @@ class Record:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do: the run has a result."""
-        return self.status in FINISHED
+        return self.status in integrity.FINISHED
 
     @contextlib.contextmanager
     def held(self) -> Iterator[contextlib.ExitStack]:

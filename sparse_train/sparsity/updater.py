@@ -388,9 +388,8 @@ def finite(
         warnings.warn(f"{name}: {said}, as under a GradScaler that skips the step", stacklevel=5)
     elif found:
         name, kind = found[0]
-        raise ConfigError(
-            "method", owner(getattr(method, kind)), f"{kind} must not be NaN, as for {name} at step {step}"
-        )
+        right = f"{kind} must not be NaN, as for {name} at step {step}"
+        raise ConfigError("method", owner(getattr(method, kind)), right)
     return not found
 
 

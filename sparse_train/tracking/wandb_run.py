@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_train.errors import first_line
+from sparse_train.record.integrity import FINISHED
 
 PROJECT = "sparse_train"
 PATIENCE = 20.0  # seconds at the end of a run for what is still to be sent
@@ -39,10 +40,10 @@ WHOLE = ".whole"  # ours, beside files that hold a run to its end
 def options(
     record_id: str,
     metadata: dict,
-    project: str,
-    entity: str | None,
-    group: str | None,
-    tags: Iterable,
+    project: str = PROJECT,
+    entity: str | None = None,
+    group: str | None = None,
+    tags: Iterable = (),
     resumes: bool = True,
 ) -> dict:
     """The arguments of `wandb.init` that say what run it is.
@@ -150,9 +151,9 @@ def end(run: Any, record: dict, files: Iterable[Path] = ()) -> None:
     run.finish(exit_code=int(record["status"] != "complete"))
     if online:
         require_taken(run)
-    marks = [*([SYNCED] if online else []), *([WHOLE] if record["status"] in ("complete", "diverged") else [])]
-    for mark in marks:
-        file.with_name(file.name + mark).touch()
+        file.with_name(file.name + SYNCED).touch()
+    if record["status"] in FINISHED:
+        file.with_name(file.name + WHOLE).touch()
 
 
 def _send_files(run: Any, files: Iterable[Path], online: bool) -> None:

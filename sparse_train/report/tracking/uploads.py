@@ -67,10 +67,9 @@ def _begun(file: Path) -> tuple[str, int]:
 
 
 def _send_record(run_dir: Path, record: dict) -> None:
-    about = {"project": wandb_run.PROJECT, "entity": None, "group": None, "tags": ()}
-    about |= record["config"].get("logger") or {}  # none if the run went on without W&B
-    named = (about[key] for key in ("project", "entity", "group", "tags"))
-    _send(wandb_run.options(record["id"], record, *named), read_json_lines(run_dir / HISTORY), record, run_dir)
+    about = record["config"].get("logger") or {}  # none if the run went on without W&B
+    named = {key: about[key] for key in ("project", "entity", "group", "tags") if key in about}
+    _send(wandb_run.options(record["id"], record, **named), read_json_lines(run_dir / HISTORY), record, run_dir)
 
 
 def backfill(names: Sequence[str], results_dir: Path, project: str, entity: str | None) -> Iterator[str]:
